@@ -1,0 +1,9 @@
+"""Reasoner architectures, by the name that `TartReasonerConfig.architecture` carries."""
+
+from transformers_tart.architectures.gpt2 import GPT2Architecture
+from transformers_tart.architectures.kernel import KernelArchitecture
+
+
+ARCHITECTURES = {"gpt2": GPT2Architecture, "kernel": KernelArchitecture}
+
+__all__ = ["ARCHITECTURES"]

@@ -1,0 +1,90 @@
+"""Configurations of the reasoner and of the composed classifier."""
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+
+@strict
+class TartReasonerConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`TartReasoner`].
+
+    Args:
+        architecture (`str`, *optional*, defaults to `"kernel"`):
+            Key of the architecture: `"kernel"` (dimension-free, order-free, any number of classes) or `"gpt2"` (the head
+            of the TART paper, arXiv 2306.07536).
+        hidden_size (`int`, *optional*, defaults to 48):
+            Width of the tokens.
+        num_hidden_layers (`int`, *optional*, defaults to 4):
+            Number of layers.
+        intermediate_size (`int`, *optional*):
+            Width of the MLPs; four times `hidden_size` when not given.
+        layer_norm_eps (`float`, *optional*, defaults to 1e-5):
+            Epsilon of the layer norms.
+        ridge_alphas (`list[float]`, *optional*, defaults to `[0.03, 0.1, 0.3, 1.0, 3.0, 10.0]`):
+            `kernel`: regularisation strengths of the ridge smoothers, one attention head each.
+        num_softmax_heads (`int`, *optional*, defaults to 4):
+            `kernel`: heads that attend by a softmax over squared distances.
+        head_dim (`int`, *optional*, defaults to 12):
+            `kernel`: width of each head.
+        num_attention_heads (`int`, *optional*, defaults to 8):
+            `gpt2`: attention heads.
+        n_positions (`int`, *optional*, defaults to 258):
+            `gpt2`: (x, y) pairs of a sequence, the query's included, as the published code counts: k is at most
+            `n_positions - 1`, and the transformer has `2 * n_positions` positions.
+        max_support (`int`, *optional*, defaults to 2048):
+            Largest support set read in one pass. Larger ones are split into balanced subsets of at most this size whose
+            log-probabilities are averaged.
+        max_classes (`int`, *optional*):
+            Most classes read in one pass; `None` means any number. With 2, more classes are read one against the rest,
+            in one batch.
+        projection (`str`, *optional*):
+            What the reasoner reads: `"none"`, the embeddings themselves, or `"whitened_pca"`, their first
+            `num_components` whitened principal components, fitted on the support set. Defaults to `"whitened_pca"` for
+            `gpt2`, else to `"none"`.
+        num_components (`int`, *optional*, defaults to 16):
+            Components of the projection.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of the initial weights.
+    """
+
+    model_type = "tart_reasoner"
+
+    architecture: str = "kernel"
+    hidden_size: int = 48
+    num_hidden_layers: int = 4
+    intermediate_size: int | None = None
+    layer_norm_eps: float = 1e-5
+    ridge_alphas: list[float] | None = None
+    num_softmax_heads: int = 4
+    head_dim: int = 12
+    num_attention_heads: int = 8
+    n_positions: int = 258
+    max_support: int = 2048
+    max_classes: int | None = None
+    projection: str | None = None
+    num_components: int = 16
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        if self.ridge_alphas is None:
+            self.ridge_alphas = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
+        if self.projection is None:
+            self.projection = "whitened_pca" if self.architecture == "gpt2" else "none"
+        super().__post_init__(**kwargs)
+
+    def validate_reasoner(self):
+        """Check that the fields describe a reasoner that can be built."""
+        if self.projection not in ("none", "whitened_pca"):
+            raise ValueError(f'projection is "{self.projection}"; it must be "none" or "whitened_pca".')
+        if min(self.ridge_alphas, default=1.0) <= 0:
+            raise ValueError(f"ridge_alphas must be positive, got {self.ridge_alphas}.")
+        if self.max_support < 2:
+            raise ValueError(f"max_support must be at least 2, got {self.max_support}.")
+        if self.max_classes is not None and self.max_classes < 2:
+            raise ValueError(f"max_classes must be None or at least 2, got {self.max_classes}.")
+
+
+__all__ = ["TartReasonerConfig"]

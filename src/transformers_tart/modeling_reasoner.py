@@ -1,0 +1,222 @@
+"""The reasoner: reads labelled embeddings and predicts the labels of others. Trained once, on synthetic tasks."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from transformers_tart.architectures import ARCHITECTURES
+from transformers_tart.configuration_tart import TartReasonerConfig
+from transformers_tart.projection import Projection, fit_projection
+
+
+@dataclass(frozen=True)
+class ReasonerState:
+    """A support set as the reasoner has read it: given back to [`TartReasoner.query`] with each batch of queries.
+
+    Attributes:
+        num_labels: classes C of the task.
+        one_vs_rest: whether each class was read as a binary task of its own, C of them stacked in the batch.
+        parts: one (projection, architecture state) pair for each subset of the support set; one in most cases.
+        weights: share of the support set in each part.
+    """
+
+    num_labels: int
+    one_vs_rest: bool
+    parts: tuple[tuple[Projection, Any], ...]
+    weights: tuple[float, ...]
+
+    def to(self, device: torch.device | str) -> "ReasonerState":
+        """The same state on another device."""
+        parts = tuple((projection.to(device), state.to(device)) for projection, state in self.parts)
+        return ReasonerState(self.num_labels, self.one_vs_rest, parts, self.weights)
+
+
+@dataclass
+class TartReasonerOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
+            Cross-entropy of `query_labels`, in nats, when they are given.
+        logits (`torch.FloatTensor` of shape `(batch, n, num_labels)`):
+            Log-probabilities up to a constant.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+
+
+class TartReasoner(PreTrainedModel):
+    r"""
+    A reasoner on its own: support embeddings and labels in, logits of the queries out.
+
+    ```python
+    >>> reasoner = TartReasoner.from_pretrained("org/tart-reasoner")
+    >>> state = reasoner.prepare(support_embeddings, support_labels)  # once
+    >>> logits = reasoner.query(state, query_embeddings)  # for each batch
+    ```
+    """
+
+    config: TartReasonerConfig
+    base_model_prefix = "architecture"
+    main_input_name = "query_embeddings"
+    _supports_sdpa = True
+
+    def __init__(self, config: TartReasonerConfig):
+        super().__init__(config)
+        if config.architecture not in ARCHITECTURES:
+            raise ValueError(
+                f'Unknown reasoner architecture "{config.architecture}"; choose one of {sorted(ARCHITECTURES)}, or update '
+                "transformers-tart if the reasoner is newer than this version."
+            )
+        self.architecture = ARCHITECTURES[config.architecture](config)
+        self.post_init()
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        super()._init_weights(module)
+        if hasattr(module, "init_weights") and not isinstance(module, PreTrainedModel):
+            module.init_weights()
+
+    @property
+    def max_support(self) -> int:
+        """Largest support set read in one pass."""
+        return min(self.config.max_support, self.architecture.max_support() or self.config.max_support)
+
+    @property
+    def max_classes(self) -> int | None:
+        """Most classes read in one pass; more are read one against the rest. `None`: any number."""
+        limits = [m for m in (self.config.max_classes, self.architecture.max_classes) if m is not None]
+        return min(limits, default=None)
+
+    def prepare(
+        self, support_embeddings: Tensor, support_labels: Tensor, num_labels: int | None = None, seed: int = 0
+    ) -> ReasonerState:
+        """Read a support set once.
+
+        Args:
+            support_embeddings (`torch.FloatTensor` of shape `(batch, k, dim)`):
+                Embeddings of the labelled examples.
+            support_labels (`torch.LongTensor` of shape `(batch, k)`):
+                Their labels, from 0.
+            num_labels (`int`, *optional*):
+                Number of classes; one more than the largest label when not given.
+            seed (`int`, *optional*, defaults to 0):
+                Seed of the split into balanced subsets, which happens only above [`TartReasoner.max_support`] examples.
+
+        Returns:
+            [`ReasonerState`]: what [`TartReasoner.query`] needs.
+
+        Raises:
+            ValueError: On shapes that do not fit, fewer than two classes, or embeddings that are not finite or all equal.
+        """
+        num_labels = _validate_support(support_embeddings, support_labels, num_labels)
+        one_vs_rest = self.max_classes is not None and num_labels > self.max_classes
+        parts, weights = [], []
+        for index in _balanced_subsets(support_labels, self.max_support, seed):
+            embeddings = support_embeddings.gather(1, index[..., None].expand(-1, -1, support_embeddings.shape[-1]))
+            labels = support_labels.gather(1, index)
+            projection = fit_projection(self.config.projection, self.config.num_components, embeddings)
+            embeddings = projection.transform(embeddings)
+            if one_vs_rest:
+                embeddings = embeddings.repeat_interleave(num_labels, dim=0)
+                labels = torch.nn.functional.one_hot(labels, num_labels).transpose(1, 2).flatten(0, 1)
+            state = self.architecture.prepare(embeddings, labels, 2 if one_vs_rest else num_labels)
+            parts.append((projection, state))
+            weights.append(index.shape[1] / support_labels.shape[1])
+        return ReasonerState(num_labels, one_vs_rest, tuple(parts), tuple(weights))
+
+    def query(self, state: ReasonerState, query_embeddings: Tensor) -> Tensor:
+        """Logits of queries: log-probabilities up to a constant.
+
+        Args:
+            state ([`ReasonerState`]):
+                From [`TartReasoner.prepare`].
+            query_embeddings (`torch.FloatTensor` of shape `(batch, n, dim)`):
+                Embeddings of the queries. Queries never see each other.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch, n, num_labels)`, float32.
+        """
+        logits = [self._query_part(state, *part, query_embeddings) for part in state.parts]
+        if len(logits) == 1:
+            return logits[0]
+        weighted = [torch.log_softmax(x, -1) + torch.tensor(w).log() for x, w in zip(logits, state.weights, strict=True)]
+        return torch.logsumexp(torch.stack(weighted), dim=0)
+
+    def _query_part(self, state: ReasonerState, projection: Projection, part: Any, embeddings: Tensor) -> Tensor:
+        embeddings = projection.transform(embeddings)
+        if not state.one_vs_rest:
+            return self.architecture.query(part, embeddings)
+        logits = self.architecture.query(part, embeddings.repeat_interleave(state.num_labels, dim=0))
+        log_probability = torch.log_softmax(logits, dim=-1)[..., 1]
+        return log_probability.unflatten(0, (-1, state.num_labels)).transpose(1, 2)
+
+    @can_return_tuple
+    def forward(
+        self,
+        support_embeddings: Tensor,
+        support_labels: Tensor,
+        query_embeddings: Tensor,
+        query_labels: Tensor | None = None,
+        num_labels: int | None = None,
+    ) -> TartReasonerOutput:
+        r"""
+        `prepare` and `query` in one call.
+
+        Args:
+            support_embeddings (`torch.FloatTensor` of shape `(batch, k, dim)`):
+                Embeddings of the labelled examples.
+            support_labels (`torch.LongTensor` of shape `(batch, k)`):
+                Their labels, from 0.
+            query_embeddings (`torch.FloatTensor` of shape `(batch, n, dim)`):
+                Embeddings of the queries.
+            query_labels (`torch.LongTensor` of shape `(batch, n)`, *optional*):
+                Labels of the queries; the output then holds the loss.
+            num_labels (`int`, *optional*):
+                Number of classes; one more than the largest support label when not given.
+        """
+        logits = self.query(self.prepare(support_embeddings, support_labels, num_labels), query_embeddings)
+        loss = None
+        if query_labels is not None:
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), query_labels.flatten())
+        return TartReasonerOutput(loss=loss, logits=logits)
+
+
+def _validate_support(embeddings: Tensor, labels: Tensor, num_labels: int | None) -> int:
+    """Check a support set and return the number of classes."""
+    if embeddings.dim() != 3 or labels.shape != embeddings.shape[:2]:
+        raise ValueError(
+            "Support embeddings must be (batch, k, dim) and support labels (batch, k); got "
+            f"{tuple(embeddings.shape)} and {tuple(labels.shape)}."
+        )
+    if labels.dtype.is_floating_point or labels.dtype == torch.bool or labels.numel() == 0 or labels.min() < 0:
+        raise ValueError(f"Support labels must be integers from 0, at least one of them; got {labels.dtype}.")
+    largest = int(labels.max())
+    num_labels = largest + 1 if num_labels is None else num_labels
+    if largest >= num_labels:
+        raise ValueError(f"A support label is {largest}, but there are {num_labels} classes, numbered from 0.")
+    if (labels == labels[:, :1]).all(dim=1).any():
+        raise ValueError("All examples of the support set have one label; give examples of at least two classes.")
+    if not torch.isfinite(embeddings).all():
+        raise ValueError("The support embeddings hold NaN or infinite values: the backbone is broken or overflows its dtype.")
+    if (embeddings == embeddings[:, :1]).flatten(1).all(dim=1).any():
+        raise ValueError("All support embeddings are equal, so nothing can be learned from them.")
+    return num_labels
+
+
+def _balanced_subsets(labels: Tensor, max_size: int, seed: int) -> list[Tensor]:
+    """Row indices (B, size) of subsets of at most `max_size` examples, each with about the shares of the whole."""
+    batch, size = labels.shape
+    if size <= max_size:
+        return [torch.arange(size, device=labels.device).expand(batch, -1)]
+    shuffle = torch.randperm(size, generator=torch.Generator().manual_seed(seed)).to(labels.device)
+    order = shuffle[torch.argsort(labels[:, shuffle], dim=1, stable=True)]
+    count = -(-size // max_size)
+    return [order[:, start::count].sort(dim=1).values for start in range(count)]
+
+
+__all__ = ["ReasonerState", "TartReasoner", "TartReasonerOutput"]

@@ -1,0 +1,91 @@
+"""Projections from embeddings to what a reasoner reads, fitted on the support set alone."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Projection(Protocol):
+    """A fitted map of embeddings (..., n, dim) to reasoner inputs (..., n, m)."""
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Project embeddings."""
+
+    def to(self, device: torch.device | str) -> "Projection":
+        """The same projection on another device."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The reasoner reads the embeddings themselves."""
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Return `x`."""
+        return x
+
+    def to(self, device: torch.device | str) -> "Identity":
+        """Return itself: there is nothing to move."""
+        return self
+
+
+class WhitenedPCA:
+    """The first principal components, each scaled to unit variance over the support set (arXiv 2306.07536, section 4).
+
+    Directions in which the support set does not vary are left at zero instead of being divided by zero, so with k at or
+    under `n_components` there are fewer components, padded with zeros. Signs are fixed as scikit-learn fixes them: the
+    largest loading of each component is positive.
+
+    Args:
+        n_components (`int`):
+            Number of output dimensions.
+    """
+
+    def __init__(self, n_components: int):
+        if n_components < 1:
+            raise ValueError(f"n_components must be at least 1, got {n_components}.")
+        self.n_components = n_components
+        self.mean: Tensor | None = None
+        self.components: Tensor | None = None
+
+    def fit(self, x: Tensor) -> "WhitenedPCA":
+        """Fit on embeddings of shape (..., k, dim), k at least 2; computed in float32."""
+        if x.dim() < 2 or x.shape[-2] < 2:
+            raise ValueError(f"WhitenedPCA needs at least two embeddings, (..., k, dim); got shape {tuple(x.shape)}.")
+        x = x.float()
+        mean = x.mean(-2, keepdim=True)
+        _, singular, rows = torch.linalg.svd(x - mean, full_matrices=False)
+        count = min(self.n_components, singular.shape[-1])
+        singular, rows = singular[..., :count], rows[..., :count, :]
+        strongest = rows.gather(-1, rows.abs().argmax(-1, keepdim=True))
+        rows = rows * torch.where(strongest < 0, -1.0, 1.0)
+        noise = singular[..., :1] * torch.finfo(x.dtype).eps * max(x.shape[-2:])
+        factor = torch.where(singular > noise, (x.shape[-2] - 1) ** 0.5 / singular.clamp_min(1e-38), 0.0)
+        components = (rows * factor[..., None]).transpose(-1, -2)
+        padding = (0, self.n_components - count)
+        return self._with(mean, torch.nn.functional.pad(components, padding))
+
+    def transform(self, x: Tensor) -> Tensor:
+        """Project embeddings (..., n, dim) to (..., n, n_components) float32."""
+        if self.mean is None or self.components is None:
+            raise ValueError("This WhitenedPCA is not fitted; call fit(support_embeddings) first.")
+        return (x.float() - self.mean) @ self.components
+
+    def to(self, device: torch.device | str) -> "WhitenedPCA":
+        """The same fitted projection on another device."""
+        if self.mean is None or self.components is None:
+            return WhitenedPCA(self.n_components)
+        return WhitenedPCA(self.n_components)._with(self.mean.to(device), self.components.to(device))
+
+    def _with(self, mean: Tensor, components: Tensor) -> "WhitenedPCA":
+        self.mean, self.components = mean, components
+        return self
+
+
+def fit_projection(name: str, n_components: int, support: Tensor) -> Projection:
+    """Fit the projection that a reasoner's config names on support embeddings (batch, k, dim)."""
+    return Identity() if name == "none" else WhitenedPCA(n_components).fit(support)
+
+
+__all__ = ["Identity", "Projection", "WhitenedPCA", "fit_projection"]
