@@ -1,7 +1,12 @@
 """Configurations of the reasoner and of the composed classifier."""
 
 from huggingface_hub.dataclasses import strict
-from transformers.configuration_utils import PreTrainedConfig
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+
+PROTOCOLS = ("stream",)
+POOLINGS = ("mean", "last")
 
 
 @strict
@@ -87,4 +92,62 @@ class TartReasonerConfig(PreTrainedConfig):
             raise ValueError(f"max_classes must be None or at least 2, got {self.max_classes}.")
 
 
-__all__ = ["TartReasonerConfig"]
+@strict
+class TartConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`TartForSequenceClassification`]: a frozen backbone, by reference, and a reasoner.
+
+    Args:
+        text_config (`dict` or `PreTrainedConfig`, *optional*):
+            Configuration of the backbone.
+        base_model_name_or_path (`str`, *optional*):
+            Hub id or folder of the backbone.
+        base_model_revision (`str`, *optional*):
+            Revision of the backbone's repository.
+        include_backbone (`bool`, *optional*, defaults to `False`):
+            Whether the backbone's weights are saved with the reasoner's. Set by `save_pretrained`.
+        has_support (`bool`, *optional*, defaults to `False`):
+            Whether a support set is saved with the model. Set by `save_pretrained`.
+        reasoner_config (`dict` or [`TartReasonerConfig`], *optional*):
+            Configuration of the reasoner.
+        protocol (`str`, *optional*, defaults to `"stream"`):
+            How texts become embeddings: `"stream"`, each text alone.
+        pooling (`str`, *optional*, defaults to `"mean"`):
+            `"mean"` of the tokens of a text, or its `"last"` token.
+        layers (`int` or `str`, *optional*, defaults to `"all"`):
+            Index into the backbone's hidden states (0 is the input embedding, -1 the last layer), or `"all"`: every one,
+            each centred and scaled by the support set, side by side.
+        max_length (`int`, *optional*):
+            Longest text in tokens; what the tokenizer and the backbone allow when not given.
+    """
+
+    model_type = "tart"
+    sub_configs_defaults = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="gpt2", optional=True),
+        "reasoner_config": SubConfigSpec(config_class=TartReasonerConfig, model_type="tart_reasoner"),
+    }
+
+    text_config: dict | PreTrainedConfig | None = None
+    base_model_name_or_path: str | None = None
+    base_model_revision: str | None = None
+    include_backbone: bool = False
+    has_support: bool = False
+    reasoner_config: dict | PreTrainedConfig | None = None
+    protocol: str = "stream"
+    pooling: str = "mean"
+    layers: int | str = "all"
+    max_length: int | None = None
+
+    def validate_embedding(self):
+        """Check the fields that say how texts become embeddings."""
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f'protocol is "{self.protocol}"; it must be one of {PROTOCOLS}.')
+        if self.pooling not in POOLINGS:
+            raise ValueError(f'pooling is "{self.pooling}"; it must be one of {POOLINGS}.')
+        if isinstance(self.layers, str) and self.layers != "all":
+            raise ValueError(f'layers is "{self.layers}"; it must be an index or "all".')
+        if self.max_length is not None and self.max_length < 1:
+            raise ValueError(f"max_length must be at least 1, got {self.max_length}.")
+
+
+__all__ = ["TartConfig", "TartReasonerConfig"]

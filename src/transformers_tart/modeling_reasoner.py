@@ -1,9 +1,13 @@
 """The reasoner: reads labelled embeddings and predicts the labels of others. Trained once, on synthetic tasks."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCard
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -11,6 +15,9 @@ from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.architectures import ARCHITECTURES
 from transformers_tart.configuration_tart import TartReasonerConfig
+from transformers_tart.errors import CorruptFileError
+from transformers_tart.hub import CARD_FILE, HubMixin
+from transformers_tart.model_card import CardFacts, reasoner_card
 from transformers_tart.projection import Projection, fit_projection
 
 
@@ -50,7 +57,7 @@ class TartReasonerOutput(ModelOutput):
     logits: torch.FloatTensor | None = None
 
 
-class TartReasoner(PreTrainedModel):
+class TartReasoner(HubMixin, PreTrainedModel):
     r"""
     A reasoner on its own: support embeddings and labels in, logits of the queries out.
 
@@ -64,6 +71,7 @@ class TartReasoner(PreTrainedModel):
     config: TartReasonerConfig
     base_model_prefix = "architecture"
     main_input_name = "query_embeddings"
+    auto_map_classes = {"AutoConfig": "TartReasonerConfig", "AutoModel": "TartReasoner"}
     _supports_sdpa = True
 
     def __init__(self, config: TartReasonerConfig):
@@ -74,12 +82,62 @@ class TartReasoner(PreTrainedModel):
                 "transformers-tart if the reasoner is newer than this version."
             )
         self.architecture = ARCHITECTURES[config.architecture](config)
+        self.card_facts = CardFacts()
         self.post_init()
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         super()._init_weights(module)
         if hasattr(module, "init_weights") and not isinstance(module, PreTrainedModel):
             module.init_weights()
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any
+    ) -> "TartReasoner | tuple[TartReasoner, dict]":
+        r"""
+        Load a reasoner, in float32 unless `dtype` says otherwise.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `Path`):
+                Hub id or folder.
+            kwargs:
+                As in `PreTrainedModel.from_pretrained`.
+
+        Raises:
+            CorruptFileError: When the weights are damaged, incomplete or of another shape than the config says.
+        """
+        with_info = kwargs.pop("output_loading_info", False)
+        kwargs = {"dtype": torch.float32, "use_safetensors": True, **kwargs}
+        try:
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs)
+        except (SafetensorError, RuntimeError) as err:
+            raise CorruptFileError(
+                f"The weights of the reasoner in {pretrained_model_name_or_path} are damaged or do not fit its config; "
+                f"download them again (force_download=True): {err}"
+            ) from err
+        model, info = loaded
+        if info["missing_keys"]:
+            raise CorruptFileError(
+                f"The weights of the reasoner in {pretrained_model_name_or_path} are incomplete: "
+                f"{sorted(info['missing_keys'])[:3]} and {max(0, len(info['missing_keys']) - 3)} more are missing."
+            )
+        return (model, info) if with_info else model
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save weights, config and, where there is none, a card; the arguments are those of `PreTrainedModel`."""
+        folder = Path(save_directory)
+        if kwargs.get("is_main_process", True):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.config.auto_map = self.write_stub(folder)
+            if not (folder / CARD_FILE).exists():
+                self.model_card().save(folder / CARD_FILE)
+        if kwargs.get("state_dict") is not None:
+            kwargs["state_dict"] = dict(kwargs["state_dict"])  # transformers empties the one it is given
+        super().save_pretrained(save_directory, **kwargs)
+
+    def model_card(self, facts: CardFacts | None = None) -> ModelCard:
+        """The card of this reasoner, from the template."""
+        return reasoner_card(self.config, facts or self.card_facts)
 
     @property
     def max_support(self) -> int:

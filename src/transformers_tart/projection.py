@@ -83,9 +83,43 @@ class WhitenedPCA:
         return self
 
 
+# A layer whose spread over the support set is below this share of its size carries rounding errors only.
+CONSTANT = 1e-6
+
+
+@dataclass(frozen=True)
+class LayerScaling:
+    """Puts the layers of a backbone side by side, each centred and scaled by the support set to a mean squared norm of 1.
+
+    The Gram matrix of the result is the sum of those of the layers. A layer that does not vary counts for nothing.
+
+    Attributes:
+        mean: (layers, hidden).
+        scale: (layers, 1), what a centred layer is multiplied by.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    @classmethod
+    def fit(cls, support: Tensor) -> "LayerScaling":
+        """Fit on support embeddings (k, layers, hidden)."""
+        support = support.float()
+        size = support.abs().amax(dim=(0, 2), keepdim=True).clamp_min(torch.finfo(support.dtype).tiny)
+        unit = support / size  # squares of large activations leave the range of float32
+        spread = (unit - unit.mean(0)).square().sum(-1).mean(0).sqrt()
+        varies = spread > CONSTANT * unit.square().sum(-1).mean(0).sqrt()
+        scale = torch.where(varies, 1 / (spread * size[0, :, 0]), 0.0)
+        return cls(support.mean(0), scale[:, None])
+
+    def transform(self, x: Tensor) -> Tensor:
+        """(n, layers, hidden) -> (n, layers * hidden) float32."""
+        return ((x.float() - self.mean) * self.scale).flatten(1)
+
+
 def fit_projection(name: str, n_components: int, support: Tensor) -> Projection:
     """Fit the projection that a reasoner's config names on support embeddings (batch, k, dim)."""
     return Identity() if name == "none" else WhitenedPCA(n_components).fit(support)
 
 
-__all__ = ["Identity", "Projection", "WhitenedPCA", "fit_projection"]
+__all__ = ["Identity", "LayerScaling", "Projection", "WhitenedPCA", "fit_projection"]

@@ -151,7 +151,7 @@ def cluster_labels(inputs: Inputs, classes: int, generator: Generator) -> tuple[
 def class_mean_labels(inputs: Inputs, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
     """The label comes first and shifts the inputs: classes of random size, each with a mean of its own."""
     size, rank = inputs.latent.shape
-    share = -torch.rand(3, classes, generator=generator).log().sum(0)
+    share = -torch.rand(3, classes, generator=generator).clamp_min(1e-7).log().sum(0)
     labels = torch.multinomial(share, size, replacement=True, generator=generator)
     means = randn(classes, rank, generator=generator) * inputs.relevance
     means = means / means.norm(dim=1, keepdim=True) * log_uniform(0.5, 5.0, generator)

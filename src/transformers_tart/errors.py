@@ -1,0 +1,12 @@
+"""Errors that a caller may want to tell apart; everything else is a plain ValueError, TypeError or OSError."""
+
+
+class BackboneNotFoundError(OSError):
+    """The backbone that a TART repository refers to cannot be loaded."""
+
+
+class CorruptFileError(OSError):
+    """A file of weights or of a support set is damaged or does not hold what its config announces."""
+
+
+__all__ = ["BackboneNotFoundError", "CorruptFileError"]

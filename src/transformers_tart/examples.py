@@ -1,0 +1,169 @@
+"""Labelled examples as users write them: a list of rows, a dict of columns, or a `datasets.Dataset`."""
+
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+
+class TableOfExamples(Protocol):
+    """What is read of a `datasets.Dataset`."""
+
+    features: Any
+    column_names: list[str]
+
+    def select_columns(self, column_names: list[str]) -> Any:
+        """Rows of these columns alone."""
+
+
+Text: TypeAlias = str | tuple[str, str]
+RawExamples: TypeAlias = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | TableOfExamples
+
+KEYS = ("text", "text_pair", "label")
+FORMS = 'a list of {"text": ..., "label": ...}, a dict of the columns "text" and "label", or a datasets.Dataset with both'
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Checked examples.
+
+    Attributes:
+        texts: k texts, or (text, text_pair) tuples.
+        labels: k indices into `label_names`.
+        label_names: names of the classes, in order.
+    """
+
+    texts: list[Text]
+    labels: list[int]
+    label_names: tuple[str, ...]
+
+
+def parse_text(item: object, where: str) -> Text:
+    """One text or text pair from a string or `{"text", "text_pair"}`.
+
+    Raises:
+        TypeError: When a text is not a string. The message names the place, never the content.
+        ValueError: When a dict has other keys.
+    """
+    if isinstance(item, Mapping):
+        unknown = sorted(str(key) for key in set(item) - {"text", "text_pair"})
+        if unknown or "text" not in item:
+            raise ValueError(
+                f'{where} has the keys {sorted(map(str, item))}; a dict must have "text" and may have "text_pair".'
+            )
+        pair = item.get("text_pair")
+        text = parse_text(item["text"], where)
+        return text if pair is None else (str(text), str(parse_text(pair, f"The text_pair of {where}")))
+    if not isinstance(item, str):
+        raise TypeError(f"{where} is {type(item).__name__}; a text must be a string.")
+    return item
+
+
+def parse_examples(examples: RawExamples) -> Examples:
+    """Check labelled examples and number their labels.
+
+    Args:
+        examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`):
+            Rows or columns of `text`, `label` and, for text pairs, `text_pair`. Labels are strings or integers. The order
+            of the classes is the `ClassLabel` feature's, else sorted.
+
+    Raises:
+        ValueError: On no examples, unknown keys, columns of unequal lengths, missing labels or a single class.
+        TypeError: On texts that are not strings and labels that are neither strings nor integers.
+    """
+    columns, class_names = _columns(examples)
+    missing = [key for key in ("text", "label") if key not in columns]
+    if missing:
+        raise ValueError(f"The examples have the keys {sorted(columns)}, without {missing}; give {FORMS}.")
+    lengths = {key: len(column) for key, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"The columns of the examples have unequal lengths: {lengths}.")
+    if lengths["text"] == 0:
+        raise ValueError(f"There are no examples; give {FORMS}.")
+    pairs = columns.get("text_pair") or [None] * lengths["text"]
+    texts = [
+        parse_text(text if pair is None else {"text": text, "text_pair": pair}, f"The text of example {i}")
+        for i, (text, pair) in enumerate(zip(columns["text"], pairs, strict=True))
+    ]
+    labels, label_names = _number_labels(columns["label"], class_names)
+    if len(set(labels)) < 2:
+        raise ValueError(
+            f"All {len(labels)} examples have one label; a classifier needs examples of at least two classes."
+        )
+    _warn_about(texts, labels, label_names)
+    return Examples(texts, labels, label_names)
+
+
+def _columns(examples: Any) -> tuple[dict[str, list], list[str] | None]:
+    """The columns of the examples, and the class names where a `ClassLabel` feature gives them."""
+    if hasattr(examples, "features") and hasattr(examples, "column_names"):
+        if not isinstance(examples.column_names, list):
+            raise ValueError("The examples are a dictionary of dataset splits; choose one, for example examples['train'].")
+        names = getattr((examples.features or {}).get("label"), "names", None)
+        rows = list(examples.select_columns([key for key in KEYS if key in examples.column_names]))
+        return {key: [row[key] for row in rows] for key in KEYS if key in examples.column_names}, names
+    if isinstance(examples, Mapping):
+        _check_keys(examples, "The examples")
+        return {str(key): list(column) for key, column in examples.items()}, None
+    if isinstance(examples, str) or not isinstance(examples, Sequence):
+        raise TypeError(f"The examples are {type(examples).__name__}; give {FORMS}.")
+    for i, row in enumerate(examples):
+        if not isinstance(row, Mapping):
+            raise TypeError(f"Example {i} is {type(row).__name__}; give {FORMS}.")
+        _check_keys(row, f"Example {i}")
+        if "text" not in row or "label" not in row:
+            raise ValueError(f'Example {i} has the keys {sorted(row)}; it must have "text" and "label".')
+    return {key: [row.get(key) for row in examples] for key in KEYS if not examples or any(key in r for r in examples)}, None
+
+
+def _check_keys(row: Mapping, where: str) -> None:
+    unknown = sorted(str(key) for key in row if key not in KEYS)
+    if unknown:
+        raise ValueError(f"{where} has the unknown keys {unknown}; the keys are {list(KEYS)}.")
+
+
+def _number_labels(labels: list, class_names: list[str] | None) -> tuple[list[int], tuple[str, ...]]:
+    """Indices of the labels, and the class names in order."""
+    labels = [label.item() if hasattr(label, "item") and getattr(label, "ndim", 0) == 0 else label for label in labels]
+    for i, label in enumerate(labels):
+        if label is None or label != label:
+            raise ValueError(f"The label of example {i} is missing ({label}); leave the example out or label it.")
+        if isinstance(label, bool) or not isinstance(label, (str, numbers.Integral)):
+            raise TypeError(f"The label of example {i} is {type(label).__name__}; labels are strings or integers.")
+    if len({isinstance(label, str) for label in labels}) > 1:
+        raise TypeError("Some labels are strings and some are integers; use one kind.")
+    if class_names is not None and not isinstance(labels[0], str):
+        unlabelled = [i for i, label in enumerate(labels) if not 0 <= label < len(class_names)]
+        if unlabelled:
+            raise ValueError(
+                f"The label of example {unlabelled[0]} is {labels[unlabelled[0]]}, outside the {len(class_names)} names "
+                "of its ClassLabel feature."
+            )
+        return [int(label) for label in labels], tuple(class_names)
+    ordered = sorted(set(labels))
+    index = {label: i for i, label in enumerate(ordered)}
+    return [index[label] for label in labels], tuple(str(label) for label in ordered)
+
+
+def _warn_about(texts: list[Text], labels: list[int], label_names: tuple[str, ...]) -> None:
+    """Say what is allowed but probably not meant; counts only, never a text."""
+    blank = sum(not "".join(text).strip() for text in texts)
+    if blank:
+        logger.warning(f"{blank} of {len(texts)} examples have a blank text.")
+    seen: dict[Text, set[int]] = {}
+    for text, label in zip(texts, labels, strict=True):
+        seen.setdefault(text, set()).add(label)
+    contradicting = sum(len(found) > 1 for found in seen.values())
+    if contradicting:
+        logger.warning(f"{contradicting} texts of the examples occur with more than one label.")
+    absent = len(label_names) - len(set(labels))
+    if absent:
+        logger.warning(f"{absent} of {len(label_names)} classes have no example, so they will hardly be predicted.")
+
+
+__all__ = ["Examples", "RawExamples", "Text", "parse_examples", "parse_text"]

@@ -1,0 +1,135 @@
+"""Loads the parts of a TART repository and puts them together.
+
+The parts are loaded apart and composed afterwards: weights cannot be loaded inside a model's constructor, and a loaded backbone
+that passes through another `from_pretrained` loses its non-persistent buffers.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModel, PreTrainedModel
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import cached_file
+
+from transformers_tart.configuration_tart import TartConfig
+from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
+from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.support import SUPPORT_FILE, SupportSet
+
+
+if TYPE_CHECKING:
+    from transformers_tart.modeling_tart import TartForSequenceClassification
+
+DEFAULT_REASONER = Path(__file__).parent / "reasoners" / "kernel"
+BACKBONE_FOLDER = "backbone"
+
+SHARED = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
+REPOSITORY = ("revision", "subfolder")
+# What Auto classes and pipelines pass along for themselves.
+PASSENGERS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
+CONFIG_FIELDS = ("base_model_name_or_path", "base_model_revision", "protocol", "pooling", "layers", "max_length")
+
+
+def load_default_reasoner() -> TartReasoner:
+    """The reasoner inside this package."""
+    return TartReasoner.from_pretrained(DEFAULT_REASONER)
+
+
+def place_beside(reasoner: TartReasoner, backbone: PreTrainedModel) -> TartReasoner:
+    """Move a reasoner to the device where the backbone ends, in float32."""
+    device_map = getattr(backbone, "hf_device_map", None)
+    if device_map is None:
+        return reasoner.to(backbone.device)  # type: ignore[arg-type]
+    accelerators = [device for device in device_map.values() if device not in ("cpu", "disk")]
+    return reasoner.to(accelerators[-1] if accelerators else "cpu")  # type: ignore[arg-type]
+
+
+def load_composed(cls: type, name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
+    """Load a TART repository; see [`TartForSequenceClassification.from_pretrained`]."""
+    name = os.fspath(name_or_path)
+    with_info = kwargs.pop("output_loading_info", False)
+    backbone, config = kwargs.pop("backbone", None), kwargs.pop("config", None)
+    for passenger in PASSENGERS:
+        kwargs.pop(passenger, None)
+    shared = {key: kwargs.pop(key) for key in SHARED if key in kwargs}
+    repository = {key: kwargs.pop(key) for key in REPOSITORY if kwargs.get(key) is not None}
+    weights = {key: kwargs.pop(key) for key in ("variant", "use_safetensors") if key in kwargs}
+    overrides = {key: kwargs.pop(key) for key in CONFIG_FIELDS if key in kwargs}
+    if not isinstance(config, TartConfig):
+        config = _load_config(name if config is None else config, **shared, **repository)
+    for key, value in overrides.items():
+        setattr(config, key, value)
+    config.validate()
+    backbone = _load_backbone(config, name, backbone, shared, repository, kwargs)
+    reasoner, info = TartReasoner.from_pretrained(
+        name,
+        config=config.reasoner_config,
+        key_mapping={r"^reasoner\.": ""},
+        output_loading_info=True,
+        **weights,
+        **shared,
+        **repository,
+    )
+    model = cls(config, *model_args, backbone=backbone, reasoner=place_beside(reasoner, backbone)).eval()
+    if config.has_support:
+        model.set_support(_load_support(name, {**shared, **repository}).to(model.reasoner.device))
+    return (model, info) if with_info else model
+
+
+def _load_config(name: Any, **hub: Any) -> TartConfig:
+    """The config of a TART repository, checked to be one: transformers would take another's with a warning."""
+    if isinstance(name, PreTrainedConfig):
+        raise ValueError(f'The config is of model type "{name.model_type}", not "tart".')
+    fields, _ = PreTrainedConfig.get_config_dict(name, **hub)
+    model_type = fields.get("model_type")
+    if model_type == "tart_reasoner":
+        raise ValueError(
+            f"{name} holds a reasoner alone; load it with TartReasoner.from_pretrained, or compose it with a backbone: "
+            "TartForSequenceClassification.from_backbone(backbone, reasoner=...)."
+        )
+    if model_type != "tart":
+        raise ValueError(
+            f'{name} holds a model of type "{model_type}", not a TART repository; to use it as a backbone call '
+            "TartForSequenceClassification.from_backbone."
+        )
+    return TartConfig.from_pretrained(name, **hub)
+
+
+def _load_backbone(
+    config: TartConfig, name: str, given: Any, shared: dict, repository: dict, loading: dict
+) -> PreTrainedModel:
+    """The backbone that was given, the one saved with the repository, or the one it refers to."""
+    if isinstance(given, PreTrainedModel):
+        return given.base_model
+    if given is not None:
+        return AutoModel.from_pretrained(os.fspath(given), **shared, **loading)
+    if config.include_backbone:
+        folder = "/".join(part for part in (repository.get("subfolder"), BACKBONE_FOLDER) if part)
+        return AutoModel.from_pretrained(name, **{**repository, "subfolder": folder}, **shared, **loading)
+    base, revision = config.base_model_name_or_path, config.base_model_revision
+    if base is None:
+        raise ValueError(f"{name} names no backbone; pass one: backbone=...")
+    try:
+        return AutoModel.from_pretrained(base, revision=revision, **shared, **loading)
+    except OSError as err:
+        raise BackboneNotFoundError(
+            f'The backbone "{base}"{f" at revision {revision}" if revision else ""}, which {name} refers to, cannot be '
+            f"loaded: {err}\nIf it has moved or the network is down, pass a copy: from_pretrained(..., backbone=<Hub id, "
+            "folder or model>)."
+        ) from err
+
+
+def _load_support(name: str, hub: dict) -> SupportSet:
+    try:
+        path = cached_file(name, SUPPORT_FILE, **hub)
+    except OSError as err:
+        raise CorruptFileError(
+            f"The config of {name} announces a support set, but {SUPPORT_FILE} cannot be loaded: {err}"
+        ) from err
+    assert path is not None
+    return SupportSet.load(path)
+
+
+__all__ = ["BACKBONE_FOLDER", "load_composed", "load_default_reasoner", "place_beside"]

@@ -1,0 +1,122 @@
+"""The card of a model, task or reasoner, from the template beside this file."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from transformers_tart.configuration_tart import TartConfig, TartReasonerConfig
+
+
+TEMPLATE = Path(__file__).with_name("model_card_template.md")
+TAGS = ["tart", "in-context-learning", "few-shot"]
+
+TASK_USAGE = """import transformers_tart
+from transformers import pipeline
+
+classify = pipeline("tart-classification", model="{repo}")
+classify("a text")"""
+
+MODEL_USAGE = """import transformers_tart
+from transformers import pipeline
+
+examples = [{{"text": "free entry, text WIN now", "label": "spam"}}, {{"text": "see you at eight", "label": "ham"}}]
+classify = pipeline("tart-classification", model="{repo}", examples=examples)
+classify("a text")"""
+
+REASONER_USAGE = """from transformers_tart import TartReasoner
+
+reasoner = TartReasoner.from_pretrained("{repo}")
+logits = reasoner(support_embeddings, support_labels, query_embeddings).logits"""
+
+
+@dataclass
+class CardFacts:
+    r"""
+    What only the publisher knows.
+
+    Args:
+        repo_id (`str`, *optional*, defaults to `"org/name"`):
+            The repository, for the example.
+        datasets (`list[str]`, *optional*):
+            Hub ids of the data sets that the support set was taken from.
+        language (`str` or `list[str]`, *optional*), license (`str`, *optional*):
+            As on every card.
+        results (`list[EvalResult]`, *optional*):
+            Measured results.
+    """
+
+    repo_id: str = "org/name"
+    datasets: list[str] | None = None
+    language: str | list[str] | None = None
+    license: str | None = None
+    results: list[EvalResult] = field(default_factory=list)
+
+
+def _card(facts: CardFacts, data: dict, title: str, **content: object) -> ModelCard:
+    name = {"model_name": facts.repo_id, "eval_results": facts.results} if facts.results else {}
+    card_data = ModelCardData(
+        library_name="transformers",
+        datasets=facts.datasets,
+        language=facts.language,
+        license=facts.license,
+        **data,
+        **name,
+    )
+    return ModelCard.from_template(card_data, template_path=str(TEMPLATE), title=title, results=facts.results, **content)
+
+
+def _reasoner_details(config: TartReasonerConfig) -> dict[str, object]:
+    return {
+        "reasoner": f"`{config.architecture}`, {config.num_hidden_layers} layers of width {config.hidden_size}",
+        "classes read at once": config.max_classes or "any number",
+        "support set read at once": f"up to {config.max_support} examples; more are split and averaged",
+    }
+
+
+def classifier_card(
+    config: TartConfig, facts: CardFacts, support_size: int | None = None, stores_texts: bool = False
+) -> ModelCard:
+    """The card of a composition, or of a fitted task when it has a support set of `support_size` examples."""
+    reasoner = config.reasoner_config
+    assert isinstance(reasoner, TartReasonerConfig)
+    base = None if config.base_model_name_or_path is None else Path(config.base_model_name_or_path)
+    backbone = None if base is None or base.is_dir() else str(config.base_model_name_or_path)
+    labels = ", ".join(f"`{name}`" for name in (config.id2label or {}).values())
+    fitted = {} if support_size is None else {"labels": labels, "support set": f"{support_size} examples"}
+    details = {
+        "backbone": f"`{backbone}`" if backbone else "included" if config.include_backbone else "a local model",
+        "protocol": f"`{config.protocol}`, {config.pooling} pooling, layers {config.layers}",
+        **_reasoner_details(reasoner),
+        **fitted,
+    }
+    task = "A few-shot text classifier" if support_size is None else "A text classifier fitted to a task by examples"
+    usage = (MODEL_USAGE if support_size is None else TASK_USAGE).format(repo=facts.repo_id)
+    data = {"pipeline_tag": "text-classification", "tags": TAGS, "base_model": backbone}
+    return _card(
+        facts,
+        data,
+        title=facts.repo_id,
+        summary=f"{task}, on a frozen backbone, made with transformers-tart.",
+        usage=usage,
+        details=details,
+        stores_support=support_size is not None,
+        stores_texts=stores_texts,
+    )
+
+
+def reasoner_card(config: TartReasonerConfig, facts: CardFacts) -> ModelCard:
+    """The card of a reasoner alone."""
+    return _card(
+        facts,
+        {"tags": [*TAGS, "tart-reasoner"]},
+        title=facts.repo_id,
+        summary="A reasoner for few-shot classification: it reads labelled embeddings of any frozen model and predicts.",
+        usage=REASONER_USAGE.format(repo=facts.repo_id),
+        details=_reasoner_details(config),
+        stores_support=False,
+        stores_texts=False,
+    )
+
+
+__all__ = ["CardFacts", "classifier_card", "reasoner_card"]

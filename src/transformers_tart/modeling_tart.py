@@ -1,0 +1,421 @@
+"""The composed classifier: a frozen backbone by reference, a reasoner, and optionally a stored support set."""
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard
+from torch import Tensor
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.utils import logging
+from transformers.utils.generic import can_return_tuple
+
+from transformers_tart.configuration_tart import TartConfig
+from transformers_tart.embeddings import encode_texts, pooled_hidden_states
+from transformers_tart.examples import RawExamples, parse_examples
+from transformers_tart.hub import CARD_FILE, HubMixin
+from transformers_tart.loading import BACKBONE_FOLDER, load_composed, load_default_reasoner, place_beside
+from transformers_tart.model_card import CardFacts, classifier_card
+from transformers_tart.modeling_reasoner import ReasonerState, TartReasoner
+from transformers_tart.projection import LayerScaling
+from transformers_tart.support import SUPPORT_FILE, SupportSet
+from transformers_tart.tokenization import backbone_max_length
+
+
+logger = logging.get_logger(__name__)
+
+BACKBONE_KEYS = "backbone."
+
+
+@dataclass(frozen=True)
+class PreparedSupport:
+    """A support set as the model has read it: what every query needs, and nothing that depends on one."""
+
+    support: SupportSet
+    scaling: LayerScaling
+    state: ReasonerState
+
+
+class TartForSequenceClassification(HubMixin, PreTrainedModel):
+    r"""
+    Few-shot classifier: a frozen backbone embeds, a reasoner reads the support set and predicts.
+
+    ```python
+    >>> model = TartForSequenceClassification.from_backbone("EleutherAI/pythia-160m")
+    >>> support = model.encode_support(examples, tokenizer)
+    >>> logits = model(**tokenizer("free entry, text WIN now", return_tensors="pt"), support=support).logits
+    ```
+
+    Args:
+        config ([`TartConfig`]):
+            Its configuration.
+        backbone (`PreTrainedModel`, *optional*):
+            A loaded backbone; a random one is built from `config.text_config` when not given.
+        reasoner ([`TartReasoner`], *optional*):
+            A loaded reasoner; a random one is built from `config.reasoner_config` when not given.
+    """
+
+    config: TartConfig
+    base_model_prefix = "backbone"
+    main_input_name = "input_ids"
+    auto_map_classes = {
+        "AutoConfig": "TartConfig",
+        "AutoModel": "TartForSequenceClassification",
+        "AutoModelForSequenceClassification": "TartForSequenceClassification",
+    }
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
+
+    def __init__(
+        self, config: TartConfig, backbone: PreTrainedModel | None = None, reasoner: TartReasoner | None = None
+    ):
+        super().__init__(config)
+        self.backbone = AutoModel.from_config(config.text_config) if backbone is None else backbone
+        self.reasoner = TartReasoner(config.reasoner_config) if reasoner is None else reasoner
+        for given in (backbone, reasoner):
+            # post_init must not touch what is loaded, layers added after loading included
+            for module in given.modules() if given is not None else ():
+                module._is_hf_initialized = True
+        self.backbone.requires_grad_(False)
+        self.backbone.eval()
+        self.support: SupportSet | None = None
+        self.card_facts = CardFacts()
+        self._prepared: PreparedSupport | None = None
+        self.post_init()
+        self._keys_to_ignore_on_save = {*(self._keys_to_ignore_on_save or ()), *self._backbone_keys()}
+        if hasattr(self.backbone, "hf_device_map"):
+            self.hf_device_map = self.backbone.hf_device_map
+
+    def _backbone_keys(self) -> list[str]:
+        return [BACKBONE_KEYS + name for name in self.backbone.state_dict()]
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name_or_model: str | os.PathLike | PreTrainedModel,
+        reasoner: TartReasoner | str | os.PathLike | None = None,
+        *,
+        protocol: str = "stream",
+        pooling: str = "mean",
+        layers: int | str | None = None,
+        max_length: int | None = None,
+        revision: str | None = None,
+        **loading_arguments: Any,
+    ) -> "TartForSequenceClassification":
+        r"""
+        Compose any text backbone with a reasoner.
+
+        Args:
+            name_or_model (`str`, `Path` or `PreTrainedModel`):
+                Hub id or folder of the backbone, or a loaded model; of one with a head, the model below it is taken. A
+                loaded model is frozen and put in evaluation mode.
+            reasoner ([`TartReasoner`], `str` or `Path`, *optional*):
+                A reasoner, or where to load one from; the one inside this package when not given.
+            protocol (`str`, *optional*, defaults to `"stream"`), pooling (`str`, *optional*, defaults to `"mean"`),
+            max_length (`int`, *optional*):
+                As in [`TartConfig`].
+            layers (`int` or `str`, *optional*):
+                As in [`TartConfig`]; `"all"` when not given, or -1 for a reasoner that projects its input.
+            revision (`str`, *optional*):
+                Revision of the backbone.
+            loading_arguments:
+                Passed to `AutoModel.from_pretrained`: `dtype`, `device_map`, `max_memory`, `attn_implementation`,
+                `quantization_config`, `token`, `cache_dir`, `trust_remote_code`, ...
+
+        Returns:
+            [`TartForSequenceClassification`]: in evaluation mode.
+        """
+        if isinstance(name_or_model, PreTrainedModel):
+            if revision is not None or loading_arguments:
+                given = sorted({**loading_arguments, **({"revision": revision} if revision else {})})
+                raise ValueError(f"The backbone is loaded already, so {given} cannot be applied; pass its name instead.")
+            backbone, name = name_or_model.base_model, name_or_model.name_or_path or None
+        else:
+            name = os.fspath(name_or_model)
+            backbone = AutoModel.from_pretrained(name, revision=revision, **loading_arguments)
+        if reasoner is None:
+            reasoner = load_default_reasoner()
+        elif not isinstance(reasoner, TartReasoner):
+            reasoner = TartReasoner.from_pretrained(reasoner)
+        if layers is None:
+            layers = "all" if reasoner.config.projection == "none" else -1
+        config = TartConfig(
+            # a copy: a config that is shared with a live model is changed by the wrapper
+            text_config={key: value for key, value in backbone.config.to_dict().items() if key != "_name_or_path"},
+            base_model_name_or_path=os.path.abspath(name) if name and os.path.isdir(name) else name,
+            base_model_revision=revision,
+            reasoner_config=reasoner.config.to_dict(),
+            protocol=protocol,
+            pooling=pooling,
+            layers=layers,
+            max_length=max_length,
+        )
+        return cls(config, backbone=backbone, reasoner=place_beside(reasoner, backbone)).eval()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
+        r"""
+        Load a TART repository or folder: its reasoner, its support set if it has one, and the backbone it refers to.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `Path`):
+                Hub id or folder.
+            backbone (`PreTrainedModel` or `str`, *optional*):
+                A backbone, or where to load one from, to use instead of the one that the repository refers to.
+            kwargs:
+                As in `PreTrainedModel.from_pretrained`. `revision` and `subfolder` are those of this repository;
+                `dtype`, `device_map`, `max_memory` and the like shape the backbone; `token`, `cache_dir` and
+                `local_files_only` serve both.
+
+        Raises:
+            BackboneNotFoundError: When the backbone cannot be loaded.
+            CorruptFileError: When weights or support set are damaged or incomplete.
+            ValueError: When the repository is not a TART repository.
+        """
+        return load_composed(cls, pretrained_model_name_or_path, *model_args, **kwargs)
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        *,
+        state_dict: dict[str, Tensor] | None = None,
+        is_main_process: bool = True,
+        include_backbone: bool = False,
+        include_texts: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        r"""
+        Save the reasoner, the config and the support set; the backbone stays a reference.
+
+        Args:
+            save_directory (`str` or `Path`):
+                The folder, made when it does not exist.
+            state_dict (`dict`, *optional*):
+                Weights to save instead of the model's own; the dictionary is left as it is.
+            is_main_process (`bool`, *optional*, defaults to `True`):
+                Whether this process writes.
+            include_backbone (`bool`, *optional*, defaults to `False`):
+                Whether to save the backbone's weights too.
+            include_texts (`bool`, *optional*, defaults to `False`):
+                Whether to save the texts of the support set too.
+            kwargs:
+                As in `PreTrainedModel.save_pretrained`: `push_to_hub`, `repo_id`, `token`, `max_shard_size`, ...
+
+        Raises:
+            ValueError: When the backbone has no name to refer to and is not included.
+        """
+        if not include_backbone and self.config.base_model_name_or_path is None:
+            raise ValueError(
+                "This backbone has no Hub id or folder to refer to; pass include_backbone=True, or save the backbone first "
+                "and compose from that folder."
+            )
+        weights = self.state_dict() if state_dict is None else state_dict
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(BACKBONE_KEYS)}
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        live = self.config
+        self.config = self._config_to_save(include_backbone)
+        try:
+            if is_main_process:
+                self.config.auto_map = self.write_stub(folder)
+                self._save_parts(folder, include_backbone, include_texts, kwargs.get("max_shard_size"))
+            super().save_pretrained(folder, state_dict=weights, is_main_process=is_main_process, **kwargs)
+        finally:
+            self.config = live
+
+    def _config_to_save(self, include_backbone: bool) -> TartConfig:
+        config = copy.deepcopy(self.config)
+        config.include_backbone = include_backbone
+        config.has_support = self.support is not None
+        if include_backbone and config.base_model_name_or_path and os.path.isdir(config.base_model_name_or_path):
+            config.base_model_name_or_path = None  # a path of this machine, which nobody needs any more
+        return config
+
+    def _save_parts(self, folder: Path, include_backbone: bool, include_texts: bool, max_shard_size: Any) -> None:
+        """Write what stands beside the reasoner: the support set, the backbone when asked, and a card where none is."""
+        if self.support is not None:
+            self.support.save(folder / SUPPORT_FILE, include_texts=include_texts)
+        else:
+            (folder / SUPPORT_FILE).unlink(missing_ok=True)
+        if include_backbone:
+            options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+            self.backbone.save_pretrained(folder / BACKBONE_FOLDER, **options)
+        if not (folder / CARD_FILE).exists():
+            self.model_card(stores_texts=include_texts).save(folder / CARD_FILE)
+
+    def model_card(self, facts: CardFacts | None = None, *, stores_texts: bool = False) -> ModelCard:
+        """The card of this model, from the template.
+
+        Args:
+            facts ([`CardFacts`], *optional*):
+                Data sets, language, licence and measured results; `self.card_facts` when not given.
+            stores_texts (`bool`, *optional*, defaults to `False`):
+                Whether the repository holds the texts of the support set.
+        """
+        size = None if self.support is None else len(self.support)
+        return classifier_card(self.config, facts or self.card_facts, size, stores_texts)
+
+    def check_can_be_pushed(self) -> None:
+        """Raise a ValueError when the backbone is a folder of this machine that nobody else has."""
+        base = self.config.base_model_name_or_path
+        if base is not None and os.path.isdir(base) and not self.config.include_backbone:
+            raise ValueError(
+                "The backbone is a local folder, which nobody else can load: push the backbone first and compose from its "
+                "Hub id, or include it: save_pretrained(..., include_backbone=True, push_to_hub=True)."
+            )
+
+    def train(self, mode: bool = True) -> "TartForSequenceClassification":
+        """Set the mode of the reasoner; the frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def encode_support(
+        self,
+        examples: RawExamples,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int = 32,
+        progress_bar: bool = False,
+        keep_texts: bool = False,
+    ) -> SupportSet:
+        """Embed labelled examples.
+
+        Args:
+            examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`):
+                The examples, as in [`parse_examples`].
+            tokenizer (`PreTrainedTokenizerBase`):
+                The backbone's tokenizer.
+            batch_size (`int`, *optional*, defaults to 32):
+                Texts of a forward pass.
+            progress_bar (`bool`, *optional*, defaults to `False`):
+                Whether to show progress.
+            keep_texts (`bool`, *optional*, defaults to `False`):
+                Whether the support set keeps the texts.
+        """
+        parsed = parse_examples(examples)
+        embeddings = encode_texts(
+            self.backbone,
+            tokenizer,
+            parsed.texts,
+            pooling=self.config.pooling,
+            layers=self.config.layers,
+            max_length=self.config.max_length,
+            batch_size=batch_size,
+            progress_bar=progress_bar,
+        )
+        labels = torch.tensor(parsed.labels, device=embeddings.device)
+        return SupportSet(embeddings, labels, parsed.label_names, tuple(parsed.texts) if keep_texts else None)
+
+    def set_support(self, support: SupportSet | None) -> None:
+        """Store a support set with the model, or remove it; the label names of the config follow."""
+        self.support, self._prepared = support, None
+        if support is not None:
+            self.config.id2label = dict(enumerate(support.label_names))
+            self.config.label2id = {name: i for i, name in enumerate(support.label_names)}
+
+    def prepare_support(self, support: SupportSet | PreparedSupport | None = None) -> PreparedSupport:
+        """Read a support set once; [`forward`] takes the result as `support`.
+
+        Args:
+            support ([`SupportSet`], *optional*):
+                The stored one when not given, which is read at most once.
+        """
+        if isinstance(support, PreparedSupport):
+            return support
+        if support is None:
+            support = self.support
+        if support is None:
+            raise ValueError(
+                "There is no support set: pass support=model.encode_support(examples, tokenizer) to the model, or "
+                "examples=... to the pipeline."
+            )
+        cached = self._prepared
+        if cached is not None and cached.support is support and cached.scaling.mean.device == self.reasoner.device:
+            return cached
+        embeddings = support.embeddings.to(self.reasoner.device)
+        embeddings = embeddings[:, None] if embeddings.dim() == 2 else embeddings
+        scaling = LayerScaling.fit(embeddings)
+        labels = support.labels.to(self.reasoner.device)[None]
+        with torch.no_grad():
+            state = self.reasoner.prepare(scaling.transform(embeddings)[None], labels, support.num_labels)
+        prepared = PreparedSupport(support, scaling, state)
+        if support is self.support:
+            self._prepared = prepared
+        return prepared
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        support: SupportSet | PreparedSupport | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> SequenceClassifierOutput:
+        r"""
+        Classify tokenised texts.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`):
+                Token ids, padded on either side.
+            attention_mask (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                1 for tokens, 0 for padding.
+            token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
+                Segments of text pairs, for backbones that know them.
+            support ([`SupportSet`], *optional*):
+                The labelled examples; the stored support set when not given.
+            labels (`torch.LongTensor` of shape `(batch,)`, *optional*):
+                True classes; the output then holds the cross-entropy.
+
+        Returns:
+            `SequenceClassifierOutput`: `logits` (batch, num_labels) float32 are log-probabilities up to a constant.
+
+        Raises:
+            ValueError: Without a support set, or when the backbone gives embeddings that are not finite.
+        """
+        prepared = self.prepare_support(support)
+        input_ids, attention_mask, token_type_ids = self._truncate(input_ids, attention_mask, token_type_ids)
+        embeddings = pooled_hidden_states(
+            self.backbone,
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            pooling=self.config.pooling,
+            layers=self.config.layers,
+        ).to(self.reasoner.device)
+        if not torch.isfinite(embeddings).all():
+            raise ValueError(
+                "The backbone gives NaN or infinite embeddings: it is broken, or overflows its dtype. Load it with "
+                "dtype=torch.float32 or torch.bfloat16."
+            )
+        if embeddings.shape[1:] != prepared.scaling.mean.shape:
+            raise ValueError(
+                f"The support set has embeddings of shape {tuple(prepared.scaling.mean.shape)} (layers, hidden), the "
+                f"backbone gives {tuple(embeddings.shape[1:])}: it was made with another backbone or other layers."
+            )
+        logits = self.reasoner.query(prepared.state, prepared.scaling.transform(embeddings)[None])[0]
+        loss = None
+        if labels is not None:
+            loss = torch.nn.functional.cross_entropy(logits, labels.to(logits.device))
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _truncate(self, *tensors: Tensor | None) -> Sequence[Tensor | None]:
+        """Cut what is longer than the backbone takes: the end of right-padded texts, the start of left-padded ones."""
+        limit = self.config.max_length or backbone_max_length(self.backbone)
+        input_ids, mask = tensors[0], tensors[1]
+        if input_ids is None or limit is None or input_ids.shape[1] <= limit:
+            return tensors
+        logger.warning_once(f"Some texts are longer than the {limit} tokens that are read; the rest is cut off.")
+        if mask is not None:
+            order = torch.argsort(mask, dim=1, descending=True, stable=True)
+            tensors = tuple(None if tensor is None else tensor.gather(1, order) for tensor in tensors)
+        return tuple(None if tensor is None else tensor[:, :limit] for tensor in tensors)
+
+
+__all__ = ["PreparedSupport", "TartForSequenceClassification"]

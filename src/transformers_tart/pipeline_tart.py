@@ -1,0 +1,268 @@
+"""The `tart-classification` pipeline."""
+
+import copy
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoTokenizer, Pipeline, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pipelines.text_classification import ClassificationFunction, sigmoid, softmax
+
+from transformers_tart.configuration_tart import TartConfig
+from transformers_tart.examples import RawExamples, parse_text
+from transformers_tart.hub import HubMixin
+from transformers_tart.modeling_tart import PreparedSupport, TartForSequenceClassification
+from transformers_tart.support import SupportSet
+from transformers_tart.tokenization import collate, resolve_max_length, tokenize
+
+
+DEFAULT_BATCH_SIZE = 32
+# Texts are sorted by length within windows of this many batches.
+BATCHES_PER_WINDOW = 32
+
+
+class TartClassificationPipeline(HubMixin, Pipeline):
+    r"""
+    Few-shot text classification with a frozen model.
+
+    ```python
+    >>> import transformers_tart
+    >>> from transformers import pipeline
+
+    >>> examples = [{"text": "free entry, text WIN now", "label": "spam"}, {"text": "see you at eight", "label": "ham"}]
+    >>> classify = pipeline("tart-classification", model="EleutherAI/pythia-160m", examples=examples)
+    >>> classify("text YES to claim your prize")
+    ```
+
+    Args:
+        model ([`TartForSequenceClassification`] or `PreTrainedModel`):
+            A composed model, or any backbone, which is composed with the reasoner inside this package.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*):
+            The backbone's tokenizer; loaded from the backbone's repository when not given.
+        examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`, *optional*):
+            The support set; the one stored with the model when not given.
+    """
+
+    _load_tokenizer = None  # taken from the backbone's repository where this one has none
+    _load_processor = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        examples: RawExamples | None = None,
+        **kwargs: Any,
+    ):
+        if not isinstance(model, TartForSequenceClassification):
+            model = TartForSequenceClassification.from_backbone(model)
+        super().__init__(model=model, tokenizer=tokenizer or _backbone_tokenizer(model.config), **kwargs)
+        if examples is not None:
+            self.set_examples(examples)
+
+    def set_examples(self, examples: RawExamples | None) -> None:
+        """Replace the stored support set; `None` removes it."""
+        self.model.set_support(None if examples is None else self._encode(examples))
+
+    def _encode(self, examples: RawExamples, progress_bar: bool = False) -> SupportSet:
+        with self.device_placement():
+            batch_size = self._batch_size or DEFAULT_BATCH_SIZE
+            return self.model.encode_support(
+                examples, self.tokenizer, batch_size=batch_size, progress_bar=progress_bar, keep_texts=True
+            )
+
+    def _sanitize_parameters(
+        self,
+        top_k: int | None | str = "",
+        function_to_apply: str | ClassificationFunction | None = None,
+        max_length: int | None = None,
+    ) -> tuple[dict, dict, dict]:
+        preprocess: dict[str, Any] = {} if max_length is None else {"max_length": max_length}
+        postprocess: dict[str, Any] = {}
+        if top_k is None or isinstance(top_k, int):
+            if top_k is not None and top_k < 1:
+                raise ValueError(f"top_k is {top_k}; it must be at least 1, or None for all classes.")
+            postprocess["top_k"] = top_k
+        if function_to_apply is not None:
+            if isinstance(function_to_apply, str) and function_to_apply.upper() not in ClassificationFunction.__members__:
+                raise ValueError(
+                    f'function_to_apply is "{function_to_apply}"; it must be "default", "softmax", "sigmoid" or "none".'
+                )
+            postprocess["function_to_apply"] = function_to_apply
+        return preprocess, {}, postprocess
+
+    def __call__(  # type: ignore[override]
+        self,
+        inputs: Any,
+        *,
+        examples: RawExamples | SupportSet | None = None,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        num_workers: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        r"""
+        Classify texts.
+
+        Args:
+            inputs (`str`, `dict`, `list`, `datasets` column, generator or dataset):
+                One text, one `{"text", "text_pair"}`, or many of them. A list or column gives a list; a generator or
+                `KeyDataset` gives an iterator that reads as it goes.
+            examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or [`SupportSet`], *optional*):
+                The support set of this call; the stored one when not given.
+            top_k (`int`, *optional*):
+                How many classes to return, best first, as a list; `None` for all. Without it, the best alone.
+            function_to_apply (`str`, *optional*, defaults to `"default"`):
+                `"default"` and `"softmax"` give probabilities, `"sigmoid"` that of the logits, `"none"` the logits.
+            max_length (`int`, *optional*):
+                Longest text in tokens.
+            batch_size (`int`, *optional*, defaults to 32):
+                Texts of a forward pass.
+            progress_bar (`bool`, *optional*, defaults to `False`):
+                Whether to show progress.
+            num_workers (`int`, *optional*):
+                Taken for compatibility with other pipelines; texts are tokenised in this process.
+
+        Returns:
+            `dict` or `list`: `{"label", "score"}` for each text, or a list of them with `top_k`.
+        """
+        preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
+        support = self._encode(examples, progress_bar) if not isinstance(examples, (SupportSet, type(None))) else examples
+        forward = {**self._forward_params, **forward, "support": self.model.prepare_support(support)}
+        preprocess = {**self._preprocess_params, **preprocess}
+        postprocess = {**self._postprocess_params, **postprocess}
+        if isinstance(inputs, (str, Mapping)):
+            return self.run_single(inputs, preprocess, forward, postprocess)
+        if isinstance(inputs, bytes) or not isinstance(inputs, (Iterable, Sized)):
+            raise TypeError(f"The input is {type(inputs).__name__}; give a text, a list of texts or a generator of texts.")
+        size = batch_size or self._batch_size or DEFAULT_BATCH_SIZE
+        if progress_bar:
+            inputs = tqdm(inputs, desc="classifying", unit="text")
+        results = self._iterate(inputs, size, preprocess, forward, postprocess)
+        return list(results) if _is_eager(inputs) else results
+
+    def _iterate(
+        self, inputs: Iterable, batch_size: int, preprocess: dict, forward: dict, postprocess: dict
+    ) -> Iterator[Any]:
+        """Classify in batches of similar length, window by window; results come in the order of the inputs."""
+        items = enumerate(_items(inputs))
+        while window := list(itertools.islice(items, batch_size * BATCHES_PER_WINDOW)):
+            texts = [parse_text(item, f"Input {i}") for i, item in window]
+            rows = tokenize(self.tokenizer, texts, self._max_length(**preprocess))
+            order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+            logits: list[torch.Tensor | None] = [None] * len(rows)
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                batch = collate([rows[i] for i in chosen], self.tokenizer.pad_token_id)
+                for i, row in zip(chosen, self.forward(batch, **forward)["logits"], strict=True):
+                    logits[i] = row[None]
+            label_names = forward["support"].support.label_names
+            yield from (self.postprocess({"logits": x, "label_names": label_names}, **postprocess) for x in logits)
+
+    def _max_length(self, max_length: int | None = None) -> int | None:
+        return resolve_max_length(self.model.backbone, self.tokenizer, max_length or self.model.config.max_length)
+
+    def preprocess(self, input_: Any, max_length: int | None = None) -> dict[str, Any]:  # type: ignore[override]
+        """Tokenise one text or text pair."""
+        rows = tokenize(self.tokenizer, [parse_text(input_, "The input")], self._max_length(max_length))
+        return collate(rows, self.tokenizer.pad_token_id)
+
+    def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:  # type: ignore[override]
+        return {
+            "logits": self.model(**model_inputs, support=support).logits,
+            "label_names": support.support.label_names,
+        }
+
+    def postprocess(  # type: ignore[override]
+        self,
+        model_outputs: dict[str, Any],
+        top_k: int | None | str = "",
+        function_to_apply: str | ClassificationFunction = "default",
+    ) -> Any:
+        """Labels and scores of one text, by the conventions of the text-classification pipeline."""
+        logits = model_outputs["logits"][0].float().numpy()
+        function = str(getattr(function_to_apply, "value", function_to_apply)).lower()
+        scores = {"sigmoid": sigmoid, "none": lambda x: x}.get(function, softmax)(logits)
+        results = [
+            {"label": name, "score": float(score)}
+            for name, score in zip(model_outputs["label_names"], scores, strict=True)
+        ]
+        results.sort(key=lambda result: result["score"], reverse=True)
+        return results[0] if top_k == "" else results[:top_k]  # type: ignore[misc]
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save the task: model, support set, tokenizer and card.
+
+        Args:
+            save_directory (`str` or `Path`):
+                The folder.
+            kwargs:
+                As in [`TartForSequenceClassification.save_pretrained`]; `push_to_hub=True` pushes the folder.
+        """
+        push = kwargs.pop("push_to_hub", False)
+        repo_id = kwargs.pop("repo_id", Path(save_directory).name)
+        saving = {key: kwargs.pop(key) for key in ("include_backbone", "include_texts", "max_shard_size") if key in kwargs}
+        self.model.save_pretrained(save_directory, **saving)
+        tokenizer = self.tokenizer
+        if tokenizer.pad_token is None:
+            # other pipelines and collators batch by the tokenizer's pad token; the user's tokenizer stays as it is
+            tokenizer = copy.deepcopy(tokenizer)
+            tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
+        tokenizer.save_pretrained(save_directory)
+        if push:
+            self.push_to_hub(repo_id, **kwargs)
+
+    def model_card(self) -> ModelCard:
+        """The card of the task."""
+        return self.model.model_card()
+
+    def check_can_be_pushed(self) -> None:
+        """Raise a ValueError when the backbone is a folder of this machine that nobody else has."""
+        self.model.check_can_be_pushed()
+
+
+class PipelineModel:
+    """What `pipeline("tart-classification", model=<name>)` loads: a TART repository, or any backbone, composed."""
+
+    @classmethod
+    def from_pretrained(cls, name: str, config: Any = None, **kwargs: Any) -> TartForSequenceClassification:
+        """Load by the kind of repository that `config` describes."""
+        if config is None:
+            config = AutoConfig.from_pretrained(name)
+        if isinstance(config, TartConfig):
+            return TartForSequenceClassification.from_pretrained(name, config=config, **kwargs)
+        kwargs.pop("_from_pipeline", None)
+        return TartForSequenceClassification.from_backbone(name, **kwargs)
+
+
+def _backbone_tokenizer(config: TartConfig) -> PreTrainedTokenizerBase:
+    base = config.base_model_name_or_path
+    if base is None:
+        raise ValueError("The model names no backbone to take the tokenizer from; pass tokenizer=...")
+    try:
+        return AutoTokenizer.from_pretrained(base, revision=config.base_model_revision)
+    except (OSError, ValueError) as err:
+        raise ValueError(f'No tokenizer can be loaded from the backbone "{base}"; pass tokenizer=... ({err})') from err
+
+
+def _is_eager(inputs: Any) -> bool:
+    """Lists, tuples, columns and arrays give a list; generators and torch datasets are read as they go."""
+    source = inputs.iterable if isinstance(inputs, tqdm) else inputs
+    return isinstance(source, (Sequence, Sized)) and not isinstance(source, (torch.utils.data.Dataset, Iterator))
+
+
+def _items(inputs: Any) -> Iterator[Any]:
+    """Iterate, by index where a dataset has no iterator of its own."""
+    source = inputs.iterable if isinstance(inputs, tqdm) else inputs
+    if isinstance(source, torch.utils.data.Dataset) and not isinstance(source, torch.utils.data.IterableDataset):
+        return (source[i] for i in range(len(source)))  # type: ignore[arg-type]
+    return iter(inputs)
+
+
+__all__ = ["PipelineModel", "TartClassificationPipeline"]

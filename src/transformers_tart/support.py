@@ -1,0 +1,121 @@
+"""The support set: the labelled embeddings that a reasoner reads."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from transformers_tart.errors import CorruptFileError
+
+
+SUPPORT_FILE = "support.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class SupportSet:
+    r"""
+    Labelled embeddings.
+
+    Args:
+        embeddings (`torch.FloatTensor` of shape `(k, hidden)` or `(k, layers, hidden)`):
+            One embedding an example, or one a layer, as the backbone gives them.
+        labels (`torch.LongTensor` of shape `(k,)`):
+            Indices into `label_names`.
+        label_names (`tuple[str, ...]`):
+            Names of the classes, in order.
+        texts (`tuple`, *optional*):
+            The texts, where the user asked to keep them.
+
+    Raises:
+        ValueError: On lengths that do not fit, labels out of range, fewer than two classes, or embeddings that are not
+            finite.
+    """
+
+    embeddings: Tensor
+    labels: Tensor
+    label_names: tuple[str, ...]
+    texts: tuple | None = None
+
+    def __post_init__(self) -> None:
+        if self.embeddings.dim() not in (2, 3) or self.labels.shape != self.embeddings.shape[:1]:
+            raise ValueError(
+                "A support set needs embeddings (k, hidden) or (k, layers, hidden) and labels (k,); got "
+                f"{tuple(self.embeddings.shape)} and {tuple(self.labels.shape)}."
+            )
+        if self.labels.dtype != torch.int64:
+            raise ValueError(f"The labels of a support set must be int64, got {self.labels.dtype}.")
+        if len(self) == 0 or self.labels.min() < 0 or self.labels.max() >= len(self.label_names):
+            raise ValueError(f"The labels must be indices into the {len(self.label_names)} label names.")
+        if len(self.labels.unique()) < 2:
+            raise ValueError("A support set needs examples of at least two classes.")
+        if not torch.isfinite(self.embeddings).all():
+            raise ValueError(
+                "The support embeddings hold NaN or infinite values: the backbone is broken, or overflows its dtype. Load "
+                "it with dtype=torch.float32 or torch.bfloat16."
+            )
+        if self.texts is not None and len(self.texts) != len(self):
+            raise ValueError(f"There are {len(self.texts)} texts for {len(self)} examples.")
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+    def __repr__(self) -> str:
+        return f"SupportSet(k={len(self)}, classes={len(self.label_names)}, embeddings={tuple(self.embeddings.shape)})"
+
+    @property
+    def num_labels(self) -> int:
+        """Number of classes."""
+        return len(self.label_names)
+
+    def to(self, device: torch.device | str) -> "SupportSet":
+        """The same support set on another device."""
+        return replace(self, embeddings=self.embeddings.to(device), labels=self.labels.to(device))
+
+    def save(self, path: str | Path, include_texts: bool = False) -> None:
+        """Write a safetensors file.
+
+        Args:
+            path (`str` or `Path`):
+                The file.
+            include_texts (`bool`, *optional*, defaults to `False`):
+                Whether to store the texts too, where the support set has them.
+
+        Raises:
+            ValueError: When texts are asked for and there are none.
+        """
+        metadata = {"format": "pt", "label_names": json.dumps(self.label_names)}
+        if include_texts:
+            if self.texts is None:
+                raise ValueError("This support set holds no texts; build it from examples to store them.")
+            metadata["texts"] = json.dumps(self.texts)
+        tensors = {"embeddings": self.embeddings.contiguous().cpu(), "labels": self.labels.contiguous().cpu()}
+        save_file(tensors, path, metadata=metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SupportSet":
+        """Read a file that [`SupportSet.save`] wrote.
+
+        Raises:
+            CorruptFileError: When the file is damaged or is no support set.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in ("embeddings", "labels")}
+            names = tuple(json.loads(metadata["label_names"]))
+            texts = json.loads(metadata["texts"]) if "texts" in metadata else None
+            if texts is not None:
+                texts = tuple(text if isinstance(text, str) else tuple(text) for text in texts)
+            return cls(tensors["embeddings"], tensors["labels"], names, texts)
+        except (SafetensorError, KeyError, ValueError, TypeError) as err:
+            raise CorruptFileError(
+                f"{Path(path).name} is no readable support set ({err}); download it again, or fit the task again from its "
+                "examples."
+            ) from err
+
+
+__all__ = ["SUPPORT_FILE", "SupportSet"]
