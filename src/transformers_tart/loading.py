@@ -53,10 +53,8 @@ def load_composed(cls: type, name_or_path: str | os.PathLike, *model_args: Any, 
     backbone, config = kwargs.pop("backbone", None), kwargs.pop("config", None)
     for passenger in PASSENGERS:
         kwargs.pop(passenger, None)
-    shared = {key: kwargs.pop(key) for key in SHARED if key in kwargs}
-    repository = {key: kwargs.pop(key) for key in REPOSITORY if kwargs.get(key) is not None}
-    weights = {key: kwargs.pop(key) for key in ("variant", "use_safetensors") if key in kwargs}
-    overrides = {key: kwargs.pop(key) for key in CONFIG_FIELDS if key in kwargs}
+    shared, repository = _take(kwargs, SHARED), _take(kwargs, REPOSITORY)
+    weights, overrides = _take(kwargs, ("variant", "use_safetensors")), _take(kwargs, CONFIG_FIELDS)
     if not isinstance(config, TartConfig):
         config = _load_config(name if config is None else config, **shared, **repository)
     for key, value in overrides.items():
@@ -76,6 +74,12 @@ def load_composed(cls: type, name_or_path: str | os.PathLike, *model_args: Any, 
     if config.has_support:
         model.set_support(_load_support(name, {**shared, **repository}).to(model.reasoner.device))
     return (model, info) if with_info else model
+
+
+def _take(kwargs: dict, names: tuple[str, ...]) -> dict:
+    """Move the named arguments out; `None` means not given."""
+    taken = {name: kwargs.pop(name) for name in names if name in kwargs}
+    return {name: value for name, value in taken.items() if value is not None}
 
 
 def _load_config(name: Any, **hub: Any) -> TartConfig:
