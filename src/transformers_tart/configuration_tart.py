@@ -1,5 +1,7 @@
 """Configurations of the reasoner and of the composed classifier."""
 
+from typing import Any
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
@@ -16,8 +18,8 @@ class TartReasonerConfig(PreTrainedConfig):
 
     Args:
         architecture (`str`, *optional*, defaults to `"kernel"`):
-            Key of the architecture: `"kernel"` (dimension-free, order-free, any number of classes) or `"gpt2"` (the head
-            of the TART paper, arXiv 2306.07536).
+            Key of the architecture: `"kernel"` (dimension-free, order-free, any number of classes) or `"gpt2"` (the
+            head of the TART paper, arXiv 2306.07536).
         hidden_size (`int`, *optional*, defaults to 48):
             Width of the tokens.
         num_hidden_layers (`int`, *optional*, defaults to 4):
@@ -38,8 +40,8 @@ class TartReasonerConfig(PreTrainedConfig):
             `gpt2`: (x, y) pairs of a sequence, the query's included, as the published code counts: k is at most
             `n_positions - 1`, and the transformer has `2 * n_positions` positions.
         max_support (`int`, *optional*, defaults to 2048):
-            Largest support set read in one pass. Larger ones are split into balanced subsets of at most this size whose
-            log-probabilities are averaged.
+            Largest support set read in one pass. Larger ones are split into balanced subsets of at most this size
+            whose log-probabilities are averaged.
         max_classes (`int`, *optional*):
             Most classes read in one pass; `None` means any number. With 2, more classes are read one against the rest,
             in one batch.
@@ -71,7 +73,7 @@ class TartReasonerConfig(PreTrainedConfig):
     num_components: int = 16
     initializer_range: float = 0.02
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         if self.ridge_alphas is None:
@@ -80,11 +82,11 @@ class TartReasonerConfig(PreTrainedConfig):
             self.projection = "whitened_pca" if self.architecture == "gpt2" else "none"
         super().__post_init__(**kwargs)
 
-    def validate_reasoner(self):
+    def validate_reasoner(self) -> None:
         """Check that the fields describe a reasoner that can be built."""
         if self.projection not in ("none", "whitened_pca"):
             raise ValueError(f'projection is "{self.projection}"; it must be "none" or "whitened_pca".')
-        if min(self.ridge_alphas, default=1.0) <= 0:
+        if min(self.ridge_alphas or [], default=1.0) <= 0:
             raise ValueError(f"ridge_alphas must be positive, got {self.ridge_alphas}.")
         if self.max_support < 2:
             raise ValueError(f"max_support must be at least 2, got {self.max_support}.")
@@ -115,8 +117,8 @@ class TartConfig(PreTrainedConfig):
         pooling (`str`, *optional*, defaults to `"mean"`):
             `"mean"` of the tokens of a text, or its `"last"` token.
         layers (`int` or `str`, *optional*, defaults to `"all"`):
-            Index into the backbone's hidden states (0 is the input embedding, -1 the last layer), or `"all"`: every one,
-            each centred and scaled by the support set, side by side.
+            Index into the backbone's hidden states (0 is the input embedding, -1 the last layer), or `"all"`: every
+            one, each centred and scaled by the support set, side by side.
         max_length (`int`, *optional*):
             Longest text in tokens; what the tokenizer and the backbone allow when not given.
     """
@@ -138,7 +140,14 @@ class TartConfig(PreTrainedConfig):
     layers: int | str = "all"
     max_length: int | None = None
 
-    def validate_embedding(self):
+    @property
+    def reasoner(self) -> TartReasonerConfig:
+        """The configuration of the reasoner."""
+        if not isinstance(self.reasoner_config, TartReasonerConfig):
+            raise ValueError(f"reasoner_config is {type(self.reasoner_config).__name__}, not a TartReasonerConfig.")
+        return self.reasoner_config
+
+    def validate_embedding(self) -> None:
         """Check the fields that say how texts become embeddings."""
         if self.protocol not in PROTOCOLS:
             raise ValueError(f'protocol is "{self.protocol}"; it must be one of {PROTOCOLS}.')

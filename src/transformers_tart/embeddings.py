@@ -172,8 +172,8 @@ def embed(
             Index into the hidden states, or `"all"`: each layer centred and scaled by the support set, side by side.
 
     Returns:
-        `tuple`: support embeddings (k, hidden), query embeddings (n, hidden) and labels (k,), in one order; float32 and
-        int64. With `layers="all"` the width is that of all layers together.
+        `tuple`: support embeddings (k, hidden), query embeddings (n, hidden) and labels (k,), in one order; float32
+        and int64. With `layers="all"` the width is that of all layers together.
     """
     if protocol != "stream":
         raise ValueError(f'protocol is "{protocol}"; it must be "stream".')

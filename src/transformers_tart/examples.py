@@ -25,7 +25,9 @@ Text: TypeAlias = str | tuple[str, str]
 RawExamples: TypeAlias = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | TableOfExamples
 
 KEYS = ("text", "text_pair", "label")
-FORMS = 'a list of {"text": ..., "label": ...}, a dict of the columns "text" and "label", or a datasets.Dataset with both'
+FORMS = (
+    'a list of {"text": ..., "label": ...}, a dict of the columns "text" and "label", or a datasets.Dataset with both'
+)
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ def parse_examples(examples: RawExamples) -> Examples:
 
     Args:
         examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`):
-            Rows or columns of `text`, `label` and, for text pairs, `text_pair`. Labels are strings or integers. The order
-            of the classes is the `ClassLabel` feature's, else sorted.
+            Rows or columns of `text`, `label` and, for text pairs, `text_pair`. Labels are strings or integers. The
+            order of the classes is the `ClassLabel` feature's, else sorted.
 
     Raises:
         ValueError: On no examples, unknown keys, columns of unequal lengths, missing labels or a single class.
@@ -103,7 +105,9 @@ def _columns(examples: Any) -> tuple[dict[str, list], list[str] | None]:
     """The columns of the examples, and the class names where a `ClassLabel` feature gives them."""
     if hasattr(examples, "features") and hasattr(examples, "column_names"):
         if not isinstance(examples.column_names, list):
-            raise ValueError("The examples are a dictionary of dataset splits; choose one, for example examples['train'].")
+            raise ValueError(
+                "The examples are a dictionary of dataset splits; choose one, for example examples['train']."
+            )
         names = getattr((examples.features or {}).get("label"), "names", None)
         rows = list(examples.select_columns([key for key in KEYS if key in examples.column_names]))
         return {key: [row[key] for row in rows] for key in KEYS if key in examples.column_names}, names
@@ -118,7 +122,9 @@ def _columns(examples: Any) -> tuple[dict[str, list], list[str] | None]:
         _check_keys(row, f"Example {i}")
         if "text" not in row or "label" not in row:
             raise ValueError(f'Example {i} has the keys {sorted(row)}; it must have "text" and "label".')
-    return {key: [row.get(key) for row in examples] for key in KEYS if not examples or any(key in r for r in examples)}, None
+    return {
+        key: [row.get(key) for row in examples] for key in KEYS if not examples or any(key in r for r in examples)
+    }, None
 
 
 def _check_keys(row: Mapping, where: str) -> None:
@@ -141,8 +147,8 @@ def _number_labels(labels: list, class_names: list[str] | None) -> tuple[list[in
         unlabelled = [i for i, label in enumerate(labels) if not 0 <= label < len(class_names)]
         if unlabelled:
             raise ValueError(
-                f"The label of example {unlabelled[0]} is {labels[unlabelled[0]]}, outside the {len(class_names)} names "
-                "of its ClassLabel feature."
+                f"The label of example {unlabelled[0]} is {labels[unlabelled[0]]}, outside the {len(class_names)} "
+                "names of its ClassLabel feature."
             )
         return [int(label) for label in labels], tuple(class_names)
     ordered = sorted(set(labels))

@@ -1,11 +1,22 @@
 """What models, reasoners and pipelines share when they are saved and pushed."""
 
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import ModelCard
-from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub import ModelCard, hf_hub_download
+from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import httpx
+from safetensors import SafetensorError
+from transformers.utils import CONFIG_NAME
+from transformers.utils.hub import hf_api, resolve_revision
 
+from transformers_tart.errors import CorruptFileError
+from transformers_tart.model_card import CardFacts
 from transformers_tart.remote_code import NoCodeCopy
 
 
@@ -17,35 +28,138 @@ else:
     Base = object
 
 CARD_FILE = "README.md"
+HUB_ARGUMENTS = ("private", "token", "revision", "create_pr", "commit_message", "commit_description", "tags")
 
 
 class HubMixin(NoCodeCopy, Base):
-    """Writes the card of this package instead of the generic one, and keeps one that the repository has already."""
+    """Pushes a saved folder as it is, in one commit, and keeps the card that a repository has already.
 
-    def model_card(self) -> ModelCard:
-        """The card of this object."""
-        raise TypeError(f"{type(self).__name__} has no card.")
+    transformers would push the weights without what a class saves before them, and write its own card over ours.
+    """
 
-    def check_can_be_pushed(self) -> None:
-        """Raise a ValueError when what would be pushed cannot be loaded elsewhere."""
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        r"""
+        Save and push to the Hub.
 
-    def _upload_modified_files(self, working_dir: Any, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        """Upload a saved folder, with the right card."""
-        self.check_can_be_pushed()
-        path = Path(working_dir) / CARD_FILE
-        remote = _remote_card(repo_id, kwargs.get("token"))
-        if remote is None:
-            self.model_card().save(path)
-        elif path.exists() and ModelCard.load(path).data.to_dict() == remote.data.to_dict():
-            path.unlink()  # nothing was added to it: leave the remote file untouched
-        return super()._upload_modified_files(working_dir, repo_id, *args, **kwargs)
+        Args:
+            repo_id (`str`):
+                The repository; it is created when it does not exist.
+            kwargs:
+                `private`, `token`, `revision` (a branch, created when it does not exist), `create_pr`, `tags`,
+                `commit_message` and `commit_description`, as in `PreTrainedModel.push_to_hub`; the others are for
+                `save_pretrained`.
+
+        Returns:
+            `CommitInfo`: address and hash of the commit.
+
+        Raises:
+            ValueError: When the backbone is a folder of this machine that nobody else has.
+        """
+        hub = _take_hub_arguments(kwargs)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **kwargs)
+            return self._push_folder(Path(folder), {}, repo_id, **hub)
+
+    @contextmanager
+    def _pushing(
+        self, folder: str | os.PathLike, kwargs: dict[str, Any], is_main_process: bool = True
+    ) -> Iterator[None]:
+        """Push what the block saves to a folder when `kwargs` ask for it; what is for the Hub is taken out of them."""
+        push, repo_id = kwargs.pop("push_to_hub", False) and is_main_process, kwargs.pop("repo_id", None)
+        hub = _take_hub_arguments(kwargs)
+        known = self._get_files_timestamps(folder) if push and os.path.isdir(folder) else {}
+        yield
+        if push:
+            self._push_folder(Path(folder), known, repo_id or Path(folder).name, **hub)
+
+    def _push_folder(
+        self,
+        folder: Path,
+        known: dict[str, float],
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        tags: list[str] | None = None,
+        **commit: Any,
+    ) -> Any:
+        """Upload what is new in a folder since its files had the `known` times."""
+        _check_can_be_pushed(folder)
+        repo_id = hf_api().create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        tags = [*(getattr(self, "model_tags", None) or []), *(tags or [])]
+        if CARD_FILE not in known:
+            _name_repository(folder / CARD_FILE, repo_id)
+        is_new = _merge_card(folder / CARD_FILE, _remote_card(repo_id, revision, token), tags)
+        known = {**known, CARD_FILE: 0.0 if is_new else float("inf")}
+        return self._upload_modified_files(folder, repo_id, known, token=token, revision=revision, **commit)
 
 
-def _remote_card(repo_id: str, token: str | bool | None) -> ModelCard | None:
+def pin_revision(name: str | os.PathLike, revision: str | None = None, **hub: Any) -> str | None:
+    """The commit that a revision of a repository is now, so that all of its files come from one state.
+
+    Given a branch, transformers would also send the token to a public service that converts weights, where there are
+    none.
+    """
+    where = {key: hub[key] for key in ("cache_dir", "local_files_only", "token") if hub.get(key) is not None}
+    pinned = resolve_revision(name, revision, **where)
+    return getattr(pinned, "resolved", pinned)
+
+
+@contextmanager
+def explain_failures(name: str | os.PathLike) -> Iterator[None]:
+    """Name the repository in errors of which transformers does not tell: broken connections and damaged weights."""
     try:
-        return ModelCard.load(repo_id, token=token)  # type: ignore[arg-type]
-    except (EntryNotFoundError, RepositoryNotFoundError):
+        yield
+    except SafetensorError as err:
+        raise CorruptFileError(
+            f"The weights in {name} are damaged; download them again (force_download=True): {err}"
+        ) from err
+    except (httpx.TransportError, OSError) as err:
+        broken = err if isinstance(err, httpx.TransportError) else err.__cause__ or err.__context__
+        if not isinstance(broken, httpx.TransportError):
+            raise
+        raise OSError(f"The connection to the Hub broke while {name} was loaded; try again: {broken}") from err
+
+
+def _take_hub_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
+
+
+def _check_can_be_pushed(folder: Path) -> None:
+    """Raise a ValueError when a saved folder refers to a backbone that nobody else has."""
+    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    base = config.get("base_model_name_or_path")
+    if base is not None and os.path.isdir(base) and not config.get("include_backbone"):
+        raise ValueError(
+            "The backbone is a local folder, which nobody else can load: push the backbone first and compose from its "
+            "Hub id, or include it: push_to_hub(..., include_backbone=True)."
+        )
+
+
+def _name_repository(path: Path, repo_id: str) -> None:
+    """Put the repository into a card that was written before it was known."""
+    path.write_text(path.read_text(encoding="utf-8").replace(CardFacts.repo_id, repo_id), encoding="utf-8")
+
+
+def _merge_card(path: Path, remote: ModelCard | None, tags: list[str]) -> bool:
+    """Make the card at a path the one to upload; returns whether there is anything to upload."""
+    card = remote or ModelCard.load(path)
+    present = card.data.get("tags") or []
+    missing = [tag for tag in tags if tag not in present]
+    if missing:
+        card.data["tags"] = [*present, *missing]
+        card.save(path)
+    return remote is None or bool(missing)
+
+
+def _remote_card(repo_id: str, revision: str | None, token: str | bool | None) -> ModelCard | None:
+    try:
+        return ModelCard.load(hf_hub_download(repo_id, CARD_FILE, revision=revision, token=token))
+    except RemoteEntryNotFoundError:
         return None
+    except RevisionNotFoundError:  # a branch that the push is about to create from main
+        return _remote_card(repo_id, None, token)
 
 
-__all__ = ["CARD_FILE", "HubMixin"]
+__all__ = ["CARD_FILE", "HubMixin", "explain_failures", "pin_revision"]

@@ -1,26 +1,23 @@
 """Loads the parts of a TART repository and puts them together.
 
-The parts are loaded apart and composed afterwards: weights cannot be loaded inside a model's constructor, and a loaded backbone
-that passes through another `from_pretrained` loses its non-persistent buffers.
+The parts are loaded apart and composed afterwards: weights cannot be loaded inside a model's constructor, and a
+loaded backbone that passes through another `from_pretrained` loses its non-persistent buffers.
 """
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from transformers import AutoModel, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import cached_file
 
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
+from transformers_tart.hub import explain_failures, pin_revision
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.support import SUPPORT_FILE, SupportSet
 
-
-if TYPE_CHECKING:
-    from transformers_tart.modeling_tart import TartForSequenceClassification
 
 DEFAULT_REASONER = Path(__file__).parent / "reasoners" / "kernel"
 BACKBONE_FOLDER = "backbone"
@@ -46,6 +43,51 @@ def place_beside(reasoner: TartReasoner, backbone: PreTrainedModel) -> TartReaso
     return reasoner.to(accelerators[-1] if accelerators else "cpu")  # type: ignore[arg-type]
 
 
+def compose(
+    cls: type,
+    name_or_model: str | os.PathLike | PreTrainedModel,
+    reasoner: TartReasoner | str | os.PathLike | None,
+    embedding: dict[str, Any],
+    revision: str | None = None,
+    **loading: Any,
+) -> Any:
+    """Compose a backbone with a reasoner; see [`TartForSequenceClassification.from_backbone`]."""
+    if isinstance(name_or_model, PreTrainedModel):
+        if revision is not None or loading:
+            given = sorted({**loading, **({"revision": revision} if revision else {})})
+            raise ValueError(f"The backbone is loaded already, so {given} cannot be applied; pass its name instead.")
+        backbone, name = _without_head(name_or_model), name_or_model.name_or_path or None
+    else:
+        name = os.fspath(name_or_model)
+        with explain_failures(name):
+            backbone = AutoModel.from_pretrained(name, revision=revision, **loading)
+    if isinstance(name_or_model, (cls, TartReasoner)) or isinstance(backbone, (cls, TartReasoner)):
+        raise ValueError(
+            f"{name or 'The model'} is a TART model or reasoner, not a backbone: load a model with from_pretrained, "
+            "or give a backbone here and the reasoner as reasoner=..."
+        )
+    if not isinstance(reasoner, TartReasoner):
+        reasoner = load_default_reasoner() if reasoner is None else TartReasoner.from_pretrained(reasoner)
+    if embedding["layers"] is None:
+        embedding = {**embedding, "layers": "all" if reasoner.config.projection == "none" else -1}
+    config = TartConfig(
+        # a copy: a config that is shared with a live model is changed by the wrapper
+        text_config={key: value for key, value in backbone.config.to_dict().items() if key != "_name_or_path"},
+        base_model_name_or_path=os.path.abspath(name) if name and os.path.isdir(name) else name,
+        base_model_revision=revision,
+        reasoner_config=reasoner.config.to_dict(),
+        **embedding,
+    )
+    model = cls(config, backbone=backbone, reasoner=place_beside(reasoner, backbone)).eval()
+    model.hub_arguments = _take(loading, SHARED)
+    return model
+
+
+def _without_head(model: PreTrainedModel) -> PreTrainedModel:
+    """The model below a head, or the model itself."""
+    return model.base_model  # type: ignore[return-value]
+
+
 def load_composed(cls: type, name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
     """Load a TART repository; see [`TartForSequenceClassification.from_pretrained`]."""
     name = os.fspath(name_or_path)
@@ -54,6 +96,7 @@ def load_composed(cls: type, name_or_path: str | os.PathLike, *model_args: Any, 
     for passenger in PASSENGERS:
         kwargs.pop(passenger, None)
     shared, repository = _take(kwargs, SHARED), _take(kwargs, REPOSITORY)
+    repository["revision"] = pin_revision(name, **repository, **shared)
     weights, overrides = _take(kwargs, ("variant", "use_safetensors")), _take(kwargs, CONFIG_FIELDS)
     if not isinstance(config, TartConfig):
         config = _load_config(name if config is None else config, **shared, **repository)
@@ -63,7 +106,7 @@ def load_composed(cls: type, name_or_path: str | os.PathLike, *model_args: Any, 
     backbone = _load_backbone(config, name, backbone, shared, repository, kwargs)
     reasoner, info = TartReasoner.from_pretrained(
         name,
-        config=config.reasoner_config,
+        config=config.reasoner,
         key_mapping={r"^reasoner\.": ""},
         output_loading_info=True,
         **weights,
@@ -71,6 +114,7 @@ def load_composed(cls: type, name_or_path: str | os.PathLike, *model_args: Any, 
         **repository,
     )
     model = cls(config, *model_args, backbone=backbone, reasoner=place_beside(reasoner, backbone)).eval()
+    model.hub_arguments = shared
     if config.has_support:
         model.set_support(_load_support(name, {**shared, **repository}).to(model.reasoner.device))
     return (model, info) if with_info else model
@@ -90,8 +134,8 @@ def _load_config(name: Any, **hub: Any) -> TartConfig:
     model_type = fields.get("model_type")
     if model_type == "tart_reasoner":
         raise ValueError(
-            f"{name} holds a reasoner alone; load it with TartReasoner.from_pretrained, or compose it with a backbone: "
-            "TartForSequenceClassification.from_backbone(backbone, reasoner=...)."
+            f"{name} holds a reasoner alone; load it with TartReasoner.from_pretrained, or compose it with a "
+            "backbone: TartForSequenceClassification.from_backbone(backbone, reasoner=...)."
         )
     if model_type != "tart":
         raise ValueError(
@@ -106,7 +150,7 @@ def _load_backbone(
 ) -> PreTrainedModel:
     """The backbone that was given, the one saved with the repository, or the one it refers to."""
     if isinstance(given, PreTrainedModel):
-        return given.base_model
+        return _without_head(given)
     if given is not None:
         return AutoModel.from_pretrained(os.fspath(given), **shared, **loading)
     if config.include_backbone:
@@ -116,12 +160,15 @@ def _load_backbone(
     if base is None:
         raise ValueError(f"{name} names no backbone; pass one: backbone=...")
     try:
-        return AutoModel.from_pretrained(base, revision=revision, **shared, **loading)
+        with explain_failures(base):
+            return AutoModel.from_pretrained(base, revision=revision, **shared, **loading)
+    except CorruptFileError:
+        raise
     except OSError as err:
         raise BackboneNotFoundError(
-            f'The backbone "{base}"{f" at revision {revision}" if revision else ""}, which {name} refers to, cannot be '
-            f"loaded: {err}\nIf it has moved or the network is down, pass a copy: from_pretrained(..., backbone=<Hub id, "
-            "folder or model>)."
+            f'The backbone "{base}"{f" at revision {revision}" if revision else ""}, which {name} refers to, cannot '
+            f"be loaded: {err}\nIf it has moved or the network is down, pass a copy: from_pretrained(..., "
+            "backbone=<Hub id, folder or model>)."
         ) from err
 
 
@@ -136,4 +183,4 @@ def _load_support(name: str, hub: dict) -> SupportSet:
     return SupportSet.load(path)
 
 
-__all__ = ["BACKBONE_FOLDER", "load_composed", "load_default_reasoner", "place_beside"]
+__all__ = ["BACKBONE_FOLDER", "compose", "load_composed", "load_default_reasoner", "place_beside"]

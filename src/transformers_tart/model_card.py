@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -53,8 +54,8 @@ class CardFacts:
     results: list[EvalResult] = field(default_factory=list)
 
 
-def _card(facts: CardFacts, data: dict, title: str, **content: object) -> ModelCard:
-    name = {"model_name": facts.repo_id, "eval_results": facts.results} if facts.results else {}
+def _card(facts: CardFacts, data: dict[str, Any], title: str, **content: Any) -> ModelCard:
+    name: dict[str, Any] = {"model_name": facts.repo_id, "eval_results": facts.results} if facts.results else {}
     card_data = ModelCardData(
         library_name="transformers",
         datasets=facts.datasets,
@@ -63,7 +64,9 @@ def _card(facts: CardFacts, data: dict, title: str, **content: object) -> ModelC
         **data,
         **name,
     )
-    return ModelCard.from_template(card_data, template_path=str(TEMPLATE), title=title, results=facts.results, **content)
+    return ModelCard.from_template(
+        card_data, template_path=str(TEMPLATE), title=title, results=facts.results, **content
+    )
 
 
 def _reasoner_details(config: TartReasonerConfig) -> dict[str, object]:
@@ -78,8 +81,6 @@ def classifier_card(
     config: TartConfig, facts: CardFacts, support_size: int | None = None, stores_texts: bool = False
 ) -> ModelCard:
     """The card of a composition, or of a fitted task when it has a support set of `support_size` examples."""
-    reasoner = config.reasoner_config
-    assert isinstance(reasoner, TartReasonerConfig)
     base = None if config.base_model_name_or_path is None else Path(config.base_model_name_or_path)
     backbone = None if base is None or base.is_dir() else str(config.base_model_name_or_path)
     labels = ", ".join(f"`{name}`" for name in (config.id2label or {}).values())
@@ -87,7 +88,7 @@ def classifier_card(
     details = {
         "backbone": f"`{backbone}`" if backbone else "included" if config.include_backbone else "a local model",
         "protocol": f"`{config.protocol}`, {config.pooling} pooling, layers {config.layers}",
-        **_reasoner_details(reasoner),
+        **_reasoner_details(config.reasoner),
         **fitted,
     }
     task = "A few-shot text classifier" if support_size is None else "A text classifier fitted to a task by examples"
@@ -111,7 +112,7 @@ def reasoner_card(config: TartReasonerConfig, facts: CardFacts) -> ModelCard:
         facts,
         {"tags": [*TAGS, "tart-reasoner"]},
         title=facts.repo_id,
-        summary="A reasoner for few-shot classification: it reads labelled embeddings of any frozen model and predicts.",
+        summary="A reasoner for few-shot classification on labelled embeddings of any frozen model.",
         usage=REASONER_USAGE.format(repo=facts.repo_id),
         details=_reasoner_details(config),
         stores_support=False,

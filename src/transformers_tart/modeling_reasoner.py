@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard
-from safetensors import SafetensorError
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.architectures import ARCHITECTURES
+from transformers_tart.architectures.base import Architecture
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.errors import CorruptFileError
-from transformers_tart.hub import CARD_FILE, HubMixin
+from transformers_tart.hub import CARD_FILE, HubMixin, explain_failures, pin_revision
 from transformers_tart.model_card import CardFacts, reasoner_card
 from transformers_tart.projection import Projection, fit_projection
 
@@ -53,8 +53,8 @@ class TartReasonerOutput(ModelOutput):
             Log-probabilities up to a constant.
     """
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
+    loss: Tensor | None = None
+    logits: Tensor | None = None
 
 
 class TartReasoner(HubMixin, PreTrainedModel):
@@ -78,22 +78,20 @@ class TartReasoner(HubMixin, PreTrainedModel):
         super().__init__(config)
         if config.architecture not in ARCHITECTURES:
             raise ValueError(
-                f'Unknown reasoner architecture "{config.architecture}"; choose one of {sorted(ARCHITECTURES)}, or update '
-                "transformers-tart if the reasoner is newer than this version."
+                f'Unknown reasoner architecture "{config.architecture}"; choose one of {sorted(ARCHITECTURES)}, or '
+                "update transformers-tart if the reasoner is newer than this version."
             )
-        self.architecture = ARCHITECTURES[config.architecture](config)
+        self.architecture: Architecture = ARCHITECTURES[config.architecture](config)
         self.card_facts = CardFacts()
         self.post_init()
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         super()._init_weights(module)
-        if hasattr(module, "init_weights") and not isinstance(module, PreTrainedModel):
+        if isinstance(module, Architecture):
             module.init_weights()
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any
-    ) -> "TartReasoner | tuple[TartReasoner, dict]":
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
         r"""
         Load a reasoner, in float32 unless `dtype` says otherwise.
 
@@ -108,11 +106,15 @@ class TartReasoner(HubMixin, PreTrainedModel):
         """
         with_info = kwargs.pop("output_loading_info", False)
         kwargs = {"dtype": torch.float32, "use_safetensors": True, **kwargs}
+        kwargs["revision"] = pin_revision(pretrained_model_name_or_path, **kwargs)
         try:
-            loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs)
-        except (SafetensorError, RuntimeError) as err:
+            with explain_failures(pretrained_model_name_or_path):
+                loaded: Any = super().from_pretrained(
+                    pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+                )
+        except RuntimeError as err:
             raise CorruptFileError(
-                f"The weights of the reasoner in {pretrained_model_name_or_path} are damaged or do not fit its config; "
+                f"The weights of the reasoner in {pretrained_model_name_or_path} do not fit its config; "
                 f"download them again (force_download=True): {err}"
             ) from err
         model, info = loaded
@@ -125,15 +127,16 @@ class TartReasoner(HubMixin, PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save weights, config and, where there is none, a card; the arguments are those of `PreTrainedModel`."""
-        folder = Path(save_directory)
-        if kwargs.get("is_main_process", True):
-            folder.mkdir(parents=True, exist_ok=True)
-            self.config.auto_map = self.write_stub(folder)
-            if not (folder / CARD_FILE).exists():
-                self.model_card().save(folder / CARD_FILE)
-        if kwargs.get("state_dict") is not None:
-            kwargs["state_dict"] = dict(kwargs["state_dict"])  # transformers empties the one it is given
-        super().save_pretrained(save_directory, **kwargs)
+        folder, is_main_process = Path(save_directory), kwargs.get("is_main_process", True)
+        with self._pushing(folder, kwargs, is_main_process):
+            if is_main_process:
+                folder.mkdir(parents=True, exist_ok=True)
+                self.config.auto_map = self.write_stub(folder)
+                if not (folder / CARD_FILE).exists():
+                    self.model_card().save(folder / CARD_FILE)
+            if kwargs.get("state_dict") is not None:
+                kwargs["state_dict"] = dict(kwargs["state_dict"])  # transformers empties the one it is given
+            super().save_pretrained(save_directory, **kwargs)
 
     def model_card(self, facts: CardFacts | None = None) -> ModelCard:
         """The card of this reasoner, from the template."""
@@ -142,7 +145,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
     @property
     def max_support(self) -> int:
         """Largest support set read in one pass."""
-        return min(self.config.max_support, self.architecture.max_support() or self.config.max_support)
+        return min(self.config.max_support, self.architecture.max_support or self.config.max_support)
 
     @property
     def max_classes(self) -> int | None:
@@ -163,13 +166,15 @@ class TartReasoner(HubMixin, PreTrainedModel):
             num_labels (`int`, *optional*):
                 Number of classes; one more than the largest label when not given.
             seed (`int`, *optional*, defaults to 0):
-                Seed of the split into balanced subsets, which happens only above [`TartReasoner.max_support`] examples.
+                Seed of the split into balanced subsets, which happens only above [`TartReasoner.max_support`]
+                examples.
 
         Returns:
             [`ReasonerState`]: what [`TartReasoner.query`] needs.
 
         Raises:
-            ValueError: On shapes that do not fit, fewer than two classes, or embeddings that are not finite or all equal.
+            ValueError: On shapes that do not fit, fewer than two classes, or embeddings that are not finite or all
+            equal.
         """
         num_labels = _validate_support(support_embeddings, support_labels, num_labels)
         one_vs_rest = self.max_classes is not None and num_labels > self.max_classes
@@ -177,7 +182,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
         for index in _balanced_subsets(support_labels, self.max_support, seed):
             embeddings = support_embeddings.gather(1, index[..., None].expand(-1, -1, support_embeddings.shape[-1]))
             labels = support_labels.gather(1, index)
-            projection = fit_projection(self.config.projection, self.config.num_components, embeddings)
+            projection = fit_projection(self.config.projection or "none", self.config.num_components, embeddings)
             embeddings = projection.transform(embeddings)
             if one_vs_rest:
                 embeddings = embeddings.repeat_interleave(num_labels, dim=0)
@@ -202,7 +207,9 @@ class TartReasoner(HubMixin, PreTrainedModel):
         logits = [self._query_part(state, *part, query_embeddings) for part in state.parts]
         if len(logits) == 1:
             return logits[0]
-        weighted = [torch.log_softmax(x, -1) + torch.tensor(w).log() for x, w in zip(logits, state.weights, strict=True)]
+        weighted = [
+            torch.log_softmax(x, -1) + torch.tensor(w).log() for x, w in zip(logits, state.weights, strict=True)
+        ]
         return torch.logsumexp(torch.stack(weighted), dim=0)
 
     def _query_part(self, state: ReasonerState, projection: Projection, part: Any, embeddings: Tensor) -> Tensor:
@@ -260,7 +267,9 @@ def _validate_support(embeddings: Tensor, labels: Tensor, num_labels: int | None
     if (labels == labels[:, :1]).all(dim=1).any():
         raise ValueError("All examples of the support set have one label; give examples of at least two classes.")
     if not torch.isfinite(embeddings).all():
-        raise ValueError("The support embeddings hold NaN or infinite values: the backbone is broken or overflows its dtype.")
+        raise ValueError(
+            "The support embeddings hold NaN or infinite values: the backbone is broken or overflows its dtype."
+        )
     if (embeddings == embeddings[:, :1]).flatten(1).all(dim=1).any():
         raise ValueError("All support embeddings are equal, so nothing can be learned from them.")
     return num_labels

@@ -1,35 +1,26 @@
 """The composed classifier: a frozen backbone by reference, a reasoner, and optionally a stored support set."""
 
-import copy
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutput
-from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.embeddings import encode_texts, pooled_hidden_states
 from transformers_tart.examples import RawExamples, parse_examples
-from transformers_tart.hub import CARD_FILE, HubMixin
-from transformers_tart.loading import BACKBONE_FOLDER, load_composed, load_default_reasoner, place_beside
-from transformers_tart.model_card import CardFacts, classifier_card
+from transformers_tart.hub import explain_failures
+from transformers_tart.loading import compose, load_composed
+from transformers_tart.model_card import CardFacts
 from transformers_tart.modeling_reasoner import ReasonerState, TartReasoner
 from transformers_tart.projection import LayerScaling
-from transformers_tart.support import SUPPORT_FILE, SupportSet
-from transformers_tart.tokenization import backbone_max_length
-
-
-logger = logging.get_logger(__name__)
-
-BACKBONE_KEYS = "backbone."
+from transformers_tart.saving import BACKBONE_KEYS, SavingMixin
+from transformers_tart.support import SupportSet
+from transformers_tart.tokenization import backbone_max_length, pad_right, truncate
 
 
 @dataclass(frozen=True)
@@ -41,7 +32,7 @@ class PreparedSupport:
     state: ReasonerState
 
 
-class TartForSequenceClassification(HubMixin, PreTrainedModel):
+class TartForSequenceClassification(SavingMixin, PreTrainedModel):
     r"""
     Few-shot classifier: a frozen backbone embeds, a reasoner reads the support set and predicts.
 
@@ -61,6 +52,8 @@ class TartForSequenceClassification(HubMixin, PreTrainedModel):
     """
 
     config: TartConfig
+    backbone: PreTrainedModel
+    reasoner: TartReasoner
     base_model_prefix = "backbone"
     main_input_name = "input_ids"
     auto_map_classes = {
@@ -75,23 +68,22 @@ class TartForSequenceClassification(HubMixin, PreTrainedModel):
     ):
         super().__init__(config)
         self.backbone = AutoModel.from_config(config.text_config) if backbone is None else backbone
-        self.reasoner = TartReasoner(config.reasoner_config) if reasoner is None else reasoner
+        self.reasoner = TartReasoner(config.reasoner) if reasoner is None else reasoner
         for given in (backbone, reasoner):
             # post_init must not touch what is loaded, layers added after loading included
             for module in given.modules() if given is not None else ():
-                module._is_hf_initialized = True
+                module._is_hf_initialized = True  # type: ignore[assignment]
         self.backbone.requires_grad_(False)
         self.backbone.eval()
         self.support: SupportSet | None = None
         self.card_facts = CardFacts()
+        self.hub_arguments: dict[str, Any] = {}  # token, cache and the like, for the tokenizer of the backbone
         self._prepared: PreparedSupport | None = None
         self.post_init()
-        self._keys_to_ignore_on_save = {*(self._keys_to_ignore_on_save or ()), *self._backbone_keys()}
+        frozen = {BACKBONE_KEYS + name for name in self.backbone.state_dict()}
+        self._keys_to_ignore_on_save = {*(self._keys_to_ignore_on_save or ()), *frozen}
         if hasattr(self.backbone, "hf_device_map"):
             self.hf_device_map = self.backbone.hf_device_map
-
-    def _backbone_keys(self) -> list[str]:
-        return [BACKBONE_KEYS + name for name in self.backbone.state_dict()]
 
     @classmethod
     def from_backbone(
@@ -129,32 +121,8 @@ class TartForSequenceClassification(HubMixin, PreTrainedModel):
         Returns:
             [`TartForSequenceClassification`]: in evaluation mode.
         """
-        if isinstance(name_or_model, PreTrainedModel):
-            if revision is not None or loading_arguments:
-                given = sorted({**loading_arguments, **({"revision": revision} if revision else {})})
-                raise ValueError(f"The backbone is loaded already, so {given} cannot be applied; pass its name instead.")
-            backbone, name = name_or_model.base_model, name_or_model.name_or_path or None
-        else:
-            name = os.fspath(name_or_model)
-            backbone = AutoModel.from_pretrained(name, revision=revision, **loading_arguments)
-        if reasoner is None:
-            reasoner = load_default_reasoner()
-        elif not isinstance(reasoner, TartReasoner):
-            reasoner = TartReasoner.from_pretrained(reasoner)
-        if layers is None:
-            layers = "all" if reasoner.config.projection == "none" else -1
-        config = TartConfig(
-            # a copy: a config that is shared with a live model is changed by the wrapper
-            text_config={key: value for key, value in backbone.config.to_dict().items() if key != "_name_or_path"},
-            base_model_name_or_path=os.path.abspath(name) if name and os.path.isdir(name) else name,
-            base_model_revision=revision,
-            reasoner_config=reasoner.config.to_dict(),
-            protocol=protocol,
-            pooling=pooling,
-            layers=layers,
-            max_length=max_length,
-        )
-        return cls(config, backbone=backbone, reasoner=place_beside(reasoner, backbone)).eval()
+        embedding = {"protocol": protocol, "pooling": pooling, "layers": layers, "max_length": max_length}
+        return compose(cls, name_or_model, reasoner, embedding, revision=revision, **loading_arguments)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
@@ -176,97 +144,8 @@ class TartForSequenceClassification(HubMixin, PreTrainedModel):
             CorruptFileError: When weights or support set are damaged or incomplete.
             ValueError: When the repository is not a TART repository.
         """
-        return load_composed(cls, pretrained_model_name_or_path, *model_args, **kwargs)
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike,
-        *,
-        state_dict: dict[str, Tensor] | None = None,
-        is_main_process: bool = True,
-        include_backbone: bool = False,
-        include_texts: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        r"""
-        Save the reasoner, the config and the support set; the backbone stays a reference.
-
-        Args:
-            save_directory (`str` or `Path`):
-                The folder, made when it does not exist.
-            state_dict (`dict`, *optional*):
-                Weights to save instead of the model's own; the dictionary is left as it is.
-            is_main_process (`bool`, *optional*, defaults to `True`):
-                Whether this process writes.
-            include_backbone (`bool`, *optional*, defaults to `False`):
-                Whether to save the backbone's weights too.
-            include_texts (`bool`, *optional*, defaults to `False`):
-                Whether to save the texts of the support set too.
-            kwargs:
-                As in `PreTrainedModel.save_pretrained`: `push_to_hub`, `repo_id`, `token`, `max_shard_size`, ...
-
-        Raises:
-            ValueError: When the backbone has no name to refer to and is not included.
-        """
-        if not include_backbone and self.config.base_model_name_or_path is None:
-            raise ValueError(
-                "This backbone has no Hub id or folder to refer to; pass include_backbone=True, or save the backbone first "
-                "and compose from that folder."
-            )
-        weights = self.state_dict() if state_dict is None else state_dict
-        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(BACKBONE_KEYS)}
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        live = self.config
-        self.config = self._config_to_save(include_backbone)
-        try:
-            if is_main_process:
-                self.config.auto_map = self.write_stub(folder)
-                self._save_parts(folder, include_backbone, include_texts, kwargs.get("max_shard_size"))
-            super().save_pretrained(folder, state_dict=weights, is_main_process=is_main_process, **kwargs)
-        finally:
-            self.config = live
-
-    def _config_to_save(self, include_backbone: bool) -> TartConfig:
-        config = copy.deepcopy(self.config)
-        config.include_backbone = include_backbone
-        config.has_support = self.support is not None
-        if include_backbone and config.base_model_name_or_path and os.path.isdir(config.base_model_name_or_path):
-            config.base_model_name_or_path = None  # a path of this machine, which nobody needs any more
-        return config
-
-    def _save_parts(self, folder: Path, include_backbone: bool, include_texts: bool, max_shard_size: Any) -> None:
-        """Write what stands beside the reasoner: the support set, the backbone when asked, and a card where none is."""
-        if self.support is not None:
-            self.support.save(folder / SUPPORT_FILE, include_texts=include_texts)
-        else:
-            (folder / SUPPORT_FILE).unlink(missing_ok=True)
-        if include_backbone:
-            options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
-            self.backbone.save_pretrained(folder / BACKBONE_FOLDER, **options)
-        if not (folder / CARD_FILE).exists():
-            self.model_card(stores_texts=include_texts).save(folder / CARD_FILE)
-
-    def model_card(self, facts: CardFacts | None = None, *, stores_texts: bool = False) -> ModelCard:
-        """The card of this model, from the template.
-
-        Args:
-            facts ([`CardFacts`], *optional*):
-                Data sets, language, licence and measured results; `self.card_facts` when not given.
-            stores_texts (`bool`, *optional*, defaults to `False`):
-                Whether the repository holds the texts of the support set.
-        """
-        size = None if self.support is None else len(self.support)
-        return classifier_card(self.config, facts or self.card_facts, size, stores_texts)
-
-    def check_can_be_pushed(self) -> None:
-        """Raise a ValueError when the backbone is a folder of this machine that nobody else has."""
-        base = self.config.base_model_name_or_path
-        if base is not None and os.path.isdir(base) and not self.config.include_backbone:
-            raise ValueError(
-                "The backbone is a local folder, which nobody else can load: push the backbone first and compose from its "
-                "Hub id, or include it: save_pretrained(..., include_backbone=True, push_to_hub=True)."
-            )
+        with explain_failures(pretrained_model_name_or_path):
+            return load_composed(cls, pretrained_model_name_or_path, *model_args, **kwargs)
 
     def train(self, mode: bool = True) -> "TartForSequenceClassification":
         """Set the mode of the reasoner; the frozen backbone stays in evaluation mode."""
@@ -380,14 +259,12 @@ class TartForSequenceClassification(HubMixin, PreTrainedModel):
             ValueError: Without a support set, or when the backbone gives embeddings that are not finite.
         """
         prepared = self.prepare_support(support)
-        input_ids, attention_mask, token_type_ids = self._truncate(input_ids, attention_mask, token_type_ids)
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        batch["attention_mask"] = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        given = {name: tensor for name, tensor in batch.items() if tensor is not None}
+        given = truncate(pad_right(given), self.config.max_length, backbone_max_length(self.backbone))
         embeddings = pooled_hidden_states(
-            self.backbone,
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            pooling=self.config.pooling,
-            layers=self.config.layers,
+            self.backbone, **given, pooling=self.config.pooling, layers=self.config.layers
         ).to(self.reasoner.device)
         if not torch.isfinite(embeddings).all():
             raise ValueError(
@@ -404,18 +281,6 @@ class TartForSequenceClassification(HubMixin, PreTrainedModel):
         if labels is not None:
             loss = torch.nn.functional.cross_entropy(logits, labels.to(logits.device))
         return SequenceClassifierOutput(loss=loss, logits=logits)
-
-    def _truncate(self, *tensors: Tensor | None) -> Sequence[Tensor | None]:
-        """Cut what is longer than the backbone takes: the end of right-padded texts, the start of left-padded ones."""
-        limit = self.config.max_length or backbone_max_length(self.backbone)
-        input_ids, mask = tensors[0], tensors[1]
-        if input_ids is None or limit is None or input_ids.shape[1] <= limit:
-            return tensors
-        logger.warning_once(f"Some texts are longer than the {limit} tokens that are read; the rest is cut off.")
-        if mask is not None:
-            order = torch.argsort(mask, dim=1, descending=True, stable=True)
-            tensors = tuple(None if tensor is None else tensor.gather(1, order) for tensor in tensors)
-        return tuple(None if tensor is None else tensor[:, :limit] for tensor in tensors)
 
 
 __all__ = ["PreparedSupport", "TartForSequenceClassification"]

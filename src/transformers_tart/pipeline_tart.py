@@ -3,8 +3,7 @@
 import copy
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
@@ -34,7 +33,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
     >>> import transformers_tart
     >>> from transformers import pipeline
 
-    >>> examples = [{"text": "free entry, text WIN now", "label": "spam"}, {"text": "see you at eight", "label": "ham"}]
+    >>> examples = [{"text": "free entry, WIN now", "label": "spam"}, {"text": "see you at eight", "label": "ham"}]
     >>> classify = pipeline("tart-classification", model="EleutherAI/pythia-160m", examples=examples)
     >>> classify("text YES to claim your prize")
     ```
@@ -48,10 +47,13 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             The support set; the one stored with the model when not given.
     """
 
+    model: TartForSequenceClassification
+    tokenizer: PreTrainedTokenizerBase  # type: ignore[assignment]
+
     _load_tokenizer = None  # taken from the backbone's repository where this one has none
-    _load_processor = False
-    _load_image_processor = False
-    _load_feature_extractor = False
+    _load_processor = False  # type: ignore[assignment]
+    _load_image_processor = False  # type: ignore[assignment]
+    _load_feature_extractor = False  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
     ):
         if not isinstance(model, TartForSequenceClassification):
             model = TartForSequenceClassification.from_backbone(model)
-        super().__init__(model=model, tokenizer=tokenizer or _backbone_tokenizer(model.config), **kwargs)
+        super().__init__(model=model, tokenizer=tokenizer or _backbone_tokenizer(model), **kwargs)
         if examples is not None:
             self.set_examples(examples)
 
@@ -90,14 +92,17 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                 raise ValueError(f"top_k is {top_k}; it must be at least 1, or None for all classes.")
             postprocess["top_k"] = top_k
         if function_to_apply is not None:
-            if isinstance(function_to_apply, str) and function_to_apply.upper() not in ClassificationFunction.__members__:
+            if (
+                isinstance(function_to_apply, str)
+                and function_to_apply.upper() not in ClassificationFunction.__members__
+            ):
                 raise ValueError(
-                    f'function_to_apply is "{function_to_apply}"; it must be "default", "softmax", "sigmoid" or "none".'
+                    f'function_to_apply is "{function_to_apply}"; it must be "default", "softmax", "sigmoid" or "none"'
                 )
             postprocess["function_to_apply"] = function_to_apply
         return preprocess, {}, postprocess
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         inputs: Any,
         *,
@@ -133,25 +138,33 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             `dict` or `list`: `{"label", "score"}` for each text, or a list of them with `top_k`.
         """
         preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
-        support = self._encode(examples, progress_bar) if not isinstance(examples, (SupportSet, type(None))) else examples
+        support = (
+            self._encode(examples, progress_bar) if not isinstance(examples, (SupportSet, type(None))) else examples
+        )
         forward = {**self._forward_params, **forward, "support": self.model.prepare_support(support)}
         preprocess = {**self._preprocess_params, **preprocess}
         postprocess = {**self._postprocess_params, **postprocess}
         if isinstance(inputs, (str, Mapping)):
             return self.run_single(inputs, preprocess, forward, postprocess)
         if isinstance(inputs, bytes) or not isinstance(inputs, (Iterable, Sized)):
-            raise TypeError(f"The input is {type(inputs).__name__}; give a text, a list of texts or a generator of texts.")
+            raise TypeError(
+                f"The input is {type(inputs).__name__}; give a text, a list of texts or a generator of texts."
+            )
         size = batch_size or self._batch_size or DEFAULT_BATCH_SIZE
+        if size < 1:
+            raise ValueError(f"batch_size is {size}; it must be at least 1.")
+        items = _items(inputs)
         if progress_bar:
-            inputs = tqdm(inputs, desc="classifying", unit="text")
-        results = self._iterate(inputs, size, preprocess, forward, postprocess)
+            total = len(inputs) if isinstance(inputs, Sized) else None
+            items = iter(tqdm(items, desc="classifying", unit="text", total=total))
+        results = self._iterate(items, size, preprocess, forward, postprocess)
         return list(results) if _is_eager(inputs) else results
 
     def _iterate(
-        self, inputs: Iterable, batch_size: int, preprocess: dict, forward: dict, postprocess: dict
+        self, inputs: Iterator, batch_size: int, preprocess: dict, forward: dict, postprocess: dict
     ) -> Iterator[Any]:
         """Classify in batches of similar length, window by window; results come in the order of the inputs."""
-        items = enumerate(_items(inputs))
+        items = enumerate(inputs)
         while window := list(itertools.islice(items, batch_size * BATCHES_PER_WINDOW)):
             texts = [parse_text(item, f"Input {i}") for i, item in window]
             rows = tokenize(self.tokenizer, texts, self._max_length(**preprocess))
@@ -168,21 +181,21 @@ class TartClassificationPipeline(HubMixin, Pipeline):
     def _max_length(self, max_length: int | None = None) -> int | None:
         return resolve_max_length(self.model.backbone, self.tokenizer, max_length or self.model.config.max_length)
 
-    def preprocess(self, input_: Any, max_length: int | None = None) -> dict[str, Any]:  # type: ignore[override]
+    def preprocess(self, input_: Any, max_length: int | None = None) -> dict[str, Any]:
         """Tokenise one text or text pair."""
         rows = tokenize(self.tokenizer, [parse_text(input_, "The input")], self._max_length(max_length))
         return collate(rows, self.tokenizer.pad_token_id)
 
-    def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:  # type: ignore[override]
+    def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:
         return {
             "logits": self.model(**model_inputs, support=support).logits,
             "label_names": support.support.label_names,
         }
 
-    def postprocess(  # type: ignore[override]
+    def postprocess(
         self,
         model_outputs: dict[str, Any],
-        top_k: int | None | str = "",
+        top_k: Any = "",
         function_to_apply: str | ClassificationFunction = "default",
     ) -> Any:
         """Labels and scores of one text, by the conventions of the text-classification pipeline."""
@@ -194,7 +207,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             for name, score in zip(model_outputs["label_names"], scores, strict=True)
         ]
         results.sort(key=lambda result: result["score"], reverse=True)
-        return results[0] if top_k == "" else results[:top_k]  # type: ignore[misc]
+        return results[0] if top_k == "" else results[:top_k]
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save the task: model, support set, tokenizer and card.
@@ -205,26 +218,18 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             kwargs:
                 As in [`TartForSequenceClassification.save_pretrained`]; `push_to_hub=True` pushes the folder.
         """
-        push = kwargs.pop("push_to_hub", False)
-        repo_id = kwargs.pop("repo_id", Path(save_directory).name)
-        saving = {key: kwargs.pop(key) for key in ("include_backbone", "include_texts", "max_shard_size") if key in kwargs}
-        self.model.save_pretrained(save_directory, **saving)
         tokenizer = self.tokenizer
         if tokenizer.pad_token is None:
             # other pipelines and collators batch by the tokenizer's pad token; the user's tokenizer stays as it is
             tokenizer = copy.deepcopy(tokenizer)
             tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
-        tokenizer.save_pretrained(save_directory)
-        if push:
-            self.push_to_hub(repo_id, **kwargs)
+        with self._pushing(save_directory, kwargs):
+            self.model.save_pretrained(save_directory, **kwargs)
+            tokenizer.save_pretrained(save_directory)
 
     def model_card(self) -> ModelCard:
         """The card of the task."""
         return self.model.model_card()
-
-    def check_can_be_pushed(self) -> None:
-        """Raise a ValueError when the backbone is a folder of this machine that nobody else has."""
-        self.model.check_can_be_pushed()
 
 
 class PipelineModel:
@@ -241,27 +246,25 @@ class PipelineModel:
         return TartForSequenceClassification.from_backbone(name, **kwargs)
 
 
-def _backbone_tokenizer(config: TartConfig) -> PreTrainedTokenizerBase:
-    base = config.base_model_name_or_path
+def _backbone_tokenizer(model: TartForSequenceClassification) -> PreTrainedTokenizerBase:
+    base, revision = model.config.base_model_name_or_path, model.config.base_model_revision
     if base is None:
         raise ValueError("The model names no backbone to take the tokenizer from; pass tokenizer=...")
     try:
-        return AutoTokenizer.from_pretrained(base, revision=config.base_model_revision)
+        return AutoTokenizer.from_pretrained(base, revision=revision, **model.hub_arguments)
     except (OSError, ValueError) as err:
         raise ValueError(f'No tokenizer can be loaded from the backbone "{base}"; pass tokenizer=... ({err})') from err
 
 
 def _is_eager(inputs: Any) -> bool:
     """Lists, tuples, columns and arrays give a list; generators and torch datasets are read as they go."""
-    source = inputs.iterable if isinstance(inputs, tqdm) else inputs
-    return isinstance(source, (Sequence, Sized)) and not isinstance(source, (torch.utils.data.Dataset, Iterator))
+    return isinstance(inputs, Sized) and not isinstance(inputs, (torch.utils.data.Dataset, Iterator))
 
 
 def _items(inputs: Any) -> Iterator[Any]:
     """Iterate, by index where a dataset has no iterator of its own."""
-    source = inputs.iterable if isinstance(inputs, tqdm) else inputs
-    if isinstance(source, torch.utils.data.Dataset) and not isinstance(source, torch.utils.data.IterableDataset):
-        return (source[i] for i in range(len(source)))  # type: ignore[arg-type]
+    if isinstance(inputs, torch.utils.data.Dataset) and not isinstance(inputs, torch.utils.data.IterableDataset):
+        return (inputs[i] for i in range(len(inputs)))  # type: ignore[arg-type]
     return iter(inputs)
 
 

@@ -33,9 +33,9 @@ class Identity:
 class WhitenedPCA:
     """The first principal components, each scaled to unit variance over the support set (arXiv 2306.07536, section 4).
 
-    Directions in which the support set does not vary are left at zero instead of being divided by zero, so with k at or
-    under `n_components` there are fewer components, padded with zeros. Signs are fixed as scikit-learn fixes them: the
-    largest loading of each component is positive.
+    Directions in which the support set does not vary are left at zero instead of being divided by zero, so with k at
+    or under `n_components` there are fewer components, padded with zeros. Signs are fixed as scikit-learn fixes
+    them: the largest loading of each component is positive.
 
     Args:
         n_components (`int`):
@@ -60,7 +60,9 @@ class WhitenedPCA:
         singular, rows = singular[..., :count], rows[..., :count, :]
         strongest = rows.gather(-1, rows.abs().argmax(-1, keepdim=True))
         rows = rows * torch.where(strongest < 0, -1.0, 1.0)
-        noise = singular[..., :1] * torch.finfo(x.dtype).eps * max(x.shape[-2:])
+        # of the decomposition, and of the centring
+        size = torch.maximum(singular[..., :1] * max(x.shape[-2:]), x.abs().amax((-2, -1))[..., None])
+        noise = size * torch.finfo(x.dtype).eps
         factor = torch.where(singular > noise, (x.shape[-2] - 1) ** 0.5 / singular.clamp_min(1e-38), 0.0)
         components = (rows * factor[..., None]).transpose(-1, -2)
         padding = (0, self.n_components - count)
@@ -89,7 +91,7 @@ CONSTANT = 1e-6
 
 @dataclass(frozen=True)
 class LayerScaling:
-    """Puts the layers of a backbone side by side, each centred and scaled by the support set to a mean squared norm of 1.
+    """Puts layers side by side, each centred and scaled by the support set to a mean squared norm of 1.
 
     The Gram matrix of the result is the sum of those of the layers. A layer that does not vary counts for nothing.
 

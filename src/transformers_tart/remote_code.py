@@ -1,7 +1,7 @@
-"""What a saved repository carries for people who load it with `trust_remote_code=True` and without this package imported.
+"""What a saved repository carries for people who load it with `trust_remote_code=True`, this package not imported.
 
-The repository holds no model code, only a module that imports this package. Where the package is missing, transformers sees
-the import, refuses, and names the package to install.
+The repository holds no model code, only a module that imports this package. Where the package is missing,
+transformers sees the import, refuses, and names the package to install.
 """
 
 from pathlib import Path

@@ -13,6 +13,8 @@ from transformers_tart.errors import CorruptFileError
 
 
 SUPPORT_FILE = "support.safetensors"
+# One key for all: safetensors writes several in random order, and the same support set must give the same bytes.
+METADATA_KEY = "support_set"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +56,8 @@ class SupportSet:
             raise ValueError("A support set needs examples of at least two classes.")
         if not torch.isfinite(self.embeddings).all():
             raise ValueError(
-                "The support embeddings hold NaN or infinite values: the backbone is broken, or overflows its dtype. Load "
-                "it with dtype=torch.float32 or torch.bfloat16."
+                "The support embeddings hold NaN or infinite values: the backbone is broken, or overflows its dtype. "
+                "Load it with dtype=torch.float32 or torch.bfloat16."
             )
         if self.texts is not None and len(self.texts) != len(self):
             raise ValueError(f"There are {len(self.texts)} texts for {len(self)} examples.")
@@ -87,11 +89,12 @@ class SupportSet:
         Raises:
             ValueError: When texts are asked for and there are none.
         """
-        metadata = {"format": "pt", "label_names": json.dumps(self.label_names)}
+        facts: dict[str, tuple] = {"label_names": self.label_names}
         if include_texts:
             if self.texts is None:
                 raise ValueError("This support set holds no texts; build it from examples to store them.")
-            metadata["texts"] = json.dumps(self.texts)
+            facts["texts"] = self.texts
+        metadata = {METADATA_KEY: json.dumps(facts)}
         tensors = {"embeddings": self.embeddings.contiguous().cpu(), "labels": self.labels.contiguous().cpu()}
         save_file(tensors, path, metadata=metadata)
 
@@ -104,17 +107,16 @@ class SupportSet:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
+                facts = json.loads((file.metadata() or {})[METADATA_KEY])
                 tensors = {name: file.get_tensor(name) for name in ("embeddings", "labels")}
-            names = tuple(json.loads(metadata["label_names"]))
-            texts = json.loads(metadata["texts"]) if "texts" in metadata else None
+            names, texts = tuple(facts["label_names"]), facts.get("texts")
             if texts is not None:
                 texts = tuple(text if isinstance(text, str) else tuple(text) for text in texts)
             return cls(tensors["embeddings"], tensors["labels"], names, texts)
         except (SafetensorError, KeyError, ValueError, TypeError) as err:
             raise CorruptFileError(
-                f"{Path(path).name} is no readable support set ({err}); download it again, or fit the task again from its "
-                "examples."
+                f"{Path(path).name} is no readable support set ({err}); download it again, or fit the task again "
+                "from its examples."
             ) from err
 
 

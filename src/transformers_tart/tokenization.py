@@ -23,8 +23,9 @@ def backbone_max_length(backbone: PreTrainedModel) -> int | None:
         return None
     for module in backbone.modules():
         # A learned position table with a padding index counts positions from the one after it.
-        is_table = isinstance(module, nn.Embedding) and module.num_embeddings == limit
-        if is_table and module.padding_idx is not None and module is not backbone.get_input_embeddings():
+        if not isinstance(module, nn.Embedding) or module is backbone.get_input_embeddings():
+            continue
+        if module.num_embeddings == limit and module.padding_idx is not None:
             return limit - module.padding_idx - 1
     return limit
 
@@ -60,7 +61,10 @@ def tokenize(
         encoded = tokenizer(first, second or None, truncation=True, max_length=max_length, return_attention_mask=False)
     names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
     rows = [{name: list(encoded[name][i]) for name in names} for i in range(len(texts))]
-    return [row if row["input_ids"] else {name: [_neutral_token(tokenizer) * (name == "input_ids")] for name in names} for row in rows]
+    return [
+        row if row["input_ids"] else {name: [_neutral_token(tokenizer) * (name == "input_ids")] for name in names}
+        for row in rows
+    ]
 
 
 def _neutral_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -95,4 +99,13 @@ def pad_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.gather(1, order) for name, tensor in batch.items()}
 
 
-__all__ = ["backbone_max_length", "collate", "pad_right", "resolve_max_length", "tokenize"]
+def truncate(batch: dict[str, Tensor], *limits: int | None) -> dict[str, Tensor]:
+    """Cut the ends of a right-padded batch at the smallest of the limits that are given, which is said once."""
+    limit = min((limit for limit in limits if limit is not None), default=None)
+    if limit is None or batch["attention_mask"].shape[1] <= limit:
+        return batch
+    logger.warning_once(f"Some texts are longer than the {limit} tokens that are read; the rest is cut off.")
+    return {name: tensor[:, :limit] for name, tensor in batch.items()}
+
+
+__all__ = ["backbone_max_length", "collate", "pad_right", "resolve_max_length", "tokenize", "truncate"]

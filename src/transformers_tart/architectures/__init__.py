@@ -1,9 +1,10 @@
 """Reasoner architectures, by the name that `TartReasonerConfig.architecture` carries."""
 
+from transformers_tart.architectures.base import Architecture
 from transformers_tart.architectures.gpt2 import GPT2Architecture
 from transformers_tart.architectures.kernel import KernelArchitecture
 
 
-ARCHITECTURES = {"gpt2": GPT2Architecture, "kernel": KernelArchitecture}
+ARCHITECTURES: dict[str, type[Architecture]] = {"gpt2": GPT2Architecture, "kernel": KernelArchitecture}
 
 __all__ = ["ARCHITECTURES"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, GPT2Config, GPT2Model
 
+from transformers_tart.architectures.base import Architecture
 from transformers_tart.configuration_tart import TartReasonerConfig
 
 
@@ -31,14 +32,15 @@ class GPT2State:
         return self.prefix[0][0].shape[-2]
 
 
-class GPT2Architecture(nn.Module):
+class GPT2Architecture(Architecture):
     """Binary, order-dependent, `num_components` input dimensions, at most `n_positions - 1` support examples."""
 
-    max_classes: int | None = 2
+    max_classes = 2
 
     def __init__(self, config: TartReasonerConfig):
         super().__init__()
-        self.input_dim, self.n_positions = config.num_components, config.n_positions
+        self.input_dim = config.num_components
+        self.max_support = config.n_positions - 1  # the query takes the last position
         self.read_in = nn.Linear(config.num_components, config.hidden_size)
         self.backbone = GPT2Model(
             GPT2Config(
@@ -59,10 +61,6 @@ class GPT2Architecture(nn.Module):
         )
         self.read_out = nn.Linear(config.hidden_size, 1)
 
-    def max_support(self) -> int | None:
-        """Largest support set that the architecture can read; the query takes the last position."""
-        return self.n_positions - 1
-
     def sequence_logits(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Log-odds (B, n) of each label of a whole sequence, given the examples before it and its own embedding.
 
@@ -78,17 +76,19 @@ class GPT2Architecture(nn.Module):
         """Read support embeddings (B, k, num_components) with labels (B, k), 0 or 1, once."""
         if embeddings.shape[-1] != self.input_dim:
             raise ValueError(
-                f"The gpt2 reasoner reads {self.input_dim} dimensions, the embeddings have {embeddings.shape[-1]}: set "
-                'projection="whitened_pca" in its config.'
+                f"The gpt2 reasoner reads {self.input_dim} dimensions, the embeddings have {embeddings.shape[-1]}: "
+                'set projection="whitened_pca" in its config.'
             )
         tokens = self._interleave(embeddings, labels)
         cache = DynamicCache(config=self.backbone.config)
         self.backbone(inputs_embeds=self.read_in(tokens), past_key_values=cache, use_cache=True)
-        return GPT2State(tuple((layer.keys, layer.values) for layer in cache.layers))
+        return GPT2State(tuple((layer.keys, layer.values) for layer in cache.layers))  # type: ignore[union-attr, misc]
 
     def query(self, state: GPT2State, embeddings: Tensor) -> Tensor:
         """Logits (B, n, 2) of query embeddings (B, n, num_components), the first class at 0."""
-        log_odds = torch.cat([self._query_block(state, block) for block in embeddings.split(QUERY_BLOCK, dim=1)], dim=1)
+        log_odds = torch.cat(
+            [self._query_block(state, block) for block in embeddings.split(QUERY_BLOCK, dim=1)], dim=1
+        )
         return torch.stack([torch.zeros_like(log_odds), log_odds], dim=-1)
 
     def _query_block(self, state: GPT2State, embeddings: Tensor) -> Tensor:

@@ -1,17 +1,19 @@
 """The `kernel` architecture: attention over examples through smoothers of their Gram matrix.
 
 Nothing of an embedding is used but inner products, so the width of the embeddings is free and rotating them changes
-nothing. There are no positions, and one stream per class with shared weights, so neither the order of the support set nor
-the names of the classes can matter. Queries read the support set and never each other.
+nothing. There are no positions, and one stream per class with shared weights, so neither the order of the support set
+nor the names of the classes can matter. Queries read the support set and never each other.
 """
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
+from transformers_tart.architectures.base import Architecture
 from transformers_tart.configuration_tart import TartReasonerConfig
 
 
@@ -43,7 +45,7 @@ class KernelState:
 
     def to(self, device: torch.device | str) -> "KernelState":
         """The same state on another device."""
-        moved = {
+        moved: dict[str, Any] = {
             f.name: tuple(t.to(device) for t in value) if isinstance(value, tuple) else value.to(device)
             for f in fields(self)
             for value in [getattr(self, f.name)]
@@ -57,7 +59,7 @@ class KernelLayer(nn.Module):
     def __init__(self, config: TartReasonerConfig):
         super().__init__()
         width, self.head_dim = config.hidden_size, config.head_dim
-        self.num_ridge_heads, self.num_softmax_heads = len(config.ridge_alphas), config.num_softmax_heads
+        self.num_ridge_heads, self.num_softmax_heads = len(config.ridge_alphas or ()), config.num_softmax_heads
         self.num_heads = self.num_ridge_heads + self.num_softmax_heads
         self.attention_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.value = nn.Linear(width, self.num_heads * self.head_dim, bias=False)
@@ -65,8 +67,9 @@ class KernelLayer(nn.Module):
         self.class_mixer = nn.Linear(width, width, bias=False)
         self.log_sharpness = nn.Parameter(torch.linspace(-1.0, 3.0, config.num_softmax_heads))
         self.mlp_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.mlp_in = nn.Linear(width, config.intermediate_size)
-        self.mlp_out = nn.Linear(config.intermediate_size, width)
+        inner = config.intermediate_size or 4 * width
+        self.mlp_in = nn.Linear(width, inner)
+        self.mlp_out = nn.Linear(inner, width)
 
     def support_values(self, normed: Tensor) -> tuple[Tensor, Tensor]:
         """Values (B, k, A, C, head_dim) of the ridge heads and (B, R, k, C * head_dim) of the softmax heads."""
@@ -89,14 +92,12 @@ class KernelLayer(nn.Module):
         return hidden + self.mlp_out(nn.functional.gelu(self.mlp_in(self.mlp_norm(hidden))))
 
 
-class KernelArchitecture(nn.Module):
+class KernelArchitecture(Architecture):
     """Equivariant in examples and classes, invariant to rotations of the embeddings; any k, width and class count."""
-
-    max_classes: int | None = None
 
     def __init__(self, config: TartReasonerConfig):
         super().__init__()
-        self.alphas = list(config.ridge_alphas)
+        self.alphas = list(config.ridge_alphas or ())
         self.embed = nn.Linear(NUM_TOKEN_FEATURES, config.hidden_size)
         self.layers = nn.ModuleList(KernelLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -108,14 +109,10 @@ class KernelArchitecture(nn.Module):
             if isinstance(module, nn.Linear):
                 init.normal_(module.weight, std=(3 * module.in_features) ** -0.5)
         init.zeros_(self.readout.weight)
-        for layer in self.layers:
+        for layer in self._layers():
             init.zeros_(layer.mlp_out.weight)
             init.zeros_(layer.class_mixer.weight)
             init.copy_(layer.log_sharpness, torch.linspace(-1.0, 3.0, layer.num_softmax_heads))
-
-    def max_support(self) -> int | None:
-        """Largest support set that the architecture can read; `None`: no limit of its own."""
-        return None
 
     def prepare(self, embeddings: Tensor, labels: Tensor, num_classes: int) -> KernelState:
         """Read support embeddings (B, k, dim) float with labels (B, k) int64 once."""
@@ -128,7 +125,7 @@ class KernelArchitecture(nn.Module):
         frequency = members.mean(2)
         hidden = self._tokens(normalised, frequency, (members - frequency[..., None]) * 2.0)
         smoothed, values = [], []
-        for layer in self.layers:
+        for layer in self._layers():
             normed = layer.attention_norm(hidden)
             ridge, softmax = layer.support_values(normed)
             products = [_apply(inverse, ridge[:, :, i]) for i, inverse in enumerate(inverses)]
@@ -145,11 +142,14 @@ class KernelArchitecture(nn.Module):
         gram = normalised @ support.transpose(1, 2)
         distances = _squared_distances(normalised, support)
         hidden = self._tokens(normalised, state.frequency, None, support_size=support.shape[1])
-        for layer, smoothed, values in zip(self.layers, state.smoothed, state.values, strict=True):
+        for layer, smoothed, values in zip(self._layers(), state.smoothed, state.values, strict=True):
             normed = layer.attention_norm(hidden)
             hidden = layer.update(hidden, normed, _apply(gram, smoothed), layer.attend_softmax(distances, values))
         logits = self.readout(self.norm(hidden)).squeeze(-1).transpose(1, 2).float()
         return logits + torch.log(state.frequency + 0.5 / support.shape[1])[:, None]
+
+    def _layers(self) -> list[KernelLayer]:
+        return list(self.layers)  # type: ignore[arg-type]
 
     def _tokens(
         self, normalised: Tensor, frequency: Tensor, labels: Tensor | None, support_size: int | None = None
@@ -177,7 +177,9 @@ def _normalise_support(embeddings: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
     embeddings = embeddings / unit
     centre = embeddings.mean(1, keepdim=True)
     centred = embeddings - centre
-    scale = centred.square().sum(-1).mean(1)[:, None, None].sqrt().clamp_min(tiny)
+    scale = centred.square().sum(-1).mean(1)[:, None, None].sqrt()
+    # what varies by less than rounding is constant; dividing by it would throw the queries out of range
+    scale = torch.where(scale > torch.finfo(scale.dtype).eps, scale, 1.0)
     return centred / scale, centre, unit, scale
 
 

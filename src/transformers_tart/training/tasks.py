@@ -1,8 +1,8 @@
 """Synthetic classification tasks: everything a reasoner ever learns from.
 
-A task is drawn in three steps, each from a registry of small parts: where the inputs lie (`INPUTS`), what the labels are
-(`LABELS`), and how the inputs are seen (`VIEWS`). A new part is one function and one line in its registry. Every draw comes
-from the generator that is passed in, so the same seed gives the same tasks.
+A task is drawn in three steps, each from a registry of small parts: where the inputs lie (`INPUTS`), what the labels
+are (`LABELS`), and how the inputs are seen (`VIEWS`). A new part is one function and one line in its registry. Every
+draw comes from the generator that is passed in, so the same seed gives the same tasks.
 """
 
 import math
@@ -18,7 +18,8 @@ MAX_RANK = 256
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """Tasks of one shape: `embeddings` (batch, n, dim) float32, `labels` (batch, n) int64 from 0 to `num_classes` - 1."""
+    """Tasks of one shape: `embeddings` (batch, n, dim) float32, `labels` (batch, n) int64 from 0 to `num_classes` -
+    1."""
 
     embeddings: Tensor
     labels: Tensor
@@ -142,10 +143,10 @@ def network_labels(inputs: Inputs, classes: int, generator: Generator) -> tuple[
 
 
 def cluster_labels(inputs: Inputs, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Each cluster leans to some classes, with a linear part beside it."""
+    """Each cluster leans to some classes, with a linear part beside it; inputs without clusters leave that alone."""
     leaning = randn(int(inputs.cluster.max()) + 1, classes, generator=generator)
-    scores = leaning[inputs.cluster] + uniform(0.0, 0.8, generator) * _linear_scores(inputs, classes, generator)
-    return inputs.latent, _draw_labels(scores, generator)
+    scores = leaning[inputs.cluster] + uniform(0.05, 0.8, generator) * _linear_scores(inputs, classes, generator)
+    return inputs.latent, _draw_labels(_standardise(scores), generator)
 
 
 def class_mean_labels(inputs: Inputs, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:

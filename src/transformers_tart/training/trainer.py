@@ -113,7 +113,11 @@ def train_reasoner(
         batch, support = draw_training_batch(args, generator)
         embeddings, labels = batch.embeddings.to(accelerator.device), batch.labels.to(accelerator.device)
         output = model(
-            embeddings[:, :support], labels[:, :support], embeddings[:, support:], labels[:, support:], batch.num_classes
+            embeddings[:, :support],
+            labels[:, :support],
+            embeddings[:, support:],
+            labels[:, support:],
+            batch.num_classes,
         )
         # in units of a blind guess, so that tasks of many classes weigh no more than binary ones
         loss = output.loss / math.log(batch.num_classes)

@@ -1,0 +1,8 @@
+"""`python -m transformers_tart`."""
+
+import sys
+
+from transformers_tart.cli import main
+
+
+sys.exit(main())

@@ -1,0 +1,46 @@
+"""The `transformers-tart` command: data to stdout, messages to stderr, exit codes 0, 1 (failed) and 2 (wrong
+usage)."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from transformers.utils import logging
+
+from transformers_tart.commands import classify, convert, demo, push, train_reasoner
+
+
+COMMANDS = (demo, classify, convert, push, train_reasoner)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="transformers-tart", description="Few-shot classification with a frozen model, without training."
+    )
+    subparsers = parser.add_subparsers(title="commands", dest="command", required=True)
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code."""
+    args = build_parser().parse_args(argv)
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of stdout has gone; there is nobody to tell
+        return 1
+    except (ValueError, TypeError, OSError, FloatingPointError) as err:
+        print(f"transformers-tart {args.command}: {err}", file=sys.stderr)
+        return 1
+    return 0
+
+
+__all__ = ["build_parser", "main"]

@@ -1,0 +1,147 @@
+"""`transformers-tart classify`: a file of texts in, labels and scores out, row by row; an interrupted run goes on."""
+
+import argparse
+import contextlib
+import csv
+import io
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm.auto import tqdm
+
+from transformers_tart.commands.common import (
+    add_model_options,
+    add_subparser,
+    load_pipeline,
+    read_examples,
+    stream_texts,
+)
+
+
+FIELDS = ("row", "label", "score")
+# Texts are sorted by length within this many batches of each process.
+BATCHES_PER_WINDOW = 4
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = add_subparser(
+        subparsers,
+        "classify",
+        "Classify the texts of a file.",
+        "transformers-tart classify --model EleutherAI/pythia-160m --examples train.csv --input new.csv --output "
+        "out.jsonl",
+    )
+    add_model_options(parser)
+    parser.add_argument("--examples", help="labelled examples: csv, tsv, json, jsonl or parquet with text and label")
+    parser.add_argument(
+        "--input", required=True, help="texts: csv, tsv, json, jsonl or parquet with text, or txt by lines"
+    )
+    parser.add_argument(
+        "--output", help="jsonl or csv; a file of an interrupted run is continued (default: jsonl to stdout)"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="texts of a forward pass (default: 32)")
+    parser.add_argument("--overwrite", action="store_true", help="start the output file anew")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Classify; under `accelerate launch` the processes share the rows and the first one writes."""
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size is {args.batch_size}; it must be at least 1.")
+    state = PartialState(cpu=args.device == "cpu")
+    output = None if args.output is None else Path(args.output)
+    if args.overwrite and output is not None and state.is_main_process:
+        output.unlink(missing_ok=True)
+    state.wait_for_everyone()
+    done = 0 if output is None else finished_rows(output)
+    state.wait_for_everyone()
+    classify = load_pipeline(args, None if args.examples is None else read_examples(args.examples))
+    window = args.batch_size * BATCHES_PER_WINDOW * state.num_processes
+    texts = enumerate(stream_texts(args.input, skip=done), start=done)
+    bar = tqdm(
+        desc="classifying", unit="text", initial=done, disable=not (state.is_main_process and sys.stderr.isatty())
+    )
+    with open_output(output, done, state.is_main_process) as write, bar:
+        while rows := list(itertools.islice(texts, window)):
+            with state.split_between_processes(rows) as mine:
+                answers = classify([text for _, text in mine], batch_size=args.batch_size)
+                records = [{"row": row, **answer} for (row, _), answer in zip(mine, answers, strict=True)]
+            for record in gather_object(records):
+                write(record)
+            bar.update(len(rows))
+
+
+def finished_rows(output: Path) -> int:
+    """Complete rows of an output file; a half-written last one is cut off.
+
+    Raises:
+        ValueError: When the file is not the output of this command.
+    """
+    if not output.exists():
+        return 0
+    content = output.read_bytes()
+    complete = content[: content.rfind(b"\n") + 1]
+    rows = _read_rows(output, complete.decode())
+    if [str(row) for row in rows] != [str(i) for i in range(len(rows))]:
+        raise ValueError(
+            f"{output} is not an interrupted output of this command; choose another, or pass --overwrite."
+        )
+    if complete != content:
+        output.write_bytes(complete)
+    return len(rows)
+
+
+def _read_rows(output: Path, content: str) -> list[Any]:
+    try:
+        if _is_csv(output):
+            return [record["row"] for record in csv.DictReader(io.StringIO(content))]
+        return [json.loads(line)["row"] for line in content.splitlines()]
+    except (ValueError, KeyError, TypeError):
+        return [None]
+
+
+def _is_csv(output: Path | None) -> bool:
+    if output is None or output.suffix == ".jsonl":
+        return False
+    if output.suffix != ".csv":
+        raise ValueError(f"{output} has the ending {output.suffix!r}; it must be .jsonl or .csv.")
+    return True
+
+
+@contextlib.contextmanager
+def open_output(output: Path | None, done: int, writes: bool) -> Iterator[Any]:
+    """A function that writes one record and flushes it; it does nothing in processes that do not write."""
+    if not writes:
+        yield lambda record: None
+        return
+    as_csv = _is_csv(output)
+    with contextlib.ExitStack() as stack:
+        file: TextIO = (
+            sys.stdout
+            if output is None
+            else stack.enter_context(open(output, "a", encoding="utf-8", newline="" if as_csv else None))
+        )
+        if as_csv:
+            table = csv.DictWriter(file, FIELDS)
+            if done == 0 and output is not None and output.stat().st_size == 0:
+                table.writeheader()
+
+        def write(record: dict[str, Any]) -> None:
+            if as_csv:
+                table.writerow(record)
+            else:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.flush()
+
+        yield write
+
+
+__all__ = ["add_parser", "finished_rows", "run"]

@@ -1,0 +1,131 @@
+"""What several commands share: the options that load a model, and tables read through `datasets`."""
+
+import argparse
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
+
+from transformers_tart.configuration_tart import TartConfig
+from transformers_tart.pipeline_tart import PipelineModel, TartClassificationPipeline
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def add_subparser(subparsers: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    """A parser whose help ends with an example."""
+    return subparsers.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Options that name a model and say how to load it."""
+    parser.add_argument("--model", required=required, help="Hub id or folder of a TART repository or of any backbone")
+    parser.add_argument("--revision", help="branch, tag or commit of the model")
+    parser.add_argument("--token", help="access token for the Hub; the stored one when not given")
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="precision of the backbone (default: auto)")
+    parser.add_argument("--device", help="where to run, for example cpu or cuda:1 (default: the first accelerator)")
+    parser.add_argument("--device-map", help='"auto" spreads the backbone over all devices')
+
+
+def load_config(args: argparse.Namespace) -> PreTrainedConfig:
+    """The config of the model that the options name.
+
+    Raises:
+        OSError: When there is none; the message names the model.
+    """
+    try:
+        return AutoConfig.from_pretrained(args.model, revision=args.revision, token=args.token)
+    except OSError as err:
+        raise OSError(f'The model "{args.model}" cannot be loaded: {err}') from err
+
+
+def load_pipeline(args: argparse.Namespace, examples: Any = None) -> TartClassificationPipeline:
+    """The pipeline that the model options describe."""
+    hub = {"revision": args.revision, "token": args.token}
+    config = load_config(args)
+    loading: dict[str, Any] = {"dtype": args.dtype if args.dtype == "auto" else getattr(torch, args.dtype)}
+    if args.device_map is not None:
+        loading["device_map"] = args.device_map
+    model = PipelineModel.from_pretrained(args.model, config=config, **hub, **loading)
+    tokenizer = None
+    if not isinstance(config, TartConfig) or has_tokenizer(args.model):
+        tokenizer = AutoTokenizer.from_pretrained(args.model, **hub)
+    return TartClassificationPipeline(model=model, tokenizer=tokenizer, examples=examples, device=args.device)
+
+
+def has_tokenizer(folder: str) -> bool:
+    """Whether a local folder holds a tokenizer; repositories on the Hub are taken to."""
+    return not Path(folder).is_dir() or (Path(folder) / "tokenizer_config.json").exists()
+
+
+def file_format(path: str) -> str:
+    """The format of a table by its ending.
+
+    Raises:
+        ValueError: On another ending, and when the file does not exist.
+    """
+    name = FORMATS.get(Path(path).suffix.lower())
+    if name is None:
+        raise ValueError(f"{path} has the ending {Path(path).suffix!r}; it must be one of {sorted(FORMATS)}.")
+    if not Path(path).is_file():
+        raise ValueError(f"There is no file {path}.")
+    return name
+
+
+def _reading_options(path: str) -> dict[str, Any]:
+    if file_format(path) != "csv":
+        return {}
+    from datasets import Features, Value
+
+    separator = "\t" if path.lower().endswith(".tsv") else ","
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        columns = next(csv.reader(file, delimiter=separator), [])
+    # every cell as it is written: a text that looks like a number or like "NA" stays a text
+    features = Features({column: Value("string") for column in columns})
+    return {"features": features, "keep_default_na": False, "sep": separator, "encoding": "utf-8-sig"}
+
+
+def read_examples(path: str) -> "Dataset":
+    """A file of labelled examples with the columns `text`, `label` and, for pairs, `text_pair`."""
+    from datasets import load_dataset
+
+    kind = file_format(path)
+    if Path(path).stat().st_size == 0:
+        raise ValueError(f"{path} is empty; it must hold the columns text and label.")
+    return load_dataset(kind, data_files=path, split="train", **_reading_options(path))
+
+
+def stream_texts(path: str, skip: int = 0) -> Iterator[Any]:
+    """The texts or text pairs of a file, read as they are needed, after the first `skip`.
+
+    Raises:
+        ValueError: When a row has no `text`.
+    """
+    from datasets import load_dataset
+
+    kind = file_format(path)
+    if Path(path).stat().st_size == 0:
+        return
+    rows = load_dataset(kind, data_files=path, split="train", streaming=True, **_reading_options(path))
+    for number, row in enumerate(rows.skip(skip), start=skip):
+        if "text" not in row:
+            raise ValueError(f"Row {number} of {path} has the columns {sorted(row)}; it needs a column text.")
+        pair = row.get("text_pair")
+        yield row["text"] if pair is None else {"text": row["text"], "text_pair": pair}
+
+
+__all__ = ["add_model_options", "add_subparser", "load_config", "load_pipeline", "read_examples", "stream_texts"]

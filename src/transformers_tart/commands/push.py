@@ -1,0 +1,66 @@
+"""`transformers-tart push`: a reasoner, a composition or a fitted task to the Hub."""
+
+import argparse
+from typing import Any
+
+from transformers_tart.commands.common import (
+    add_model_options,
+    add_subparser,
+    load_config,
+    load_pipeline,
+    read_examples,
+)
+from transformers_tart.configuration_tart import TartReasonerConfig
+from transformers_tart.model_card import CardFacts
+from transformers_tart.modeling_reasoner import TartReasoner
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = add_subparser(
+        subparsers,
+        "push",
+        "Push a reasoner, a composition or a task fitted to examples to the Hub.",
+        "transformers-tart push --model EleutherAI/pythia-160m --examples train.csv --repo-id me/tart-spam --private",
+    )
+    add_model_options(parser)
+    parser.add_argument("--examples", help="labelled examples to fit the task to: csv, tsv, json, jsonl or parquet")
+    parser.add_argument("--repo-id", required=True, help="repository to push to")
+    parser.add_argument("--private", action="store_true", help="make the repository private if it is new")
+    parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
+    parser.add_argument("--to-revision", help="branch to push to")
+    parser.add_argument("--commit-message", help="message of the commit")
+    parser.add_argument(
+        "--dataset", action="append", help="Hub id of the examples' data set, for the card; repeatable"
+    )
+    parser.add_argument("--language", action="append", help="language code for the card; repeatable")
+    parser.add_argument("--license", help="licence for the card")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Push, and print the address of the commit."""
+    facts = CardFacts(args.repo_id, args.dataset, args.language, args.license)
+    options = {
+        "private": args.private or None,
+        "token": args.token,
+        "create_pr": args.create_pr,
+        "revision": args.to_revision,
+        "commit_message": args.commit_message,
+    }
+    config = load_config(args)
+    if isinstance(config, TartReasonerConfig):
+        if args.examples is not None:
+            raise ValueError(
+                "--model is a reasoner alone, which holds no examples; give a backbone or a TART repository."
+            )
+        reasoner = TartReasoner.from_pretrained(args.model, revision=args.revision or "main", token=args.token)
+        reasoner.card_facts = facts
+        print(reasoner.push_to_hub(args.repo_id, **options))
+        return
+    classify = load_pipeline(args, None if args.examples is None else read_examples(args.examples))
+    classify.model.card_facts = facts
+    print(classify.push_to_hub(args.repo_id, **options))
+
+
+__all__ = ["add_parser", "run"]

@@ -1,0 +1,103 @@
+"""Reads checkpoints of the published TART code."""
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transformers_tart.configuration_tart import TartReasonerConfig
+from transformers_tart.errors import CorruptFileError
+from transformers_tart.modeling_reasoner import TartReasoner
+
+
+PREFIXES = {"_read_in.": "read_in.", "_backbone.": "backbone.", "_read_out.": "read_out."}
+# The vocabulary, which nothing reads, and masks that old versions of transformers kept among the weights.
+UNUSED = (".wte.weight", ".attn.bias", ".attn.masked_bias")
+
+
+def convert_reference_checkpoint(
+    path: str | os.PathLike, config: TartReasonerConfig | Mapping[str, Any] | str | os.PathLike
+) -> TartReasoner:
+    r"""
+    Convert a published reasoning head (arXiv 2306.07536) to a [`TartReasoner`] of the `gpt2` architecture.
+
+    Args:
+        path (`str` or `Path`):
+            The `.pt` file: a state dict, or a training checkpoint with one under `model_state_dict`. Only tensors are
+            read from it.
+        config ([`TartReasonerConfig`], `dict`, `str` or `Path`):
+            The sizes: a config, or the published ones (`n_dims`, `n_positions`, `n_embd`, `n_head`, `n_layer`) as a
+            dict or a JSON file.
+
+    Returns:
+        [`TartReasoner`]: in evaluation mode.
+
+    Raises:
+        CorruptFileError: When the file holds no checkpoint of a head.
+        ValueError: When sizes are missing, or differ from those of the weights.
+    """
+    if isinstance(config, (str, os.PathLike)):
+        config = json.loads(Path(config).read_text())
+    if isinstance(config, Mapping):
+        config = _reasoner_config(config)
+    assert isinstance(config, TartReasonerConfig)
+    reasoner = TartReasoner(config)
+    weights = _rename(_read_state_dict(path))
+    expected = reasoner.architecture.state_dict()
+    weights["backbone.wte.weight"] = torch.zeros_like(expected["backbone.wte.weight"])
+    if weights.keys() != expected.keys():
+        difference = sorted(weights.keys() ^ expected.keys())
+        raise ValueError(
+            f"The checkpoint and the config describe different heads: {difference[:3]} and "
+            f"{max(0, len(difference) - 3)} more weights are in one only; check n_layer."
+        )
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)} in the checkpoint and {tuple(expected[name].shape)} by the "
+                "config; check n_dims, n_positions and n_embd."
+            )
+    reasoner.architecture.load_state_dict(weights)
+    return reasoner.eval()
+
+
+def _reasoner_config(sizes: Mapping[str, Any]) -> TartReasonerConfig:
+    missing = [name for name in ("n_dims", "n_positions", "n_embd", "n_head", "n_layer") if name not in sizes]
+    if missing:
+        raise ValueError(f"The published config lacks {missing}; it has {sorted(sizes)}.")
+    return TartReasonerConfig(
+        architecture="gpt2",
+        hidden_size=sizes["n_embd"],
+        num_hidden_layers=sizes["n_layer"],
+        num_attention_heads=sizes["n_head"],
+        n_positions=sizes["n_positions"],
+        num_components=sizes["n_dims"],
+    )
+
+
+def _read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as err:
+        raise CorruptFileError(f"{path} cannot be read as a file of tensors: {err}") from err
+    state = checkpoint.get("model_state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
+    if not isinstance(state, Mapping) or not any(str(name).startswith("_backbone.") for name in state):
+        raise CorruptFileError(f"{path} holds no published TART head: no weights of a `_backbone` are in it.")
+    return dict(state)
+
+
+def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    renamed = {}
+    for name, tensor in state.items():
+        prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
+        if prefix is not None and not name.endswith(UNUSED):
+            renamed[PREFIXES[prefix] + name.removeprefix(prefix)] = tensor
+    return renamed
+
+
+__all__ = ["convert_reference_checkpoint"]

@@ -1,0 +1,237 @@
+"""The command line: streams, exit codes, files that are continued."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import build_backbone, build_tokenizer, make_examples, make_texts
+
+from transformers_tart.cli import COMMANDS, main
+from transformers_tart.commands.classify import finished_rows
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backbone with its tokenizer, examples and texts in every format."""
+    from datasets import Dataset
+
+    path = tmp_path_factory.mktemp("cli")
+    build_backbone("llama").save_pretrained(path / "backbone")
+    build_tokenizer().save_pretrained(path / "backbone")
+    (path / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in make_examples(12)))
+    texts = make_texts(40, seed=3)
+    (path / "texts.txt").write_text("\n".join(texts) + "\n")
+    (path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    with open(path / "texts.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["text"], *([text] for text in texts)])
+    Dataset.from_dict({"text": texts}).to_parquet(path / "texts.parquet")
+    return path
+
+
+def classify(folder: Path, *arguments: object) -> list[str]:
+    """Arguments of a classify command on the CPU."""
+    model = ["--model", folder / "backbone", "--examples", folder / "examples.jsonl", "--device", "cpu"]
+    return ["classify", *map(str, [*model, *arguments])]
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def assert_same_answers(first: list[dict], second: list[dict]) -> None:
+    assert [(row["row"], row["label"]) for row in first] == [(row["row"], row["label"]) for row in second]
+    assert all(abs(a["score"] - b["score"]) < 1e-4 for a, b in zip(first, second, strict=True))
+
+
+@pytest.fixture(scope="module")
+def answers(folder: Path) -> list[dict]:
+    """The uninterrupted answers."""
+    output = folder / "all.jsonl"
+    assert main(classify(folder, "--input", folder / "texts.jsonl", "--output", output)) == 0
+    return read_jsonl(output)
+
+
+@pytest.mark.parametrize("command", [module.__name__.rsplit(".", 1)[1].replace("_", "-") for module in COMMANDS])
+def test__help__each_command__ends_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"transformers-tart {command} " in capsys.readouterr().out.split("example:")[1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["unknown"], ["classify"]])
+def test__usage__wrong__exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test__demo__offline__readable_result_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "random weights" in lines[0]
+    right, total = (int(lines[-1].split()[i]) for i in (1, 3))
+    assert total == 24
+    assert right >= 18
+
+
+def test__demo__real_model__named(stories_folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--model", stories_folder]) == 0
+    out = capsys.readouterr().out
+    assert stories_folder in out
+    assert int(out.splitlines()[-1].split()[1]) >= 20
+
+
+@pytest.mark.parametrize("name", ["texts.txt", "texts.csv", "texts.parquet"])
+def test__classify__each_format__same_answers(folder: Path, answers: list[dict], name: str, tmp_path: Path) -> None:
+    assert len(answers) == 40
+    assert main(classify(folder, "--input", folder / name, "--output", tmp_path / "out.jsonl")) == 0
+    assert_same_answers(read_jsonl(tmp_path / "out.jsonl"), answers)
+
+
+def test__classify__no_output__rows_on_stdout_alone(
+    folder: Path, answers: list[dict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(classify(folder, "--input", folder / "texts.jsonl", "--batch-size", 7)) == 0
+    assert_same_answers([json.loads(line) for line in capsys.readouterr().out.splitlines()], answers)
+
+
+def test__classify__csv_output__header_and_rows(folder: Path, answers: list[dict], tmp_path: Path) -> None:
+    assert main(classify(folder, "--input", folder / "texts.csv", "--output", tmp_path / "out.csv")) == 0
+    with open(tmp_path / "out.csv", newline="") as file:
+        rows = [{"row": int(r["row"]), "label": r["label"], "score": float(r["score"])} for r in csv.DictReader(file)]
+    assert_same_answers(rows, answers)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 333, 1000])
+def test__classify__interrupted_output__continued(
+    folder: Path, answers: list[dict], tmp_path: Path, keep: int
+) -> None:
+    output = tmp_path / "out.jsonl"
+    output.write_bytes((folder / "all.jsonl").read_bytes()[:keep])
+    kept = output.read_bytes()[: output.read_bytes().rfind(b"\n") + 1]
+    assert main(classify(folder, "--input", folder / "texts.jsonl", "--output", output)) == 0
+    assert output.read_bytes().startswith(kept)
+    assert_same_answers(read_jsonl(output), answers)
+
+
+def test__classify__finished_output__left_as_it_is(folder: Path, answers: list[dict]) -> None:
+    before = (folder / "all.jsonl").read_bytes()
+    assert main(classify(folder, "--input", folder / "texts.jsonl", "--output", folder / "all.jsonl")) == 0
+    assert (folder / "all.jsonl").read_bytes() == before
+
+
+def test__classify__foreign_output__refused_and_left_alone(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out.jsonl"
+    output.write_text("precious notes\n")
+    assert main(classify(folder, "--input", folder / "texts.jsonl", "--output", output)) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert output.read_text() == "precious notes\n"
+
+
+def test__classify__bad_row_late__earlier_rows_kept(
+    folder: Path, answers: list[dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (folder / "texts.jsonl").read_text().splitlines()
+    (tmp_path / "in.jsonl").write_text("\n".join([*lines[:30], json.dumps({"text": None}), *lines[30:]]) + "\n")
+    output = tmp_path / "out.jsonl"
+    arguments = ["--input", tmp_path / "in.jsonl", "--output", output, "--batch-size", 2]
+    assert main(classify(folder, *arguments)) == 1
+    assert "a text must be a string" in capsys.readouterr().err
+    done = finished_rows(output)
+    assert 16 <= done <= 30
+    assert_same_answers(read_jsonl(output), answers[:done])
+
+
+def test__classify__killed_in_the_middle__finished_rows_are_whole(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    (tmp_path / "in.txt").write_text("\n".join(make_texts(20_000, seed=9)) + "\n")
+    command = [sys.executable, "-m", "transformers_tart"]
+    arguments = classify(folder, "--input", tmp_path / "in.txt", "--output", output, "--batch-size", 4)
+    process = subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL)
+    while process.poll() is None and (not output.exists() or output.stat().st_size == 0):
+        os.sched_yield()
+    process.kill()
+    process.wait()
+    assert 0 < finished_rows(output) < 20_000
+
+
+def test__classify__csv_cells_like_numbers_or_na__stay_texts(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("text\n12\nNA\n\nw1 w2\n")
+    assert main(classify(folder, "--input", tmp_path / "in.csv", "--output", tmp_path / "out.jsonl")) == 0
+    assert len(read_jsonl(tmp_path / "out.jsonl")) >= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("in.xlsx", "x", "ending"),
+        ("in.jsonl", None, "no file"),
+        ("in.jsonl", '{"txt": "w1"}\n', "needs a column text"),
+    ],
+)
+def test__classify__bad_input__said(
+    folder: Path, tmp_path: Path, name: str, content: str | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    assert main(classify(folder, "--input", tmp_path / name)) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+
+
+def test__classify__empty_file__no_rows(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.txt").write_text("")
+    assert main(classify(folder, "--input", tmp_path / "in.txt")) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test__classify__model_absent__named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.txt").write_text("w1\n")
+    assert main(["classify", "--model", "nobody/nothing", "--input", str(tmp_path / "in.txt")]) == 1
+    assert "nobody/nothing" in capsys.readouterr().err
+
+
+def test__classify__two_processes__same_rows_in_order(folder: Path, answers: list[dict], tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    quiet = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    arguments = classify(folder, "--input", folder / "texts.jsonl", "--output", output, "--batch-size", 3)
+    command = [sys.executable, *launch, *quiet, "-m", "transformers_tart", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert_same_answers(read_jsonl(output), answers)
+
+
+def test__convert__published_checkpoint__reasoner_folder(tmp_path: Path) -> None:
+    import torch
+    from test_conversion import SIZES, published_state
+
+    from transformers_tart import TartReasoner
+
+    torch.save(published_state(), tmp_path / "head.pt")
+    (tmp_path / "config.json").write_text(json.dumps(SIZES))
+    files = ["--checkpoint", tmp_path / "head.pt", "--config", tmp_path / "config.json", "--output", tmp_path / "out"]
+    assert main(["convert", *map(str, files)]) == 0
+    assert TartReasoner.from_pretrained(tmp_path / "out").config.architecture == "gpt2"
+
+
+def test__push__local_backbone__refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    examples = ["--examples", str(folder / "examples.jsonl")]
+    assert main(["push", "--model", str(folder / "backbone"), *examples, "--repo-id", "me/task"]) == 1
+    assert "local folder" in capsys.readouterr().err
+
+
+def test__train_reasoner__few_steps__loadable(tmp_path: Path) -> None:
+    from transformers_tart import TartReasoner
+
+    assert main(["train-reasoner", "--output", str(tmp_path), "--max-steps", "1"]) == 0
+    assert TartReasoner.from_pretrained(tmp_path).config.architecture == "kernel"
