@@ -6,17 +6,33 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
+import copy
+import functools
 import gzip
 import json
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast, pipeline
+from transformers.utils.logging import warning_once
 
-import transformers_tart  # noqa: F401  registers everything
+from transformers_tart import (
+    TartClassificationPipeline,
+    TartForSequenceClassification,
+    TartReasoner,
+    TartReasonerConfig,
+)
+from transformers_tart.loading import load_default_reasoner
 
+
+torch.set_num_threads(1)  # the tensors are tiny; more threads cost more than they give
+settings.register_profile("suite", max_examples=10, deadline=None, derandomize=True, database=None)
+settings.load_profile("suite")
 
 SHARED = Path(__file__).parents[2] / "shared"
 VOCABULARY_SIZE = 99
@@ -80,6 +96,71 @@ def make_examples(count: int = 12, labels: tuple[str, ...] = ("ham", "spam"), se
     return [{"text": text, "label": labels[i % len(labels)]} for i, text in enumerate(make_texts(count, seed))]
 
 
+def build_reasoner(architecture: str = "kernel", seed: int = 0, **overrides: object) -> TartReasoner:
+    """A small random reasoner of which every weight matters; a newly initialised one reads out nothing."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "n_positions": 34}
+    config = TartReasonerConfig(**{**sizes, "architecture": architecture, **overrides})
+    torch.manual_seed(seed)
+    reasoner = TartReasoner(config)
+    with torch.no_grad():
+        for parameter in reasoner.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, 0.3)
+    return reasoner.eval()
+
+
+@functools.cache
+def shared_reasoner() -> TartReasoner:
+    """The reasoner inside the package, loaded once; tests leave it as it is."""
+    return load_default_reasoner()
+
+
+def compose(model_type: str = "llama", reasoner: str = "kernel", **options: object) -> TartForSequenceClassification:
+    """A new random backbone with the reasoner inside the package, or with a small random one."""
+    given = copy.deepcopy(shared_reasoner()) if reasoner == "kernel" else build_reasoner(reasoner)
+    return TartForSequenceClassification.from_backbone(build_backbone(model_type), given, **options)
+
+
+def save_backbone(folder: Path, model_type: str = "llama", **overrides: object) -> str:
+    """Save a backbone and its tokenizer as a repository."""
+    build_backbone(model_type, **overrides).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def draw_task(
+    support_size: int = 24, query_size: int = 9, dim: int = 12, classes: int = 2, seed: int = 0, gap: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gaussian clusters: support (1, k, dim), its labels, queries (1, n, dim) and theirs; the classes in turn."""
+    generator = torch.Generator().manual_seed(seed)
+    means = gap * torch.randn(classes, dim, generator=generator)
+    labels = torch.arange(support_size + query_size) % classes
+    rows = means[labels] + torch.randn(len(labels), dim, generator=generator)
+    return (
+        rows[None, :support_size],
+        labels[None, :support_size],
+        rows[None, support_size:],
+        labels[None, support_size:],
+    )
+
+
+def make_pipeline(model: object = None, **options: object) -> TartClassificationPipeline:
+    """A pipeline fitted to random examples; of a new composition when no model is given."""
+    options = {"tokenizer": build_tokenizer(), "examples": make_examples(), **options}
+    return pipeline("tart-classification", model=compose() if model is None else model, **options)
+
+
+def score_all(classify: TartClassificationPipeline, texts: Iterable, **options: object) -> torch.Tensor:
+    """Probabilities (n, classes), the classes sorted by name."""
+    results = [sorted(result, key=lambda r: r["label"]) for result in classify(texts, top_k=None, **options)]
+    return torch.tensor([[r["score"] for r in result] for result in results])
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
 def read_shared_texts(name: str) -> list[dict[str, str]]:
     """Rows of a real text set; the test is skipped where it is absent."""
     path = SHARED / "data" / "text" / f"{name}.jsonl.gz"
@@ -93,6 +174,20 @@ def read_shared_texts(name: str) -> list[dict[str, str]]:
 def backbone(request: pytest.FixtureRequest) -> PreTrainedModel:
     """Each kind of backbone in turn."""
     return build_backbone(request.param)
+
+
+@pytest.fixture
+def all_logs(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """Records at every level of this package and of transformers; what is said once is said again in each test."""
+    warning_once.cache_clear()
+    library = logging.getLogger("transformers")
+    level = library.level
+    library.addHandler(caplog.handler)
+    library.setLevel(logging.DEBUG)
+    caplog.set_level(logging.DEBUG)
+    yield caplog
+    library.removeHandler(caplog.handler)
+    library.setLevel(level)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def test__task__any_seed__finite_with_labels_in_range(seed: int, classes: int, s
     assert embeddings.shape[0] == labels.shape[0] == size
     assert torch.isfinite(embeddings).all()
     assert labels.dtype == torch.int64
-    assert 0 <= labels.min()
+    assert labels.min() >= 0
     assert labels.max() < classes
 
 

@@ -2,8 +2,8 @@
 
     python measure.py --backbone FOLDER_OR_ID --data FOLDER sms_spam:64 ag_news:128 trec6:128
 
-A data set is a file `<name>.jsonl.gz` of rows {"text", "label", "split"}; k examples, balanced over the classes, are drawn
-from its train rows, and all its test rows are classified. Mean over the seeds.
+A data set is a file `<name>.jsonl.gz` of rows {"text", "label", "split"}; k examples, balanced over the classes, are
+drawn from its train rows, and all its test rows are classified. Mean over the seeds.
 """
 
 import argparse

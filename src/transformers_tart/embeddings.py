@@ -120,6 +120,8 @@ def encode_texts(
     Returns:
         `torch.FloatTensor` of shape `(n, layers, hidden)`, in the order of the texts.
     """
+    if not texts:
+        raise ValueError("There are no texts to embed.")
     rows = tokenize(tokenizer, texts, resolve_max_length(backbone, tokenizer, max_length))
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
     embedded: list[Tensor] = []

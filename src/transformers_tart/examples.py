@@ -103,23 +103,22 @@ def parse_examples(examples: RawExamples) -> Examples:
 
 def _columns(examples: Any) -> tuple[dict[str, list], list[str] | None]:
     """The columns of the examples, and the class names where a `ClassLabel` feature gives them."""
+    if isinstance(getattr(examples, "column_names", None), Mapping):
+        raise ValueError("The examples are a dictionary of dataset splits; choose one, for example examples['train'].")
     if hasattr(examples, "features") and hasattr(examples, "column_names"):
-        if not isinstance(examples.column_names, list):
-            raise ValueError(
-                "The examples are a dictionary of dataset splits; choose one, for example examples['train']."
-            )
         names = getattr((examples.features or {}).get("label"), "names", None)
-        rows = list(examples.select_columns([key for key in KEYS if key in examples.column_names]))
-        return {key: [row[key] for row in rows] for key in KEYS if key in examples.column_names}, names
+        given = examples.column_names or list(next(iter(examples), {}))  # a stream may not know its columns
+        rows = list(examples.select_columns([key for key in KEYS if key in given]))
+        return {key: [row[key] for row in rows] for key in KEYS if key in given}, names
     if isinstance(examples, Mapping):
-        _check_keys(examples, "The examples")
+        _check_keys(examples, "the examples")
         return {str(key): list(column) for key, column in examples.items()}, None
     if isinstance(examples, str) or not isinstance(examples, Sequence):
         raise TypeError(f"The examples are {type(examples).__name__}; give {FORMS}.")
     for i, row in enumerate(examples):
         if not isinstance(row, Mapping):
             raise TypeError(f"Example {i} is {type(row).__name__}; give {FORMS}.")
-        _check_keys(row, f"Example {i}")
+        _check_keys(row, f"example {i}")
         if "text" not in row or "label" not in row:
             raise ValueError(f'Example {i} has the keys {sorted(row)}; it must have "text" and "label".')
     return {
@@ -130,7 +129,7 @@ def _columns(examples: Any) -> tuple[dict[str, list], list[str] | None]:
 def _check_keys(row: Mapping, where: str) -> None:
     unknown = sorted(str(key) for key in row if key not in KEYS)
     if unknown:
-        raise ValueError(f"{where} has the unknown keys {unknown}; the keys are {list(KEYS)}.")
+        raise ValueError(f"Unknown keys {unknown} in {where}; the keys are {list(KEYS)}.")
 
 
 def _number_labels(labels: list, class_names: list[str] | None) -> tuple[list[int], tuple[str, ...]]:

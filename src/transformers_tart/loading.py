@@ -155,7 +155,16 @@ def _load_backbone(
         return AutoModel.from_pretrained(os.fspath(given), **shared, **loading)
     if config.include_backbone:
         folder = "/".join(part for part in (repository.get("subfolder"), BACKBONE_FOLDER) if part)
-        return AutoModel.from_pretrained(name, **{**repository, "subfolder": folder}, **shared, **loading)
+        try:
+            with explain_failures(name):
+                return AutoModel.from_pretrained(name, **{**repository, "subfolder": folder}, **shared, **loading)
+        except CorruptFileError:
+            raise
+        except (OSError, ValueError) as err:  # without the folder, transformers sees a model of no known type
+            raise BackboneNotFoundError(
+                f"The config of {name} announces a backbone in {folder}, but it cannot be loaded: {err}\nDownload the "
+                "repository again, or pass a copy: from_pretrained(..., backbone=<Hub id, folder or model>)."
+            ) from err
     base, revision = config.base_model_name_or_path, config.base_model_revision
     if base is None:
         raise ValueError(f"{name} names no backbone; pass one: backbone=...")

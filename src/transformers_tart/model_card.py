@@ -77,13 +77,18 @@ def _reasoner_details(config: TartReasonerConfig) -> dict[str, object]:
     }
 
 
+def _as_code(name: str) -> str:
+    """A name as code in the cell of a table, which bars, line breaks and backticks would end."""
+    return "`" + " ".join(name.split()).replace("|", "\\|").replace("`", "'") + "`"
+
+
 def classifier_card(
     config: TartConfig, facts: CardFacts, support_size: int | None = None, stores_texts: bool = False
 ) -> ModelCard:
     """The card of a composition, or of a fitted task when it has a support set of `support_size` examples."""
     base = None if config.base_model_name_or_path is None else Path(config.base_model_name_or_path)
     backbone = None if base is None or base.is_dir() else str(config.base_model_name_or_path)
-    labels = ", ".join(f"`{name}`" for name in (config.id2label or {}).values())
+    labels = ", ".join(_as_code(str(name)) for name in (config.id2label or {}).values())
     fitted = {} if support_size is None else {"labels": labels, "support set": f"{support_size} examples"}
     details = {
         "backbone": f"`{backbone}`" if backbone else "included" if config.include_backbone else "a local model",

@@ -121,7 +121,8 @@ class TartReasoner(HubMixin, PreTrainedModel):
         if info["missing_keys"]:
             raise CorruptFileError(
                 f"The weights of the reasoner in {pretrained_model_name_or_path} are incomplete: "
-                f"{sorted(info['missing_keys'])[:3]} and {max(0, len(info['missing_keys']) - 3)} more are missing."
+                f"{sorted(info['missing_keys'])[:3]} and {max(0, len(info['missing_keys']) - 3)} more are missing. "
+                "Of a task or composition, take TartForSequenceClassification.from_pretrained(...).reasoner."
             )
         return (model, info) if with_info else model
 

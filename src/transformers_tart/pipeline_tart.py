@@ -92,10 +92,9 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                 raise ValueError(f"top_k is {top_k}; it must be at least 1, or None for all classes.")
             postprocess["top_k"] = top_k
         if function_to_apply is not None:
-            if (
-                isinstance(function_to_apply, str)
-                and function_to_apply.upper() not in ClassificationFunction.__members__
-            ):
+            names = ("DEFAULT", *ClassificationFunction.__members__)
+            name = getattr(function_to_apply, "name", function_to_apply)
+            if not isinstance(name, str) or name.upper() not in names:
                 raise ValueError(
                     f'function_to_apply is "{function_to_apply}"; it must be "default", "softmax", "sigmoid" or "none"'
                 )

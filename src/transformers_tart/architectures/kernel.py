@@ -18,6 +18,7 @@ from transformers_tart.configuration_tart import TartReasonerConfig
 
 
 NUM_TOKEN_FEATURES = 6
+FARTHEST = 1e6  # a query is drawn in to this many standard deviations of the support
 FAR = 1e9  # finite: an infinite distance makes the gradient of the sharpness NaN
 
 
@@ -139,6 +140,9 @@ class KernelArchitecture(Architecture):
         """Logits (B, n, C) of query embeddings (B, n, dim)."""
         support = state.support
         normalised = (embeddings.float() / state.unit - state.centre) / state.scale
+        # squares of what lies absurdly far out leave the range of float32; its direction is all that counts by then
+        normalised = normalised.clamp(-1e30, 1e30)
+        normalised = normalised * (FARTHEST / normalised.abs().amax(-1, keepdim=True).clamp_min(FARTHEST))
         gram = normalised @ support.transpose(1, 2)
         distances = _squared_distances(normalised, support)
         hidden = self._tokens(normalised, state.frequency, None, support_size=support.shape[1])

@@ -1,0 +1,117 @@
+"""Configurations: round trips, defaults, and the checks of their fields."""
+
+import ast
+import copy
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, BertConfig, GPT2Config
+
+from transformers_tart import TartConfig, TartReasonerConfig, configuration_tart
+
+
+REASONER_FIELDS = [
+    {},
+    {"architecture": "gpt2", "n_positions": 34, "num_components": 8},
+    {"ridge_alphas": [0.5], "num_softmax_heads": 1, "intermediate_size": 10},
+    {"max_support": 50, "max_classes": 2, "projection": "whitened_pca"},
+]
+TART_FIELDS = [
+    {},
+    {"text_config": {"model_type": "bert", "hidden_size": 32}, "base_model_name_or_path": "org/base"},
+    {"base_model_revision": "main", "include_backbone": True, "has_support": True, "max_length": 7},
+    {"pooling": "last", "layers": -2, "reasoner_config": {"architecture": "gpt2"}, "id2label": {0: "ham", 1: "spam"}},
+]
+
+
+@pytest.mark.parametrize("fields", REASONER_FIELDS)
+def test__reasoner_config__saved_and_loaded__same(fields: dict, tmp_path: Path) -> None:
+    config = TartReasonerConfig(**fields)
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(loaded, TartReasonerConfig)
+    assert loaded.to_dict() | {"_name_or_path": ""} == config.to_dict()
+
+
+@pytest.mark.parametrize("fields", TART_FIELDS)
+def test__tart_config__saved_and_loaded__same(fields: dict, tmp_path: Path) -> None:
+    config = TartConfig(**fields)
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(loaded, TartConfig)
+    assert loaded.to_dict() | {"_name_or_path": ""} == config.to_dict()
+    assert copy.deepcopy(config).to_dict() == config.to_dict()
+
+
+def test__tart_config__sub_configs_as_dicts__become_configs() -> None:
+    config = TartConfig(text_config={"model_type": "bert", "hidden_size": 32}, reasoner_config={"hidden_size": 8})
+    assert isinstance(config.text_config, BertConfig)
+    assert config.get_text_config().hidden_size == 32
+    assert isinstance(config.reasoner_config, TartReasonerConfig)
+    assert config.reasoner_config.intermediate_size == 32
+
+
+def test__tart_config__nothing_given__no_backbone_and_default_reasoner() -> None:
+    config = TartConfig()
+    assert config.text_config is None
+    assert config.reasoner_config.to_diff_dict() == TartReasonerConfig().to_diff_dict()
+    assert (config.protocol, config.pooling, config.layers) == ("stream", "mean", "all")
+
+
+@pytest.mark.parametrize(("architecture", "projection"), [("kernel", "none"), ("gpt2", "whitened_pca")])
+def test__reasoner_config__projection_not_given__follows_architecture(architecture: str, projection: str) -> None:
+    assert TartReasonerConfig(architecture=architecture).projection == projection
+
+
+@pytest.mark.parametrize("config_class", [TartConfig, TartReasonerConfig])
+def test__from_pretrained__field_of_a_later_version__is_kept(config_class: type, tmp_path: Path) -> None:
+    config_class().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "field_of_tomorrow": 3}))
+    assert AutoConfig.from_pretrained(tmp_path).field_of_tomorrow == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"projection": "pca"}, 'must be "none" or "whitened_pca"'),
+        ({"ridge_alphas": [1.0, 0.0]}, "ridge_alphas must be positive"),
+        ({"max_support": 1}, "max_support must be at least 2, got 1"),
+        ({"max_classes": 1}, "max_classes must be None or at least 2, got 1"),
+        ({"hidden_size": "wide"}, "hidden_size"),
+    ],
+)
+def test__reasoner_config__invalid_field__says_what_is_allowed(fields: dict, message: str) -> None:
+    with pytest.raises((ValueError, StrictDataclassError), match=message):
+        TartReasonerConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"protocol": "brook"}, "protocol is \"brook\"; it must be one of .*'stream'"),
+        ({"pooling": "max"}, "pooling is \"max\"; it must be one of .*'mean', 'last'"),
+        ({"layers": "some"}, 'layers is "some"; it must be an index or "all"'),
+        ({"max_length": 0}, "max_length must be at least 1, got 0"),
+        ({"layers": 0.5}, "layers"),
+    ],
+)
+def test__tart_config__invalid_field__says_what_is_allowed(fields: dict, message: str) -> None:
+    with pytest.raises((ValueError, StrictDataclassError), match=message):
+        TartConfig(**fields)
+
+
+def test__tart_config__invalid_field_set_later__cannot_be_saved(tmp_path: Path) -> None:
+    config = TartConfig(text_config=GPT2Config().to_dict())
+    config.pooling = "max"
+    with pytest.raises((ValueError, StrictDataclassError), match="pooling"):
+        config.save_pretrained(tmp_path)
+
+
+def test__configuration_module__source__imports_no_torch() -> None:
+    tree = ast.parse(Path(configuration_tart.__file__).read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = {getattr(node, "module", None) or alias.name for node in imports for alias in node.names}
+    assert not any(name.split(".")[0] == "torch" for name in names)

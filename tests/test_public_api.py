@@ -1,0 +1,98 @@
+"""The names that users rely on, and what importing the package does."""
+
+import subprocess
+import sys
+
+import pytest
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+)
+from transformers.pipelines import PIPELINE_REGISTRY
+
+import transformers_tart
+from transformers_tart import (
+    SupportSet,
+    TartClassificationPipeline,
+    TartConfig,
+    TartForSequenceClassification,
+    TartReasoner,
+    TartReasonerConfig,
+)
+from transformers_tart.embeddings import embed
+from transformers_tart.projection import WhitenedPCA
+
+
+SIDE_EFFECTS = """
+import logging, random, sys, warnings
+import numpy, torch, transformers, transformers.pipelines
+from transformers.models.auto import modeling_auto
+
+def state():
+    loggers = {name: logger.level for name, logger in logging.root.manager.loggerDict.items()
+               if isinstance(logger, logging.Logger) and not name.startswith("transformers_tart")}
+    handlers = [len(logging.getLogger(name).handlers) for name in ("", "transformers")]
+    tasks = transformers.pipelines.PIPELINE_REGISTRY.get_supported_tasks()
+    return {
+        "filters": list(warnings.filters), "root": logging.root.level, "transformers": loggers["transformers"],
+        "handlers": handlers, "tasks": [task for task in tasks if task != "tart-classification"],
+        "rng": (torch.get_rng_state().tolist(), random.getstate(), str(numpy.random.get_state())),
+        "grad": torch.is_grad_enabled(), "dtype": torch.get_default_dtype(), "threads": torch.get_num_threads(),
+    }
+
+before = state()
+import transformers_tart
+after = state()
+changed = [key for key in before if before[key] != after[key]]
+sys.exit(f"changed by the import: {changed}" if changed else 0)
+"""
+
+
+def test__package__all__is_pinned() -> None:
+    assert transformers_tart.__all__ == [
+        "SupportSet",
+        "TartClassificationPipeline",
+        "TartConfig",
+        "TartForSequenceClassification",
+        "TartReasoner",
+        "TartReasonerConfig",
+    ]
+    assert all(hasattr(transformers_tart, name) for name in transformers_tart.__all__)
+
+
+def test__package__version__is_the_distribution_s() -> None:
+    from importlib.metadata import version
+
+    assert transformers_tart.__version__ == version("transformers-tart")
+
+
+def test__registration__auto_classes__know_the_models() -> None:
+    assert isinstance(AutoConfig.for_model("tart"), TartConfig)
+    assert isinstance(AutoConfig.for_model("tart_reasoner"), TartReasonerConfig)
+    assert AutoModel._model_mapping[TartConfig] is TartForSequenceClassification
+    assert AutoModel._model_mapping[TartReasonerConfig] is TartReasoner
+    assert AutoModelForSequenceClassification._model_mapping[TartConfig] is TartForSequenceClassification
+
+
+def test__registration__pipeline__is_known() -> None:
+    _, task, _ = PIPELINE_REGISTRY.check_task("tart-classification")
+    assert task["impl"] is TartClassificationPipeline
+    assert task["type"] == "text"
+
+
+def test__import__in_a_new_process__registers_and_changes_nothing_else() -> None:
+    result = subprocess.run([sys.executable, "-c", SIDE_EFFECTS], capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("method", ["from_backbone", "from_pretrained", "save_pretrained", "push_to_hub", "forward"])
+def test__model__public_methods__exist_and_are_described(method: str) -> None:
+    assert getattr(TartForSequenceClassification, method).__doc__
+
+
+def test__research_surface__names__exist_and_are_described() -> None:
+    members = (SupportSet.to, SupportSet.save, TartReasoner.prepare, TartReasoner.query, WhitenedPCA.fit)
+    assert all(member.__doc__ for member in (embed, *members))
+    assert TartClassificationPipeline.set_examples.__doc__

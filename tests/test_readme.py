@@ -1,0 +1,55 @@
+"""Every code block of the README runs and prints what the README says."""
+
+import contextlib
+import io
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from transformers_tart.cli import build_parser
+
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NUMBER = re.compile(r"\d+\.\d+")
+
+
+def read_blocks() -> list[tuple[str, str]]:
+    """Language and content of each block, in order."""
+    return BLOCK.findall(README.read_text())
+
+
+def test__readme__python_blocks__print_what_is_written(
+    stories_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stories260K").symlink_to(stories_folder)
+    blocks, names, checked = read_blocks(), {}, 0
+    for (language, code), (following, expected) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
+        if language != "python":
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, str(README), "exec"), names)
+        assert following == "text"
+        assert NUMBER.sub("", printed.getvalue()) == NUMBER.sub("", expected)
+        numbers = [[float(x) for x in NUMBER.findall(text)] for text in (printed.getvalue(), expected)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=0.02)
+        checked += 1
+    assert checked == 3
+
+
+def test__readme__commands__are_understood() -> None:
+    lines = [line for language, block in read_blocks() if language == "bash" for line in block.splitlines()]
+    commands = [line.split("&&")[-1].strip() for line in lines]
+    ours = [command for command in commands if command.startswith("transformers-tart")]
+    assert len(ours) == 2
+    for command in ours:
+        assert build_parser().parse_args(shlex.split(command)[1:]).run
+
+
+def test__readme__promise__two_commands_that_install_everything() -> None:
+    installs = [line for line in README.read_text().splitlines() if line.startswith("python -m pip install ")]
+    assert [line.split("&&")[1].strip() for line in installs] == ["transformers-tart demo", "python -m pytest"]
