@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
-from conftest import build_reasoner, make_examples, make_pipeline, make_texts
+from conftest import build_reasoner, make_examples, make_pipeline, make_texts, shared_reasoner
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from transformers_tart import TartClassificationPipeline
@@ -196,3 +196,15 @@ def test__pipeline__folder_of_a_reasoner__says_what_it_is(tmp_path: Path) -> Non
     build_reasoner().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="is a TART model or reasoner, not a backbone"):
         pipeline("tart-classification", model=str(tmp_path), examples=make_examples())
+
+
+def test__query__other_width_than_the_support__said() -> None:
+    for reasoner in (shared_reasoner(), build_reasoner("gpt2")):
+        state = reasoner.prepare(torch.randn(1, 8, 12), torch.tensor([[0, 1] * 4]))
+        with pytest.raises(ValueError, match="12"):
+            reasoner.query(state, torch.randn(1, 3, 13))
+
+
+def test__classify__nested_text__type_error() -> None:
+    with pytest.raises(TypeError, match="a text must be a string"):
+        parse_text({"text": {"text": "a"}, "text_pair": "b"}, "Input 0")

@@ -145,5 +145,13 @@ def test__embed__all_layers__scaled_by_the_support(tokenizer: PreTrainedTokenize
 def test__embed__what_does_not_fit__clear_error(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ValueError, match="There are 3 support texts and 2 labels"):
         embed(build_backbone("llama"), tokenizer, TEXTS[:3], [0, 1], TEXTS)
+    with pytest.raises(ValueError, match="There are no texts to embed"):
+        embed(build_backbone("llama"), tokenizer, TEXTS[:2], [0, 1], [])
     with pytest.raises(ValueError, match='protocol is "brook"; it must be "stream"'):
         embed(build_backbone("llama"), tokenizer, TEXTS[:2], [0, 1], TEXTS, protocol="brook")
+
+
+def test__pooled_hidden_states__row_without_token__said() -> None:
+    mask = torch.tensor([[1, 1, 0], [0, 0, 0]])
+    with pytest.raises(ValueError, match="its attention mask is all zero"):
+        pooled_hidden_states(build_backbone("llama"), torch.ones_like(mask), mask)

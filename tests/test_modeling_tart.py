@@ -130,7 +130,17 @@ def test__from_backbone__options__reach_the_config() -> None:
     assert (config.pooling, config.max_length, config.protocol) == ("last", 7, "stream")
 
 
-@pytest.mark.parametrize("arguments", [{"revision": "main"}, {"dtype": torch.float32}])
+def test__from_backbone__loaded_model_with_revision__noted() -> None:
+    model = TartForSequenceClassification.from_backbone(build_backbone("llama"), shared_reasoner(), revision="v1")
+    assert model.config.base_model_revision == "v1"
+
+
+def test__init__config_without_backbone__says_what_to_give() -> None:
+    with pytest.raises(ValueError, match="give text_config, or compose one with from_backbone"):
+        TartForSequenceClassification(TartConfig())
+
+
+@pytest.mark.parametrize("arguments", [{"device_map": "cpu"}, {"dtype": torch.float32}])
 def test__from_backbone__loaded_model_with_loading_arguments__clear_error(arguments: dict) -> None:
     with pytest.raises(ValueError, match="loaded already, so .* cannot be applied; pass its name instead"):
         TartForSequenceClassification.from_backbone(build_backbone("llama"), **arguments)

@@ -55,6 +55,8 @@ def pooled_hidden_states(
     """
     encoder = text_encoder(backbone)
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    if not mask.any(dim=1).all():
+        raise ValueError("A row of the batch has no token: its attention mask is all zero.")
     batch = {"input_ids": input_ids, "attention_mask": mask}
     accepted = inspect.signature(encoder.forward).parameters
     if token_type_ids is not None and "token_type_ids" in accepted:

@@ -58,9 +58,12 @@ def parse_text(item: object, where: str) -> Text:
             raise ValueError(
                 f'{where} has the keys {sorted(map(str, item))}; a dict must have "text" and may have "text_pair".'
             )
-        pair = item.get("text_pair")
-        text = parse_text(item["text"], where)
-        return text if pair is None else (str(text), str(parse_text(pair, f"The text_pair of {where}")))
+        text, pair = _string(item["text"], where), item.get("text_pair")
+        return text if pair is None else (text, _string(pair, f"The text_pair of {where}"))
+    return _string(item, where)
+
+
+def _string(item: object, where: str) -> str:
     if not isinstance(item, str):
         raise TypeError(f"{where} is {type(item).__name__}; a text must be a string.")
     return item

@@ -53,9 +53,10 @@ def compose(
 ) -> Any:
     """Compose a backbone with a reasoner; see [`TartForSequenceClassification.from_backbone`]."""
     if isinstance(name_or_model, PreTrainedModel):
-        if revision is not None or loading:
-            given = sorted({**loading, **({"revision": revision} if revision else {})})
-            raise ValueError(f"The backbone is loaded already, so {given} cannot be applied; pass its name instead.")
+        if loading:
+            raise ValueError(
+                f"The backbone is loaded already, so {sorted(loading)} cannot be applied; pass its name instead."
+            )
         backbone, name = _without_head(name_or_model), name_or_model.name_or_path or None
     else:
         name = os.fspath(name_or_model)

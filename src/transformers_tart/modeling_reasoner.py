@@ -112,6 +112,8 @@ class TartReasoner(HubMixin, PreTrainedModel):
                 loaded: Any = super().from_pretrained(
                     pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
                 )
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as err:
             raise CorruptFileError(
                 f"The weights of the reasoner in {pretrained_model_name_or_path} do not fit its config; "

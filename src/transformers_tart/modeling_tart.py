@@ -67,6 +67,8 @@ class TartForSequenceClassification(SavingMixin, PreTrainedModel):
         self, config: TartConfig, backbone: PreTrainedModel | None = None, reasoner: TartReasoner | None = None
     ):
         super().__init__(config)
+        if backbone is None and config.text_config is None:
+            raise ValueError("The config describes no backbone: give text_config, or compose one with from_backbone.")
         self.backbone = AutoModel.from_config(config.text_config) if backbone is None else backbone
         self.reasoner = TartReasoner(config.reasoner) if reasoner is None else reasoner
         for given in (backbone, reasoner):
@@ -113,7 +115,7 @@ class TartForSequenceClassification(SavingMixin, PreTrainedModel):
             layers (`int` or `str`, *optional*):
                 As in [`TartConfig`]; `"all"` when not given, or -1 for a reasoner that projects its input.
             revision (`str`, *optional*):
-                Revision of the backbone.
+                Revision of the backbone's repository. A loaded model does not know its own: give it here to note it.
             loading_arguments:
                 Passed to `AutoModel.from_pretrained`: `dtype`, `device_map`, `max_memory`, `attn_implementation`,
                 `quantization_config`, `token`, `cache_dir`, `trust_remote_code`, ...

@@ -72,6 +72,8 @@ class WhitenedPCA:
         """Project embeddings (..., n, dim) to (..., n, n_components) float32."""
         if self.mean is None or self.components is None:
             raise ValueError("This WhitenedPCA is not fitted; call fit(support_embeddings) first.")
+        if x.shape[-1] != self.mean.shape[-1]:
+            raise ValueError(f"WhitenedPCA was fitted on {self.mean.shape[-1]} dimensions, these have {x.shape[-1]}.")
         return (x.float() - self.mean) @ self.components
 
     def to(self, device: torch.device | str) -> "WhitenedPCA":

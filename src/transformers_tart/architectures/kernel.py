@@ -139,6 +139,11 @@ class KernelArchitecture(Architecture):
     def query(self, state: KernelState, embeddings: Tensor) -> Tensor:
         """Logits (B, n, C) of query embeddings (B, n, dim)."""
         support = state.support
+        if embeddings.shape[-1] != support.shape[-1]:
+            raise ValueError(
+                f"The queries have {embeddings.shape[-1]} dimensions, the support set has {support.shape[-1]}: embed "
+                "both in the same way."
+            )
         normalised = (embeddings.float() / state.unit - state.centre) / state.scale
         # squares of what lies absurdly far out leave the range of float32; its direction is all that counts by then
         normalised = normalised.clamp(-1e30, 1e30)

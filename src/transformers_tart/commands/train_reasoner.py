@@ -13,10 +13,10 @@ def add_parser(subparsers: Any) -> None:
         subparsers,
         "train-reasoner",
         "Train a kernel reasoner on synthetic tasks.",
-        "transformers-tart train-reasoner --output reasoner/ --max-steps 15000",
+        "transformers-tart train-reasoner --output reasoner/ --max-steps 12000",
     )
     parser.add_argument("--output", required=True, help="folder for the reasoner")
-    parser.add_argument("--max-steps", type=int, default=15_000, help="optimiser steps (default: 15000)")
+    parser.add_argument("--max-steps", type=int, default=12_000, help="optimiser steps (default: 12000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of every task (default: 0)")
     parser.set_defaults(run=run)
 
