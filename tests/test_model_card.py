@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transformers_tart import TartConfig, TartForSequenceClassification, TartReasonerConfig
+from transformers_tart.loading import DEFAULT_REASONER
 from transformers_tart.model_card import CardFacts, classifier_card, reasoner_card
 
 
@@ -136,3 +137,8 @@ def test__saved_composition_and_reasoner__cards__are_sound(tmp_path: Path) -> No
     model.save_pretrained(tmp_path / "model")
     for name in ("reasoner", "model"):
         assert_sound(ModelCard.load(tmp_path / name / "README.md"))
+
+
+def test__shipped_reasoner__card__is_the_published_one() -> None:
+    card = next(path for path in CARDS if path.parent.name == "tart-reasoner-kernel")
+    assert (DEFAULT_REASONER / "README.md").read_text() == card.read_text()

@@ -43,6 +43,7 @@ def measure_once(classify: TartClassificationPipeline, rows: list[Row], k: int, 
     labels, true = sorted({row["label"] for row in rows}), [row["label"] for row in test]
     answers = classify([row["text"] for row in test], examples=examples, top_k=None)
     scores = [{answer["label"]: answer["score"] for answer in answer_list} for answer_list in answers]
+    probability = torch.tensor([[score[label] for label in labels] for score in scores], dtype=torch.float64)
     support, query, numbers = embed(
         classify.model.backbone,
         classify.tokenizer,
@@ -57,7 +58,7 @@ def measure_once(classify: TartClassificationPipeline, rows: list[Row], k: int, 
     ridge = RidgeClassifier(alpha=1.0).fit(support / scale, numbers)
     return {
         "accuracy": accuracy_score(true, [answer_list[0]["label"] for answer_list in answers]),
-        "log_loss": log_loss(true, [[score[label] for label in labels] for score in scores], labels=labels),
+        "log_loss": log_loss(true, probability / probability.sum(1, keepdim=True), labels=labels),
         "logistic_accuracy": accuracy_score(true, [labels[i] for i in logistic.predict(query)]),
         "logistic_log_loss": log_loss(true, logistic.predict_proba(query), labels=labels),
         "ridge_accuracy": accuracy_score(true, [labels[i] for i in ridge.predict(query / scale)]),
