@@ -163,6 +163,35 @@ def test__classify__killed_in_the_middle__finished_rows_are_whole(folder: Path, 
     assert 0 < finished_rows(output) < 20_000
 
 
+@pytest.mark.parametrize("name", ["examples.csv", "examples.parquet"])
+def test__classify__examples_in_each_format__same_answers(
+    folder: Path, answers: list[dict], name: str, tmp_path: Path
+) -> None:
+    from datasets import ClassLabel, Dataset
+
+    table = Dataset.from_list(make_examples(12))
+    if name.endswith("csv"):
+        table.to_csv(tmp_path / name)
+    else:
+        table.cast_column("label", ClassLabel(names=["ham", "spam"])).to_parquet(tmp_path / name)
+    files = ["--input", folder / "texts.jsonl", "--output", tmp_path / "out.jsonl"]
+    model = ["--model", folder / "backbone", "--examples", tmp_path / name, "--device", "cpu"]
+    assert main(["classify", *map(str, [*model, *files])]) == 0
+    assert_same_answers(read_jsonl(tmp_path / "out.jsonl"), answers)
+
+
+def test__classify__whole_run__no_copy_of_the_texts_in_a_cache(folder: Path, tmp_path: Path) -> None:
+    row = {"text": "w1 zebracrossing w2", "label": "ham"}
+    (tmp_path / "examples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in [row, *make_examples(5)]))
+    files = ["--input", folder / "texts.txt", "--output", tmp_path / "out.jsonl"]
+    model = ["--model", folder / "backbone", "--examples", tmp_path / "examples.jsonl", "--device", "cpu"]
+    command = [sys.executable, "-m", "transformers_tart", "classify", *map(str, [*model, *files])]
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == 0
+    kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and b"zebra" in path.read_bytes()]
+    assert kept == []
+
+
 def test__classify__csv_cells_like_numbers_or_na__stay_texts(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("text\n12\nNA\n\nw1 w2\n")
     assert main(classify(folder, "--input", tmp_path / "in.csv", "--output", tmp_path / "out.jsonl")) == 0
@@ -200,11 +229,16 @@ def test__classify__model_absent__named(tmp_path: Path, capsys: pytest.CaptureFi
     assert "nobody/nothing" in capsys.readouterr().err
 
 
-def test__classify__two_processes__same_rows_in_order(folder: Path, answers: list[dict], tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", [["--device", "cpu"], []], ids=["cpu", "default"])
+def test__classify__two_processes__same_rows_in_order(
+    folder: Path, answers: list[dict], tmp_path: Path, device: list[str]
+) -> None:
     output = tmp_path / "out.jsonl"
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     quiet = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    arguments = classify(folder, "--input", folder / "texts.jsonl", "--output", output, "--batch-size", 3)
+    model = ["--model", folder / "backbone", "--examples", folder / "examples.jsonl", *device]
+    files = ["--input", folder / "texts.jsonl", "--output", output, "--batch-size", 3]
+    arguments = ["classify", *map(str, [*model, *files])]
     command = [sys.executable, *launch, *quiet, "-m", "transformers_tart", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]

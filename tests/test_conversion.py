@@ -87,6 +87,11 @@ def test__conversion__sizes_missing__named(tmp_path: Path) -> None:
         convert_reference_checkpoint(tmp_path / "head.pt", tmp_path / "config.json")
 
 
+def test__conversion__config_of_another_kind__type_error(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="config is int"):
+        convert_reference_checkpoint(tmp_path / "head.pt", 16)
+
+
 @pytest.mark.parametrize("content", [b"no checkpoint", b""])
 def test__conversion__damaged_file__corrupt_file_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "head.pt").write_bytes(content)

@@ -45,7 +45,8 @@ def convert_reference_checkpoint(
         config = json.loads(Path(config).read_text())
     if isinstance(config, Mapping):
         config = _reasoner_config(config)
-    assert isinstance(config, TartReasonerConfig)
+    if not isinstance(config, TartReasonerConfig):
+        raise TypeError(f"config is {type(config).__name__}; give a TartReasonerConfig, a dict or a JSON file.")
     reasoner = TartReasoner(config)
     weights = _rename(_read_state_dict(path))
     expected = reasoner.architecture.state_dict()

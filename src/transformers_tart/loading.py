@@ -189,8 +189,7 @@ def _load_support(name: str, hub: dict) -> SupportSet:
         raise CorruptFileError(
             f"The config of {name} announces a support set, but {SUPPORT_FILE} cannot be loaded: {err}"
         ) from err
-    assert path is not None
-    return SupportSet.load(path)
+    return SupportSet.load(str(path))
 
 
 __all__ = ["BACKBONE_FOLDER", "compose", "load_composed", "load_default_reasoner", "place_beside"]

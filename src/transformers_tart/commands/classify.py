@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 from tqdm.auto import tqdm
 
 from transformers_tart.commands.common import (
@@ -56,7 +57,10 @@ def run(args: argparse.Namespace) -> None:
 
     if args.batch_size < 1:
         raise ValueError(f"--batch-size is {args.batch_size}; it must be at least 1.")
-    state = PartialState(cpu=args.device == "cpu")
+    # without an accelerator, processes that are not told of the CPU would not find each other
+    state = PartialState(cpu=args.device == "cpu" or not torch.accelerator.is_available())
+    if state.num_processes > 1 and args.device is None and args.device_map is None:
+        args.device_map = {"": state.device}  # each process on its own
     output = None if args.output is None else Path(args.output)
     if args.overwrite and output is not None and state.is_main_process:
         output.unlink(missing_ok=True)
@@ -77,6 +81,8 @@ def run(args: argparse.Namespace) -> None:
             for record in gather_object(records):
                 write(record)
             bar.update(len(rows))
+    state.wait_for_everyone()
+    state.destroy_process_group()  # a process that just ends may break the others' connections
 
 
 def finished_rows(output: Path) -> int:

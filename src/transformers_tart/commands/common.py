@@ -14,7 +14,7 @@ from transformers_tart.pipeline_tart import PipelineModel, TartClassificationPip
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import IterableDataset
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -99,14 +99,20 @@ def _reading_options(path: str) -> dict[str, Any]:
     return {"features": features, "keep_default_na": False, "sep": separator, "encoding": "utf-8-sig"}
 
 
-def read_examples(path: str) -> "Dataset":
-    """A file of labelled examples with the columns `text`, `label` and, for pairs, `text_pair`."""
+def _open_table(path: str) -> "IterableDataset":
+    """A file as a stream: `datasets` would otherwise leave a copy of the user's texts in its cache."""
     from datasets import load_dataset
 
-    kind = file_format(path)
+    options = _reading_options(path)
+    return load_dataset(file_format(path), data_files=path, split="train", streaming=True, **options)
+
+
+def read_examples(path: str) -> "IterableDataset":
+    """A file of labelled examples with the columns `text`, `label` and, for pairs, `text_pair`."""
+    table = _open_table(path)
     if Path(path).stat().st_size == 0:
         raise ValueError(f"{path} is empty; it must hold the columns text and label.")
-    return load_dataset(kind, data_files=path, split="train", **_reading_options(path))
+    return table
 
 
 def stream_texts(path: str, skip: int = 0) -> Iterator[Any]:
@@ -115,13 +121,10 @@ def stream_texts(path: str, skip: int = 0) -> Iterator[Any]:
     Raises:
         ValueError: When a row has no `text`.
     """
-    from datasets import load_dataset
-
-    kind = file_format(path)
+    table = _open_table(path)
     if Path(path).stat().st_size == 0:
         return
-    rows = load_dataset(kind, data_files=path, split="train", streaming=True, **_reading_options(path))
-    for number, row in enumerate(rows.skip(skip), start=skip):
+    for number, row in enumerate(table.skip(skip), start=skip):
         if "text" not in row:
             raise ValueError(f"Row {number} of {path} has the columns {sorted(row)}; it needs a column text.")
         pair = row.get("text_pair")
