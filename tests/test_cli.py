@@ -120,6 +120,12 @@ def test__classify__interrupted_output__continued(
     assert_same_answers(read_jsonl(output), answers)
 
 
+def test__finished_rows__line_separator_inside_a_label__one_row(tmp_path: Path) -> None:
+    rows = [{"row": i, "label": "a\u2028b\x85c", "score": 0.5} for i in range(3)]
+    (tmp_path / "out.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    assert finished_rows(tmp_path / "out.jsonl") == 3
+
+
 def test__classify__finished_output__left_as_it_is(folder: Path, answers: list[dict]) -> None:
     before = (folder / "all.jsonl").read_bytes()
     assert main(classify(folder, "--input", folder / "texts.jsonl", "--output", folder / "all.jsonl")) == 0

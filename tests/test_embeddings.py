@@ -145,6 +145,8 @@ def test__embed__all_layers__scaled_by_the_support(tokenizer: PreTrainedTokenize
 def test__embed__what_does_not_fit__clear_error(tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(ValueError, match="There are 3 support texts and 2 labels"):
         embed(build_backbone("llama"), tokenizer, TEXTS[:3], [0, 1], TEXTS)
+    with pytest.raises(ValueError, match="batch_size is 0; it must be at least 1"):
+        embed(build_backbone("llama"), tokenizer, TEXTS[:2], [0, 1], TEXTS, batch_size=0)
     with pytest.raises(ValueError, match="There are no texts to embed"):
         embed(build_backbone("llama"), tokenizer, TEXTS[:2], [0, 1], [])
     with pytest.raises(ValueError, match='protocol is "brook"; it must be "stream"'):

@@ -4,7 +4,7 @@
 """
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformers_tart.examples import Text
 from transformers_tart.projection import LayerScaling
-from transformers_tart.tokenization import collate, pad_right, resolve_max_length, tokenize
+from transformers_tart.tokenization import length_sorted_batches, pad_right, resolve_max_length, tokenize
 
 
 DEFAULT_BATCH_SIZE = 32
@@ -124,19 +124,19 @@ def encode_texts(
     """
     if not texts:
         raise ValueError("There are no texts to embed.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be at least 1.")
     rows = tokenize(tokenizer, texts, resolve_max_length(backbone, tokenizer, max_length))
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+    batches = length_sorted_batches(rows, batch_size, tokenizer.pad_token_id)
+    total = -(-len(rows) // batch_size)
+    order: list[int] = []
     embedded: list[Tensor] = []
-    for start in _progress(range(0, len(rows), batch_size), progress_bar):
-        batch = collate([rows[i] for i in order[start : start + batch_size]], tokenizer.pad_token_id)
+    for chosen, batch in tqdm(batches, desc="embedding", unit="batch", total=total, disable=not progress_bar):
+        order += chosen
         batch = {name: tensor.to(input_device(backbone)) for name, tensor in batch.items()}
         embedded.append(pooled_hidden_states(backbone, **batch, pooling=pooling, layers=layers))
     result = torch.cat(embedded)
     return torch.empty_like(result).index_copy_(0, torch.tensor(order, device=result.device), result)
-
-
-def _progress(steps: Iterable[int], show: bool) -> Iterable[int]:
-    return tqdm(steps, desc="embedding", unit="batch", disable=not show)
 
 
 def input_device(backbone: PreTrainedModel) -> torch.device:

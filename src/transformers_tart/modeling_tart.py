@@ -11,7 +11,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.configuration_tart import TartConfig
-from transformers_tart.embeddings import encode_texts, pooled_hidden_states
+from transformers_tart.embeddings import DEFAULT_BATCH_SIZE, encode_texts, pooled_hidden_states
 from transformers_tart.examples import RawExamples, parse_examples
 from transformers_tart.hub import explain_failures
 from transformers_tart.loading import compose, load_composed
@@ -160,7 +160,7 @@ class TartForSequenceClassification(SavingMixin, PreTrainedModel):
         examples: RawExamples,
         tokenizer: PreTrainedTokenizerBase,
         *,
-        batch_size: int = 32,
+        batch_size: int = DEFAULT_BATCH_SIZE,
         progress_bar: bool = False,
         keep_texts: bool = False,
     ) -> SupportSet:

@@ -13,14 +13,14 @@ from transformers import AutoConfig, AutoTokenizer, Pipeline, PreTrainedModel, P
 from transformers.pipelines.text_classification import ClassificationFunction, sigmoid, softmax
 
 from transformers_tart.configuration_tart import TartConfig
+from transformers_tart.embeddings import DEFAULT_BATCH_SIZE
 from transformers_tart.examples import RawExamples, parse_text
 from transformers_tart.hub import HubMixin
 from transformers_tart.modeling_tart import PreparedSupport, TartForSequenceClassification
 from transformers_tart.support import SupportSet
-from transformers_tart.tokenization import collate, resolve_max_length, tokenize
+from transformers_tart.tokenization import collate, length_sorted_batches, resolve_max_length, tokenize
 
 
-DEFAULT_BATCH_SIZE = 32
 # Texts are sorted by length within windows of this many batches.
 BATCHES_PER_WINDOW = 32
 
@@ -167,11 +167,8 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         while window := list(itertools.islice(items, batch_size * BATCHES_PER_WINDOW)):
             texts = [parse_text(item, f"Input {i}") for i, item in window]
             rows = tokenize(self.tokenizer, texts, self._max_length(**preprocess))
-            order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
             logits: list[torch.Tensor | None] = [None] * len(rows)
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                batch = collate([rows[i] for i in chosen], self.tokenizer.pad_token_id)
+            for chosen, batch in length_sorted_batches(rows, batch_size, self.tokenizer.pad_token_id):
                 for i, row in zip(chosen, self.forward(batch, **forward)["logits"], strict=True):
                     logits[i] = row[None]
             label_names = forward["support"].support.label_names

@@ -1,6 +1,6 @@
 """Texts to padded batches of token ids, for any tokenizer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,16 @@ def collate(rows: Sequence[dict[str, list[int]]], pad_token_id: int | None) -> d
     return {**batch, "attention_mask": torch.tensor(mask)}
 
 
+def length_sorted_batches(
+    rows: Sequence[dict[str, list[int]]], batch_size: int, pad_token_id: int | None
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Padded batches of rows of similar length, shortest first, each with the indices of its rows."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        yield chosen, collate([rows[i] for i in chosen], pad_token_id)
+
+
 def pad_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Move the padding of a batch to the right, so that positions count from the first token of each text.
 
@@ -108,4 +118,12 @@ def truncate(batch: dict[str, Tensor], *limits: int | None) -> dict[str, Tensor]
     return {name: tensor[:, :limit] for name, tensor in batch.items()}
 
 
-__all__ = ["backbone_max_length", "collate", "pad_right", "resolve_max_length", "tokenize", "truncate"]
+__all__ = [
+    "backbone_max_length",
+    "collate",
+    "length_sorted_batches",
+    "pad_right",
+    "resolve_max_length",
+    "tokenize",
+    "truncate",
+]

@@ -109,7 +109,7 @@ def _read_rows(output: Path, content: str) -> list[Any]:
     try:
         if _is_csv(output):
             return [record["row"] for record in csv.DictReader(io.StringIO(content))]
-        return [json.loads(line)["row"] for line in content.splitlines()]
+        return [json.loads(line)["row"] for line in content.split("\n")[:-1]]
     except (ValueError, KeyError, TypeError):
         return [None]
 
