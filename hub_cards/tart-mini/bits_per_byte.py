@@ -1,0 +1,35 @@
+"""Measures how well a language model predicts text."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from corpus import windows
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+@torch.no_grad()
+def bits_per_byte(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str], batch_size: int = 8
+) -> float:
+    """Bits that the model needs for a byte of UTF-8 text.
+
+    Each document is read after the beginning-of-text token, in windows of the model's context; every one of its tokens
+    is predicted once.
+    """
+    length = model.config.max_position_embeddings
+    rows = [
+        window
+        for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        for window in windows([tokenizer.bos_token_id, *ids], length)
+    ]
+    rows.sort(key=len)
+    nats = 0.0
+    for start in range(0, len(rows), batch_size):
+        batch = [torch.tensor(row) for row in rows[start : start + batch_size]]
+        tokens = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True).to(model.device)
+        targets = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=-100).to(model.device)
+        logits = model(input_ids=tokens, use_cache=False).logits[:, :-1]
+        nats += cross_entropy(logits.flatten(0, 1).float(), targets[:, 1:].flatten(), reduction="sum").item()
+    return nats / math.log(2) / sum(len(text.encode()) for text in texts)

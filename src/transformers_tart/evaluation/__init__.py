@@ -1,0 +1,1 @@
+"""What TART is compared with on the same frozen model."""
