@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from transformers_tart.backbones import locate
 from transformers_tart.embeddings import embed
-from transformers_tart.evaluation.linear_probe import linear_probe
+from transformers_tart.evaluation.baselines import logistic_regression
 
 
 DATA_SETS = ("ag_news", "sms_spam", "trec6", "sst2", "cr")
@@ -43,7 +43,7 @@ def probe_accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, p
         [row["text"] for row in test],
         layers=layers,
     )
-    guesses = linear_probe(support, labels, query, len(names)).argmax(-1).tolist()
+    guesses = logistic_regression(support, labels, query, len(names)).argmax(-1).tolist()
     return sum(names[guess] == row["label"] for guess, row in zip(guesses, test, strict=True)) / len(test)
 
 

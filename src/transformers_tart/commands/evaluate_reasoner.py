@@ -1,0 +1,71 @@
+"""`transformers-tart evaluate-reasoner`: a reasoner on saved embeddings, beside baselines."""
+
+import argparse
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+from transformers import __version__ as transformers_version
+
+from transformers_tart.commands.common import add_subparser
+from transformers_tart.evaluation.baselines import BASELINES
+from transformers_tart.evaluation.metrics import METRICS
+from transformers_tart.loading import DEFAULT_REASONER
+from transformers_tart.modeling_reasoner import TartReasoner
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = add_subparser(
+        subparsers,
+        "evaluate-reasoner",
+        "Measure a reasoner on saved embeddings, beside baselines on the same embeddings.",
+        "transformers-tart evaluate-reasoner embeddings/*.safetensors --k 16 64 256 --output report.json",
+    )
+    parser.add_argument("files", nargs="+", help="safetensors files with `embeddings` and `labels`")
+    parser.add_argument("--reasoner", default=str(DEFAULT_REASONER), help="folder or Hub id (default: the package's)")
+    parser.add_argument("--train-rows", type=int, help="first rows, for support sets (default: as the file says)")
+    parser.add_argument("--k", type=int, nargs="+", default=[16, 64, 256], help="support sizes for two classes")
+    parser.add_argument("--per-class", type=int, nargs="+", default=[4, 16], help="examples a class for more classes")
+    parser.add_argument("--seeds", type=int, default=5, help="support sets of each size (default: 5)")
+    parser.add_argument(
+        "--baselines", nargs="*", choices=BASELINES, default=list(BASELINES), help="methods beside it (default: all)"
+    )
+    parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS), help="tables (default: all)")
+    parser.add_argument("--device", default="cpu", help="where the reasoner runs (default: cpu)")
+    parser.add_argument("--output", help="JSON file for every measurement, written after each data set")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, and print a table a metric."""
+    from transformers_tart.evaluation import reasoner_report as report
+
+    if min(*args.k, *args.per_class, args.seeds) < 1 or min(args.k) < 2:
+        raise ValueError("--k must be at least 2, --per-class and --seeds at least 1.")
+    tasks = [report.EmbeddedTask.load(path, args.train_rows) for path in args.files]
+    reasoner = TartReasoner.from_pretrained(args.reasoner).to(args.device).eval()
+    methods = {
+        report.REASONER: report.reasoner_predictor(reasoner),
+        **{name: BASELINES[name] for name in args.baselines},
+    }
+    facts: dict[str, object] = {
+        "reasoner": Path(args.reasoner).name,
+        "versions": {"torch": torch.__version__, "transformers": transformers_version},
+        "machine": platform.processor() or platform.machine(),
+    }
+    measurements: list[report.Measurement] = []
+    for task in tqdm(tasks, desc="measuring", unit="data set"):
+        sizes = report.choose_sizes(task, args.k, args.per_class)
+        measurements += report.measure_task(task, methods, sizes, range(args.seeds))
+        if args.output is not None:
+            partial = Path(args.output + ".partial")
+            partial.write_text(report.as_json(measurements, facts), encoding="utf-8")
+            os.replace(partial, args.output)
+    print("\n\n".join(report.format_table(measurements, metric) for metric in args.metrics))
+
+
+__all__ = ["add_parser", "run"]
