@@ -1,12 +1,15 @@
 """The recipe of the embedded backbone: its steps repeat, also after an interruption; held-out text is never read."""
 
+import gzip
 import json
 import lzma
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import make_texts
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -17,7 +20,10 @@ RECIPE = Path(__file__).parents[1] / "hub_cards" / "tart-mini"
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The training script, with its neighbours importable."""
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("needs a torch with Muon, 2.9 or newer")
     monkeypatch.syspath_prepend(str(RECIPE))
+    AcceleratorState._reset_state(True)  # other tests may have asked for other devices
     import train
 
     return train
@@ -37,8 +43,19 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(recipe: ModuleType, corpus: Path, output: Path, *options: object) -> list[dict]:
     """Run the recipe at its smallest; returns the measured lines of its log."""
-    arguments = ["--corpus", corpus, "--output", output, "--size", "tiny", "--save-steps", 10, *options]
-    recipe.main([str(argument) for argument in arguments])
+    arguments = [
+        "--corpus",
+        corpus,
+        "--output",
+        output,
+        "--size",
+        "tiny",
+        "--save-steps",
+        10,
+        "--mixed-precision",
+        "no",
+    ]
+    recipe.main([str(argument) for argument in [*arguments, *options]])
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     return [line for line in lines if "bits_per_byte" in line]
 
@@ -47,8 +64,12 @@ def test__train__interrupted_and_resumed__same_held_out_loss(recipe: ModuleType,
     whole = train(recipe, corpus, tmp_path / "whole")
     parts = train(recipe, corpus, tmp_path / "parts", "--stop-at", 13)
     assert [line["step"] for line in parts] == [10, 13]
+    for left_behind in ("checkpoint-10", "partial-checkpoint"):  # as a kill may leave them
+        (tmp_path / "parts" / left_behind).mkdir()
+        (tmp_path / "parts" / left_behind / "model.safetensors").write_bytes(b"half")
     parts = train(recipe, corpus, tmp_path / "parts")
     assert [line["step"] for line in parts] == [10, 13, 20, 30, 40]
+    assert [path.name for path in (tmp_path / "parts").glob("*checkpoint*")] == ["checkpoint-40"]
     assert whole[-1]["bits_per_byte"] < whole[0]["bits_per_byte"]
     assert parts[-1]["bits_per_byte"] == pytest.approx(whole[-1]["bits_per_byte"], abs=1e-4)
     models = [AutoModelForCausalLM.from_pretrained(tmp_path / name / "model") for name in ("whole", "parts")]
@@ -66,8 +87,39 @@ def test__train__finished__model_measured_as_at_the_end(recipe: ModuleType, corp
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     texts = list(read_held_out(corpus)["text"])
     assert bits_per_byte(model, tokenizer, texts) == pytest.approx(last, abs=0.01)  # it was saved in half precision
-    uniform = 8.0
-    assert last < uniform
+
+
+def test__train__folder_of_another_run__refused(recipe: ModuleType, corpus: Path, tmp_path: Path) -> None:
+    train(recipe, corpus, tmp_path, "--stop-at", 10)
+    for changed in (["--seed", 1], ["--exclude", "a"]):
+        with pytest.raises(ValueError, match=rf"holds a run with other \['{changed[0][2:]}'\]"):
+            train(recipe, corpus, tmp_path, *changed)
+    with pytest.raises(ValueError, match="--save-steps is 0"):
+        train(recipe, corpus, tmp_path / "new", "--save-steps", 0)
+
+
+def test__measure__two_small_tables__printed(
+    recipe: ModuleType,
+    corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import measure
+
+    rows = [{"text": text, "label": "ab"[i % 2], "split": split} for split in ("train", "test")
+            for i, text in enumerate(make_texts(12))]  # fmt: skip
+    for name in measure.DATA_SETS:
+        with gzip.open(tmp_path / f"{name}.jsonl.gz", "wt") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(sys, "argv", ["measure.py", "--corpus", str(corpus), "--text", str(tmp_path)])
+    measure.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("|")[1].strip() for line in lines if line.startswith("| mini")] == [
+        "mini",
+        "mini, all layers",
+        "mini, last layer",
+    ]
 
 
 def test__read_documents__excluded_and_held_out__never_read(recipe: ModuleType, corpus: Path) -> None:

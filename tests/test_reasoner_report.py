@@ -59,6 +59,7 @@ def test__draw_support__rare_class__all_of_it() -> None:
 def test__choose_sizes__by_classes__capped_at_the_rows() -> None:
     assert choose_sizes(make_task(2), [16, 1024], [4]) == [16, 60]
     assert choose_sizes(make_task(5), [16, 1024], [4, 8, 100]) == [20, 40, 60]
+    assert choose_sizes(make_task(5), [4, 16, 1024]) == [16, 60]
 
 
 @pytest.mark.parametrize("layers", [None, 3])

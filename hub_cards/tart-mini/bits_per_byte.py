@@ -8,6 +8,11 @@ from corpus import windows
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from transformers_tart.tokenization import backbone_max_length
+
+
+LONGEST_WINDOW = 2048
+
 
 @torch.no_grad()
 def bits_per_byte(
@@ -15,14 +20,15 @@ def bits_per_byte(
 ) -> float:
     """Bits that the model needs for a byte of UTF-8 text.
 
-    Each document is read after the beginning-of-text token, in windows of the model's context; every one of its tokens
-    is predicted once.
+    Each document is read after the token that begins or ends texts, in windows of the context and at most 2,048
+    tokens; every one of its tokens is predicted once.
     """
-    length = model.config.max_position_embeddings
+    length = min(backbone_max_length(model) or LONGEST_WINDOW, LONGEST_WINDOW)
+    begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     rows = [
         window
         for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        for window in windows([tokenizer.bos_token_id, *ids], length)
+        for window in windows([begin, *ids], length)
     ]
     rows.sort(key=len)
     nats = 0.0

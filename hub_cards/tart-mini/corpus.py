@@ -34,7 +34,7 @@ def read_documents(folder: Path, exclude: Sequence[str] = (), seed: int = 0) -> 
     absent = set(exclude) - set(documents.unique("source"))
     if absent:
         raise ValueError(f"No document comes from {sorted(absent)}; check the names of the excluded sources.")
-    dropped = frozenset(exclude)
+    dropped = sorted(set(exclude))  # a list, whose hash is the same in every process
     return documents.filter(lambda source: source not in dropped, input_columns="source").shuffle(seed=seed)
 
 
@@ -74,7 +74,7 @@ def train_tokenizer(documents: Dataset, vocabulary_size: int, context: int) -> P
 def pack(documents: Dataset, tokenizer: PreTrainedTokenizerFast, length: int) -> Dataset:
     """Rows of `length` tokens, in torch format: the documents one after another, each begun by an end-of-text token.
 
-    What is left of the last row is dropped.
+    What is left over after every 10,000 documents is dropped.
     """
 
     def rows(texts: list[str]) -> dict[str, list[list[int]]]:

@@ -36,7 +36,7 @@ def probe_accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, p
     train, test = read_rows(path, "train", TRAIN_ROWS), read_rows(path, "test", TEST_ROWS)
     names = sorted({row["label"] for row in train})
     support, query, labels = embed(
-        model,
+        model.base_model,
         tokenizer,
         [row["text"] for row in train],
         [names.index(row["label"]) for row in train],
@@ -65,7 +65,7 @@ def main() -> None:
             result = bits_per_byte(model, tokenizers[name], texts)
             print(f"| {Path(name).name} | {model.num_parameters():,} | {result:.3f} |")
     if args.text is not None:
-        print("\n| linear probe | " + " | ".join(DATA_SETS) + " |\n|---" * 1 + "|---" * len(DATA_SETS) + "|")
+        print("\n| linear probe | " + " | ".join(DATA_SETS) + " |\n|---" + "|---" * len(DATA_SETS) + "|")
         for name, model in models.items():
             for title, layers in (("all layers", "all"), ("last layer", -1)):
                 paths = [args.text / f"{data_set}.jsonl.gz" for data_set in DATA_SETS]

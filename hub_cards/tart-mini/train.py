@@ -2,7 +2,8 @@
 
     accelerate launch train.py --corpus FOLDER --output FOLDER --size gpu --exclude imdb-unsup
 
-Run the same command again after an interruption: it goes on from the last checkpoint, to the same weights.
+Run the same command again after an interruption: it goes on from the last checkpoint, to the same weights. Needs torch
+2.9 or newer, for its Muon.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from datasets import Dataset
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
+
+from transformers_tart.training.checkpoints import load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,12 @@ class Run:
         return self.accelerator.unwrap_model(self.loss, keep_torch_compile=False).model
 
     def train_step(self, tokens: Tensor) -> Tensor:
-        """One step on tokens (rows, length), shared by the processes; returns its loss."""
+        """One step on tokens (rows, length), shared by the processes; returns its loss over all of them."""
         part = tokens[self.accelerator.process_index :: self.accelerator.num_processes]
         loss = self.loss(part.to(self.accelerator.device))
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"The loss is {loss.item()} at step {self.step}: lower the learning rate.")
+        mean_loss = self.accelerator.reduce(loss.detach(), "mean")
+        if not torch.isfinite(mean_loss):
+            raise FloatingPointError(f"The loss is {mean_loss.item()} at step {self.step}: lower the learning rate.")
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.loss.parameters(), 1.0)
         for stepped in (*self.optimizers, *self.schedulers):
@@ -138,30 +142,48 @@ class Run:
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         self.step += 1
-        return loss.detach()
+        return mean_loss
 
     def save(self) -> None:
-        """Write a checkpoint beside the last one, then remove that."""
-        folder, partial = self.output / f"checkpoint-{self.step}", self.output / "checkpoint.partial"
-        self.accelerator.save_state(str(partial))
-        if self.accelerator.is_main_process:
-            partial.rename(folder)
-            for old in set(self.output.glob("checkpoint-*")) - {folder}:
-                shutil.rmtree(old)
-        self.accelerator.wait_for_everyone()
+        """Write a checkpoint in place of the last one."""
+        save_checkpoint(self.accelerator, self.output, self.step)
 
     def resume(self) -> None:
         """Go on from the last checkpoint, if there is one."""
-        found = sorted(self.output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-        if found:
-            self.accelerator.load_state(str(found[-1]))
-            self.step = int(found[-1].name.split("-")[1])
+        self.step = load_checkpoint(self.accelerator, self.output)
 
     def note(self, **facts: float) -> None:
-        """Add a line to the log."""
-        if self.accelerator.is_main_process:
-            with self.log.open("a") as file:
-                file.write(json.dumps({"step": self.step, **facts}) + "\n")
+        """Add a line to the log; called by the main process."""
+        with self.log.open("a") as file:
+            file.write(json.dumps({"step": self.step, **facts}) + "\n")
+
+
+def check_arguments(args: argparse.Namespace, size: Size, num_processes: int) -> None:
+    """Raise a ValueError when a folder holds a run of other arguments, or the sizes do not fit."""
+    if size.rows_per_step % num_processes:
+        raise ValueError(f"{size.rows_per_step} rows a step cannot be shared by {num_processes} processes.")
+    if args.save_steps < 1:
+        raise ValueError(f"--save-steps is {args.save_steps}; it must be at least 1.")
+    shards = sorted(path.name for path in args.corpus.glob("*.jsonl.xz"))
+    facts = {"size": args.size, "exclude": sorted(args.exclude), "seed": args.seed, "shards": shards}
+    record = args.output / "run.json"
+    if record.exists():
+        before = json.loads(record.read_text())
+        changed = [name for name in facts if before[name] != facts[name]]
+        if changed:
+            raise ValueError(f"{args.output} holds a run with other {changed}; repeat them or choose a new folder.")
+    else:
+        args.output.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(facts) + "\n")
+
+
+def load_tokenizer(documents: Dataset, size: Size, folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a run, trained when it is not there yet."""
+    if not folder.exists():
+        partial = folder.with_suffix(".partial")
+        train_tokenizer(documents, size.vocabulary_size, size.context).save_pretrained(partial)
+        partial.rename(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def train(
@@ -169,7 +191,7 @@ def train(
 ) -> None:
     """Train to the last step, or to `args.stop_at`."""
     bar = tqdm(initial=run.step, total=run.size.steps, disable=not run.accelerator.is_local_main_process)
-    stop = min(run.size.steps, args.stop_at or run.size.steps)
+    stop = run.size.steps if args.stop_at is None else min(run.size.steps, args.stop_at)
     average = None
     while run.step < stop:
         loss = run.train_step(draw_rows(rows, run.size, run.step, args.seed)).item()
@@ -177,9 +199,10 @@ def train(
         bar.update()
         bar.set_postfix(loss=f"{average:.3f}")
         if run.step % args.save_steps == 0 or run.step == stop:
-            result = bits_per_byte(run.model, tokenizer, held_out["text"][: args.held_out_documents])
-            run.note(loss=average, bits_per_byte=result)
             run.save()
+            if run.accelerator.is_main_process:
+                texts = held_out["text"][: args.held_out_documents]
+                run.note(loss=average, bits_per_byte=bits_per_byte(run.model, tokenizer, texts))
     bar.close()
 
 
@@ -216,19 +239,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     precision = args.mixed_precision or ("bf16" if torch.accelerator.is_available() else "no")
     dynamo = TorchDynamoPlugin(backend="inductor" if args.compile else "no", dynamic=False)
     accelerator = Accelerator(mixed_precision=precision, dynamo_plugin=dynamo)
-    args.output.mkdir(parents=True, exist_ok=True)
     tokenizer_folder = args.output / "tokenizer"
     with accelerator.main_process_first():
+        check_arguments(args, size, accelerator.num_processes)
         documents = read_documents(args.corpus, args.exclude)
-        if not tokenizer_folder.exists():
-            train_tokenizer(documents, size.vocabulary_size, size.context).save_pretrained(tokenizer_folder)
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_folder)
+        tokenizer = load_tokenizer(documents, size, tokenizer_folder)
         rows = pack(documents, tokenizer, size.context)
         held_out = read_held_out(args.corpus)
     set_seed(args.seed)
     run = Run(accelerator, build_model(size, tokenizer), size, args.output)
     run.resume()
-    run.note(rows=len(rows), parameters=run.model.num_parameters(), **asdict(size))
+    if accelerator.is_main_process:
+        run.note(rows=len(rows), parameters=run.model.num_parameters(), **asdict(size))
     train(run, rows, held_out, tokenizer, args)
     if run.step == size.steps and accelerator.is_main_process:
         save_half(run.model, tokenizer_folder, args.output / "model")

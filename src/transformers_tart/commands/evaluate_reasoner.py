@@ -28,8 +28,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("files", nargs="+", help="safetensors files with `embeddings` and `labels`")
     parser.add_argument("--reasoner", default=str(DEFAULT_REASONER), help="folder or Hub id (default: the package's)")
     parser.add_argument("--train-rows", type=int, help="first rows, for support sets (default: as the file says)")
-    parser.add_argument("--k", type=int, nargs="+", default=[16, 64, 256], help="support sizes for two classes")
-    parser.add_argument("--per-class", type=int, nargs="+", default=[4, 16], help="examples a class for more classes")
+    parser.add_argument("--k", type=int, nargs="+", default=[16, 64, 256], help="sizes of the support sets")
+    parser.add_argument("--per-class", type=int, nargs="+", help="examples a class, instead, of more than two classes")
     parser.add_argument("--seeds", type=int, default=5, help="support sets of each size (default: 5)")
     parser.add_argument(
         "--baselines", nargs="*", choices=BASELINES, default=list(BASELINES), help="methods beside it (default: all)"
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     """Measure, and print a table a metric."""
     from transformers_tart.evaluation import reasoner_report as report
 
-    if min(*args.k, *args.per_class, args.seeds) < 1 or min(args.k) < 2:
+    if min([*(args.per_class or ()), args.seeds]) < 1 or min(args.k) < 2:
         raise ValueError("--k must be at least 2, --per-class and --seeds at least 1.")
     tasks = [report.EmbeddedTask.load(path, args.train_rows) for path in args.files]
     reasoner = TartReasoner.from_pretrained(args.reasoner).to(args.device).eval()

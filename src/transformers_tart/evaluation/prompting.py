@@ -1,27 +1,43 @@
 """In-context prompting: the same language model, asked in words.
 
 The labelled examples are written one after another, then the query, and the model's likelihood of each label name
-decides. Everything before the query is read once.
+decides. What all prompts begin with is read once.
 """
 
 import copy
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import DynamicLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging
 
+from transformers_tart.embeddings import input_device
 from transformers_tart.tokenization import backbone_max_length
 
-
-logger = logging.get_logger(__name__)
 
 QUESTION = "Sentence: {text}\nLabel:"
 ANSWER = " {label}"
 SEPARATOR = "\n\n"
+CACHE_BYTES = 2**29  # of the copies of the shared beginning that one forward pass may take
+
+
+class PromptResult(NamedTuple):
+    """Log-probabilities (n, classes) float32 on the CPU, and how many examples the prompt had room for."""
+
+    log_probs: Tensor
+    examples: int
+
+
+class Row(NamedTuple):
+    """The tokens of a prompt, the last `meant` of which are the label."""
+
+    ids: list[int]
+    meant: int
 
 
 def can_be_prompted(config: PreTrainedConfig) -> bool:
@@ -39,12 +55,12 @@ def prompt_log_probs(
     label_names: Sequence[str],
     *,
     batch_size: int = 32,
-) -> Tensor:
+) -> PromptResult:
     r"""
     Mean log-probability of the tokens of each label name after the labelled examples and the query.
 
-    Where the examples do not fit the model's context, the last ones of each class are kept, as many of one class as of
-    another, and a warning says how many.
+    Where the examples do not fit the model's context, the last ones of each class stay, at most as many of one class
+    as of another.
 
     Args:
         model (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
@@ -56,72 +72,100 @@ def prompt_log_probs(
         label_names (`list[str]`):
             What the prompt calls the classes.
         batch_size (`int`, *optional*, defaults to 32):
-            Pairs of query and label of a forward pass.
+            Most pairs of query and label of a forward pass; fewer where copies of a long prompt would fill the memory.
 
     Returns:
-        `torch.FloatTensor` of shape `(n, classes)`: float32, on the CPU.
+        [`PromptResult`]
 
     Raises:
-        ValueError: When a query leaves no room for an example of each class.
+        ValueError: Without examples or queries, or when a query leaves no room for an example of each class.
     """
-    questions = [_encode(tokenizer, QUESTION.format(text=text)) for text in query_texts]
-    answers = [_encode(tokenizer, ANSWER.format(label=name)) for name in label_names]
-    room = backbone_max_length(model)
-    if room is not None:
-        room -= max(map(len, questions)) + max(map(len, answers)) + 1
-    shown = [
-        _encode(tokenizer, QUESTION.format(text=text) + ANSWER.format(label=label_names[label]) + SEPARATOR)
+    if not support_texts or not query_texts:
+        raise ValueError(f"There are {len(support_texts)} examples and {len(query_texts)} queries to prompt with.")
+    blocks = [
+        QUESTION.format(text=text) + ANSWER.format(label=label_names[label]) + SEPARATOR
         for text, label in zip(support_texts, support_labels, strict=True)
     ]
-    kept = _balanced_tail([len(ids) for ids in shown], support_labels, room)
-    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    prefix = _read(model, start + [token for i in kept for token in shown[i]])
-    rows = [(question + answer, len(answer)) for question in questions for answer in answers]
+    questions = [QUESTION.format(text=text) for text in query_texts]
+    rows, kept = _write(tokenizer, blocks, support_labels, questions, label_names, backbone_max_length(model))
+    # the token before the first one of a label predicts it, and stays with the label
+    shared = min(len(os.path.commonprefix([row.ids for row in rows])), min(len(r.ids) - r.meant for r in rows) - 1)
+    prefix = _read(model, rows[0].ids[:shared]) if shared > 0 else None
+    if prefix is not None:
+        rows = [Row(row.ids[shared:], row.meant) for row in rows]
+        size = sum(tensor.nbytes for layer in prefix.layers for tensor in (layer.keys, layer.values))  # type: ignore
+        batch_size = max(1, min(batch_size, CACHE_BYTES // size))
     scores = [_score(model, prefix, rows[at : at + batch_size]) for at in range(0, len(rows), batch_size)]
-    return torch.cat(scores).reshape(len(questions), len(answers)).cpu()
+    return PromptResult(torch.cat(scores).reshape(len(questions), len(label_names)).cpu(), kept)
+
+
+def _write(
+    tokenizer: PreTrainedTokenizerBase,
+    blocks: Sequence[str],
+    labels: Sequence[int],
+    questions: Sequence[str],
+    label_names: Sequence[str],
+    limit: int | None,
+) -> tuple[list[Row], int]:
+    """The whole prompt of each question with each label, and how many examples it holds."""
+    lengths = [len(_encode(tokenizer, block)) for block in blocks]
+    for kept in _balanced_tails(labels):
+        if limit is not None and sum(lengths[i] for i in kept) > limit:
+            continue
+        shown = "".join(blocks[i] for i in kept)
+        rows = [_row(tokenizer, shown + question, name) for question in questions for name in label_names]
+        if limit is None or max(len(row.ids) for row in rows) <= limit:
+            return rows, len(kept)
+    raise ValueError(f"The model's context of {limit} tokens does not hold a query and an example of each class.")
+
+
+def _row(tokenizer: PreTrainedTokenizerBase, prompt: str, label: str) -> Row:
+    """Prompt and label as one text: many tokenizers write a word differently at the start of a text."""
+    bare, whole = _encode(tokenizer, prompt), _encode(tokenizer, prompt + ANSWER.format(label=label))
+    meant = len(whole) - len(os.path.commonprefix([bare, whole]))
+    if meant == 0:
+        raise ValueError(f'The label name "{label}" adds no token to the prompt; give it a name that does.')
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    return Row(start + whole, meant)
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def _balanced_tail(lengths: Sequence[int], labels: Sequence[int], room: int | None) -> list[int]:
-    """Indices of the last examples of each class, equally many of each, that fit `room` tokens; in order."""
+def _balanced_tails(labels: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of the last examples of each class, in order: first all, then one fewer of each, down to one of each."""
     per_class = {label: [i for i, other in enumerate(labels) if other == label] for label in set(labels)}
-    most = max(map(len, per_class.values()))
-    for count in range(most, 0, -1):
-        kept = sorted(i for members in per_class.values() for i in members[-count:])
-        if room is None or sum(lengths[i] for i in kept) <= room:
-            if len(kept) < len(labels):
-                logger.warning(
-                    f"{len(labels) - len(kept)} of {len(labels)} examples do not fit the prompt, which has room for "
-                    f"{room} tokens of them."
-                )
-            return kept
-    raise ValueError(
-        f"The model's context leaves {room} tokens for examples, too few for one of each class: shorten the texts."
-    )
+    for count in range(max(map(len, per_class.values())), 0, -1):
+        yield sorted(i for members in per_class.values() for i in members[-count:])
 
 
-def _read(model: PreTrainedModel, ids: list[int]) -> DynamicCache:
-    """Keys and values of the prompt, for one row."""
-    return model(input_ids=torch.tensor([ids], device=model.device), use_cache=True).past_key_values
+def _read(model: PreTrainedModel, ids: list[int]) -> DynamicCache | None:
+    """Keys and values of the shared beginning, for one row; `None` where the model keeps none that can be copied."""
+    output = model(input_ids=torch.tensor([ids], device=input_device(model)), use_cache=True)
+    cache = getattr(output, "past_key_values", None)
+    is_plain = isinstance(cache, DynamicCache) and all(isinstance(layer, DynamicLayer) for layer in cache.layers)
+    return cache if is_plain else None
 
 
-def _score(model: PreTrainedModel, prefix: DynamicCache, rows: Sequence[tuple[list[int], int]]) -> Tensor:
-    """Mean log-probabilities (rows,) of the last tokens of each row, which has (its tokens, how many are meant)."""
-    tokens = pad_sequence([torch.tensor(ids) for ids, _ in rows], batch_first=True).to(model.device)
-    lengths = torch.tensor([len(ids) for ids, _ in rows], device=model.device)[:, None]
-    meant = torch.tensor([count for _, count in rows], device=model.device)[:, None]
-    place = torch.arange(tokens.shape[1], device=model.device)
-    mask = torch.cat([torch.ones(len(rows), prefix.get_seq_length(), device=model.device), place < lengths], dim=1)
-    cache = copy.deepcopy(prefix)
-    cache.batch_repeat_interleave(len(rows))
-    logits = model(input_ids=tokens, attention_mask=mask.long(), past_key_values=cache, use_cache=True).logits
+def _score(model: PreTrainedModel, prefix: DynamicCache | None, rows: Sequence[Row]) -> Tensor:
+    """Mean log-probabilities (rows,) of the labels."""
+    device = input_device(model)
+    tokens = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True).to(device)
+    lengths = torch.tensor([len(row.ids) for row in rows], device=device)[:, None]
+    meant = torch.tensor([row.meant for row in rows], device=device)[:, None]
+    place = torch.arange(tokens.shape[1], device=device)
+    mask = place < lengths
+    options = {}
+    if prefix is not None:
+        mask = torch.cat([mask.new_ones(len(rows), prefix.get_seq_length()), mask], dim=1)
+        options["past_key_values"] = cache = copy.deepcopy(prefix)
+        cache.batch_repeat_interleave(len(rows))
+    logits = model(input_ids=tokens, attention_mask=mask.long(), **options).logits
     is_meant = (place[1:] >= lengths - meant) & (place[1:] < lengths)
     # of a large vocabulary, only the rows that count are kept in float32
     log_probs = logits[:, :-1][is_meant].float().log_softmax(-1).gather(-1, tokens[:, 1:][is_meant][:, None])[:, 0]
-    return torch.zeros(is_meant.shape, device=model.device).masked_scatter(is_meant, log_probs).sum(1) / meant[:, 0]
+    return log_probs.new_zeros(is_meant.shape).masked_scatter(is_meant, log_probs).sum(1) / meant[:, 0]
 
 
-__all__ = ["can_be_prompted", "prompt_log_probs"]
+__all__ = ["PromptResult", "can_be_prompted", "prompt_log_probs"]

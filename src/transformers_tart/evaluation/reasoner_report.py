@@ -115,10 +115,20 @@ def reasoner_predictor(reasoner: TartReasoner) -> Predictor:
     return predict
 
 
-def choose_sizes(task: EmbeddedTask, sizes: Sequence[int], per_class: Sequence[int]) -> list[int]:
-    """Sizes of the support sets: `sizes` for two classes, else `per_class` examples of each; none above the rows."""
-    wanted = sizes if task.num_classes == 2 else [count * task.num_classes for count in per_class]
-    return sorted({min(k, task.train_rows) for k in wanted})
+def choose_sizes(task: EmbeddedTask, sizes: Sequence[int], per_class: Sequence[int] | None = None) -> list[int]:
+    """Sizes of the support sets, none above the number of train rows.
+
+    Args:
+        task ([`EmbeddedTask`]):
+            The task.
+        sizes (`list[int]`):
+            Total sizes; those below the number of classes are left out.
+        per_class (`list[int]`, *optional*):
+            Examples of each class, for tasks of more than two classes, instead of `sizes`.
+    """
+    if per_class is not None and task.num_classes > 2:
+        sizes = [count * task.num_classes for count in per_class]
+    return sorted({min(k, task.train_rows) for k in sizes if k >= task.num_classes})
 
 
 def measure_task(
