@@ -1,6 +1,7 @@
 """Synthetic tasks and the trainer."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from transformers_tart.training.trainer import ReasonerTrainingArguments, draw_t
 
 TINY = TartReasonerConfig(hidden_size=8, num_hidden_layers=1, head_dim=4, num_softmax_heads=1, ridge_alphas=[1.0])
 SHORT = ReasonerTrainingArguments(max_steps=4, examples_per_step=200, max_support=20, save_steps=2, warmup_steps=1)
+LONGER = replace(SHORT, max_steps=7, save_steps=3)
 
 
 @settings(max_examples=25, deadline=None)
@@ -80,6 +82,38 @@ def test__trainer__short_run__saves_what_it_returns(tmp_path: Path) -> None:
 def test__trainer__same_seed__same_weights(tmp_path: Path) -> None:
     first, second = (train_reasoner(TINY, tmp_path / name, SHORT).state_dict() for name in "ab")
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test__trainer__interrupted_and_resumed__same_weights_bit_for_bit(tmp_path: Path) -> None:
+    whole = train_reasoner(TINY, tmp_path / "whole", LONGER)
+    parts, rounds = None, 0
+    while rounds == 0 or json.loads((tmp_path / "parts" / "training.json").read_text())["history"][-1]["step"] < 7:
+        parts = train_reasoner(TINY, tmp_path / "parts", LONGER, resume=True, max_minutes=0)
+        rounds += 1
+    assert rounds == 7  # a step each time
+    assert all(torch.equal(whole.state_dict()[name], tensor) for name, tensor in parts.state_dict().items())
+    histories = [json.loads((tmp_path / name / "training.json").read_text())["history"] for name in ("whole", "parts")]
+    assert histories[0][-1] == histories[1][-1]
+    assert [path.name for path in (tmp_path / "parts").glob("*checkpoint*")] == ["checkpoint-7"]
+
+
+def test__trainer__finished_run_resumed__left_as_it_is(tmp_path: Path) -> None:
+    train_reasoner(TINY, tmp_path, SHORT)
+    saved = (tmp_path / "model.safetensors").read_bytes()
+    train_reasoner(TINY, tmp_path, SHORT, resume=True)
+    assert (tmp_path / "model.safetensors").read_bytes() == saved
+
+
+def test__trainer__resumed_with_other_arguments__refused(tmp_path: Path) -> None:
+    train_reasoner(TINY, tmp_path, SHORT)
+    with pytest.raises(ValueError, match=r"a run with other \['max_steps', 'seed'\]"):
+        train_reasoner(TINY, tmp_path, replace(SHORT, seed=1, max_steps=9), resume=True)
+
+
+def test__trainer__not_resumed__checkpoint_replaced(tmp_path: Path) -> None:
+    train_reasoner(TINY, tmp_path, replace(SHORT, max_steps=9))
+    train_reasoner(TINY, tmp_path, SHORT)
+    assert [path.name for path in tmp_path.glob("*checkpoint*")] == ["checkpoint-4"]
 
 
 def test__trainer__easy_tasks__loss_falls(tmp_path: Path) -> None:
