@@ -236,9 +236,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Tokenizer, rows, training, result."""
     args = parse_arguments(argv)
     size = SIZES[args.size]
-    precision = args.mixed_precision or ("bf16" if torch.accelerator.is_available() else "no")
+    has_accelerator = torch.accelerator.is_available()
+    precision = args.mixed_precision or ("bf16" if has_accelerator else "no")
     dynamo = TorchDynamoPlugin(backend="inductor" if args.compile else "no", dynamic=False)
-    accelerator = Accelerator(mixed_precision=precision, dynamo_plugin=dynamo)
+    # without being told, accelerate does not join processes that have no accelerator
+    accelerator = Accelerator(cpu=not has_accelerator, mixed_precision=precision, dynamo_plugin=dynamo)
     tokenizer_folder = args.output / "tokenizer"
     with accelerator.main_process_first():
         check_arguments(args, size, accelerator.num_processes)

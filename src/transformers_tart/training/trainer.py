@@ -4,80 +4,59 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch import Generator
+from torch import Generator, Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from tqdm.auto import tqdm
-from transformers import get_cosine_schedule_with_warmup
-from transformers.utils import logging
+from transformers import get_scheduler
 
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.training.arguments import ReasonerTrainingArguments
 from transformers_tart.training.checkpoints import load_checkpoint, save_checkpoint
-from transformers_tart.training.tasks import TaskBatch, chance, draw_batch, log_uniform
+from transformers_tart.training.sources import RichTasks, TaskSource, TrainingBatch
 
-
-logger = logging.get_logger(__name__)
 
 TRAINING_RECORD = "training.json"
 
 
-@dataclass(frozen=True)
-class ReasonerTrainingArguments:
-    r"""
-    What to train on and for how long.
+class Objective(nn.Module):
+    """A reasoner that answers with its losses, so that its gradients are shared between processes."""
 
-    Args:
-        max_steps (`int`, *optional*, defaults to 10000):
-            Optimiser steps.
-        learning_rate (`float`, *optional*, defaults to 1.5e-3):
-            Peak of the cosine schedule.
-        weight_decay (`float`, *optional*, defaults to 0.01):
-            AdamW's.
-        warmup_steps (`int`, *optional*, defaults to 200):
-            Steps of linear warm-up.
-        max_grad_norm (`float`, *optional*, defaults to 1.0):
-            Gradients are clipped to this norm.
-        examples_per_step (`int`, *optional*, defaults to 4500):
-            Support and query examples of a step, divided by half the number of classes; decides the batch size.
-        min_support (`int`, *optional*, defaults to 6), max_support (`int`, *optional*, defaults to 300):
-            Support sizes are log-uniform between these, and at least twice the number of classes.
-        query_size (`int`, *optional*, defaults to 32):
-            Queries of a task.
-        max_classes (`int`, *optional*, defaults to 40):
-            Two classes in 40% of the steps, else 3 to this many, log-uniform.
-        save_steps (`int`, *optional*, defaults to 500):
-            Steps between two saves, and two lines of the log.
-        seed (`int`, *optional*, defaults to 0):
-            Seed of the weights and of every task.
-    """
+    def __init__(self, reasoner: TartReasoner):
+        super().__init__()
+        self.reasoner = reasoner
 
-    max_steps: int = 10_000
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 0.01
-    warmup_steps: int = 200
-    max_grad_norm: float = 1.0
-    examples_per_step: int = 4500
-    min_support: int = 6
-    max_support: int = 300
-    query_size: int = 32
-    max_classes: int = 40
-    save_steps: int = 500
-    seed: int = 0
+    def forward(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        """Mean loss (tasks,) in units of a blind guess, and accuracy (tasks,) of each task.
 
+        In these units, tasks of many classes weigh no more than binary ones.
+        """
+        if batch.support_size is None:
+            return self._sequence_loss(batch)
+        support, query = slice(None, batch.support_size), slice(batch.support_size, None)
+        labels = batch.labels[:, query]
+        logits = self.reasoner(
+            batch.embeddings[:, support],
+            batch.labels[:, support],
+            batch.embeddings[:, query],
+            num_labels=batch.num_classes,
+        ).logits
+        losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1) / math.log(batch.num_classes)
+        return losses, (logits.argmax(-1) == labels).float().mean(1)
 
-def draw_training_batch(args: ReasonerTrainingArguments, generator: Generator) -> tuple[TaskBatch, int]:
-    """A batch of tasks of random size and number of classes, and its support size."""
-    two = args.max_classes == 2 or chance(0.4, generator)
-    classes = 2 if two else int(log_uniform(3, args.max_classes + 1, generator))
-    support = max(int(log_uniform(args.min_support, args.max_support + 1, generator)), 2 * classes)
-    rows = (support + args.query_size) * max(1.0, classes / 2)
-    batch_size = max(2, int(args.examples_per_step / rows))
-    return draw_batch(batch_size, support, args.query_size, classes, generator), support
+    def _sequence_loss(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        """Of every example, given those before it (arXiv 2306.07536, section 4.1)."""
+        log_odds = self.reasoner.architecture.sequence_logits(batch.embeddings, batch.labels)  # type: ignore[operator]
+        losses = binary_cross_entropy_with_logits(log_odds, batch.labels.float(), reduction="none").mean(1)
+        return losses / math.log(2), ((log_odds > 0) == batch.labels.bool()).float().mean(1)
 
 
 @dataclass
@@ -92,7 +71,7 @@ class Progress:
         history: averages at each save.
     """
 
-    arguments: dict[str, float]
+    arguments: dict[str, Any]
     generator: Generator
     step: int = 0
     running: dict[str, float] = field(default_factory=dict)
@@ -116,9 +95,7 @@ class Progress:
         """
         changed = sorted(name for name, value in self.arguments.items() if state["arguments"].get(name) != value)
         if changed:
-            raise ValueError(
-                f"The checkpoint is of a run with other {changed}; give the same, or train without resuming."
-            )
+            raise ValueError(f"The checkpoint is of a run with other {changed}; repeat them, or do not resume.")
         self.generator.set_state(state["generator"])
         self.step, self.running, self.history = state["step"], state["running"], state["history"]
 
@@ -128,10 +105,77 @@ class Progress:
             self.running[name] = 0.99 * self.running.get(name, value) + 0.01 * value
 
 
+class Run:
+    """What a run consists of: the objective and its optimiser, and where it is."""
+
+    def __init__(self, config: TartReasonerConfig, args: ReasonerTrainingArguments, tasks: TaskSource):
+        # without being told, accelerate does not join processes that have no accelerator
+        self.accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+        self.args, self.tasks = args, tasks
+        set_seed(args.seed)
+        objective = Objective(TartReasoner(config))
+        optimizer = torch.optim.AdamW(objective.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
+        # not prepared: accelerate would take as many steps of it as there are processes
+        self.scheduler = get_scheduler(args.schedule, optimizer, args.warmup_steps, args.max_steps)
+        self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        described: dict[str, Any] = asdict(tasks) if is_dataclass(tasks) and not isinstance(tasks, type) else {}
+        arguments = {**asdict(args), "tasks": {"source": type(tasks).__name__, **described}}
+        self.progress = Progress(arguments, Generator().manual_seed(args.seed))
+        self.accelerator.register_for_checkpointing(self.scheduler, self.progress)
+
+    @property
+    def reasoner(self) -> TartReasoner:
+        """The bare reasoner."""
+        return self.accelerator.unwrap_model(self.objective).reasoner
+
+    def train_step(self) -> None:
+        """One optimiser step on tasks that the processes share; each draws all, so that their number is no matter."""
+        batch = self.tasks.draw(self.progress.step, self.progress.generator)
+        totals = torch.zeros(2, device=self.accelerator.device)
+        parts = self._parts(batch)
+        for i, part in enumerate(parts):
+            is_last = i == len(parts) - 1
+            with nullcontext() if is_last else self.accelerator.no_sync(self.objective):
+                losses, right = self.objective(part)
+                # gradients are averaged over the processes, which may have unequal numbers of tasks
+                weight = self.accelerator.num_processes / len(batch) if self._has_tasks(batch) else 0.0
+                self.accelerator.backward(losses.sum() * weight)
+            totals += torch.stack([losses.detach().sum(), right.sum()]) * weight
+        loss, accuracy = self.accelerator.reduce(totals, "mean").tolist()
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"The loss is {loss} at step {self.progress.step + 1}: lower the learning rate.")
+        if self.args.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.objective.parameters(), self.args.max_grad_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        self.progress.step += 1
+        self.progress.note(loss=loss, accuracy=accuracy)
+
+    def _has_tasks(self, batch: TrainingBatch) -> bool:
+        return self.accelerator.process_index < len(batch)
+
+    def _parts(self, batch: TrainingBatch) -> list[TrainingBatch]:
+        """This process's tasks, on its device; with more processes than tasks, a task that will not count."""
+        index, count = self.accelerator.process_index, self.accelerator.num_processes
+        mine = batch.share(index, count) if self._has_tasks(batch) else batch.share(0, len(batch))
+        parts = min(self.args.gradient_accumulation_steps, len(mine))
+        return [mine.share(i, parts).to(self.accelerator.device) for i in range(parts)]
+
+    def save(self, output_dir: Path) -> None:
+        """Write weights, config, record and checkpoint."""
+        averages = {name: round(value, 4) for name, value in self.progress.running.items()}
+        self.progress.history.append({"step": self.progress.step, **averages})
+        record = {"arguments": self.progress.arguments, "history": self.progress.history}
+        save_reasoner(self.accelerator, self.reasoner, output_dir, record)
+        save_checkpoint(self.accelerator, output_dir, self.progress.step)
+
+
 def train_reasoner(
     config: TartReasonerConfig,
     output_dir: str | Path,
     args: ReasonerTrainingArguments | None = None,
+    tasks: TaskSource | None = None,
     *,
     resume: bool = False,
     max_minutes: float | None = None,
@@ -140,11 +184,13 @@ def train_reasoner(
 
     Args:
         config ([`TartReasonerConfig`]):
-            What to train; the `kernel` architecture.
+            What to train.
         output_dir (`str` or `Path`):
             Folder for the weights, the config, the last checkpoint and `training.json`, the record of the run.
         args ([`ReasonerTrainingArguments`], *optional*):
-            Sizes, schedule and seed.
+            Optimiser, schedule and seed.
+        tasks ([`TaskSource`], *optional*):
+            Where the tasks come from; [`RichTasks`] when not given.
         resume (`bool`, *optional*, defaults to `False`):
             Whether to go on from the checkpoint in `output_dir`, if there is one: to the same weights, bit for bit on
             a CPU, as without the interruption. Otherwise a checkpoint there is replaced.
@@ -158,38 +204,23 @@ def train_reasoner(
         FloatingPointError: When the loss is not finite; the last saved weights stay in `output_dir`.
         ValueError: When the checkpoint to resume is of a run with other arguments.
     """
-    args = args or ReasonerTrainingArguments()
-    output_dir, begin = Path(output_dir), time.monotonic()
-    accelerator = Accelerator()
-    set_seed(args.seed)
-    progress = Progress(asdict(args), Generator().manual_seed(args.seed))
-    model = TartReasoner(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
-    scheduler = get_cosine_schedule_with_warmup(optimizer, args.warmup_steps, args.max_steps)
-    model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
-    accelerator.register_for_checkpointing(progress)
+    args, output_dir, begin = args or ReasonerTrainingArguments(), Path(output_dir), time.monotonic()
+    run = Run(config, args, tasks or RichTasks())
     if resume:
-        load_checkpoint(accelerator, output_dir)
-    model.train()
-    bar = tqdm(
-        desc="training", initial=progress.step, total=args.max_steps, disable=not accelerator.is_local_main_process
-    )
-    is_over = progress.step >= args.max_steps
+        load_checkpoint(run.accelerator, output_dir)
+    run.objective.train()
+    is_quiet = not run.accelerator.is_local_main_process
+    bar = tqdm(desc="training", initial=run.progress.step, total=args.max_steps, disable=is_quiet)
+    is_over = run.progress.step >= args.max_steps
     while not is_over:
-        batch, support = draw_training_batch(args, progress.generator)
-        loss, accuracy = _train_step(accelerator, model, optimizer, scheduler, batch, support, progress.step + 1, args)
-        progress.step += 1
-        progress.note(loss=loss, accuracy=accuracy)
+        run.train_step()
         bar.update()
-        is_over = progress.step == args.max_steps or _is_late(accelerator, begin, max_minutes)
-        if progress.step % args.save_steps == 0 or is_over:
-            averages = {name: round(value, 4) for name, value in progress.running.items()}
-            progress.history.append({"step": progress.step, **averages})
-            bar.set_postfix(progress.history[-1])
-            save_reasoner(accelerator, model, output_dir, {"arguments": asdict(args), "history": progress.history})
-            save_checkpoint(accelerator, output_dir, progress.step)
+        is_over = run.progress.step == args.max_steps or _is_late(run.accelerator, begin, max_minutes)
+        if run.progress.step % args.save_steps == 0 or is_over:
+            run.save(output_dir)
+            bar.set_postfix(run.progress.history[-1])
     bar.close()
-    return accelerator.unwrap_model(model).eval()
+    return run.reasoner.eval()
 
 
 def _is_late(accelerator: Accelerator, begin: float, max_minutes: float | None) -> bool:
@@ -200,43 +231,14 @@ def _is_late(accelerator: Accelerator, begin: float, max_minutes: float | None) 
     return accelerator.reduce(late, "sum").item() > 0
 
 
-def _train_step(
-    accelerator: Accelerator,
-    model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    batch: TaskBatch,
-    support: int,
-    step: int,
-    args: ReasonerTrainingArguments,
-) -> tuple[float, float]:
-    """Loss, in units of a blind guess, and accuracy."""
-    embeddings, labels = batch.embeddings.to(accelerator.device), batch.labels.to(accelerator.device)
-    output = model(
-        embeddings[:, :support], labels[:, :support], embeddings[:, support:], labels[:, support:], batch.num_classes
-    )
-    # in units of a blind guess, so that tasks of many classes weigh no more than binary ones
-    loss = output.loss / math.log(batch.num_classes)
-    if not torch.isfinite(loss):
-        raise FloatingPointError(f"The loss is {loss.item()} at step {step}: lower the learning rate.")
-    accelerator.backward(loss)
-    accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm)
-    optimizer.step()
-    scheduler.step()
-    optimizer.zero_grad()
-    accuracy = (output.logits.argmax(-1) == labels[:, support:]).float().mean()
-    return loss.item(), accuracy.item()
-
-
-def save_reasoner(accelerator: Accelerator, model: torch.nn.Module, output_dir: str | Path, record: dict) -> None:
+def save_reasoner(accelerator: Accelerator, reasoner: TartReasoner, output_dir: Path, record: dict) -> None:
     """Save the weights, the config and the record of the run from the main process."""
-    reasoner: TartReasoner = accelerator.unwrap_model(model)
     state = {name: tensor.detach().clone() for name, tensor in reasoner.state_dict().items()}
     reasoner.save_pretrained(output_dir, is_main_process=accelerator.is_main_process, state_dict=state)
     if accelerator.is_main_process:
-        partial = Path(output_dir) / (TRAINING_RECORD + ".tmp")
+        partial = output_dir / (TRAINING_RECORD + ".tmp")
         partial.write_text(json.dumps(record, indent=2) + "\n")
-        os.replace(partial, Path(output_dir) / TRAINING_RECORD)
+        os.replace(partial, output_dir / TRAINING_RECORD)
 
 
-__all__ = ["ReasonerTrainingArguments", "draw_training_batch", "train_reasoner"]
+__all__ = ["TRAINING_RECORD", "train_reasoner"]

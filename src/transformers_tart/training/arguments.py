@@ -1,0 +1,43 @@
+"""How a reasoner is trained."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ReasonerTrainingArguments:
+    r"""
+    Optimiser, schedule and seed.
+
+    Args:
+        max_steps (`int`, *optional*, defaults to 10000):
+            Optimiser steps.
+        learning_rate (`float`, *optional*, defaults to 1.5e-3):
+            Peak of the schedule.
+        weight_decay (`float`, *optional*, defaults to 0.01):
+            AdamW's.
+        schedule (`str`, *optional*, defaults to `"cosine"`):
+            How the learning rate goes on after the warm-up; a name that `transformers.get_scheduler` knows.
+        warmup_steps (`int`, *optional*, defaults to 200):
+            Steps of linear warm-up.
+        max_grad_norm (`float`, *optional*, defaults to 1.0):
+            Gradients are clipped to this norm; `None` leaves them as they are.
+        gradient_accumulation_steps (`int`, *optional*, defaults to 1):
+            Parts in which a process reads its tasks of a step, one after another.
+        save_steps (`int`, *optional*, defaults to 500):
+            Steps between two saves, and two lines of the log.
+        seed (`int`, *optional*, defaults to 0):
+            Seed of the weights and of every task.
+    """
+
+    max_steps: int = 10_000
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.01
+    schedule: str = "cosine"
+    warmup_steps: int = 200
+    max_grad_norm: float | None = 1.0
+    gradient_accumulation_steps: int = 1
+    save_steps: int = 500
+    seed: int = 0
+
+
+__all__ = ["ReasonerTrainingArguments"]
