@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from transformers_tart import TartReasoner, TartReasonerConfig
+from transformers_tart.alignment import BOUNDARY
 from transformers_tart.modeling_reasoner import _balanced_subsets
 
 
@@ -147,6 +148,7 @@ def test__reasoner__saved_and_loaded__same_logits_and_bytes(architecture: str, l
     assert not info["unexpected_keys"]
     task = draw_task(classes=3)[:3]
     assert torch.equal(loaded(*task).logits, reasoner(*task).logits)
+    assert {parameter.data_ptr() % BOUNDARY for parameter in loaded.parameters()} == {0}
     assert read_files(tmp_path / "a") == read_files(tmp_path / "b")
 
 

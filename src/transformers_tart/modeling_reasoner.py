@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from transformers_tart.alignment import align_weights
 from transformers_tart.architectures import ARCHITECTURES
 from transformers_tart.architectures.base import Architecture
 from transformers_tart.configuration_tart import TartReasonerConfig
@@ -126,6 +127,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
                 f"{sorted(info['missing_keys'])[:3]} and {max(0, len(info['missing_keys']) - 3)} more are missing. "
                 "Of a task or composition, take TartForSequenceClassification.from_pretrained(...).reasoner."
             )
+        align_weights(model)
         return (model, info) if with_info else model
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
