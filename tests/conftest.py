@@ -8,8 +8,6 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 import copy
 import functools
-import gzip
-import json
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -159,15 +157,6 @@ def score_all(classify: TartClassificationPipeline, texts: Iterable, **options: 
 def read_files(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def read_shared_texts(name: str) -> list[dict[str, str]]:
-    """Rows of a real text set; the test is skipped where it is absent."""
-    path = SHARED / "data" / "text" / f"{name}.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"needs the real text set {name}, which is absent here")
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
 
 
 @pytest.fixture(params=list(BACKBONES))

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from conftest import build_backbone, build_tokenizer, make_examples, make_texts
+from transformers import AutoModel, AutoTokenizer
 
+from transformers_tart.backbones import MINI
 from transformers_tart.cli import COMMANDS, main
 from transformers_tart.commands.classify import finished_rows
+from transformers_tart.commands.demo import load_demo_task
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +74,54 @@ def test__usage__wrong__exit_code_2(arguments: list[str], capsys: pytest.Capture
     assert "usage:" in capsys.readouterr().err
 
 
-def test__demo__offline__readable_result_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert "random weights" in lines[0]
-    right, total = (int(lines[-1].split()[i]) for i in (1, 3))
-    assert total == 24
-    assert right >= 18
+def read_demo(out: str) -> dict[str, list[str]]:
+    """The accuracy table of a demo, by task."""
+    table = out.split("accuracy on new texts")[1].splitlines()[1:]
+    return {line.split()[0]: line.split(")")[1].split() for line in table if ")" in line}
 
 
-def test__demo__real_model__named(stories_folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test__demo__embedded_model__three_tasks_better_than_guessing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("mini: 5.3 million parameters")
+    table = read_demo(out)
+    assert list(table) == ["spam", "topic", "sentiment"]
+    for tart, probe, prompting, guessing in table.values():
+        assert float(tart.strip("%")) > float(guessing.strip("%")) + 15
+        assert float(probe.strip("%")) > float(guessing.strip("%")) + 15
+        assert float(prompting.strip("%")) >= float(guessing.strip("%"))
+    assert max(map(len, out.splitlines())) <= 119
+
+
+def test__demo__revision_without_a_model__refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--revision", "main"]) == 1
+    assert "name one with --model" in capsys.readouterr().err
+
+
+def test__demo__another_causal_model__named(stories_folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--model", stories_folder]) == 0
     out = capsys.readouterr().out
     assert stories_folder in out
-    assert int(out.splitlines()[-1].split()[1]) >= 20
+    assert "-" not in read_demo(out)["spam"]
+
+
+def test__demo__model_without_vocabulary_head__not_prompted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    AutoModel.from_pretrained(MINI).save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(MINI).save_pretrained(tmp_path)
+    assert main(["demo", "--model", str(tmp_path), "--device", "cpu"]) == 0
+    assert [cells[2] for cells in read_demo(capsys.readouterr().out).values()] == ["-"] * 3
+
+
+def test__classify__embedded_model__by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = load_demo_task("spam").examples
+    (tmp_path / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "in.txt").write_text("Call now to win free cash!\nShall we walk home after dinner?\n")
+    files = ["--examples", str(tmp_path / "examples.jsonl"), "--input", str(tmp_path / "in.txt")]
+    assert main(["classify", "--model", "mini", *files]) == 0
+    answers = [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()]
+    assert answers == ["spam", "ham"]
 
 
 @pytest.mark.parametrize("name", ["texts.txt", "texts.csv", "texts.parquet"])

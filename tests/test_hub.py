@@ -79,6 +79,15 @@ def test__push_to_hub__task__pipelines_give_the_same(base_tokenizer: PreTrainedT
     assert [result["label"] for result in loaded(TEXTS)] == [result["label"] for result in classify(TEXTS)]
 
 
+def test__push_to_hub__task_on_the_embedded_backbone__same_logits(hub: HubServer) -> None:
+    classify = pipeline("tart-classification", examples=EXAMPLES)
+    classify.push_to_hub(TASK)
+    loaded = pipeline("tart-classification", model=TASK)
+    assert loaded.model.config.base_model_name_or_path == "mini"
+    tokenizer = classify.tokenizer
+    assert torch.equal(compute_logits(loaded.model, loaded.tokenizer), compute_logits(classify.model, tokenizer))
+
+
 @pytest.mark.parametrize("loader", [AutoModel, TartReasoner])
 def test__push_to_hub__reasoner__same_logits(hub: HubServer, loader: Any) -> None:
     reasoner = make_reasoner()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHARED, make_examples, make_texts, read_shared_texts, save_backbone
+from conftest import make_examples, make_texts, save_backbone
 from datasets import ClassLabel, Dataset
 from sklearn.metrics import accuracy_score
 from transformers import (
@@ -18,6 +18,8 @@ from transformers import (
 )
 
 from transformers_tart import TartClassificationPipeline
+from transformers_tart.backbones import MINI
+from transformers_tart.commands.demo import load_demo_task
 
 
 SUPPORT_SIZE = 24
@@ -48,18 +50,14 @@ class Task:
 
 @pytest.fixture(scope="module", params=["random", "real"])
 def task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Task:
-    """Random texts on a random backbone, and real texts on a real one where they are present."""
+    """Random texts on a random backbone, and real texts on the embedded one."""
     folder = tmp_path_factory.mktemp("integration")
     if request.param == "random":
         rows = make_examples(SUPPORT_SIZE + 16, ("a", "b", "c"))
         return Task(folder, save_backbone(folder / "base"), rows)
-    base = SHARED / "backbones" / "stories260K"
-    if not base.exists():
-        pytest.skip("needs the real tiny language model, which is absent here")
-    rows = read_shared_texts("sms_spam")
-    by_label = {label: [row for row in rows if row["label"] == label] for label in {row["label"] for row in rows}}
-    balanced = [row for group in zip(*(by_label[label] for label in sorted(by_label)), strict=False) for row in group]
-    return Task(folder, str(base), [{"text": r["text"], "label": r["label"]} for r in balanced[: SUPPORT_SIZE + 40]])
+    spam = load_demo_task("spam")
+    queries = [{"text": text, "label": label} for text, label in zip(spam.texts, spam.labels, strict=True)]
+    return Task(folder, str(MINI), spam.examples[:SUPPORT_SIZE] + queries)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

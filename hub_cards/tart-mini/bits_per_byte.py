@@ -27,7 +27,7 @@ def bits_per_byte(
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     rows = [
         window
-        for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         for window in windows([begin, *ids], length)
     ]
     rows.sort(key=len)

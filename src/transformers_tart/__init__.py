@@ -6,6 +6,7 @@ Importing this package registers its models and its pipeline with transformers, 
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from transformers_tart.backbones import MINI
 from transformers_tart.configuration_tart import TartConfig, TartReasonerConfig
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.modeling_tart import TartForSequenceClassification
@@ -21,7 +22,11 @@ AutoModel.register(TartReasonerConfig, TartReasoner)
 AutoModel.register(TartConfig, TartForSequenceClassification)
 AutoModelForSequenceClassification.register(TartConfig, TartForSequenceClassification)
 PIPELINE_REGISTRY.register_pipeline(
-    "tart-classification", pipeline_class=TartClassificationPipeline, pt_model=PipelineModel, type="text"
+    "tart-classification",
+    pipeline_class=TartClassificationPipeline,
+    pt_model=PipelineModel,
+    default={"model": (str(MINI), None)},
+    type="text",
 )
 
 __all__ = [

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from transformers.utils import CONFIG_NAME
 from transformers.utils.hub import hf_api, resolve_revision
 
+from transformers_tart.backbones import is_local
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.model_card import CardFacts
 from transformers_tart.remote_code import NoCodeCopy
@@ -130,7 +131,7 @@ def _check_can_be_pushed(folder: Path) -> None:
     """Raise a ValueError when a saved folder refers to a backbone that nobody else has."""
     config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     base = config.get("base_model_name_or_path")
-    if base is not None and os.path.isdir(base) and not config.get("include_backbone"):
+    if base is not None and is_local(base) and not config.get("include_backbone"):
         raise ValueError(
             "The backbone is a local folder, which nobody else can load: push the backbone first and compose from its "
             "Hub id, or include it: push_to_hub(..., include_backbone=True)."

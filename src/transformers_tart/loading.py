@@ -12,6 +12,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import cached_file
 
+from transformers_tart.backbones import EMBEDDED, as_name, locate, reference
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
 from transformers_tart.hub import explain_failures, pin_revision
@@ -58,10 +59,13 @@ def compose(
                 f"The backbone is loaded already, so {sorted(loading)} cannot be applied; pass its name instead."
             )
         backbone, name = _without_head(name_or_model), name_or_model.name_or_path or None
+        if name in EMBEDDED:
+            name = os.path.abspath(name)  # transformers, which knows no such name, has loaded from a folder
     else:
-        name = os.fspath(name_or_model)
+        name = as_name(name_or_model)
+        source, source_revision = locate(name, revision)
         with explain_failures(name):
-            backbone = AutoModel.from_pretrained(name, revision=revision, **loading)
+            backbone = AutoModel.from_pretrained(source, revision=source_revision, **loading)
     if isinstance(name_or_model, (cls, TartReasoner)) or isinstance(backbone, (cls, TartReasoner)):
         raise ValueError(
             f"{name or 'The model'} is a TART model or reasoner, not a backbone: load a model with from_pretrained, "
@@ -71,10 +75,11 @@ def compose(
         reasoner = load_default_reasoner() if reasoner is None else TartReasoner.from_pretrained(reasoner)
     if embedding["layers"] is None:
         embedding = {**embedding, "layers": "all" if reasoner.config.projection == "none" else -1}
+    name, revision = (None, revision) if name is None else reference(name, revision)
     config = TartConfig(
         # a copy: a config that is shared with a live model is changed by the wrapper
         text_config={key: value for key, value in backbone.config.to_dict().items() if key != "_name_or_path"},
-        base_model_name_or_path=os.path.abspath(name) if name and os.path.isdir(name) else name,
+        base_model_name_or_path=name,
         base_model_revision=revision,
         reasoner_config=reasoner.config.to_dict(),
         **embedding,
@@ -85,8 +90,11 @@ def compose(
 
 
 def _without_head(model: PreTrainedModel) -> PreTrainedModel:
-    """The model below a head, or the model itself."""
-    return model.base_model  # type: ignore[return-value]
+    """The model below a head, or the model itself; it keeps the device map of the whole."""
+    below: PreTrainedModel = model.base_model  # type: ignore[assignment]
+    if hasattr(model, "hf_device_map") and not hasattr(below, "hf_device_map"):
+        below.hf_device_map = model.hf_device_map
+    return below
 
 
 def load_composed(cls: type, name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
@@ -153,7 +161,10 @@ def _load_backbone(
     if isinstance(given, PreTrainedModel):
         return _without_head(given)
     if given is not None:
-        return AutoModel.from_pretrained(os.fspath(given), **shared, **loading)
+        name = as_name(given)
+        # a support set that was made with an embedded backbone wants the same version of it
+        wanted = config.base_model_revision if name in EMBEDDED and name == config.base_model_name_or_path else None
+        return AutoModel.from_pretrained(locate(name, wanted)[0], **shared, **loading)
     if config.include_backbone:
         folder = "/".join(part for part in (repository.get("subfolder"), BACKBONE_FOLDER) if part)
         try:
@@ -169,9 +180,10 @@ def _load_backbone(
     base, revision = config.base_model_name_or_path, config.base_model_revision
     if base is None:
         raise ValueError(f"{name} names no backbone; pass one: backbone=...")
+    source, source_revision = locate(base, revision)
     try:
         with explain_failures(base):
-            return AutoModel.from_pretrained(base, revision=revision, **shared, **loading)
+            return AutoModel.from_pretrained(source, revision=source_revision, **shared, **loading)
     except CorruptFileError:
         raise
     except OSError as err:

@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from transformers_tart.backbones import EMBEDDED, is_local
 from transformers_tart.configuration_tart import TartConfig, TartReasonerConfig
 
 
@@ -86,19 +87,28 @@ def classifier_card(
     config: TartConfig, facts: CardFacts, support_size: int | None = None, stores_texts: bool = False
 ) -> ModelCard:
     """The card of a composition, or of a fitted task when it has a support set of `support_size` examples."""
-    base = None if config.base_model_name_or_path is None else Path(config.base_model_name_or_path)
-    backbone = None if base is None or base.is_dir() else str(config.base_model_name_or_path)
+    base = config.base_model_name_or_path
+    backbone = None if base is None or is_local(base) else base
+    within = ", inside transformers-tart" if backbone in EMBEDDED and not config.include_backbone else ""
     labels = ", ".join(_as_code(str(name)) for name in (config.id2label or {}).values())
     fitted = {} if support_size is None else {"labels": labels, "support set": f"{support_size} examples"}
     details = {
-        "backbone": f"`{backbone}`" if backbone else "included" if config.include_backbone else "a local model",
+        "backbone": f"`{backbone}`{within}"
+        if backbone
+        else "included"
+        if config.include_backbone
+        else "a local model",
         "protocol": f"`{config.protocol}`, {config.pooling} pooling, layers {config.layers}",
         **_reasoner_details(config.reasoner),
         **fitted,
     }
     task = "A few-shot text classifier" if support_size is None else "A text classifier fitted to a task by examples"
     usage = (MODEL_USAGE if support_size is None else TASK_USAGE).format(repo=facts.repo_id)
-    data = {"pipeline_tag": "text-classification", "tags": TAGS, "base_model": backbone}
+    data = {
+        "pipeline_tag": "text-classification",
+        "tags": TAGS,
+        "base_model": None if backbone in EMBEDDED else backbone,
+    }
     return _card(
         facts,
         data,

@@ -105,8 +105,8 @@ class TartForSequenceClassification(SavingMixin, PreTrainedModel):
 
         Args:
             name_or_model (`str`, `Path` or `PreTrainedModel`):
-                Hub id or folder of the backbone, or a loaded model; of one with a head, the model below it is taken. A
-                loaded model is frozen and put in evaluation mode.
+                Hub id or folder of the backbone; `"mini"`, the small language model inside this package; or a loaded
+                model, of which the part below a head is taken, frozen and put in evaluation mode.
             reasoner ([`TartReasoner`], `str` or `Path`, *optional*):
                 A reasoner, or where to load one from; the one inside this package when not given.
             protocol (`str`, *optional*, defaults to `"stream"`), pooling (`str`, *optional*, defaults to `"mean"`),

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoTokenizer, Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pipelines.text_classification import ClassificationFunction, sigmoid, softmax
 
+from transformers_tart.backbones import locate
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.embeddings import DEFAULT_BATCH_SIZE
 from transformers_tart.examples import RawExamples, parse_text
@@ -40,7 +41,8 @@ class TartClassificationPipeline(HubMixin, Pipeline):
 
     Args:
         model ([`TartForSequenceClassification`] or `PreTrainedModel`):
-            A composed model, or any backbone, which is composed with the reasoner inside this package.
+            A composed model, or any backbone, which is composed with the reasoner inside this package. `pipeline`
+            takes their Hub ids and folders, and without any the small language model inside this package.
         tokenizer (`PreTrainedTokenizerBase`, *optional*):
             The backbone's tokenizer; loaded from the backbone's repository when not given.
         examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`, *optional*):
@@ -239,6 +241,8 @@ class PipelineModel:
         if isinstance(config, TartConfig):
             return TartForSequenceClassification.from_pretrained(name, config=config, **kwargs)
         kwargs.pop("_from_pipeline", None)
+        if os.path.isdir(name):
+            name = os.path.abspath(name)  # transformers took the config from the folder of this name
         return TartForSequenceClassification.from_backbone(name, **kwargs)
 
 
@@ -247,7 +251,8 @@ def _backbone_tokenizer(model: TartForSequenceClassification) -> PreTrainedToken
     if base is None:
         raise ValueError("The model names no backbone to take the tokenizer from; pass tokenizer=...")
     try:
-        return AutoTokenizer.from_pretrained(base, revision=revision, **model.hub_arguments)
+        source, source_revision = locate(base, revision)
+        return AutoTokenizer.from_pretrained(source, revision=source_revision, **model.hub_arguments)
     except (OSError, ValueError) as err:
         raise ValueError(f'No tokenizer can be loaded from the backbone "{base}"; pass tokenizer=... ({err})') from err
 

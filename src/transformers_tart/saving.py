@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from transformers_tart.backbones import is_local
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.hub import CARD_FILE, HubMixin
 from transformers_tart.loading import BACKBONE_FOLDER
@@ -84,7 +85,7 @@ class SavingMixin(HubMixin):
         for part in (config.text_config, config.reasoner_config):
             if isinstance(part, PreTrainedConfig):
                 part.name_or_path = ""  # where it was loaded from may be a path of this machine
-        if include_backbone and config.base_model_name_or_path and os.path.isdir(config.base_model_name_or_path):
+        if include_backbone and config.base_model_name_or_path and is_local(config.base_model_name_or_path):
             config.base_model_name_or_path = None  # a path of this machine, which nobody needs any more
         return config
 

@@ -59,9 +59,7 @@ class GPT2Architecture(Architecture):
                 attn_pdrop=0.0,
             )
         )
-        self.backbone.wte.requires_grad_(
-            False
-        )  # never read, so that it gets no gradient
+        self.backbone.wte.requires_grad_(False)  # never read, so that it gets no gradient
         self.read_out = nn.Linear(config.hidden_size, 1)
 
     def sequence_logits(self, embeddings: Tensor, labels: Tensor) -> Tensor:

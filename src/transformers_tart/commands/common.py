@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
+from transformers_tart.backbones import locate
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.pipeline_tart import PipelineModel, TartClassificationPipeline
 
@@ -33,7 +34,9 @@ def add_subparser(subparsers: Any, name: str, summary: str, example: str) -> arg
 
 def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Options that name a model and say how to load it."""
-    parser.add_argument("--model", required=required, help="Hub id or folder of a TART repository or of any backbone")
+    parser.add_argument(
+        "--model", required=required, help="Hub id or folder of a TART repository or of any backbone, or mini"
+    )
     parser.add_argument("--revision", help="branch, tag or commit of the model")
     parser.add_argument("--token", help="access token for the Hub; the stored one when not given")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="precision of the backbone (default: auto)")
@@ -48,21 +51,26 @@ def load_config(args: argparse.Namespace) -> PreTrainedConfig:
         OSError: When there is none; the message names the model.
     """
     try:
-        return AutoConfig.from_pretrained(args.model, revision=args.revision, token=args.token)
+        source, revision = locate(args.model, args.revision)
+        return AutoConfig.from_pretrained(source, revision=revision, token=args.token)
     except OSError as err:
         raise OSError(f'The model "{args.model}" cannot be loaded: {err}') from err
+
+
+def loading_options(args: argparse.Namespace) -> dict[str, Any]:
+    """In which precision and on which devices the model options ask for a backbone, for `from_pretrained`."""
+    dtype = args.dtype if args.dtype == "auto" else getattr(torch, args.dtype)
+    return {"dtype": dtype} if args.device_map is None else {"dtype": dtype, "device_map": args.device_map}
 
 
 def load_pipeline(args: argparse.Namespace, examples: Any = None) -> TartClassificationPipeline:
     """The pipeline that the model options describe."""
     hub = {"revision": args.revision, "token": args.token}
     config = load_config(args)
-    loading: dict[str, Any] = {"dtype": args.dtype if args.dtype == "auto" else getattr(torch, args.dtype)}
-    if args.device_map is not None:
-        loading["device_map"] = args.device_map
-    model = PipelineModel.from_pretrained(args.model, config=config, **hub, **loading)
-    tokenizer = None
-    if not isinstance(config, TartConfig) or has_tokenizer(args.model):
+    source, _ = locate(args.model)
+    model = PipelineModel.from_pretrained(source, config=config, **hub, **loading_options(args))
+    tokenizer = None  # the backbone's
+    if isinstance(config, TartConfig) and has_tokenizer(args.model):
         tokenizer = AutoTokenizer.from_pretrained(args.model, **hub)
     return TartClassificationPipeline(model=model, tokenizer=tokenizer, examples=examples, device=args.device)
 
@@ -131,4 +139,12 @@ def stream_texts(path: str, skip: int = 0) -> Iterator[Any]:
         yield row["text"] if pair is None else {"text": row["text"], "text_pair": pair}
 
 
-__all__ = ["add_model_options", "add_subparser", "load_config", "load_pipeline", "read_examples", "stream_texts"]
+__all__ = [
+    "add_model_options",
+    "add_subparser",
+    "load_config",
+    "load_pipeline",
+    "loading_options",
+    "read_examples",
+    "stream_texts",
+]

@@ -130,7 +130,7 @@ def _row(tokenizer: PreTrainedTokenizerBase, prompt: str, label: str) -> Row:
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def _balanced_tails(labels: Sequence[int]) -> Iterator[list[int]]:
