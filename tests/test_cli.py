@@ -307,8 +307,16 @@ def test__push__local_backbone__refused(folder: Path, capsys: pytest.CaptureFixt
     assert "local folder" in capsys.readouterr().err
 
 
-def test__train_reasoner__few_steps__loadable(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("preset", "architecture"), [("kernel", "kernel"), ("paper-small", "gpt2")])
+def test__train_reasoner__a_step__loadable(preset: str, architecture: str, tmp_path: Path) -> None:
     from transformers_tart import TartReasoner
 
-    assert main(["train-reasoner", "--output", str(tmp_path), "--max-steps", "1"]) == 0
-    assert TartReasoner.from_pretrained(tmp_path).config.architecture == "kernel"
+    assert main(["train-reasoner", "--output", str(tmp_path), "--preset", preset, "--max-steps", "1"]) == 0
+    assert TartReasoner.from_pretrained(tmp_path).config.architecture == architecture
+
+
+def test__train_reasoner__unknown_preset__wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train-reasoner", "--output", "nowhere", "--preset", "huge"])
+    assert stop.value.code == 2
+    assert "paper-258" in capsys.readouterr().err

@@ -78,7 +78,9 @@ def pack(documents: Dataset, tokenizer: PreTrainedTokenizerFast, length: int) ->
     """
 
     def rows(texts: list[str]) -> dict[str, list[list[int]]]:
-        stream = list(chain.from_iterable([tokenizer.bos_token_id, *ids] for ids in tokenizer(texts)["input_ids"]))
+        stream = list(
+            chain.from_iterable([tokenizer.bos_token_id, *ids] for ids in tokenizer(texts, verbose=False)["input_ids"])
+        )
         whole = len(stream) // length * length
         return {"input_ids": [stream[start : start + length] for start in range(0, whole, length)]}
 

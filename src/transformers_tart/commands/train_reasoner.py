@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from transformers_tart.commands.common import add_subparser
+from transformers_tart.training.presets import PRESETS
 
 
 def add_parser(subparsers: Any) -> None:
@@ -16,8 +17,9 @@ def add_parser(subparsers: Any) -> None:
         "transformers-tart train-reasoner --preset kernel --output reasoner/ --resume",
     )
     parser.add_argument("--output", required=True, help="folder for the reasoner and its checkpoint")
+    summaries = "; ".join(f"{name}: {preset.summary}" for name, preset in PRESETS.items())
     parser.add_argument(
-        "--preset", default="kernel", help="kernel (default); or the paper's head: paper-66, paper-258, paper-small"
+        "--preset", choices=PRESETS, default="kernel", help=f"what to train (default: kernel). {summaries}"
     )
     parser.add_argument("--max-steps", type=int, help="optimiser steps (default: the preset's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of every task (default: 0)")
@@ -28,11 +30,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train and save."""
-    from transformers_tart.training.presets import PRESETS
     from transformers_tart.training.trainer import train_reasoner
 
-    if args.preset not in PRESETS:
-        raise ValueError(f'There is no preset "{args.preset}"; choose one of {sorted(PRESETS)}.')
     if args.max_steps is not None and args.max_steps < 1:
         raise ValueError(f"--max-steps is {args.max_steps}; it must be at least 1.")
     preset = PRESETS[args.preset]
