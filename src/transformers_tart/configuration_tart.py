@@ -105,7 +105,7 @@ class TartConfig(PreTrainedConfig):
         base_model_name_or_path (`str`, *optional*):
             Hub id or folder of the backbone, or `"mini"`, the one inside this package.
         base_model_revision (`str`, *optional*):
-            Revision of the backbone's repository; of `"mini"`, a digest of its weights.
+            Revision of the backbone's repository; of `"mini"`, a digest of its files.
         include_backbone (`bool`, *optional*, defaults to `False`):
             Whether the backbone's weights are saved with the reasoner's. Set by `save_pretrained`.
         has_support (`bool`, *optional*, defaults to `False`):
