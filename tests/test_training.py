@@ -160,7 +160,7 @@ def test__trainer__loss_not_finite__said_and_saved_weights_kept(
 
 
 @dataclass(frozen=True)
-class SameTasks:
+class SameTasks(TaskSource):
     """The paper's first batch, again and again."""
 
     def draw(self, step: int, generator: Generator) -> TrainingBatch:

@@ -11,6 +11,7 @@ import gzip
 import json
 from pathlib import Path
 
+import torch
 from bits_per_byte import bits_per_byte
 from corpus import read_held_out
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
@@ -18,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers_tart.backbones import locate
 from transformers_tart.embeddings import embed
 from transformers_tart.evaluation.baselines import logistic_regression
+from transformers_tart.evaluation.metrics import accuracy
 
 
 DATA_SETS = ("ag_news", "sms_spam", "trec6", "sst2", "cr")
@@ -43,8 +45,8 @@ def probe_accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, p
         [row["text"] for row in test],
         layers=layers,
     )
-    guesses = logistic_regression(support, labels, query, len(names)).argmax(-1).tolist()
-    return sum(names[guess] == row["label"] for guess, row in zip(guesses, test, strict=True)) / len(test)
+    truth = torch.tensor([names.index(row["label"]) for row in test])
+    return accuracy(logistic_regression(support, labels, query, len(names)), truth)
 
 
 def main() -> None:

@@ -83,32 +83,32 @@ def _as_code(name: str) -> str:
     return "`" + " ".join(name.split()).replace("|", "\\|").replace("`", "'") + "`"
 
 
+def _describe_backbone(config: TartConfig) -> tuple[str, str | None]:
+    """What the card says of the backbone, and its Hub id where it has one."""
+    base = config.base_model_name_or_path
+    if base is None or is_local(base):
+        return "included" if config.include_backbone else "a local model", None
+    if base in EMBEDDED:
+        return f"`{base}`" + ("" if config.include_backbone else ", inside transformers-tart"), None
+    return f"`{base}`", base
+
+
 def classifier_card(
     config: TartConfig, facts: CardFacts, support_size: int | None = None, stores_texts: bool = False
 ) -> ModelCard:
     """The card of a composition, or of a fitted task when it has a support set of `support_size` examples."""
-    base = config.base_model_name_or_path
-    backbone = None if base is None or is_local(base) else base
-    within = ", inside transformers-tart" if backbone in EMBEDDED and not config.include_backbone else ""
+    backbone, hub_id = _describe_backbone(config)
     labels = ", ".join(_as_code(str(name)) for name in (config.id2label or {}).values())
     fitted = {} if support_size is None else {"labels": labels, "support set": f"{support_size} examples"}
     details = {
-        "backbone": f"`{backbone}`{within}"
-        if backbone
-        else "included"
-        if config.include_backbone
-        else "a local model",
+        "backbone": backbone,
         "protocol": f"`{config.protocol}`, {config.pooling} pooling, layers {config.layers}",
         **_reasoner_details(config.reasoner),
         **fitted,
     }
     task = "A few-shot text classifier" if support_size is None else "A text classifier fitted to a task by examples"
     usage = (MODEL_USAGE if support_size is None else TASK_USAGE).format(repo=facts.repo_id)
-    data = {
-        "pipeline_tag": "text-classification",
-        "tags": TAGS,
-        "base_model": None if backbone in EMBEDDED else backbone,
-    }
+    data = {"pipeline_tag": "text-classification", "tags": TAGS, "base_model": hub_id}
     return _card(
         facts,
         data,

@@ -63,15 +63,17 @@ def loading_options(args: argparse.Namespace) -> dict[str, Any]:
     return {"dtype": dtype} if args.device_map is None else {"dtype": dtype, "device_map": args.device_map}
 
 
-def load_pipeline(args: argparse.Namespace, examples: Any = None) -> TartClassificationPipeline:
-    """The pipeline that the model options describe."""
-    hub = {"revision": args.revision, "token": args.token}
-    config = load_config(args)
-    source, _ = locate(args.model)
+def load_pipeline(
+    args: argparse.Namespace, examples: Any = None, config: PreTrainedConfig | None = None
+) -> TartClassificationPipeline:
+    """The pipeline that the model options describe; `config` is what [`load_config`] gave, where it was called."""
+    config = load_config(args) if config is None else config
+    source, revision = locate(args.model, args.revision)
+    hub = {"revision": revision, "token": args.token}
     model = PipelineModel.from_pretrained(source, config=config, **hub, **loading_options(args))
     tokenizer = None  # the backbone's
-    if isinstance(config, TartConfig) and has_tokenizer(args.model):
-        tokenizer = AutoTokenizer.from_pretrained(args.model, **hub)
+    if isinstance(config, TartConfig) and has_tokenizer(source):
+        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
     return TartClassificationPipeline(model=model, tokenizer=tokenizer, examples=examples, device=args.device)
 
 

@@ -99,7 +99,7 @@ def load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrain
     """The pipeline, and its backbone with a vocabulary head where it can be prompted."""
     config = load_config(args)
     if isinstance(config, TartConfig) or not can_be_prompted(config):
-        return load_pipeline(args), None
+        return load_pipeline(args, config=config), None
     source, revision = locate(args.model, args.revision)
     hub = {"revision": revision, "token": args.token}
     language_model = AutoModelForCausalLM.from_pretrained(source, **hub, **loading_options(args))

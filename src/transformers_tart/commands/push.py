@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> None:
         reasoner.card_facts = facts
         print(reasoner.push_to_hub(args.repo_id, **options))
         return
-    classify = load_pipeline(args, None if args.examples is None else read_examples(args.examples))
+    examples = None if args.examples is None else read_examples(args.examples)
+    classify = load_pipeline(args, examples, config)
     classify.model.card_facts = facts
     print(classify.push_to_hub(args.repo_id, **options))
 

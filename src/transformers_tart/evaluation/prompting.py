@@ -113,20 +113,22 @@ def _write(
         if limit is not None and sum(lengths[i] for i in kept) > limit:
             continue
         shown = "".join(blocks[i] for i in kept)
-        rows = [_row(tokenizer, shown + question, name) for question in questions for name in label_names]
+        rows = [row for question in questions for row in _rows(tokenizer, shown + question, label_names)]
         if limit is None or max(len(row.ids) for row in rows) <= limit:
             return rows, len(kept)
     raise ValueError(f"The model's context of {limit} tokens does not hold a query and an example of each class.")
 
 
-def _row(tokenizer: PreTrainedTokenizerBase, prompt: str, label: str) -> Row:
-    """Prompt and label as one text: many tokenizers write a word differently at the start of a text."""
-    bare, whole = _encode(tokenizer, prompt), _encode(tokenizer, prompt + ANSWER.format(label=label))
-    meant = len(whole) - len(os.path.commonprefix([bare, whole]))
-    if meant == 0:
-        raise ValueError(f'The label name "{label}" adds no token to the prompt; give it a name that does.')
+def _rows(tokenizer: PreTrainedTokenizerBase, prompt: str, label_names: Sequence[str]) -> Iterator[Row]:
+    """Prompt and each label as one text: many tokenizers write a word differently at the start of a text."""
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    return Row(start + whole, meant)
+    bare = _encode(tokenizer, prompt)
+    for label in label_names:
+        whole = _encode(tokenizer, prompt + ANSWER.format(label=label))
+        meant = len(whole) - len(os.path.commonprefix([bare, whole]))
+        if meant == 0:
+            raise ValueError(f'The label name "{label}" adds no token to the prompt; give it a name that does.')
+        yield Row(start + whole, meant)
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

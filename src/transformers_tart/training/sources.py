@@ -1,7 +1,7 @@
 """Where the tasks of a training step come from: the rich prior of `tasks.py`, or the family of the paper."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -39,15 +39,17 @@ class TrainingBatch:
         return TrainingBatch(self.embeddings.to(device), self.labels.to(device), self.num_classes, self.support_size)
 
 
-class TaskSource(Protocol):
-    """Draws the tasks of a step."""
+@dataclass(frozen=True)
+class TaskSource(ABC):
+    """Draws the tasks of a step; its fields are recorded with a run."""
 
+    @abstractmethod
     def draw(self, step: int, generator: Generator) -> TrainingBatch:
         """Tasks of a step, counted from 0; every draw from the generator."""
 
 
 @dataclass(frozen=True)
-class RichTasks:
+class RichTasks(TaskSource):
     r"""
     Tasks of the rich prior, of random sizes and numbers of classes.
 
@@ -80,7 +82,7 @@ class RichTasks:
 
 
 @dataclass(frozen=True)
-class PaperTasks:
+class PaperTasks(TaskSource):
     r"""
     The family of arXiv 2306.07536 (section 4.1): x ~ N(0, I), w ~ alpha N(0, I), y ~ Bernoulli(sigmoid(w·x)).
 

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +118,7 @@ class Run:
         # not prepared: accelerate would take as many steps of it as there are processes
         self.scheduler = get_scheduler(args.schedule, optimizer, args.warmup_steps, args.max_steps)
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
-        described: dict[str, Any] = asdict(tasks) if is_dataclass(tasks) and not isinstance(tasks, type) else {}
-        arguments = {**asdict(args), "tasks": {"source": type(tasks).__name__, **described}}
+        arguments = {**asdict(args), "tasks": {"source": type(tasks).__name__, **asdict(tasks)}}
         self.progress = Progress(arguments, Generator().manual_seed(args.seed))
         self.accelerator.register_for_checkpointing(self.scheduler, self.progress)
 
@@ -133,12 +132,12 @@ class Run:
         batch = self.tasks.draw(self.progress.step, self.progress.generator)
         totals = torch.zeros(2, device=self.accelerator.device)
         parts = self._parts(batch)
+        # gradients are averaged over the processes, which may have unequal numbers of tasks
+        weight = self.accelerator.num_processes / len(batch) if self._has_tasks(batch) else 0.0
         for i, part in enumerate(parts):
             is_last = i == len(parts) - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self.objective):
                 losses, right = self.objective(part)
-                # gradients are averaged over the processes, which may have unequal numbers of tasks
-                weight = self.accelerator.num_processes / len(batch) if self._has_tasks(batch) else 0.0
                 self.accelerator.backward(losses.sum() * weight)
             totals += torch.stack([losses.detach().sum(), right.sum()]) * weight
         loss, accuracy = self.accelerator.reduce(totals, "mean").tolist()
