@@ -7,7 +7,11 @@ import torch
 from torch import Generator, Tensor
 
 from transformers_tart.training.curriculum import Ramp
-from transformers_tart.training.tasks import chance, draw_batch, log_uniform, randn
+from transformers_tart.training.priors.draws import chance, log_uniform, randn
+from transformers_tart.training.tasks import draw_batch
+
+
+VALIDATION_SHAPES = ((16, 2), (64, 2), (256, 2), (1024, 2), (20, 5), (80, 5), (320, 20), (240, 60))
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class TaskSource(ABC):
     def draw(self, step: int, generator: Generator) -> TrainingBatch:
         """Tasks of a step, counted from 0; every draw from the generator."""
 
+    @abstractmethod
+    def validation(self, generator: Generator) -> tuple[TrainingBatch, ...]:
+        """Tasks with a support set to validate on, one batch for each shape, at full difficulty."""
+
 
 @dataclass(frozen=True)
 class RichTasks(TaskSource):
@@ -54,30 +62,54 @@ class RichTasks(TaskSource):
     Tasks of the rich prior, of random sizes and numbers of classes.
 
     Args:
-        examples_per_step (`int`, *optional*, defaults to 4500):
-            Support and query examples of a step, divided by half the number of classes; decides the number of tasks.
-        min_support (`int`, *optional*, defaults to 6), max_support (`int`, *optional*, defaults to 300):
-            Support sizes are log-uniform between these, and at least twice the number of classes.
-        query_size (`int`, *optional*, defaults to 32):
+        support ([`Ramp`], *optional*, defaults to 128 to 1024, by 128 every 320 steps):
+            Largest support set. Sizes are log-uniform from `min_support`, and at least the number of classes.
+        classes ([`Ramp`], *optional*, defaults to 10 to 100, by 15 every 320 steps):
+            Most classes: two in 40% of the steps, else 3 to this many, log-uniform.
+        min_support (`int`, *optional*, defaults to 4):
+            Smallest support set.
+        query_size (`int`, *optional*, defaults to 64):
             Queries of a task.
-        max_classes (`int`, *optional*, defaults to 40):
-            Two classes in 40% of the steps, else 3 to this many, log-uniform.
+        effort (`int`, *optional*, defaults to 20000):
+            Work of a step, which decides the number of its tasks: examples times (classes + support size / 64), about
+            what the `kernel` architecture needs for them.
+        validation_shapes (`tuple[tuple[int, int], ...]`, *optional*):
+            Support size and classes of the tasks to validate on; those beyond the end of the ramps are left out.
+        validation_tasks (`int`, *optional*, defaults to 16):
+            Tasks of each shape.
     """
 
-    examples_per_step: int = 4500
-    min_support: int = 6
-    max_support: int = 300
-    query_size: int = 32
-    max_classes: int = 40
+    support: Ramp = Ramp(start=128, end=1024, increment=128, interval=320)
+    classes: Ramp = Ramp(start=10, end=100, increment=15, interval=320)
+    min_support: int = 4
+    query_size: int = 64
+    effort: int = 20_000
+    validation_shapes: tuple[tuple[int, int], ...] = VALIDATION_SHAPES
+    validation_tasks: int = 16
 
     def draw(self, step: int, generator: Generator) -> TrainingBatch:
         """Tasks of one size and number of classes."""
-        two = self.max_classes == 2 or chance(0.4, generator)
-        classes = 2 if two else int(log_uniform(3, self.max_classes + 1, generator))
-        support = max(int(log_uniform(self.min_support, self.max_support + 1, generator)), 2 * classes)
-        rows = (support + self.query_size) * max(1.0, classes / 2)
-        batch_size = max(2, int(self.examples_per_step / rows))
-        batch = draw_batch(batch_size, support, self.query_size, classes, generator)
+        most = self.classes.at(step)
+        two = most == 2 or chance(0.4, generator)
+        classes = 2 if two else int(log_uniform(3, most + 1, generator))
+        support = max(int(log_uniform(self.min_support, self.support.at(step) + 1, generator)), classes)
+        return self._batch(support, classes, self._count(support, classes), generator)
+
+    def validation(self, generator: Generator) -> tuple[TrainingBatch, ...]:
+        """Shapes of two and of more classes, no larger than those of the training."""
+        batches = []
+        for support, classes in self.validation_shapes:
+            if support <= self.support.end and classes <= self.classes.end:
+                batches.append(self._batch(support, classes, self.validation_tasks, generator))
+        return tuple(batches)
+
+    def _count(self, support: int, classes: int) -> int:
+        """Tasks of a step."""
+        work = (support + self.query_size) * (classes + support / 64)
+        return max(1, int(self.effort / work))
+
+    def _batch(self, support: int, classes: int, count: int, generator: Generator) -> TrainingBatch:
+        batch = draw_batch(count, support, self.query_size, classes, generator)
         return TrainingBatch(batch.embeddings, batch.labels, classes, support)
 
 
@@ -116,12 +148,23 @@ class PaperTasks(TaskSource):
         labels = torch.bernoulli(torch.sigmoid(x @ weights)[..., 0], generator=generator).long()
         return TrainingBatch(x, labels, num_classes=2)
 
-    def _weights(self, generator: Generator) -> Tensor:
-        """(batch, dim, 1)."""
-        weights = randn(self.batch_size, self.dim, 1, generator=generator)
+    def validation(self, generator: Generator) -> tuple[TrainingBatch, ...]:
+        """Tasks of full width at a quarter of the longest support set, and at the longest, 32 queries each."""
+        longest = self.points.end - 1
+        batches = []
+        for size in (longest // 4, longest):
+            x = randn(2 * self.batch_size, size + 32, self.dim, generator=generator)
+            labels = torch.bernoulli(torch.sigmoid(x @ self._weights(generator, 2))[..., 0], generator=generator)
+            both = (labels[:, :size] != labels[:, :1]).any(1)
+            batches.append(TrainingBatch(x[both], labels[both].long(), num_classes=2, support_size=size))
+        return tuple(batches)
+
+    def _weights(self, generator: Generator, times: int = 1) -> Tensor:
+        """(times * batch, dim, 1)."""
+        weights = randn(times * self.batch_size, self.dim, 1, generator=generator)
         if not self.variable_alpha:
             return self.alpha * weights
-        return weights * torch.randint(1, self.alpha + 1, (self.batch_size, 1, 1), generator=generator)
+        return weights * torch.randint(1, self.alpha + 1, (len(weights), 1, 1), generator=generator)
 
 
 __all__ = ["PaperTasks", "RichTasks", "TaskSource", "TrainingBatch"]

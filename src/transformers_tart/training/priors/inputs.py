@@ -1,0 +1,120 @@
+"""Where inputs lie."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from transformers_tart.training.priors.draws import chance, choose, log_uniform, power_law, randn, uniform
+
+
+MAX_RANK = 384
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs before they are seen: unit-variance coordinates, the spread of each when seen, and clusters if any.
+
+    Attributes:
+        latent: (n, rank).
+        spread: (rank,) standard deviations, decreasing.
+        relevance: (rank,) how much label functions lean on each coordinate.
+        cluster: (n,) int64 cluster of each row, all zero without clusters.
+    """
+
+    latent: Tensor
+    spread: Tensor
+    relevance: Tensor
+    cluster: Tensor
+
+
+def gaussian_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Independent standard normals."""
+    return randn(size, rank, generator=generator), torch.zeros(size, dtype=torch.int64)
+
+
+def heavy_tailed_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Student's t with 5 degrees of freedom: rows of very different length."""
+    chi2 = randn(size, 5, generator=generator).square().mean(1, keepdim=True)
+    return randn(size, rank, generator=generator) * chi2.rsqrt(), torch.zeros(size, dtype=torch.int64)
+
+
+def clustered_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """A mixture of 2 to 128 normals of uneven size, centres up to 1.5 standard deviations out, sometimes in groups."""
+    count = int(log_uniform(2, 129, generator))
+    share = torch.rand(count, generator=generator) + 0.2
+    cluster = torch.multinomial(share, size, replacement=True, generator=generator)
+    centres = grouped_centres(count, rank, generator) * uniform(0.2, 1.5, generator)
+    latent = heavy_tailed_inputs if chance(0.3, generator) else gaussian_inputs
+    return latent(size, rank, generator)[0] + centres[cluster], cluster
+
+
+def grouped_centres(count: int, rank: int, generator: Generator) -> Tensor:
+    """(count, rank) of unit variance; half of the time each is near one of a few others, as kinds of one thing are."""
+    centres = randn(count, rank, generator=generator)
+    if count < 4 or chance(0.5, generator):
+        return centres
+    groups = int(log_uniform(2, count / 2 + 1, generator))
+    parent = torch.randint(groups, (count,), generator=generator)
+    shared = uniform(0.2, 0.9, generator)
+    return shared**0.5 * randn(groups, rank, generator=generator)[parent] + (1 - shared) ** 0.5 * centres
+
+
+def nested_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Clusters of clusters, 2 to 4 levels deep, down to few rows each: texts have topics, kinds of them, near copies.
+
+    The clusters that are reported are those of one of the levels.
+    """
+    depth = int(uniform(2, 5, generator))
+    counts = sorted(int(log_uniform(2, max(4, size / 2), generator)) for _ in range(depth))
+    variance = -torch.rand(depth + 1, generator=generator).clamp_min(1e-7).log()
+    variance = (variance / variance.sum()).sqrt()
+    share = torch.rand(counts[-1], generator=generator).clamp_min(1e-3) ** -0.7
+    node = torch.multinomial(share, size, replacement=True, generator=generator)
+    latent, chosen, cluster = (
+        randn(size, rank, generator=generator) * variance[depth],
+        int(uniform(0, depth, generator)),
+        node,
+    )
+    for level in range(depth - 1, -1, -1):
+        latent = latent + variance[level] * randn(counts[level], rank, generator=generator)[node]
+        cluster = node if level == chosen else cluster
+        if level:
+            node = torch.randint(counts[level - 1], (counts[level],), generator=generator)[node]
+    return latent, cluster
+
+
+INPUTS: dict[Callable[[int, int, Generator], tuple[Tensor, Tensor]], float] = {
+    gaussian_inputs: 0.2,
+    heavy_tailed_inputs: 0.1,
+    clustered_inputs: 0.2,
+    nested_inputs: 0.5,
+}
+
+
+def draw_spread(rank: int, generator: Generator) -> Tensor:
+    """Standard deviations of the coordinates: a power law, half of the time one that bends down, as embeddings' do."""
+    spread = power_law(rank, uniform(0.0, 0.8, generator))
+    if chance(0.5, generator):
+        bend = log_uniform(5, 200, generator)
+        spread = spread * (1 + torch.arange(rank) / bend) ** -uniform(0.0, 1.2, generator)
+    return spread
+
+
+def draw_inputs(size: int, generator: Generator) -> Inputs:
+    """Inputs of random rank, spectrum and shape.
+
+    Labels may lean on the directions that vary most, on all alike, on those that vary least, or on few coordinates.
+    """
+    rank = int(log_uniform(4 if chance(0.2, generator) else 64, MAX_RANK + 1, generator))
+    latent, cluster = choose(INPUTS, generator)(size, rank, generator)
+    spread = draw_spread(rank, generator)
+    relevance = power_law(rank, uniform(-0.2, 0.2, generator)) * spread ** uniform(0.0, 3.0, generator)
+    if chance(0.15, generator):
+        count = int(log_uniform(1, rank + 1, generator))
+        relevance = relevance * (torch.randperm(rank, generator=generator) < count)
+    return Inputs(latent, spread, relevance / relevance.norm(), cluster)
+
+
+__all__ = ["INPUTS", "Inputs", "draw_inputs", "grouped_centres"]

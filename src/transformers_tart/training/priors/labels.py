@@ -1,0 +1,120 @@
+"""What the labels are: functions of the inputs, or classes that shift them."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from transformers_tart.training.priors.draws import chance, choose, log_uniform, randn, uniform
+from transformers_tart.training.priors.inputs import Inputs, grouped_centres
+
+
+FIELD_WAVES = 128
+MAX_DEPTH = 6
+
+
+def _standardise(scores: Tensor) -> Tensor:
+    return (scores - scores.mean(0)) / scores.std(0).clamp_min(1e-6)
+
+
+def linear_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
+    """Linear in the latent coordinates: the paper's family when all are equally relevant."""
+    return inputs.latent @ (randn(inputs.latent.shape[1], classes, generator=generator) * inputs.relevance[:, None])
+
+
+def network_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
+    """A random network with one hidden layer of 4 to 24 tanh units."""
+    width = int(uniform(4, 25, generator))
+    first = randn(inputs.latent.shape[1], width, generator=generator) * inputs.relevance[:, None]
+    hidden = torch.tanh(inputs.latent @ first * 1.2 + randn(width, generator=generator) * 0.5)
+    return hidden @ randn(width, classes, generator=generator)
+
+
+def cluster_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
+    """Each cluster leans to some classes; without clusters, linear."""
+    count = int(inputs.cluster.max()) + 1
+    if count == 1:
+        return linear_scores(inputs, classes, generator)
+    return randn(count, classes, generator=generator)[inputs.cluster]
+
+
+def tree_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
+    """A random tree of depth 2 to 6; each node asks for the sign of a direction, a threshold of its own."""
+    depth = int(uniform(2, MAX_DEPTH + 1, generator))
+    directions = randn(inputs.latent.shape[1], 2**depth, generator=generator) * inputs.relevance[:, None]
+    answers = inputs.latent @ directions > randn(2**depth, generator=generator) * 0.5
+    node = torch.ones(len(inputs.latent), dtype=torch.int64)
+    for _ in range(depth):
+        node = 2 * node + answers.gather(1, node[:, None]).long().squeeze(1)
+    return randn(2**depth, classes, generator=generator)[node - 2**depth]
+
+
+def field_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
+    """A smooth random function of the inputs as they are seen: what is near has like labels (random Fourier features).
+
+    Its length scale is 0.4 to 1.5 times the spread of the inputs.
+    """
+    seen = inputs.latent * inputs.spread
+    seen = seen / seen.square().sum(1).mean().sqrt().clamp_min(1e-9)
+    scale = log_uniform(0.4, 1.5, generator)
+    waves = seen @ (randn(seen.shape[1], FIELD_WAVES, generator=generator) / scale)
+    phases = torch.rand(FIELD_WAVES, generator=generator) * 2 * math.pi
+    return torch.cos(waves + phases) @ randn(FIELD_WAVES, classes, generator=generator)
+
+
+Scores = Callable[[Inputs, int, Generator], Tensor]
+
+SCORES: dict[Scores, float] = {
+    linear_scores: 0.2,
+    network_scores: 0.1,
+    cluster_scores: 0.25,
+    tree_scores: 0.15,
+    field_scores: 0.3,
+}
+
+
+def scored_labels(inputs: Inputs, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Labels drawn by class scores: the sum of one to three functions, of random sharpness, class bias and noise."""
+    scores = _standardise(choose(SCORES, generator)(inputs, classes, generator))
+    for _ in range(int(uniform(0, 3, generator))):
+        other = _standardise(choose(SCORES, generator)(inputs, classes, generator))
+        scores = scores + uniform(0.2, 1.5, generator) * other
+    scores = _standardise(scores)
+    sharpness = log_uniform(0.6, 9.0, generator) * 0.7 * math.log2(classes)
+    bias = randn(classes, generator=generator) * uniform(0.0, 0.6, generator)
+    probability = torch.softmax(sharpness * (scores + bias), dim=1)
+    if chance(0.4, generator):
+        wrong = uniform(0.0, 0.25, generator)
+        probability = probability * (1 - wrong) + wrong / classes
+    return inputs.latent, torch.multinomial(probability, 1, generator=generator).squeeze(1)
+
+
+def class_mean_labels(inputs: Inputs, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """The label comes first and shifts the inputs: classes of random size, each about 1 to 3 means of its own.
+
+    The means explain a random share of the variance that is seen; a larger one where there are many classes, which
+    people would not tell apart otherwise.
+    """
+    size, rank = inputs.latent.shape
+    share = -torch.rand(3, classes, generator=generator).clamp_min(1e-7).log().sum(0)
+    labels = torch.multinomial(share, size, replacement=True, generator=generator)
+    kinds = int(uniform(1, 4, generator)) if classes <= 10 else 1
+    means = grouped_centres(classes * kinds, rank, generator) * inputs.relevance
+    ratio = min(4.0, log_uniform(0.008, 1.0, generator) * (classes / 2) ** 0.6)
+    length = (ratio * inputs.spread.square().sum()).sqrt()
+    means = means / (means * inputs.spread).norm(dim=1, keepdim=True).clamp_min(1e-9) * length
+    kind = torch.randint(kinds, (size,), generator=generator)
+    return inputs.latent + means[labels * kinds + kind], labels
+
+
+Labels = Callable[[Inputs, int, Generator], tuple[Tensor, Tensor]]
+
+
+def label_weights(classes: int) -> dict[Labels, float]:
+    """How often labels are of each kind: with many classes, most have means of their own."""
+    of_means = min(0.85, 0.25 + 0.2 * math.log2(classes / 2))
+    return {scored_labels: 1 - of_means, class_mean_labels: of_means}
+
+
+__all__ = ["SCORES", "class_mean_labels", "label_weights", "scored_labels"]
