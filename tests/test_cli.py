@@ -307,12 +307,17 @@ def test__push__local_backbone__refused(folder: Path, capsys: pytest.CaptureFixt
     assert "local folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("preset", "architecture"), [("kernel", "kernel"), ("paper-small", "gpt2")])
-def test__train_reasoner__a_step__loadable(preset: str, architecture: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("preset", "architecture", "options"), [("kernel", "kernel", ["--no-validation"]), ("paper-small", "gpt2", [])]
+)
+def test__train_reasoner__a_step__loadable(preset: str, architecture: str, options: list[str], tmp_path: Path) -> None:
     from transformers_tart import TartReasoner
 
-    assert main(["train-reasoner", "--output", str(tmp_path), "--preset", preset, "--max-steps", "1"]) == 0
+    assert main(["train-reasoner", "--output", str(tmp_path), "--preset", preset, "--max-steps", "1", *options]) == 0
     assert TartReasoner.from_pretrained(tmp_path).config.architecture == architecture
+    card = (tmp_path / "README.md").read_text()
+    assert f"| preset | `{preset}` |" in card
+    assert ("| tasks | reasoner | logistic_regression | kernel_ridge |" in card) == (not options)
 
 
 def test__train_reasoner__unknown_preset__wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,19 @@ class CardFacts:
     results: list[EvalResult] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class TrainingFacts:
+    """How a reasoner was trained.
+
+    Attributes:
+        run: rows of the table of details.
+        validation: for each shape of task, for each method, its `loss` and `accuracy`.
+    """
+
+    run: dict[str, object]
+    validation: dict[str, dict[str, dict[str, float]]]
+
+
 def _card(facts: CardFacts, data: dict[str, Any], title: str, **content: Any) -> ModelCard:
     name: dict[str, Any] = {"model_name": facts.repo_id, "eval_results": facts.results} if facts.results else {}
     card_data = ModelCardData(
@@ -121,18 +134,19 @@ def classifier_card(
     )
 
 
-def reasoner_card(config: TartReasonerConfig, facts: CardFacts) -> ModelCard:
-    """The card of a reasoner alone."""
+def reasoner_card(config: TartReasonerConfig, facts: CardFacts, training: TrainingFacts | None = None) -> ModelCard:
+    """The card of a reasoner alone; with what is known of its training."""
     return _card(
         facts,
         {"tags": [*TAGS, "tart-reasoner"]},
         title=facts.repo_id,
         summary="A reasoner for few-shot classification on labelled embeddings of any frozen model.",
         usage=REASONER_USAGE.format(repo=facts.repo_id),
-        details=_reasoner_details(config),
+        details={**_reasoner_details(config), **(training.run if training else {})},
+        validation=training.validation if training else {},
         stores_support=False,
         stores_texts=False,
     )
 
 
-__all__ = ["CardFacts", "classifier_card", "reasoner_card"]
+__all__ = ["CardFacts", "TrainingFacts", "classifier_card", "reasoner_card"]

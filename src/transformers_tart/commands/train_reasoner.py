@@ -4,8 +4,13 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from transformers_tart.commands.common import add_subparser
 from transformers_tart.training.presets import PRESETS
+
+
+REFERENCES = ("logistic_regression", "kernel_ridge")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -25,19 +30,37 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of every task (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
     parser.add_argument("--max-minutes", type=float, help="save and stop after this time, to resume later")
+    parser.add_argument("--mixed-precision", choices=("no", "bf16"), help="(default: as accelerate is configured)")
+    parser.add_argument("--log-with", nargs="+", help="trackers of accelerate, for example tensorboard")
+    parser.add_argument("--no-validation", action="store_true", help="do not validate at the saves")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Train and save."""
+    from transformers_tart.evaluation.baselines import BASELINES
     from transformers_tart.training.trainer import train_reasoner
+    from transformers_tart.training.validation import VALIDATION_SEED, Validation
 
     if args.max_steps is not None and args.max_steps < 1:
         raise ValueError(f"--max-steps is {args.max_steps}; it must be at least 1.")
     preset = PRESETS[args.preset]
-    arguments = replace(preset.arguments, seed=args.seed, max_steps=args.max_steps or preset.arguments.max_steps)
+    steps = args.max_steps or preset.arguments.max_steps
+    arguments = replace(preset.arguments, seed=args.seed, max_steps=steps, mixed_precision=args.mixed_precision)
+    validation = None
+    if not args.no_validation:
+        fixed = preset.tasks.validation(torch.Generator().manual_seed(VALIDATION_SEED))
+        validation = Validation(fixed, {name: BASELINES[name] for name in REFERENCES})
     train_reasoner(
-        preset.build_config(), args.output, arguments, preset.tasks, resume=args.resume, max_minutes=args.max_minutes
+        preset.build_config(),
+        args.output,
+        arguments,
+        preset.tasks,
+        validation=validation,
+        resume=args.resume,
+        max_minutes=args.max_minutes,
+        log_with=args.log_with,
+        preset=args.preset,
     )
 
 

@@ -23,10 +23,16 @@ class ReasonerTrainingArguments:
             Gradients are clipped to this norm; `None` leaves them as they are.
         gradient_accumulation_steps (`int`, *optional*, defaults to 1):
             Parts in which a process reads its tasks of a step, one after another.
+        mixed_precision (`str`, *optional*):
+            `"bf16"` or `"no"`; what accelerate is configured for when not given. The linear algebra of the `kernel`
+            architecture stays in float32.
         save_steps (`int`, *optional*, defaults to 500):
-            Steps between two saves, and two lines of the log.
+            Steps between two saves, validations, and lines of the record.
         seed (`int`, *optional*, defaults to 0):
             Seed of the weights and of every task.
+
+    Raises:
+        ValueError: When a number of steps is below 1.
     """
 
     max_steps: int = 10_000
@@ -36,8 +42,14 @@ class ReasonerTrainingArguments:
     warmup_steps: int = 200
     max_grad_norm: float | None = 1.0
     gradient_accumulation_steps: int = 1
+    mixed_precision: str | None = None
     save_steps: int = 500
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "gradient_accumulation_steps", "save_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 
 
 __all__ = ["ReasonerTrainingArguments"]

@@ -42,7 +42,7 @@ PRESETS: dict[str, Preset] = {
         "the reasoner inside this package: any width, any number of classes; CPU",
         {"architecture": "kernel"},
         RichTasks(),
-        ReasonerTrainingArguments(max_steps=12_000),
+        ReasonerTrainingArguments(max_steps=4_000),
     ),
     "paper-66": Preset(
         "the paper's head, up to 65 examples; GPU",
@@ -66,11 +66,11 @@ PRESETS: dict[str, Preset] = {
             "n_positions": 66,
         },
         PaperTasks(
-            Ramp(start=4, end=16, increment=4, interval=400),
-            Ramp(start=18, end=66, increment=8, interval=400),
+            Ramp(start=2, end=16, increment=2, interval=1000),
+            Ramp(start=18, end=66, increment=8, interval=1000),
             batch_size=64,
         ),
-        ReasonerTrainingArguments(max_steps=10_000, learning_rate=1e-3, weight_decay=0.0),
+        ReasonerTrainingArguments(max_steps=11_000, learning_rate=1e-3, weight_decay=0.0),
     ),
 }
 

@@ -2,18 +2,19 @@
 
 import json
 import math
-import os
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from torch import Generator, Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from accelerate.tracking import GeneralTracker
+from accelerate.utils import InitProcessGroupKwargs, set_seed
+from torch import Generator
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
@@ -21,96 +22,40 @@ from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.training.arguments import ReasonerTrainingArguments
 from transformers_tart.training.checkpoints import load_checkpoint, save_checkpoint
+from transformers_tart.training.objective import Objective
+from transformers_tart.training.progress import Progress, TaskStream
+from transformers_tart.training.record import save_run
 from transformers_tart.training.sources import RichTasks, TaskSource, TrainingBatch
+from transformers_tart.training.validation import Validation, overall
 
 
-TRAINING_RECORD = "training.json"
+PROJECT = "transformers-tart"
+VALIDATION_TIMEOUT = timedelta(hours=2)  # the other processes wait while the main one validates
+DIVERGED = 3.0  # a mean loss of so many blind guesses is none that training comes back from
 
-
-class Objective(nn.Module):
-    """A reasoner that answers with its losses, so that its gradients are shared between processes."""
-
-    def __init__(self, reasoner: TartReasoner):
-        super().__init__()
-        self.reasoner = reasoner
-
-    def forward(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        """Mean loss (tasks,) in units of a blind guess, and accuracy (tasks,) of each task.
-
-        In these units, tasks of many classes weigh no more than binary ones.
-        """
-        if batch.support_size is None:
-            return self._sequence_loss(batch)
-        support, query = slice(None, batch.support_size), slice(batch.support_size, None)
-        labels = batch.labels[:, query]
-        logits = self.reasoner(
-            batch.embeddings[:, support],
-            batch.labels[:, support],
-            batch.embeddings[:, query],
-            num_labels=batch.num_classes,
-        ).logits
-        losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1) / math.log(batch.num_classes)
-        return losses, (logits.argmax(-1) == labels).float().mean(1)
-
-    def _sequence_loss(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        """Of every example, given those before it (arXiv 2306.07536, section 4.1)."""
-        log_odds = self.reasoner.architecture.sequence_logits(batch.embeddings, batch.labels)  # type: ignore[operator]
-        losses = binary_cross_entropy_with_logits(log_odds, batch.labels.float(), reduction="none").mean(1)
-        return losses / math.log(2), ((log_odds > 0) == batch.labels.bool()).float().mean(1)
-
-
-@dataclass
-class Progress:
-    """Where a run is; saved with its checkpoints, together with what it must not be continued without.
-
-    Attributes:
-        arguments: of the run.
-        generator: draws every task.
-        step: finished steps.
-        running: moving averages.
-        history: averages at each save.
-    """
-
-    arguments: dict[str, Any]
-    generator: Generator
-    step: int = 0
-    running: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    def state_dict(self) -> dict[str, object]:
-        """Everything, as tensors, numbers and strings."""
-        return {
-            "arguments": self.arguments,
-            "generator": self.generator.get_state(),
-            "step": self.step,
-            "running": self.running,
-            "history": self.history,
-        }
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from a saved state.
-
-        Raises:
-            ValueError: When it is of a run with other arguments.
-        """
-        changed = sorted(name for name, value in self.arguments.items() if state["arguments"].get(name) != value)
-        if changed:
-            raise ValueError(f"The checkpoint is of a run with other {changed}; repeat them, or do not resume.")
-        self.generator.set_state(state["generator"])
-        self.step, self.running, self.history = state["step"], state["running"], state["history"]
-
-    def note(self, **values: float) -> None:
-        """Fold the values of a step into the averages."""
-        for name, value in values.items():
-            self.running[name] = 0.99 * self.running.get(name, value) + 0.01 * value
+Tracker: TypeAlias = str | GeneralTracker
 
 
 class Run:
     """What a run consists of: the objective and its optimiser, and where it is."""
 
-    def __init__(self, config: TartReasonerConfig, args: ReasonerTrainingArguments, tasks: TaskSource):
+    def __init__(
+        self,
+        config: TartReasonerConfig,
+        args: ReasonerTrainingArguments,
+        tasks: TaskSource,
+        log_with: Tracker | list[Tracker] | None = None,
+        project_dir: Path | None = None,
+    ):
         # without being told, accelerate does not join processes that have no accelerator
-        self.accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+        self.accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),
+            mixed_precision=args.mixed_precision,
+            log_with=log_with,
+            project_dir=project_dir,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=VALIDATION_TIMEOUT)],
+        )
+        _check_trackers(self.accelerator, log_with)
         self.args, self.tasks = args, tasks
         set_seed(args.seed)
         objective = Objective(TartReasoner(config))
@@ -118,8 +63,13 @@ class Run:
         # not prepared: accelerate would take as many steps of it as there are processes
         self.scheduler = get_scheduler(args.schedule, optimizer, args.warmup_steps, args.max_steps)
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
-        arguments = {**asdict(args), "tasks": {"source": type(tasks).__name__, **asdict(tasks)}}
-        self.progress = Progress(arguments, Generator().manual_seed(args.seed))
+        arguments = {
+            **asdict(args),
+            "mixed_precision": self.accelerator.mixed_precision,
+            "reasoner": {name: getattr(config, name) for name in TartReasonerConfig.__annotations__},
+            "tasks": {"source": type(tasks).__name__, **asdict(tasks)},
+        }
+        self.progress = Progress(arguments, Generator().manual_seed(args.seed).get_state())
         self.accelerator.register_for_checkpointing(self.scheduler, self.progress)
 
     @property
@@ -127,9 +77,9 @@ class Run:
         """The bare reasoner."""
         return self.accelerator.unwrap_model(self.objective).reasoner
 
-    def train_step(self) -> None:
+    def train_step(self, stream: TaskStream) -> None:
         """One optimiser step on tasks that the processes share; each draws all, so that their number is no matter."""
-        batch = self.tasks.draw(self.progress.step, self.progress.generator)
+        batch, random_state = stream.take()
         totals = torch.zeros(2, device=self.accelerator.device)
         parts = self._parts(batch)
         # gradients are averaged over the processes, which may have unequal numbers of tasks
@@ -146,10 +96,20 @@ class Run:
         if self.args.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.objective.parameters(), self.args.max_grad_norm)
         self.optimizer.step()
+        rate = self.scheduler.get_last_lr()[0]
         self.scheduler.step()
         self.optimizer.zero_grad()
-        self.progress.step += 1
-        self.progress.note(loss=loss, accuracy=accuracy)
+        self.progress.finish_step(batch, random_state, loss=loss, accuracy=accuracy)
+        self.accelerator.log({"loss": loss, "accuracy": accuracy, "learning_rate": rate}, step=self.progress.step)
+        self._check_convergence()
+
+    def _check_convergence(self) -> None:
+        average = self.progress.running["loss"]
+        if self.progress.step > self.args.warmup_steps and average > DIVERGED:
+            raise FloatingPointError(
+                f"Training has diverged: at step {self.progress.step} the mean loss is {average:.1f} times that of a "
+                "blind guess. Lower the learning rate, or lengthen the warm-up."
+            )
 
     def _has_tasks(self, batch: TrainingBatch) -> bool:
         return self.accelerator.process_index < len(batch)
@@ -161,12 +121,27 @@ class Run:
         parts = min(self.args.gradient_accumulation_steps, len(mine))
         return [mine.share(i, parts).to(self.accelerator.device) for i in range(parts)]
 
-    def save(self, output_dir: Path) -> None:
-        """Write weights, config, record and checkpoint."""
-        averages = {name: round(value, 4) for name, value in self.progress.running.items()}
-        self.progress.history.append({"step": self.progress.step, **averages})
-        record = {"arguments": self.progress.arguments, "history": self.progress.history}
-        save_reasoner(self.accelerator, self.reasoner, output_dir, record)
+    def save(self, output_dir: Path, validation: Validation | None, preset: str | None) -> None:
+        """Validate, then write weights, config, record, card and checkpoint.
+
+        Raises:
+            FloatingPointError: When a weight is not finite; what was saved before stays.
+        """
+        if not all(torch.isfinite(parameter).all() for parameter in self.reasoner.parameters()):
+            raise FloatingPointError(
+                f"The weights are not finite after step {self.progress.step}: lower the learning rate."
+            )
+        entry: dict[str, Any] = {"step": self.progress.step}
+        entry |= {name: round(value, 4) for name, value in self.progress.running.items()}
+        if validation is not None and self.accelerator.is_main_process:
+            scores = validation.measure(self.reasoner)
+            entry["validation"] = {shape: asdict(score) for shape, score in scores.items()}
+            mean = overall(scores)
+            self.accelerator.log(
+                {"validation_loss": mean.loss, "validation_accuracy": mean.accuracy}, step=self.progress.step
+            )
+        self.progress.history.append(entry)
+        save_run(self.accelerator, self.reasoner, self.progress, validation, preset, output_dir)
         save_checkpoint(self.accelerator, output_dir, self.progress.step)
 
 
@@ -176,8 +151,11 @@ def train_reasoner(
     args: ReasonerTrainingArguments | None = None,
     tasks: TaskSource | None = None,
     *,
+    validation: Validation | None = None,
     resume: bool = False,
     max_minutes: float | None = None,
+    log_with: Tracker | list[Tracker] | None = None,
+    preset: str | None = None,
 ) -> TartReasoner:
     """Train a reasoner and save it where [`TartReasoner.from_pretrained`] finds it.
 
@@ -185,41 +163,74 @@ def train_reasoner(
         config ([`TartReasonerConfig`]):
             What to train.
         output_dir (`str` or `Path`):
-            Folder for the weights, the config, the last checkpoint and `training.json`, the record of the run.
+            Folder for the weights, the config, the last checkpoint, a card and `training.json`, the record of the run.
         args ([`ReasonerTrainingArguments`], *optional*):
             Optimiser, schedule and seed.
         tasks ([`TaskSource`], *optional*):
             Where the tasks come from; [`RichTasks`] when not given.
+        validation ([`Validation`], *optional*):
+            Tasks to validate on at every save, and what the reasoner is held against there. Training is the same with
+            and without.
         resume (`bool`, *optional*, defaults to `False`):
             Whether to go on from the checkpoint in `output_dir`, if there is one: to the same weights, bit for bit on
             a CPU, as without the interruption. Otherwise a checkpoint there is replaced.
         max_minutes (`float`, *optional*):
             Save and stop after this time; `resume` goes on.
+        log_with (`str`, `GeneralTracker` or a list of them, *optional*):
+            Trackers of accelerate, such as `"tensorboard"`, for the loss and accuracy of every step and of validation.
+        preset (`str`, *optional*):
+            Name for the card of what is trained.
 
     Returns:
         [`TartReasoner`]: the reasoner as far as it is trained, in evaluation mode.
 
     Raises:
-        FloatingPointError: When the loss is not finite; the last saved weights stay in `output_dir`.
+        FloatingPointError: When the loss is not finite or training has diverged; the last saved weights stay in
+            `output_dir`.
         ValueError: When the checkpoint to resume is of a run with other arguments.
     """
     args, output_dir, begin = args or ReasonerTrainingArguments(), Path(output_dir), time.monotonic()
-    run = Run(config, args, tasks or RichTasks())
+    run = Run(config, args, tasks or RichTasks(), log_with, output_dir)
     if resume:
         load_checkpoint(run.accelerator, output_dir)
+    _start_trackers(run)
     run.objective.train()
+    stream = TaskStream(run.tasks, run.progress.step, run.progress.random_state)
     is_quiet = not run.accelerator.is_local_main_process
     bar = tqdm(desc="training", initial=run.progress.step, total=args.max_steps, disable=is_quiet)
     is_over = run.progress.step >= args.max_steps
-    while not is_over:
-        run.train_step()
-        bar.update()
-        is_over = run.progress.step == args.max_steps or _is_late(run.accelerator, begin, max_minutes)
-        if run.progress.step % args.save_steps == 0 or is_over:
-            run.save(output_dir)
-            bar.set_postfix(run.progress.history[-1])
-    bar.close()
+    try:
+        while not is_over:
+            run.train_step(stream)
+            bar.set_postfix({name: f"{value:.3f}" for name, value in run.progress.running.items()}, refresh=False)
+            bar.update()
+            is_over = run.progress.step == args.max_steps or _is_late(run.accelerator, begin, max_minutes)
+            if run.progress.step % args.save_steps == 0 or is_over:
+                run.save(output_dir, validation, preset)
+    finally:
+        bar.close()
+        stream.close()
+        for tracker in run.accelerator.trackers:
+            tracker.finish()
     return run.reasoner.eval()
+
+
+def _check_trackers(accelerator: Accelerator, log_with: Tracker | Sequence[Tracker] | None) -> None:
+    """accelerate leaves out trackers whose package is missing, and says so at most in a warning."""
+    asked = log_with if isinstance(log_with, list | tuple) else [log_with]
+    found = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
+    missing = [name for name in asked if isinstance(name, str) and name != "all" and name not in found]
+    if missing:
+        raise ValueError(f"The trackers {missing} are not installed: pip install them, or leave log_with out.")
+
+
+def _start_trackers(run: Run) -> None:
+    """Tell the trackers the arguments, as flat values."""
+    facts = {
+        name: value if isinstance(value, int | float | str) else json.dumps(value)
+        for name, value in run.progress.arguments.items()
+    }
+    run.accelerator.init_trackers(PROJECT, facts)
 
 
 def _is_late(accelerator: Accelerator, begin: float, max_minutes: float | None) -> bool:
@@ -230,14 +241,4 @@ def _is_late(accelerator: Accelerator, begin: float, max_minutes: float | None) 
     return accelerator.reduce(late, "sum").item() > 0
 
 
-def save_reasoner(accelerator: Accelerator, reasoner: TartReasoner, output_dir: Path, record: dict) -> None:
-    """Save the weights, the config and the record of the run from the main process."""
-    state = {name: tensor.detach().clone() for name, tensor in reasoner.state_dict().items()}
-    reasoner.save_pretrained(output_dir, is_main_process=accelerator.is_main_process, state_dict=state)
-    if accelerator.is_main_process:
-        partial = output_dir / (TRAINING_RECORD + ".tmp")
-        partial.write_text(json.dumps(record, indent=2) + "\n")
-        os.replace(partial, output_dir / TRAINING_RECORD)
-
-
-__all__ = ["TRAINING_RECORD", "train_reasoner"]
+__all__ = ["train_reasoner"]

@@ -1,0 +1,84 @@
+"""Where a run is, and the tasks that come next."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Generator, Tensor
+
+from transformers_tart.training.sources import TaskSource, TrainingBatch
+
+
+@dataclass
+class Progress:
+    """Where a run is; saved with its checkpoints, together with what it must not be continued without.
+
+    Attributes:
+        arguments: of the run.
+        random_state: of the generator of the tasks, after those of the last finished step.
+        step: finished steps.
+        tasks_seen: tasks of all finished steps.
+        running: moving averages.
+        history: averages and validation at each save.
+    """
+
+    arguments: dict[str, Any]
+    random_state: Tensor
+    step: int = 0
+    tasks_seen: int = 0
+    running: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, as tensors, numbers and strings."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state.
+
+        Raises:
+            ValueError: When it is of a run with other arguments.
+        """
+        changed = sorted(name for name, value in self.arguments.items() if state["arguments"].get(name) != value)
+        if changed:
+            raise ValueError(f"The checkpoint is of a run with other {changed}; repeat them, or do not resume.")
+        for name in vars(self):
+            setattr(self, name, state[name])
+
+    def finish_step(self, batch: TrainingBatch, random_state: Tensor, **values: float) -> None:
+        """Count a step and fold its values into the averages."""
+        self.step += 1
+        self.tasks_seen += len(batch)
+        self.random_state = random_state
+        for name, value in values.items():
+            self.running[name] = 0.99 * self.running.get(name, value) + 0.01 * value
+
+
+class TaskStream:
+    """Draws the tasks of the next step while the current one is trained on; the order of the draws stays the same."""
+
+    def __init__(self, tasks: TaskSource, step: int, random_state: Tensor):
+        self.tasks, self.generator = tasks, Generator()
+        self.generator.set_state(random_state)
+        self.worker = ThreadPoolExecutor(1, "tasks")
+        self.step, self.pending = step, self._submit(step)
+
+    def take(self) -> tuple[TrainingBatch, Tensor]:
+        """The tasks of the next step, and the state of the generator after them."""
+        drawn = self.pending.result()
+        self.step += 1
+        self.pending = self._submit(self.step)
+        return drawn
+
+    def close(self) -> None:
+        """Wait for the draw that is under way."""
+        self.worker.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, step: int) -> Future[tuple[TrainingBatch, Tensor]]:
+        return self.worker.submit(self._draw, step)
+
+    def _draw(self, step: int) -> tuple[TrainingBatch, Tensor]:
+        return self.tasks.draw(step, self.generator), self.generator.get_state()
+
+
+__all__ = ["Progress", "TaskStream"]
