@@ -15,7 +15,7 @@ from transformers_tart import TartConfig, TartReasonerConfig, configuration_tart
 REASONER_FIELDS = [
     {},
     {"architecture": "gpt2", "n_positions": 34, "num_components": 8},
-    {"ridge_alphas": [0.5], "num_softmax_heads": 1, "intermediate_size": 10},
+    {"ridge_strengths": [0.5], "kernel_sharpness": [0.0], "num_softmax_heads": 1, "intermediate_size": 10},
     {"max_support": 50, "max_classes": 2, "projection": "whitened_pca"},
 ]
 TART_FIELDS = [
@@ -77,7 +77,8 @@ def test__from_pretrained__field_of_a_later_version__is_kept(config_class: type,
     ("fields", "message"),
     [
         ({"projection": "pca"}, 'must be "none" or "whitened_pca"'),
-        ({"ridge_alphas": [1.0, 0.0]}, "ridge_alphas must be positive"),
+        ({"ridge_strengths": [1.0, 0.0]}, "ridge_strengths must be positive"),
+        ({"kernel_sharpness": [-1.0]}, "kernel_sharpness must be 0 or more"),
         ({"max_support": 1}, "max_support must be at least 2, got 1"),
         ({"max_classes": 1}, "max_classes must be None or at least 2, got 1"),
         ({"hidden_size": "wide"}, "hidden_size"),

@@ -20,7 +20,7 @@ class TartReasonerConfig(PreTrainedConfig):
         architecture (`str`, *optional*, defaults to `"kernel"`):
             Key of the architecture: `"kernel"` (dimension-free, order-free, any number of classes) or `"gpt2"` (the
             head of the TART paper, arXiv 2306.07536).
-        hidden_size (`int`, *optional*, defaults to 48):
+        hidden_size (`int`, *optional*, defaults to 64):
             Width of the tokens.
         num_hidden_layers (`int`, *optional*, defaults to 4):
             Number of layers.
@@ -28,11 +28,15 @@ class TartReasonerConfig(PreTrainedConfig):
             Width of the MLPs; four times `hidden_size` when not given.
         layer_norm_eps (`float`, *optional*, defaults to 1e-5):
             Epsilon of the layer norms.
-        ridge_alphas (`list[float]`, *optional*, defaults to `[0.03, 0.1, 0.3, 1.0, 3.0, 10.0]`):
-            `kernel`: regularisation strengths of the ridge smoothers, one attention head each.
+        kernel_sharpness (`list[float]`, *optional*, defaults to `[0.0, 1.0, 2.0, 4.0]`):
+            `kernel`: similarity of two examples is exp(-sharpness * half their squared distance), in units of the
+            support set's mean squared norm; 0 is the limit, their inner product.
+        ridge_strengths (`list[float]`, *optional*, defaults to `[0.02, 0.1, 0.5]`):
+            `kernel`: regularisation strengths of the ridge smoothers, in units of the root of k. Every sharpness with
+            every strength is one attention head.
         num_softmax_heads (`int`, *optional*, defaults to 4):
             `kernel`: heads that attend by a softmax over squared distances.
-        head_dim (`int`, *optional*, defaults to 12):
+        head_dim (`int`, *optional*, defaults to 8):
             `kernel`: width of each head.
         num_attention_heads (`int`, *optional*, defaults to 8):
             `gpt2`: attention heads.
@@ -58,13 +62,14 @@ class TartReasonerConfig(PreTrainedConfig):
     model_type = "tart_reasoner"
 
     architecture: str = "kernel"
-    hidden_size: int = 48
+    hidden_size: int = 64
     num_hidden_layers: int = 4
     intermediate_size: int | None = None
     layer_norm_eps: float = 1e-5
-    ridge_alphas: list[float] | None = None
+    kernel_sharpness: list[float] | None = None
+    ridge_strengths: list[float] | None = None
     num_softmax_heads: int = 4
-    head_dim: int = 12
+    head_dim: int = 8
     num_attention_heads: int = 8
     n_positions: int = 258
     max_support: int = 2048
@@ -76,18 +81,27 @@ class TartReasonerConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
-        if self.ridge_alphas is None:
-            self.ridge_alphas = [0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
+        if self.kernel_sharpness is None:
+            self.kernel_sharpness = [0.0, 1.0, 2.0, 4.0]
+        if self.ridge_strengths is None:
+            self.ridge_strengths = [0.02, 0.1, 0.5]
         if self.projection is None:
             self.projection = "whitened_pca" if self.architecture == "gpt2" else "none"
         super().__post_init__(**kwargs)
+
+    @property
+    def num_smoothers(self) -> int:
+        """Ridge smoothers of the `kernel` architecture."""
+        return len(self.kernel_sharpness or ()) * len(self.ridge_strengths or ())
 
     def validate_reasoner(self) -> None:
         """Check that the fields describe a reasoner that can be built."""
         if self.projection not in ("none", "whitened_pca"):
             raise ValueError(f'projection is "{self.projection}"; it must be "none" or "whitened_pca".')
-        if min(self.ridge_alphas or [], default=1.0) <= 0:
-            raise ValueError(f"ridge_alphas must be positive, got {self.ridge_alphas}.")
+        if min(self.ridge_strengths or [0.0]) <= 0:
+            raise ValueError(f"ridge_strengths must be positive, at least one; got {self.ridge_strengths}.")
+        if min(self.kernel_sharpness or [-1.0]) < 0:
+            raise ValueError(f"kernel_sharpness must be 0 or more, at least one; got {self.kernel_sharpness}.")
         if self.max_support < 2:
             raise ValueError(f"max_support must be at least 2, got {self.max_support}.")
         if self.max_classes is not None and self.max_classes < 2:

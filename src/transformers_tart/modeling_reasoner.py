@@ -20,6 +20,7 @@ from transformers_tart.errors import CorruptFileError
 from transformers_tart.hub import CARD_FILE, HubMixin, explain_failures, pin_revision
 from transformers_tart.model_card import CardFacts, reasoner_card
 from transformers_tart.projection import Projection, fit_projection
+from transformers_tart.reasoners import locate
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,10 @@ class TartReasoner(HubMixin, PreTrainedModel):
         self.card_facts = CardFacts()
         self.post_init()
 
+    def _initialize_weights(self, module: torch.nn.Module, is_custom_code: bool = False) -> None:
+        # for code outside transformers it would pass over modules that have only children, the architecture among them
+        super()._initialize_weights(module, is_custom_code=False)
+
     def _init_weights(self, module: torch.nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, Architecture):
@@ -98,7 +103,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
 
         Args:
             pretrained_model_name_or_path (`str` or `Path`):
-                Hub id or folder.
+                Hub id, folder, or the name of a reasoner inside this package: `"kernel"` or `"paper-small"`.
             kwargs:
                 As in `PreTrainedModel.from_pretrained`.
 
@@ -106,6 +111,8 @@ class TartReasoner(HubMixin, PreTrainedModel):
             CorruptFileError: When the weights are damaged, incomplete or of another shape than the config says.
         """
         with_info = kwargs.pop("output_loading_info", False)
+        if kwargs.get("config") is None:  # whoever read a config read it from a folder or the Hub
+            pretrained_model_name_or_path = locate(pretrained_model_name_or_path)
         kwargs = {"dtype": torch.float32, "use_safetensors": True, **kwargs}
         kwargs["revision"] = pin_revision(pretrained_model_name_or_path, **kwargs)
         try:
