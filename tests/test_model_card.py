@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transformers_tart import TartConfig, TartForSequenceClassification, TartReasonerConfig
-from transformers_tart.loading import DEFAULT_REASONER
 from transformers_tart.model_card import CardFacts, classifier_card, reasoner_card
+from transformers_tart.reasoners import EMBEDDED
 
 
 CARDS = sorted(Path(__file__).parents[1].glob("hub_cards/*/README.md"))
@@ -139,6 +139,7 @@ def test__saved_composition_and_reasoner__cards__are_sound(tmp_path: Path) -> No
         assert_sound(ModelCard.load(tmp_path / name / "README.md"))
 
 
-def test__shipped_reasoner__card__is_the_published_one() -> None:
-    card = next(path for path in CARDS if path.parent.name == "tart-reasoner-kernel")
-    assert (DEFAULT_REASONER / "README.md").read_text() == card.read_text()
+@pytest.mark.parametrize("name", EMBEDDED)
+def test__shipped_reasoner__card__is_the_published_one(name: str) -> None:
+    card = next(path for path in CARDS if path.parent.name == f"tart-reasoner-{name}")
+    assert (EMBEDDED[name] / "README.md").read_text() == card.read_text()

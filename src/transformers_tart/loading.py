@@ -5,7 +5,6 @@ loaded backbone that passes through another `from_pretrained` loses its non-pers
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 from transformers import AutoModel, PreTrainedModel
@@ -20,7 +19,7 @@ from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.support import SUPPORT_FILE, SupportSet
 
 
-DEFAULT_REASONER = Path(__file__).parent / "reasoners" / "kernel"
+DEFAULT_REASONER = "kernel"
 BACKBONE_FOLDER = "backbone"
 
 SHARED = ("cache_dir", "force_download", "local_files_only", "proxies", "token")

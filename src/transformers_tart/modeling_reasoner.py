@@ -103,7 +103,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
 
         Args:
             pretrained_model_name_or_path (`str` or `Path`):
-                Hub id, folder, or the name of a reasoner inside this package: `"kernel"` or `"paper-small"`.
+                Hub id, folder, or `"kernel"`, the name of the reasoner inside this package.
             kwargs:
                 As in `PreTrainedModel.from_pretrained`.
 

@@ -26,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
         "transformers-tart evaluate-reasoner embeddings/*.safetensors --k 16 64 256 --output report.json",
     )
     parser.add_argument("files", nargs="+", help="safetensors files with `embeddings` and `labels`")
-    parser.add_argument("--reasoner", default=str(DEFAULT_REASONER), help="folder or Hub id (default: the package's)")
+    parser.add_argument("--reasoner", default=DEFAULT_REASONER, help="kernel, a folder or a Hub id (default: kernel)")
     parser.add_argument("--train-rows", type=int, help="first rows, for support sets (default: as the file says)")
     parser.add_argument("--k", type=int, nargs="+", default=[16, 64, 256], help="sizes of the support sets")
     parser.add_argument("--per-class", type=int, nargs="+", help="examples a class, instead, of more than two classes")

@@ -54,7 +54,9 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(
                 "--model is a reasoner alone, which holds no examples; give a backbone or a TART repository."
             )
-        reasoner = TartReasoner.from_pretrained(args.model, revision=args.revision or "main", token=args.token)
+        reasoner = TartReasoner.from_pretrained(
+            args.model, config=config, revision=args.revision or "main", token=args.token
+        )
         reasoner.card_facts = facts
         print(reasoner.push_to_hub(args.repo_id, **options))
         return

@@ -110,7 +110,7 @@ def reasoner_predictor(reasoner: TartReasoner) -> Predictor:
         with torch.inference_mode():
             device = reasoner.device
             state = reasoner.prepare(support[None].to(device), labels[None].to(device), num_classes)
-            return reasoner.query(state, query[None].to(device))[0].double().softmax(-1).cpu()
+            return reasoner.query(state, query[None].to(device))[0].cpu().double().softmax(-1)
 
     return predict
 
