@@ -173,7 +173,7 @@ def train_reasoner(
             and without.
         resume (`bool`, *optional*, defaults to `False`):
             Whether to go on from the checkpoint in `output_dir`, if there is one: to the same weights, bit for bit on
-            a CPU, as without the interruption. Otherwise a checkpoint there is replaced.
+            a CPU with as many threads, as without the interruption. Otherwise a checkpoint there is replaced.
         max_minutes (`float`, *optional*):
             Save and stop after this time; `resume` goes on.
         log_with (`str`, `GeneralTracker` or a list of them, *optional*):
