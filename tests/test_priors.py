@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Generator
 
+from transformers_tart.balance import classes_in_turn
 from transformers_tart.training.priors.inputs import INPUTS, Inputs
 from transformers_tart.training.priors.labels import SCORES, label_weights
 from transformers_tart.training.priors.views import VIEWS
-from transformers_tart.training.tasks import classes_in_turn, draw_batch, draw_task
+from transformers_tart.training.tasks import draw_batch, draw_task
 
 
 @settings(max_examples=25, deadline=None)

@@ -6,7 +6,7 @@ support set nor the names of the classes can matter. Queries read the support se
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class KernelState:
 
     def to(self, device: torch.device | str) -> "KernelState":
         """The same state on another device."""
-        return KernelState(*(moved(getattr(self, f.name), device) for f in fields(self)))
+        return moved(self, device)
 
 
 class KernelLayer(nn.Module):

@@ -5,7 +5,7 @@ Nothing here is learned, and everything is computed in float32, under autocast t
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -199,8 +199,8 @@ def moved(state: Any, device: torch.device | str) -> Any:
         return state.to(device)
     if isinstance(state, tuple):
         return tuple(moved(value, device) for value in state)
-    if isinstance(state, Geometry | Kernel | Smoothers):
-        return type(state)(**{f.name: moved(getattr(state, f.name), device) for f in fields(state)})
+    if is_dataclass(state) and not isinstance(state, type):
+        return replace(state, **{f.name: moved(getattr(state, f.name), device) for f in fields(state)})
     return state
 
 

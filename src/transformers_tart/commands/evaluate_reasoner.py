@@ -1,7 +1,6 @@
 """`transformers-tart evaluate-reasoner`: a reasoner on saved embeddings, beside baselines."""
 
 import argparse
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from transformers import __version__ as transformers_version
 from transformers_tart.commands.common import add_subparser
 from transformers_tart.evaluation.baselines import BASELINES
 from transformers_tart.evaluation.metrics import METRICS
+from transformers_tart.files import write_whole
 from transformers_tart.loading import DEFAULT_REASONER
 from transformers_tart.modeling_reasoner import TartReasoner
 
@@ -62,9 +62,7 @@ def run(args: argparse.Namespace) -> None:
         sizes = report.choose_sizes(task, args.k, args.per_class)
         measurements += report.measure_task(task, methods, sizes, range(args.seeds))
         if args.output is not None:
-            partial = Path(args.output + ".partial")
-            partial.write_text(report.as_json(measurements, facts), encoding="utf-8")
-            os.replace(partial, args.output)
+            write_whole(args.output, report.as_json(measurements, facts))
     print("\n\n".join(report.format_table(measurements, metric) for metric in args.metrics))
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from transformers_tart.balance import classes_in_turn
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.evaluation.metrics import METRICS
 from transformers_tart.modeling_reasoner import TartReasoner
@@ -82,12 +83,7 @@ class EmbeddedTask:
     def draw_support(self, k: int, seed: int) -> Tensor:
         """Indices (k,) of train rows, the classes in turn as long as they last; larger sets hold the smaller ones."""
         order = torch.randperm(self.train_rows, generator=torch.Generator().manual_seed(seed))
-        labels = self.labels[order]
-        turn = torch.zeros(len(order), dtype=torch.int64)
-        for label in labels.unique():
-            members = labels == label
-            turn[members] = torch.arange(int(members.sum()))
-        return order[torch.argsort(turn, stable=True)[:k]]
+        return order[classes_in_turn(self.labels[order])[:k]]
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """What a run leaves beside its weights: `training.json`, the whole record, and a card for people."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
+from transformers_tart.files import write_whole
 from transformers_tart.hub import CARD_FILE
 from transformers_tart.model_card import TrainingFacts, reasoner_card
 from transformers_tart.modeling_reasoner import TartReasoner
@@ -41,8 +41,8 @@ def save_run(
         },
         "history": progress.history,
     }
-    _write_whole(output_dir / TRAINING_RECORD, json.dumps(record, indent=2) + "\n")
-    _write_whole(output_dir / CARD_FILE, str(reasoner_card(reasoner.config, reasoner.card_facts, facts)))
+    write_whole(output_dir / TRAINING_RECORD, json.dumps(record, indent=2) + "\n")
+    write_whole(output_dir / CARD_FILE, str(reasoner_card(reasoner.config, reasoner.card_facts, facts)))
 
 
 def training_facts(progress: Progress, references: dict[str, dict[str, Score]], preset: str | None) -> TrainingFacts:
@@ -61,13 +61,6 @@ def training_facts(progress: Progress, references: dict[str, dict[str, Score]], 
         for shape, score in found.items()
     }
     return TrainingFacts(run, table)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a text file that is never seen half written."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
 
 
 __all__ = ["TRAINING_RECORD", "save_run", "training_facts"]

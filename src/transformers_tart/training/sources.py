@@ -1,7 +1,7 @@
 """Where the tasks of a training step come from: the rich prior of `tasks.py`, or the family of the paper."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
@@ -153,15 +153,15 @@ class PaperTasks(TaskSource):
         longest = self.points.end - 1
         batches = []
         for size in (longest // 4, longest):
-            x = randn(2 * self.batch_size, size + 32, self.dim, generator=generator)
-            labels = torch.bernoulli(torch.sigmoid(x @ self._weights(generator, 2))[..., 0], generator=generator)
-            both = (labels[:, :size] != labels[:, :1]).any(1)
-            batches.append(TrainingBatch(x[both], labels[both].long(), num_classes=2, support_size=size))
+            dims, points = Ramp(self.dim, self.dim, 0, 1), Ramp(size + 32, size + 32, 0, 1)
+            batch = replace(self, dims=dims, points=points, batch_size=2 * self.batch_size).draw(0, generator)
+            both = (batch.labels[:, :size] != batch.labels[:, :1]).any(1)
+            batches.append(TrainingBatch(batch.embeddings[both], batch.labels[both], 2, support_size=size))
         return tuple(batches)
 
-    def _weights(self, generator: Generator, times: int = 1) -> Tensor:
-        """(times * batch, dim, 1)."""
-        weights = randn(times * self.batch_size, self.dim, 1, generator=generator)
+    def _weights(self, generator: Generator) -> Tensor:
+        """(batch, dim, 1)."""
+        weights = randn(self.batch_size, self.dim, 1, generator=generator)
         if not self.variable_alpha:
             return self.alpha * weights
         return weights * torch.randint(1, self.alpha + 1, (len(weights), 1, 1), generator=generator)

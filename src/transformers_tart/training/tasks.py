@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from transformers_tart.balance import classes_in_turn
 from transformers_tart.training.priors.draws import chance, choose
 from transformers_tart.training.priors.inputs import draw_inputs
 from transformers_tart.training.priors.labels import label_weights
@@ -46,16 +47,6 @@ def draw_split_task(support_size: int, query_size: int, classes: int, generator:
     return embeddings[chosen], labels[chosen]
 
 
-def classes_in_turn(labels: Tensor) -> Tensor:
-    """Indices (n,) that order labels (n,) so that every beginning is as balanced as they allow."""
-    order = torch.argsort(labels, stable=True)
-    counts = torch.bincount(labels)
-    first = counts.cumsum(0) - counts
-    turn = torch.empty_like(labels)
-    turn[order] = torch.arange(len(labels)) - first[labels[order]]
-    return torch.argsort(turn, stable=True)
-
-
 def draw_batch(batch_size: int, support_size: int, query_size: int, classes: int, generator: Generator) -> TaskBatch:
     """Tasks of one shape, zero-padded to one width; each has at least two classes in its first `support_size` rows."""
     tasks: list[tuple[Tensor, Tensor]] = []
@@ -68,4 +59,4 @@ def draw_batch(batch_size: int, support_size: int, query_size: int, classes: int
     return TaskBatch(torch.stack(padded), torch.stack([labels for _, labels in tasks]), classes)
 
 
-__all__ = ["TaskBatch", "classes_in_turn", "draw_batch", "draw_split_task", "draw_task"]
+__all__ = ["TaskBatch", "draw_batch", "draw_split_task", "draw_task"]

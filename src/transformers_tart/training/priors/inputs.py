@@ -72,11 +72,8 @@ def nested_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, T
     variance = (variance / variance.sum()).sqrt()
     share = torch.rand(counts[-1], generator=generator).clamp_min(1e-3) ** -0.7
     node = torch.multinomial(share, size, replacement=True, generator=generator)
-    latent, chosen, cluster = (
-        randn(size, rank, generator=generator) * variance[depth],
-        int(uniform(0, depth, generator)),
-        node,
-    )
+    latent = randn(size, rank, generator=generator) * variance[depth]
+    chosen, cluster = int(uniform(0, depth, generator)), node
     for level in range(depth - 1, -1, -1):
         latent = latent + variance[level] * randn(counts[level], rank, generator=generator)[node]
         cluster = node if level == chosen else cluster
