@@ -41,11 +41,11 @@ def heavy_tailed_inputs(size: int, rank: int, generator: Generator) -> tuple[Ten
 
 
 def clustered_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """A mixture of 2 to 128 normals of uneven size, centres up to 1.5 standard deviations out, sometimes in groups."""
+    """A mixture of 2 to 128 normals of uneven size, centres up to 0.8 standard deviations out, sometimes in groups."""
     count = int(log_uniform(2, 129, generator))
     share = torch.rand(count, generator=generator) + 0.2
     cluster = torch.multinomial(share, size, replacement=True, generator=generator)
-    centres = grouped_centres(count, rank, generator) * uniform(0.2, 1.5, generator)
+    centres = grouped_centres(count, rank, generator) * uniform(0.1, 0.8, generator)
     latent = heavy_tailed_inputs if chance(0.3, generator) else gaussian_inputs
     return latent(size, rank, generator)[0] + centres[cluster], cluster
 
@@ -64,18 +64,19 @@ def grouped_centres(count: int, rank: int, generator: Generator) -> Tensor:
 def nested_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
     """Clusters of clusters, 2 to 4 levels deep, down to few rows each: texts have topics, kinds of them, near copies.
 
-    The clusters that are reported are those of one of the levels.
+    All clusters together explain 5% to 60% of the variance. Those that are reported are the ones of one of the levels.
     """
     depth = int(uniform(2, 5, generator))
     counts = sorted(int(log_uniform(2, max(4, size / 2), generator)) for _ in range(depth))
-    variance = -torch.rand(depth + 1, generator=generator).clamp_min(1e-7).log()
-    variance = (variance / variance.sum()).sqrt()
+    explained = uniform(0.05, 0.6, generator)
+    variance = -torch.rand(depth, generator=generator).clamp_min(1e-7).log()
+    deviation = (explained * variance / variance.sum()).sqrt()
     share = torch.rand(counts[-1], generator=generator).clamp_min(1e-3) ** -0.7
     node = torch.multinomial(share, size, replacement=True, generator=generator)
-    latent = randn(size, rank, generator=generator) * variance[depth]
+    latent = randn(size, rank, generator=generator) * (1 - explained) ** 0.5
     chosen, cluster = int(uniform(0, depth, generator)), node
     for level in range(depth - 1, -1, -1):
-        latent = latent + variance[level] * randn(counts[level], rank, generator=generator)[node]
+        latent = latent + deviation[level] * randn(counts[level], rank, generator=generator)[node]
         cluster = node if level == chosen else cluster
         if level:
             node = torch.randint(counts[level - 1], (counts[level],), generator=generator)[node]
@@ -83,19 +84,19 @@ def nested_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, T
 
 
 INPUTS: dict[Callable[[int, int, Generator], tuple[Tensor, Tensor]], float] = {
-    gaussian_inputs: 0.2,
+    gaussian_inputs: 0.1,
     heavy_tailed_inputs: 0.1,
     clustered_inputs: 0.2,
-    nested_inputs: 0.5,
+    nested_inputs: 0.6,
 }
 
 
 def draw_spread(rank: int, generator: Generator) -> Tensor:
     """Standard deviations of the coordinates: a power law, half of the time one that bends down, as embeddings' do."""
-    spread = power_law(rank, uniform(0.0, 0.8, generator))
+    spread = power_law(rank, uniform(0.0, 0.5, generator))
     if chance(0.5, generator):
-        bend = log_uniform(5, 200, generator)
-        spread = spread * (1 + torch.arange(rank) / bend) ** -uniform(0.0, 1.2, generator)
+        bend = log_uniform(20, 200, generator)
+        spread = spread * (1 + torch.arange(rank) / bend) ** -uniform(0.0, 0.8, generator)
     return spread
 
 
@@ -104,7 +105,7 @@ def draw_inputs(size: int, generator: Generator) -> Inputs:
 
     Labels may lean on the directions that vary most, on all alike, on those that vary least, or on few coordinates.
     """
-    rank = int(log_uniform(4 if chance(0.2, generator) else 64, MAX_RANK + 1, generator))
+    rank = int(log_uniform(4 if chance(0.1, generator) else 64, MAX_RANK + 1, generator))
     latent, cluster = choose(INPUTS, generator)(size, rank, generator)
     spread = draw_spread(rank, generator)
     relevance = power_law(rank, uniform(-0.2, 0.2, generator)) * spread ** uniform(0.0, 3.0, generator)

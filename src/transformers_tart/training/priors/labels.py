@@ -66,11 +66,11 @@ def field_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
 Scores = Callable[[Inputs, int, Generator], Tensor]
 
 SCORES: dict[Scores, float] = {
-    linear_scores: 0.2,
+    linear_scores: 0.1,
     network_scores: 0.1,
-    cluster_scores: 0.25,
+    cluster_scores: 0.3,
     tree_scores: 0.15,
-    field_scores: 0.3,
+    field_scores: 0.35,
 }
 
 
@@ -81,31 +81,32 @@ def scored_labels(inputs: Inputs, classes: int, generator: Generator) -> tuple[T
         other = _standardise(choose(SCORES, generator)(inputs, classes, generator))
         scores = scores + uniform(0.2, 1.5, generator) * other
     scores = _standardise(scores)
-    sharpness = log_uniform(0.6, 9.0, generator) * 0.7 * math.log2(classes)
+    sharpness = log_uniform(2.0, 20.0, generator) * 0.7 * math.log2(classes)
     bias = randn(classes, generator=generator) * uniform(0.0, 0.6, generator)
     probability = torch.softmax(sharpness * (scores + bias), dim=1)
-    if chance(0.4, generator):
-        wrong = uniform(0.0, 0.25, generator)
+    if chance(0.3, generator):
+        wrong = uniform(0.0, 0.2, generator)
         probability = probability * (1 - wrong) + wrong / classes
     return inputs.latent, torch.multinomial(probability, 1, generator=generator).squeeze(1)
 
 
 def class_mean_labels(inputs: Inputs, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """The label comes first and shifts the inputs: classes of random size, each about 1 to 3 means of its own.
+    """The label comes first and shifts the inputs: classes of random size, each of one or more kinds with a mean each.
 
     The means explain a random share of the variance that is seen; a larger one where there are many classes, which
-    people would not tell apart otherwise.
+    people would not tell apart otherwise. Some classes are tighter than others, as spam is beside all other mail.
     """
     size, rank = inputs.latent.shape
     share = -torch.rand(3, classes, generator=generator).clamp_min(1e-7).log().sum(0)
     labels = torch.multinomial(share, size, replacement=True, generator=generator)
-    kinds = int(uniform(1, 4, generator)) if classes <= 10 else 1
+    kinds = int(log_uniform(1, 1 + max(2.0, 64 / classes), generator))
     means = grouped_centres(classes * kinds, rank, generator) * inputs.relevance
-    ratio = min(4.0, log_uniform(0.008, 1.0, generator) * (classes / 2) ** 0.6)
+    ratio = min(4.0, log_uniform(0.015, 1.0, generator) * (classes / 2) ** 0.6 * kinds**0.5)
     length = (ratio * inputs.spread.square().sum()).sqrt()
     means = means / (means * inputs.spread).norm(dim=1, keepdim=True).clamp_min(1e-9) * length
+    tightness = torch.exp(-uniform(0.0, 0.5, generator) * torch.rand(classes, generator=generator))
     kind = torch.randint(kinds, (size,), generator=generator)
-    return inputs.latent + means[labels * kinds + kind], labels
+    return inputs.latent * tightness[labels, None] + means[labels * kinds + kind], labels
 
 
 Labels = Callable[[Inputs, int, Generator], tuple[Tensor, Tensor]]
@@ -113,7 +114,7 @@ Labels = Callable[[Inputs, int, Generator], tuple[Tensor, Tensor]]
 
 def label_weights(classes: int) -> dict[Labels, float]:
     """How often labels are of each kind: with many classes, most have means of their own."""
-    of_means = min(0.85, 0.25 + 0.2 * math.log2(classes / 2))
+    of_means = min(0.85, 0.4 + 0.2 * math.log2(classes / 2))
     return {scored_labels: 1 - of_means, class_mean_labels: of_means}
 
 
