@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from transformers_tart import TartReasoner, TartReasonerConfig
-from transformers_tart.architectures.kernel import FIRST_BLEND
 from transformers_tart.architectures.smoothers import half_squared_distances, smooth
 
 
@@ -150,7 +149,7 @@ def test__kernel__query_absurdly_far_out__finite(scale: float, dtype: torch.dtyp
     assert torch.isfinite(reason(reasoner, support, labels, query.sign() * scale)).all()
 
 
-def test__kernel__before_training__mean_of_its_smoothers() -> None:
+def test__kernel__before_training__its_smoothers_stacked() -> None:
     support, labels, query, _ = draw_task(30, 8, classes=2)
     reasoner = TartReasoner(TartReasonerConfig()).eval()
     with torch.no_grad():
@@ -158,7 +157,8 @@ def test__kernel__before_training__mean_of_its_smoothers() -> None:
         located = state.geometry.locate(query)
         distances = half_squared_distances(located, state.geometry.support)
         grams = [kernel(located, state.geometry, distances) for kernel in state.kernels]
-        expected = FIRST_BLEND * smooth(grams, state.solved_labels).mean(2) + torch.log(state.frequency + 0.5 / 30)
+        predictions = smooth(grams, state.solved_labels)
+        expected = torch.einsum("bnac,ba->bnc", predictions, state.weights) + state.offset[:, None]
         found = reasoner.architecture.query(state, query)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 

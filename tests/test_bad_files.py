@@ -78,7 +78,7 @@ def test__load__damaged_support__names_the_file_and_what_to_do(damage: Callable,
 @pytest.mark.parametrize("change", ["shape", "missing", "renamed"])
 def test__load__weights_that_do_not_fit__clear_error(change: str, task: Path) -> None:
     weights = load_file(task / "model.safetensors")
-    name = "reasoner.architecture.readout.weight"
+    name = "reasoner.architecture.temperature.weight"
     tensor = weights.pop(name)
     if change != "missing":
         weights[name if change == "shape" else f"{name}_old"] = tensor[:, :3].clone() if change == "shape" else tensor
@@ -86,7 +86,7 @@ def test__load__weights_that_do_not_fit__clear_error(change: str, task: Path) ->
     expected = (
         "weights of the reasoner in .* do not fit its config"
         if change == "shape"
-        else r"incomplete: \['architecture.readout.weight'\]"
+        else r"incomplete: \['architecture.temperature.weight'\]"
     )
     with pytest.raises(CorruptFileError, match=expected):
         AutoModel.from_pretrained(task)

@@ -116,3 +116,8 @@ def test__configuration_module__source__imports_no_torch() -> None:
     imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
     names = {getattr(node, "module", None) or alias.name for node in imports for alias in node.names}
     assert not any(name.split(".")[0] == "torch" for name in names)
+
+
+@pytest.mark.parametrize(("fields", "layers"), [({}, 0), ({"architecture": "gpt2"}, 4), ({"num_hidden_layers": 3}, 3)])
+def test__reasoner_config__number_of_layers__as_given_or_as_the_architecture_needs(fields: dict, layers: int) -> None:
+    assert TartReasonerConfig(**fields).num_hidden_layers == layers

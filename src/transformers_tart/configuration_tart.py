@@ -20,23 +20,23 @@ class TartReasonerConfig(PreTrainedConfig):
         architecture (`str`, *optional*, defaults to `"kernel"`):
             Key of the architecture: `"kernel"` (dimension-free, order-free, any number of classes) or `"gpt2"` (the
             head of the TART paper, arXiv 2306.07536).
-        hidden_size (`int`, *optional*, defaults to 64):
+        hidden_size (`int`, *optional*, defaults to 32):
             Width of the tokens.
-        num_hidden_layers (`int`, *optional*, defaults to 4):
-            Number of layers.
+        num_hidden_layers (`int`, *optional*):
+            Number of layers. Defaults to 4 for `gpt2` and to 0 for `kernel`, whose smoothers are outside the layers.
         intermediate_size (`int`, *optional*):
             Width of the MLPs; four times `hidden_size` when not given.
         layer_norm_eps (`float`, *optional*, defaults to 1e-5):
             Epsilon of the layer norms.
-        kernel_sharpness (`list[float]`, *optional*, defaults to `[0.0, 1.0, 2.0, 4.0]`):
+        kernel_sharpness (`list[float]`, *optional*, defaults to `[1.0, 2.0, 4.0]`):
             `kernel`: similarity of two examples is exp(-sharpness * half their squared distance), in units of the
             support set's mean squared norm; 0 is the limit, their inner product.
         ridge_strengths (`list[float]`, *optional*, defaults to `[0.02, 0.1, 0.5]`):
             `kernel`: regularisation strengths of the ridge smoothers, in units of the root of k. Every sharpness with
             every strength is one attention head.
-        num_softmax_heads (`int`, *optional*, defaults to 4):
+        num_softmax_heads (`int`, *optional*, defaults to 2):
             `kernel`: heads that attend by a softmax over squared distances.
-        head_dim (`int`, *optional*, defaults to 8):
+        head_dim (`int`, *optional*, defaults to 4):
             `kernel`: width of each head.
         num_attention_heads (`int`, *optional*, defaults to 8):
             `gpt2`: attention heads.
@@ -62,14 +62,14 @@ class TartReasonerConfig(PreTrainedConfig):
     model_type = "tart_reasoner"
 
     architecture: str = "kernel"
-    hidden_size: int = 64
-    num_hidden_layers: int = 4
+    hidden_size: int = 32
+    num_hidden_layers: int | None = None
     intermediate_size: int | None = None
     layer_norm_eps: float = 1e-5
     kernel_sharpness: list[float] | None = None
     ridge_strengths: list[float] | None = None
-    num_softmax_heads: int = 4
-    head_dim: int = 8
+    num_softmax_heads: int = 2
+    head_dim: int = 4
     num_attention_heads: int = 8
     n_positions: int = 258
     max_support: int = 2048
@@ -81,8 +81,10 @@ class TartReasonerConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
+        if self.num_hidden_layers is None:
+            self.num_hidden_layers = 4 if self.architecture == "gpt2" else 0
         if self.kernel_sharpness is None:
-            self.kernel_sharpness = [0.0, 1.0, 2.0, 4.0]
+            self.kernel_sharpness = [1.0, 2.0, 4.0]
         if self.ridge_strengths is None:
             self.ridge_strengths = [0.02, 0.1, 0.5]
         if self.projection is None:

@@ -49,7 +49,7 @@ class GPT2Architecture(Architecture):
                 eos_token_id=None,
                 n_positions=2 * config.n_positions,
                 n_embd=config.hidden_size,
-                n_layer=config.num_hidden_layers,
+                n_layer=config.num_hidden_layers or 0,
                 n_head=config.num_attention_heads,
                 n_inner=config.intermediate_size,
                 layer_norm_epsilon=config.layer_norm_eps,

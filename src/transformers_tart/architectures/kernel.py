@@ -1,7 +1,8 @@
-"""The `kernel` architecture: attention over examples through ridge smoothers of their Gram matrices.
+"""The `kernel` architecture: ridge smoothers of the examples' Gram matrices, stacked under a learned prior.
 
-Nothing of an embedding is used but inner products and distances, so the width of the embeddings is free and rotating
-them changes nothing. There are no positions, and one stream per class with shared weights, so neither the order of the
+Any number of layers of attention through the same smoothers may read the examples before the prior is chosen. Nothing
+of an embedding is used but inner products and distances, so the width of the embeddings is free and rotating them
+changes nothing. There are no positions, and one stream per class with shared weights, so neither the order of the
 support set nor the names of the classes can matter. Queries read the support set and never each other.
 """
 
@@ -22,12 +23,16 @@ from transformers_tart.architectures.smoothers import (
     moved,
     smooth,
 )
+from transformers_tart.architectures.stacking import StackPrior, fit_stack
 from transformers_tart.configuration_tart import TartReasonerConfig
 
 
 NUM_PLAIN_FEATURES = 6
 FAR = 1e9  # finite: an infinite distance makes the gradient of the sharpness NaN
-FIRST_BLEND = 5.0  # weight of the mean of the smoothers' predictions before training; close to logistic regression
+# before training: level of the logits, close to those of logistic regression, and precisions of that level, of the
+# deviations of the smoothers, and of the offsets of the classes
+FIRST_PRIOR = (5.0, 0.1, 3.0, 3.0)
+LEAST_DEVIATION_PRECISION = 1.0  # looser, differences between smoothers that are much alike would be read off noise
 NO_BETTER = 1e-3  # keeps the logarithm of a perfect fit finite
 
 
@@ -41,6 +46,8 @@ class KernelState:
         frequency: (B, C) share of each class in the support set.
         solved_labels: (B, k, A, C) centred and scaled labels, multiplied by each ridge inverse.
         errors: (B, A, C) log of the leave-one-out squared error of each smoother, relative to knowing no example.
+        weights: (B, A) how much each smoother counts.
+        offset: (B, C) what is added for each class.
         smoothed: one (B, k, A, C, head_dim) tensor a layer, values already multiplied by each ridge inverse.
         values: one (B, R, k, C * head_dim) tensor a layer, values of the softmax heads.
     """
@@ -50,6 +57,8 @@ class KernelState:
     frequency: Tensor
     solved_labels: Tensor
     errors: Tensor
+    weights: Tensor
+    offset: Tensor
     smoothed: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
 
@@ -101,29 +110,32 @@ class KernelLayer(nn.Module):
 class KernelArchitecture(Architecture):
     """Equivariant in examples and classes, invariant to rotations of the embeddings; any k, width and class count.
 
-    A token begins with the leave-one-out prediction of every smoother, so that margins and residuals are there from
-    the first layer on. The read-out blends the predictions of the smoothers by weights that each token chooses, and
-    adds a correction: before training it is already a good kernel classifier, and what is learned goes into
-    bettering it.
+    A token begins with the predictions of all smoothers, leave-one-out for examples, so that margins and residuals are
+    there from the first layer on. The predictions are stacked (`stacking.py`) under a prior that the support tokens
+    choose, and each query's tokens set its temperature. Before training this is already a good kernel classifier; what
+    is learned says how far to trust it.
     """
 
     def __init__(self, config: TartReasonerConfig):
         super().__init__()
         self.sharpness, self.strengths = list(config.kernel_sharpness or ()), list(config.ridge_strengths or ())
+        self.num_smoothers = config.num_smoothers
         self.embed = nn.Linear(NUM_PLAIN_FEATURES + 2 * config.num_smoothers, config.hidden_size)
-        self.layers = nn.ModuleList(KernelLayer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(KernelLayer(config) for _ in range(config.num_hidden_layers or 0))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.blend = nn.Linear(config.hidden_size, config.num_smoothers)
-        self.readout = nn.Linear(config.hidden_size, 1)
+        self.prior = nn.Linear(config.hidden_size, config.num_smoothers + len(FIRST_PRIOR))
+        self.temperature = nn.Linear(config.hidden_size, 1)
 
     def init_weights(self) -> None:
-        """Start from the mean of the smoothers, and layers whose MLPs and class mixers leave the tokens alone."""
+        """Start from a prior about the mean of the smoothers, and layers whose MLPs and mixers leave tokens alone."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 init.normal_(module.weight, std=(3 * module.in_features) ** -0.5)
-        init.zeros_(self.readout.weight)
-        init.zeros_(self.blend.weight)
-        init.constant_(self.blend.bias, FIRST_BLEND / self.blend.out_features)
+        for linear in (self.temperature, self.prior):
+            init.zeros_(linear.weight)
+            init.zeros_(linear.bias)
+        first = torch.tensor(FIRST_PRIOR).log()
+        init.copy_(self.prior.bias, torch.cat([torch.zeros(self.num_smoothers), first]))
         for layer in self._layers():
             init.zeros_(layer.mlp_out.weight)
             init.zeros_(layer.class_mixer.weight)
@@ -135,12 +147,33 @@ class KernelArchitecture(Architecture):
         distances = half_squared_distances(geometry.support, geometry.support)
         distances.diagonal(dim1=1, dim2=2).zero_()
         smoothers = Smoothers.fit(geometry, distances, self.sharpness, self.strengths)
-        members = nn.functional.one_hot(labels, num_classes).transpose(1, 2).float()
-        frequency = members.mean(2)
-        targets = (members - frequency[..., None]).transpose(1, 2) / (2 * _deviation(frequency))  # (B, k, C)
-        solved_labels, predictions = smoothers.solve(targets[:, :, None].expand(-1, -1, len(smoothers.inverses), -1))
+        members = nn.functional.one_hot(labels, num_classes).float()  # (B, k, C)
+        frequency = members.mean(1)
+        targets = (members - frequency[:, None]) / (2 * _deviation(frequency))
+        solved_labels, predictions = smoothers.solve(targets[:, :, None].expand(-1, -1, self.num_smoothers, -1))
         errors = _relative_errors(predictions, targets)
         hidden = self._tokens(geometry.support, frequency, predictions, errors, labels=targets.transpose(1, 2))
+        hidden, smoothed, values = self._read(hidden, distances, smoothers)
+        prior = self._stack_prior(self.norm(hidden).mean(dim=(1, 2)))
+        log_share = torch.log(frequency + 0.5 / labels.shape[1])
+        weights, offset = fit_stack(predictions, members, log_share, prior)
+        return KernelState(
+            geometry,
+            smoothers.kernels,
+            frequency,
+            solved_labels,
+            errors,
+            weights,
+            offset + log_share,
+            smoothed,
+            values,
+        )
+
+    def _read(
+        self, hidden: Tensor, distances: Tensor, smoothers: Smoothers
+    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Last tokens (B, C, k, width) of the examples, and what the queries need of each layer."""
+        distances = distances.clone()
         distances.diagonal(dim1=1, dim2=2).fill_(FAR)  # an example never attends to itself
         smoothed, values = [], []
         for layer in self._layers():
@@ -150,9 +183,7 @@ class KernelArchitecture(Architecture):
             smoothed.append(solved)
             values.append(softmax)
             hidden = layer.update(hidden, normed, held_out, layer.attend_softmax(distances, softmax))
-        return KernelState(
-            geometry, smoothers.kernels, frequency, solved_labels, errors, tuple(smoothed), tuple(values)
-        )
+        return hidden, tuple(smoothed), tuple(values)
 
     def query(self, state: KernelState, embeddings: Tensor) -> Tensor:
         """Logits (B, n, C) of query embeddings (B, n, dim)."""
@@ -169,12 +200,23 @@ class KernelArchitecture(Architecture):
     def _layers(self) -> list[KernelLayer]:
         return list(self.layers)  # type: ignore[arg-type]
 
+    def _stack_prior(self, pooled: Tensor) -> StackPrior:
+        """What the mean (B, width) of the support tokens says of the weights of the smoothers."""
+        shares, rest = self.prior(pooled).float().split([self.num_smoothers, len(FIRST_PRIOR)], dim=1)
+        level, level_precision, deviation_precision, offset_precision = rest.clamp(-5.0, 5.0).exp().split(1, dim=1)
+        return StackPrior(
+            shares.softmax(-1),
+            level,
+            level_precision,
+            deviation_precision.clamp_min(LEAST_DEVIATION_PRECISION),
+            offset_precision,
+        )
+
     def _logits(self, hidden: Tensor, predictions: Tensor, state: KernelState) -> Tensor:
         """(B, n, C) from the last tokens (B, C, n, width) and the predictions (B, n, A, C) of the smoothers."""
-        correction = self.readout(hidden).squeeze(-1).transpose(1, 2).float()
-        blended = (self.blend(hidden).float() * predictions.permute(0, 3, 1, 2)).sum(-1).transpose(1, 2)
-        size = state.geometry.support.shape[1]
-        return correction + blended + torch.log(state.frequency + 0.5 / size)[:, None]
+        temperature = self.temperature(hidden).mean(dim=1).float().clamp(-2.0, 2.0).exp()
+        blended = torch.einsum("bnac,ba->bnc", predictions, state.weights)
+        return blended / temperature + state.offset[:, None]
 
     def _tokens(
         self,

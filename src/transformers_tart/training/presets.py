@@ -42,7 +42,7 @@ PRESETS: dict[str, Preset] = {
         "the reasoner inside this package: any width, any number of classes; CPU",
         {"architecture": "kernel"},
         RichTasks(),
-        ReasonerTrainingArguments(max_steps=4_000),
+        ReasonerTrainingArguments(max_steps=1_500, learning_rate=3e-3),
     ),
     "paper-66": Preset(
         "the paper's head, up to 65 examples; GPU",

@@ -62,9 +62,9 @@ class RichTasks(TaskSource):
     Tasks of the rich prior, of random sizes and numbers of classes.
 
     Args:
-        support ([`Ramp`], *optional*, defaults to 128 to 1024, by 128 every 320 steps):
+        support ([`Ramp`], *optional*, defaults to 128 to 1024, by 128 every 120 steps):
             Largest support set. Sizes are log-uniform from `min_support`, and at least the number of classes.
-        classes ([`Ramp`], *optional*, defaults to 10 to 100, by 15 every 320 steps):
+        classes ([`Ramp`], *optional*, defaults to 10 to 100, by 15 every 120 steps):
             Most classes: two in 40% of the steps, else 3 to this many, log-uniform.
         min_support (`int`, *optional*, defaults to 4):
             Smallest support set.
@@ -79,8 +79,8 @@ class RichTasks(TaskSource):
             Tasks of each shape.
     """
 
-    support: Ramp = Ramp(start=128, end=1024, increment=128, interval=320)
-    classes: Ramp = Ramp(start=10, end=100, increment=15, interval=320)
+    support: Ramp = Ramp(start=128, end=1024, increment=128, interval=120)
+    classes: Ramp = Ramp(start=10, end=100, increment=15, interval=120)
     min_support: int = 4
     query_size: int = 64
     effort: int = 20_000
