@@ -18,6 +18,7 @@ from transformers_tart.evaluation.reasoner_report import EmbeddedTask, measure_t
 
 RECIPE = Path(__file__).parents[1] / "hub_cards" / "tart-reasoner-kernel" / "embed.py"
 TEXTS = SHARED / "data" / "text"
+EMBEDDINGS = SHARED / "data" / "embeddings"
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +77,32 @@ def test__reasoner__real_texts__as_accurate_as_linear_models_and_better_calibrat
     assert right["tart"] >= accuracy
     assert right["tart"] >= max(right["ridge"], right["logistic"]) - 0.015
     assert cost["tart"] < 1.05 * cost["logistic"]
+
+
+@pytest.mark.parametrize(
+    ("names", "k"),
+    [
+        (("cr", "imdb", "rotten_tomatoes", "sms_spam", "sst2", "tweet_hate"), 64),
+        (("20newsgroups", "ag_news", "banking77", "trec6"), 160),
+    ],
+)
+def test__reasoner__sentence_embeddings__at_least_as_accurate_as_a_probe_and_better_calibrated(
+    names: tuple[str, ...], k: int
+) -> None:
+    methods = {"tart": reasoner_predictor(shared_reasoner()), "probe": logistic_regression}
+    found = []
+    for name in names:
+        path = EMBEDDINGS / f"{name}.safetensors"
+        if not path.exists():
+            pytest.skip(f"needs the embeddings of {name}, which are absent here")
+        found += measure_task(EmbeddedTask.load(path), methods, [k], range(3))
+    tart, probe = (
+        {metric: mean(m.metrics[metric] for m in found if m.method == method) for metric in found[0].metrics}
+        for method in methods
+    )
+    assert tart["accuracy"] > probe["accuracy"]
+    assert tart["log_loss"] < 0.95 * probe["log_loss"]
+    assert tart["calibration_error"] < 0.7 * probe["calibration_error"]
 
 
 def test__reasoner__saved_embeddings__same_answers_as_the_pipeline() -> None:
