@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from transformers_tart import TartReasoner, TartReasonerConfig
-from transformers_tart.architectures.smoothers import half_squared_distances, smooth
+from transformers_tart.architectures.kernel import FIRST_PRIOR
+from transformers_tart.architectures.smoothers import Geometry, Smoothers, half_squared_distances, smooth
+from transformers_tart.architectures.stacking import StackPrior, fit_stack
 
 
 REASONERS = ["random", "shipped"]
@@ -151,25 +153,37 @@ def test__kernel__query_absurdly_far_out__finite(scale: float, dtype: torch.dtyp
 
 def test__kernel__before_training__its_smoothers_stacked() -> None:
     support, labels, query, _ = draw_task(30, 8, classes=2)
-    reasoner = TartReasoner(TartReasonerConfig()).eval()
+    config = TartReasonerConfig()
+    architecture = TartReasoner(config).eval().architecture
+    members = torch.nn.functional.one_hot(labels, 2).float()
+    share = members.mean(1)
+    targets = (members - share[:, None]) / (2 * share.prod(-1).sqrt())
+    geometry = Geometry.of(support)
+    apart = half_squared_distances(geometry.support, geometry.support)
+    apart.diagonal(dim1=1, dim2=2).zero_()
+    smoothers = Smoothers.fit(geometry, apart, config.kernel_sharpness, config.ridge_strengths)
+    solved, held_out = smoothers.solve(targets[:, :, None].expand(-1, -1, config.num_smoothers, -1))
+    log_share = (share + 0.5 / 30).log()
+    even = torch.full((1, config.num_smoothers), 1 / config.num_smoothers)
+    prior = StackPrior(even, *torch.tensor(FIRST_PRIOR).view(4, 1, 1))
+    weights, offset = fit_stack(held_out, members, log_share, prior)
+    located = geometry.locate(query)
+    distances = half_squared_distances(located, geometry.support)
+    grams = [kernel(located, geometry, distances) for kernel in smoothers.kernels]
+    expected = torch.einsum("bnac,ba->bnc", smooth(grams, solved), weights) + (offset + log_share)[:, None]
     with torch.no_grad():
-        state = reasoner.architecture.prepare(support, labels, 2)
-        located = state.geometry.locate(query)
-        distances = half_squared_distances(located, state.geometry.support)
-        grams = [kernel(located, state.geometry, distances) for kernel in state.kernels]
-        predictions = smooth(grams, state.solved_labels)
-        expected = torch.einsum("bnac,ba->bnc", predictions, state.weights) + state.offset[:, None]
-        found = reasoner.architecture.query(state, query)
+        found = architecture.query(architecture.prepare(support, labels, 2), query)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
 def test__kernel__many_classes__predictions_of_the_size_of_two() -> None:
-    """What the read-out blends has to reach confident answers with any number of classes."""
+    """What is stacked has to reach confident answers with any number of classes."""
     sizes = []
     for classes in (2, 20):
         support, labels, _, _ = draw_task(200, 8, dim=40, classes=classes)
         state = build_reasoner().architecture.prepare(support, labels, classes)
-        gram = state.geometry.support @ state.geometry.support.transpose(1, 2)
+        located = state.geometry.support
+        gram = state.kernels[0](located, state.geometry, half_squared_distances(located, located))
         sizes.append((gram @ state.solved_labels[:, :, 0]).std().item())
     assert 0.5 < sizes[0] / sizes[1] < 2
 

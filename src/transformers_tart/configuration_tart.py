@@ -33,7 +33,7 @@ class TartReasonerConfig(PreTrainedConfig):
             support set's mean squared norm; 0 is the limit, their inner product.
         ridge_strengths (`list[float]`, *optional*, defaults to `[0.02, 0.1, 0.5]`):
             `kernel`: regularisation strengths of the ridge smoothers, in units of the root of k. Every sharpness with
-            every strength is one attention head.
+            every strength is one smoother.
         num_softmax_heads (`int`, *optional*, defaults to 2):
             `kernel`: heads that attend by a softmax over squared distances.
         head_dim (`int`, *optional*, defaults to 4):

@@ -153,6 +153,7 @@ class KernelArchitecture(Architecture):
         solved_labels, predictions = smoothers.solve(targets[:, :, None].expand(-1, -1, self.num_smoothers, -1))
         errors = _relative_errors(predictions, targets)
         hidden = self._tokens(geometry.support, frequency, predictions, errors, labels=targets.transpose(1, 2))
+        distances.diagonal(dim1=1, dim2=2).fill_(FAR)  # an example never attends to itself
         hidden, smoothed, values = self._read(hidden, distances, smoothers)
         prior = self._stack_prior(self.norm(hidden).mean(dim=(1, 2)))
         log_share = torch.log(frequency + 0.5 / labels.shape[1])
@@ -173,8 +174,6 @@ class KernelArchitecture(Architecture):
         self, hidden: Tensor, distances: Tensor, smoothers: Smoothers
     ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Last tokens (B, C, k, width) of the examples, and what the queries need of each layer."""
-        distances = distances.clone()
-        distances.diagonal(dim1=1, dim2=2).fill_(FAR)  # an example never attends to itself
         smoothed, values = [], []
         for layer in self._layers():
             normed = layer.attention_norm(hidden)
