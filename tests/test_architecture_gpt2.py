@@ -6,7 +6,9 @@ from conftest import build_reasoner, draw_task
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformers_tart.architectures.gpt2 import QUERY_BLOCK, GPT2State
+from transformers_tart.architectures.gpt2 import QUERY_BLOCK
+from transformers_tart.balance import seeded_orders
+from transformers_tart.prefix_cache import Prefix
 
 
 DIM = 16
@@ -63,7 +65,7 @@ def test__gpt2__state__is_not_changed_by_queries() -> None:
     with torch.no_grad():
         state = reasoner.prepare(support, labels)
         part = state.parts[0][1]
-        assert isinstance(part, GPT2State)
+        assert isinstance(part, Prefix)
         assert part.length == 16
         first = reasoner.query(state, query)
         assert part.length == 16
@@ -114,3 +116,15 @@ def test__gpt2__three_classes__one_against_the_rest() -> None:
         for c in range(3):
             alone = reasoner(support, (labels == c).long(), query).logits.log_softmax(-1)[..., 1]
             torch.testing.assert_close(found[..., c], alone, atol=1e-4, rtol=1e-4)
+
+
+def test__gpt2__several_orders__mean_of_their_probabilities() -> None:
+    reasoner, support, labels, query = build_reasoner("gpt2", num_orders=3), *draw_task(12, 5, dim=20)[:3]
+    alone = build_reasoner("gpt2")
+    orders = [index[0] for index in seeded_orders(torch.arange(12)[None], 3, seed=0)]
+    with torch.no_grad():
+        found = reasoner(support, labels, query).logits.softmax(-1)
+        expected = [alone(support[:, order], labels[:, order], query).logits.softmax(-1) for order in orders]
+    assert len({tuple(order.tolist()) for order in orders}) == 3
+    torch.testing.assert_close(found, torch.stack(expected).mean(0), atol=1e-5, rtol=0)
+    assert (expected[0] - expected[1]).abs().max() > 1e-4

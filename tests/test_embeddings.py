@@ -143,13 +143,13 @@ def test__embed__all_layers__scaled_by_the_support(tokenizer: PreTrainedTokenize
 
 
 def test__embed__what_does_not_fit__clear_error(tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(ValueError, match="There are 3 support texts and 2 labels"):
+    with pytest.raises(ValueError, match="There are 3 support texts, 2 labels and 11 query texts"):
         embed(build_backbone("llama"), tokenizer, TEXTS[:3], [0, 1], TEXTS)
     with pytest.raises(ValueError, match="batch_size is 0; it must be at least 1"):
         embed(build_backbone("llama"), tokenizer, TEXTS[:2], [0, 1], TEXTS, batch_size=0)
-    with pytest.raises(ValueError, match="There are no texts to embed"):
+    with pytest.raises(ValueError, match="2 labels and 0 query texts"):
         embed(build_backbone("llama"), tokenizer, TEXTS[:2], [0, 1], [])
-    with pytest.raises(ValueError, match='protocol is "brook"; it must be "stream"'):
+    with pytest.raises(ValueError, match='protocol is "brook"; it must be one of'):
         embed(build_backbone("llama"), tokenizer, TEXTS[:2], [0, 1], TEXTS, protocol="brook")
 
 

@@ -13,7 +13,7 @@ from transformers import AutoModel
 
 from transformers_tart import TartReasoner, TartReasonerConfig
 from transformers_tart.alignment import BOUNDARY
-from transformers_tart.modeling_reasoner import _balanced_subsets
+from transformers_tart.balance import balanced_subsets
 
 
 ARCHITECTURES = ["kernel", "gpt2"]
@@ -79,7 +79,7 @@ def test__balanced_subsets__any_size__disjoint_complete_and_balanced(
     size: int, classes: int, limit: int, seed: int
 ) -> None:
     labels = torch.randint(classes, (2, size), generator=torch.Generator().manual_seed(seed))
-    subsets = _balanced_subsets(labels, limit, seed)
+    subsets = balanced_subsets(labels, limit, seed)
     assert len(subsets) == -(-size // limit)
     assert max(index.shape[1] for index in subsets) <= limit
     assert max(index.shape[1] for index in subsets) - min(index.shape[1] for index in subsets) <= 1
@@ -90,7 +90,7 @@ def test__balanced_subsets__any_size__disjoint_complete_and_balanced(
 
 def test__balanced_subsets__seed__decides_alone() -> None:
     labels = draw_task(50, classes=3)[1]
-    first, again, other = (_balanced_subsets(labels, 20, seed) for seed in (0, 0, 1))
+    first, again, other = (balanced_subsets(labels, 20, seed) for seed in (0, 0, 1))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
@@ -102,7 +102,7 @@ def test__reasoner__support_above_the_limit__average_of_its_subsets() -> None:
         state = reasoner.prepare(support, labels, seed=3)
         found = reasoner.query(state, query).exp()
         expected = torch.zeros_like(found)
-        for index in _balanced_subsets(labels, 10, 3):
+        for index in balanced_subsets(labels, 10, 3):
             alone = reasoner(support[:, index[0]], labels[:, index[0]], query, num_labels=3)
             expected += alone.logits.softmax(-1) * index.shape[1] / 25
     assert sum(state.weights) == pytest.approx(1.0)

@@ -23,7 +23,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from transformers.pipelines.text_classification import ClassificationFunction
 
 from transformers_tart import TartClassificationPipeline, TartForSequenceClassification
-from transformers_tart.pipeline_tart import BATCHES_PER_WINDOW, DEFAULT_BATCH_SIZE
+from transformers_tart.pipeline_tart import BATCHES_PER_WINDOW
 
 
 TEXTS = make_texts(9, seed=2)
@@ -212,7 +212,7 @@ def test__support_set__many_calls__encoded_once() -> None:
     classify = make_pipeline(examples=None)
     calls = count_forward_calls(classify)
     classify.set_examples(make_examples(40))
-    assert calls == [DEFAULT_BATCH_SIZE, 40 - DEFAULT_BATCH_SIZE]
+    assert calls == [40]
     calls.clear()
     classify(TEXTS)
     classify(TEXTS[0])

@@ -6,8 +6,11 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
+from transformers_tart.template import parse_template
 
-PROTOCOLS = ("stream",)
+
+IN_CONTEXT_PROTOCOLS = ("vanilla", "loo")
+PROTOCOLS = ("stream", *IN_CONTEXT_PROTOCOLS)
 POOLINGS = ("mean", "last")
 
 
@@ -46,6 +49,9 @@ class TartReasonerConfig(PreTrainedConfig):
         max_support (`int`, *optional*, defaults to 2048):
             Largest support set read in one pass. Larger ones are split into balanced subsets of at most this size
             whose log-probabilities are averaged.
+        num_orders (`int`, *optional*, defaults to 1):
+            `gpt2`: orders of the support set whose log-probabilities are averaged, the one given and seeded random
+            ones. The `kernel` knows no order.
         max_classes (`int`, *optional*):
             Most classes read in one pass; `None` means any number. With 2, more classes are read one against the rest,
             in one batch.
@@ -73,6 +79,7 @@ class TartReasonerConfig(PreTrainedConfig):
     num_attention_heads: int = 8
     n_positions: int = 258
     max_support: int = 2048
+    num_orders: int = 1
     max_classes: int | None = None
     projection: str | None = None
     num_components: int = 16
@@ -106,6 +113,11 @@ class TartReasonerConfig(PreTrainedConfig):
             raise ValueError(f"kernel_sharpness must be 0 or more, at least one; got {self.kernel_sharpness}.")
         if self.max_support < 2:
             raise ValueError(f"max_support must be at least 2, got {self.max_support}.")
+        if self.num_orders < 1 or (self.num_orders > 1 and self.architecture == "kernel"):
+            raise ValueError(
+                f"num_orders is {self.num_orders}; it must be at least 1, and 1 for the kernel architecture, which "
+                "gives the same answer for every order."
+            )
         if self.max_classes is not None and self.max_classes < 2:
             raise ValueError(f"max_classes must be None or at least 2, got {self.max_classes}.")
 
@@ -129,7 +141,11 @@ class TartConfig(PreTrainedConfig):
         reasoner_config (`dict` or [`TartReasonerConfig`], *optional*):
             Configuration of the reasoner.
         protocol (`str`, *optional*, defaults to `"stream"`):
-            How texts become embeddings: `"stream"`, each text alone.
+            How texts become embeddings: `"stream"`, each text alone; `"vanilla"`, all examples in one prompt, which
+            the query follows; or `"loo"`, each example after all the others, as the query is.
+        template (`str`, *optional*):
+            How an example stands in a prompt, with `{text}`, for pairs `{text_pair}`, and `{label}`; the paper's,
+            `"Sentence: {text}\nLabel: {label}\n"`, when not given.
         pooling (`str`, *optional*, defaults to `"mean"`):
             `"mean"` of the tokens of a text, or its `"last"` token.
         layers (`int` or `str`, *optional*, defaults to `"all"`):
@@ -152,6 +168,7 @@ class TartConfig(PreTrainedConfig):
     has_support: bool = False
     reasoner_config: dict | PreTrainedConfig | None = None
     protocol: str = "stream"
+    template: str | None = None
     pooling: str = "mean"
     layers: int | str = "all"
     max_length: int | None = None
@@ -162,6 +179,16 @@ class TartConfig(PreTrainedConfig):
         if not isinstance(self.reasoner_config, TartReasonerConfig):
             raise ValueError(f"reasoner_config is {type(self.reasoner_config).__name__}, not a TartReasonerConfig.")
         return self.reasoner_config
+
+    def validate_template(self) -> None:
+        """Check that a template can be read, and is."""
+        if self.template is not None:
+            parse_template(self.template)
+        if self.template is not None and self.protocol not in IN_CONTEXT_PROTOCOLS:
+            raise ValueError(
+                f'A template is given, but protocol "{self.protocol}" embeds texts as they are; it must be one of '
+                f"{IN_CONTEXT_PROTOCOLS} for a template."
+            )
 
     def validate_embedding(self) -> None:
         """Check the fields that say how texts become embeddings."""

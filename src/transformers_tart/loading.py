@@ -26,7 +26,15 @@ SHARED = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 REPOSITORY = ("revision", "subfolder")
 # What Auto classes and pipelines pass along for themselves.
 PASSENGERS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
-CONFIG_FIELDS = ("base_model_name_or_path", "base_model_revision", "protocol", "pooling", "layers", "max_length")
+CONFIG_FIELDS = (
+    "base_model_name_or_path",
+    "base_model_revision",
+    "protocol",
+    "template",
+    "pooling",
+    "layers",
+    "max_length",
+)
 
 
 def load_default_reasoner() -> TartReasoner:

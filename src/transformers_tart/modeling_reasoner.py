@@ -15,6 +15,7 @@ from transformers.utils.generic import can_return_tuple
 from transformers_tart.alignment import align_weights
 from transformers_tart.architectures import ARCHITECTURES
 from transformers_tart.architectures.base import Architecture
+from transformers_tart.balance import balanced_subsets, seeded_orders
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.hub import CARD_FILE, HubMixin, explain_failures, pin_revision
@@ -179,7 +180,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
                 Number of classes; one more than the largest label when not given.
             seed (`int`, *optional*, defaults to 0):
                 Seed of the split into balanced subsets, which happens only above [`TartReasoner.max_support`]
-                examples.
+                examples, and of the orders that are averaged where the config asks for several.
 
         Returns:
             [`ReasonerState`]: what [`TartReasoner.query`] needs.
@@ -191,7 +192,8 @@ class TartReasoner(HubMixin, PreTrainedModel):
         num_labels = _validate_support(support_embeddings, support_labels, num_labels)
         one_vs_rest = self.max_classes is not None and num_labels > self.max_classes
         parts, weights = [], []
-        for index in _balanced_subsets(support_labels, self.max_support, seed):
+        subsets = balanced_subsets(support_labels, self.max_support, seed)
+        for index in [order for subset in subsets for order in seeded_orders(subset, self.config.num_orders, seed)]:
             embeddings = support_embeddings.gather(1, index[..., None].expand(-1, -1, support_embeddings.shape[-1]))
             labels = support_labels.gather(1, index)
             projection = fit_projection(self.config.projection or "none", self.config.num_components, embeddings)
@@ -201,7 +203,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
                 labels = torch.nn.functional.one_hot(labels, num_labels).transpose(1, 2).flatten(0, 1)
             state = self.architecture.prepare(embeddings, labels, 2 if one_vs_rest else num_labels)
             parts.append((projection, state))
-            weights.append(index.shape[1] / support_labels.shape[1])
+            weights.append(index.shape[1] / support_labels.shape[1] / self.config.num_orders)
         return ReasonerState(num_labels, one_vs_rest, tuple(parts), tuple(weights))
 
     def query(self, state: ReasonerState, query_embeddings: Tensor) -> Tensor:
@@ -285,17 +287,6 @@ def _validate_support(embeddings: Tensor, labels: Tensor, num_labels: int | None
     if (embeddings == embeddings[:, :1]).flatten(1).all(dim=1).any():
         raise ValueError("All support embeddings are equal, so nothing can be learned from them.")
     return num_labels
-
-
-def _balanced_subsets(labels: Tensor, max_size: int, seed: int) -> list[Tensor]:
-    """Row indices (B, size) of subsets of at most `max_size` examples, each with about the shares of the whole."""
-    batch, size = labels.shape
-    if size <= max_size:
-        return [torch.arange(size, device=labels.device).expand(batch, -1)]
-    shuffle = torch.randperm(size, generator=torch.Generator().manual_seed(seed)).to(labels.device)
-    order = shuffle[torch.argsort(labels[:, shuffle], dim=1, stable=True)]
-    count = -(-size // max_size)
-    return [order[:, start::count].sort(dim=1).values for start in range(count)]
 
 
 __all__ = ["ReasonerState", "TartReasoner", "TartReasonerOutput"]

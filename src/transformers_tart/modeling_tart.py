@@ -1,38 +1,25 @@
 """The composed classifier: a frozen backbone by reference, a reasoner, and optionally a stored support set."""
 
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.configuration_tart import TartConfig
-from transformers_tart.embeddings import DEFAULT_BATCH_SIZE, encode_texts, pooled_hidden_states
-from transformers_tart.examples import RawExamples, parse_examples
 from transformers_tart.hub import explain_failures
+from transformers_tart.inference import InferenceMixin, PreparedSupport
 from transformers_tart.loading import compose, load_composed
 from transformers_tart.model_card import CardFacts
-from transformers_tart.modeling_reasoner import ReasonerState, TartReasoner
-from transformers_tart.projection import LayerScaling
+from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.saving import BACKBONE_KEYS, SavingMixin
 from transformers_tart.support import SupportSet
-from transformers_tart.tokenization import backbone_max_length, pad_right, truncate
 
 
-@dataclass(frozen=True)
-class PreparedSupport:
-    """A support set as the model has read it: what every query needs, and nothing that depends on one."""
-
-    support: SupportSet
-    scaling: LayerScaling
-    state: ReasonerState
-
-
-class TartForSequenceClassification(SavingMixin, PreTrainedModel):
+class TartForSequenceClassification(InferenceMixin, SavingMixin, PreTrainedModel):
     r"""
     Few-shot classifier: a frozen backbone embeds, a reasoner reads the support set and predicts.
 
@@ -94,6 +81,7 @@ class TartForSequenceClassification(SavingMixin, PreTrainedModel):
         reasoner: TartReasoner | str | os.PathLike | None = None,
         *,
         protocol: str = "stream",
+        template: str | None = None,
         pooling: str = "mean",
         layers: int | str | None = None,
         max_length: int | None = None,
@@ -109,8 +97,8 @@ class TartForSequenceClassification(SavingMixin, PreTrainedModel):
                 model, of which the part below a head is taken, frozen and put in evaluation mode.
             reasoner ([`TartReasoner`], `str` or `Path`, *optional*):
                 A reasoner, or where to load one from; the one inside this package when not given.
-            protocol (`str`, *optional*, defaults to `"stream"`), pooling (`str`, *optional*, defaults to `"mean"`),
-            max_length (`int`, *optional*):
+            protocol (`str`, *optional*, defaults to `"stream"`), template (`str`, *optional*),
+            pooling (`str`, *optional*, defaults to `"mean"`), max_length (`int`, *optional*):
                 As in [`TartConfig`].
             layers (`int` or `str`, *optional*):
                 As in [`TartConfig`]; `"all"` when not given, or -1 for a reasoner that projects its input.
@@ -123,7 +111,8 @@ class TartForSequenceClassification(SavingMixin, PreTrainedModel):
         Returns:
             [`TartForSequenceClassification`]: in evaluation mode.
         """
-        embedding = {"protocol": protocol, "pooling": pooling, "layers": layers, "max_length": max_length}
+        embedding = {"protocol": protocol, "template": template, "pooling": pooling, "max_length": max_length}
+        embedding["layers"] = layers
         return compose(cls, name_or_model, reasoner, embedding, revision=revision, **loading_arguments)
 
     @classmethod
@@ -154,80 +143,6 @@ class TartForSequenceClassification(SavingMixin, PreTrainedModel):
         super().train(mode)
         self.backbone.eval()
         return self
-
-    def encode_support(
-        self,
-        examples: RawExamples,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        batch_size: int = DEFAULT_BATCH_SIZE,
-        progress_bar: bool = False,
-        keep_texts: bool = False,
-    ) -> SupportSet:
-        """Embed labelled examples.
-
-        Args:
-            examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`):
-                The examples, as in [`parse_examples`].
-            tokenizer (`PreTrainedTokenizerBase`):
-                The backbone's tokenizer.
-            batch_size (`int`, *optional*, defaults to 32):
-                Texts of a forward pass.
-            progress_bar (`bool`, *optional*, defaults to `False`):
-                Whether to show progress.
-            keep_texts (`bool`, *optional*, defaults to `False`):
-                Whether the support set keeps the texts.
-        """
-        parsed = parse_examples(examples)
-        embeddings = encode_texts(
-            self.backbone,
-            tokenizer,
-            parsed.texts,
-            pooling=self.config.pooling,
-            layers=self.config.layers,
-            max_length=self.config.max_length,
-            batch_size=batch_size,
-            progress_bar=progress_bar,
-        )
-        labels = torch.tensor(parsed.labels, device=embeddings.device)
-        return SupportSet(embeddings, labels, parsed.label_names, tuple(parsed.texts) if keep_texts else None)
-
-    def set_support(self, support: SupportSet | None) -> None:
-        """Store a support set with the model, or remove it; the label names of the config follow."""
-        self.support, self._prepared = support, None
-        if support is not None:
-            self.config.id2label = dict(enumerate(support.label_names))
-            self.config.label2id = {name: i for i, name in enumerate(support.label_names)}
-
-    def prepare_support(self, support: SupportSet | PreparedSupport | None = None) -> PreparedSupport:
-        """Read a support set once; [`forward`] takes the result as `support`.
-
-        Args:
-            support ([`SupportSet`], *optional*):
-                The stored one when not given, which is read at most once.
-        """
-        if isinstance(support, PreparedSupport):
-            return support
-        if support is None:
-            support = self.support
-        if support is None:
-            raise ValueError(
-                "There is no support set: pass support=model.encode_support(examples, tokenizer) to the model, or "
-                "examples=... to the pipeline."
-            )
-        cached = self._prepared
-        if cached is not None and cached.support is support and cached.scaling.mean.device == self.reasoner.device:
-            return cached
-        embeddings = support.embeddings.to(self.reasoner.device)
-        embeddings = embeddings[:, None] if embeddings.dim() == 2 else embeddings
-        scaling = LayerScaling.fit(embeddings)
-        labels = support.labels.to(self.reasoner.device)[None]
-        with torch.no_grad():
-            state = self.reasoner.prepare(scaling.transform(embeddings)[None], labels, support.num_labels)
-        prepared = PreparedSupport(support, scaling, state)
-        if support is self.support:
-            self._prepared = prepared
-        return prepared
 
     @can_return_tuple
     def forward(
@@ -264,21 +179,7 @@ class TartForSequenceClassification(SavingMixin, PreTrainedModel):
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         batch["attention_mask"] = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         given = {name: tensor for name, tensor in batch.items() if tensor is not None}
-        given = truncate(pad_right(given), self.config.max_length, backbone_max_length(self.backbone))
-        embeddings = pooled_hidden_states(
-            self.backbone, **given, pooling=self.config.pooling, layers=self.config.layers
-        ).to(self.reasoner.device)
-        if not torch.isfinite(embeddings).all():
-            raise ValueError(
-                "The backbone gives NaN or infinite embeddings: it is broken, or overflows its dtype. Load it with "
-                "dtype=torch.float32 or torch.bfloat16."
-            )
-        if embeddings.shape[1:] != prepared.scaling.mean.shape:
-            raise ValueError(
-                f"The support set has embeddings of shape {tuple(prepared.scaling.mean.shape)} (layers, hidden), the "
-                f"backbone gives {tuple(embeddings.shape[1:])}: it was made with another backbone or other layers."
-            )
-        logits = self.reasoner.query(prepared.state, prepared.scaling.transform(embeddings)[None])[0]
+        logits = self._reason(self.embedder().embed_batch(given, prepared.support.prompt, prepared.trunk), prepared)
         loss = None
         if labels is not None:
             loss = torch.nn.functional.cross_entropy(logits, labels.to(logits.device))

@@ -14,16 +14,19 @@ from transformers.pipelines.text_classification import ClassificationFunction, s
 
 from transformers_tart.backbones import locate
 from transformers_tart.configuration_tart import TartConfig
-from transformers_tart.embeddings import DEFAULT_BATCH_SIZE
-from transformers_tart.examples import RawExamples, parse_text
+from transformers_tart.embeddings.batching import Batcher
+from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.pooling import input_device
+from transformers_tart.examples import RawExamples, Text, parse_text
 from transformers_tart.hub import HubMixin
 from transformers_tart.modeling_tart import PreparedSupport, TartForSequenceClassification
 from transformers_tart.support import SupportSet
-from transformers_tart.tokenization import collate, length_sorted_batches, resolve_max_length, tokenize
+from transformers_tart.tokenization import collate, resolve_max_length, tokenize
 
 
-# Texts are sorted by length within windows of this many batches.
+# Texts are read, sorted by length and classified in windows of this many batches: what is in memory at a time.
 BATCHES_PER_WINDOW = 32
+USUAL_BATCH_SIZE = 32  # of the windows where no batch size is given
 
 
 class TartClassificationPipeline(HubMixin, Pipeline):
@@ -47,6 +50,9 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             The backbone's tokenizer; loaded from the backbone's repository when not given.
         examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`, *optional*):
             The support set; the one stored with the model when not given.
+        embedding_cache (`str` or `Path`, *optional*):
+            Folder in which the embeddings of texts are kept from one run to the next, under keys that say nothing of
+            the texts; needs `pip install "transformers-tart[cache]"`.
     """
 
     model: TartForSequenceClassification
@@ -62,23 +68,33 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None = None,
         examples: RawExamples | None = None,
+        embedding_cache: str | os.PathLike | None = None,
         **kwargs: Any,
     ):
         if not isinstance(model, TartForSequenceClassification):
             model = TartForSequenceClassification.from_backbone(model)
         super().__init__(model=model, tokenizer=tokenizer or _backbone_tokenizer(model), **kwargs)
+        self._cache = None if embedding_cache is None else self._open_cache(embedding_cache)
         if examples is not None:
             self.set_examples(examples)
+
+    def _open_cache(self, folder: str | os.PathLike) -> EmbeddingCache:
+        config = self.model.config
+        return EmbeddingCache(folder, self.model.backbone, pooling=config.pooling, layers=config.layers)
 
     def set_examples(self, examples: RawExamples | None) -> None:
         """Replace the stored support set; `None` removes it."""
         self.model.set_support(None if examples is None else self._encode(examples))
 
-    def _encode(self, examples: RawExamples, progress_bar: bool = False) -> SupportSet:
+    def _encode(self, examples: RawExamples, progress_bar: bool = False) -> PreparedSupport:
         with self.device_placement():
-            batch_size = self._batch_size or DEFAULT_BATCH_SIZE
-            return self.model.encode_support(
-                examples, self.tokenizer, batch_size=batch_size, progress_bar=progress_bar, keep_texts=True
+            return self.model.prepare_examples(
+                examples,
+                self.tokenizer,
+                batch_size=self._batch_size,
+                progress_bar=progress_bar,
+                keep_texts=True,
+                cache=self._cache,
             )
 
     def _sanitize_parameters(
@@ -128,8 +144,8 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                 `"default"` and `"softmax"` give probabilities, `"sigmoid"` that of the logits, `"none"` the logits.
             max_length (`int`, *optional*):
                 Longest text in tokens.
-            batch_size (`int`, *optional*, defaults to 32):
-                Texts of a forward pass.
+            batch_size (`int`, *optional*):
+                Most texts of a forward pass; as many as a budget of tokens allows when not given.
             progress_bar (`bool`, *optional*, defaults to `False`):
                 Whether to show progress.
             num_workers (`int`, *optional*):
@@ -139,10 +155,12 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             `dict` or `list`: `{"label", "score"}` for each text, or a list of them with `top_k`.
         """
         preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
-        support = (
-            self._encode(examples, progress_bar) if not isinstance(examples, (SupportSet, type(None))) else examples
-        )
-        forward = {**self._forward_params, **forward, "support": self.model.prepare_support(support)}
+        if examples is None or isinstance(examples, SupportSet):
+            with self.device_placement():
+                support = self.model.prepare_support(examples)
+        else:
+            support = self._encode(examples, progress_bar)
+        forward = {**self._forward_params, **forward, "support": support}
         preprocess = {**self._preprocess_params, **preprocess}
         postprocess = {**self._postprocess_params, **postprocess}
         if isinstance(inputs, (str, Mapping)):
@@ -151,37 +169,40 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             raise TypeError(
                 f"The input is {type(inputs).__name__}; give a text, a list of texts or a generator of texts."
             )
-        size = batch_size or self._batch_size or DEFAULT_BATCH_SIZE
-        if size < 1:
-            raise ValueError(f"batch_size is {size}; it must be at least 1.")
+        batcher = Batcher.on(input_device(self.model.backbone), batch_size or self._batch_size)
         items = _items(inputs)
         if progress_bar:
             total = len(inputs) if isinstance(inputs, Sized) else None
             items = iter(tqdm(items, desc="classifying", unit="text", total=total))
-        results = self._iterate(items, size, preprocess, forward, postprocess)
+        results = self._iterate(items, batcher, preprocess, forward, postprocess)
         return list(results) if _is_eager(inputs) else results
 
     def _iterate(
-        self, inputs: Iterator, batch_size: int, preprocess: dict, forward: dict, postprocess: dict
+        self, inputs: Iterator, batcher: Batcher, preprocess: dict, forward: dict, postprocess: dict
     ) -> Iterator[Any]:
         """Classify in batches of similar length, window by window; results come in the order of the inputs."""
-        items = enumerate(inputs)
-        while window := list(itertools.islice(items, batch_size * BATCHES_PER_WINDOW)):
+        items, support = enumerate(inputs), forward["support"]
+        size = (batcher.max_rows or USUAL_BATCH_SIZE) * BATCHES_PER_WINDOW
+        while window := list(itertools.islice(items, size)):
             texts = [parse_text(item, f"Input {i}") for i, item in window]
-            rows = tokenize(self.tokenizer, texts, self._max_length(**preprocess))
-            logits: list[torch.Tensor | None] = [None] * len(rows)
-            for chosen, batch in length_sorted_batches(rows, batch_size, self.tokenizer.pad_token_id):
-                for i, row in zip(chosen, self.forward(batch, **forward)["logits"], strict=True):
-                    logits[i] = row[None]
-            label_names = forward["support"].support.label_names
-            yield from (self.postprocess({"logits": x, "label_names": label_names}, **postprocess) for x in logits)
+            rows = self._tokenize(texts, **preprocess)
+            with self.device_placement(), self.get_inference_context()():
+                logits = self.model.classify_rows(
+                    rows, support, pad_token_id=self.tokenizer.pad_token_id, batcher=batcher, cache=self._cache
+                ).cpu()
+            names = support.support.label_names
+            yield from (self.postprocess({"logits": x[None], "label_names": names}, **postprocess) for x in logits)
 
-    def _max_length(self, max_length: int | None = None) -> int | None:
+    def _tokenize(self, texts: list[Text], max_length: int | None = None) -> list[dict[str, list[int]]]:
+        segments = self.model.embedder().has_prompt
+        return tokenize(self.tokenizer, texts, self._max_length(max_length), segments)
+
+    def _max_length(self, max_length: int | None) -> int | None:
         return resolve_max_length(self.model.backbone, self.tokenizer, max_length or self.model.config.max_length)
 
     def preprocess(self, input_: Any, max_length: int | None = None) -> dict[str, Any]:
         """Tokenise one text or text pair."""
-        rows = tokenize(self.tokenizer, [parse_text(input_, "The input")], self._max_length(max_length))
+        rows = self._tokenize([parse_text(input_, "The input")], max_length)
         return collate(rows, self.tokenizer.pad_token_id)
 
     def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:

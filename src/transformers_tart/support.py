@@ -3,12 +3,14 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.errors import CorruptFileError
 
 
@@ -31,6 +33,8 @@ class SupportSet:
             Names of the classes, in order.
         texts (`tuple`, *optional*):
             The texts, where the user asked to keep them.
+        prompt ([`Prompt`], *optional*):
+            The token ids of the examples in their prompt, for the protocols that read queries after it.
 
     Raises:
         ValueError: On lengths that do not fit, labels out of range, fewer than two classes, or embeddings that are not
@@ -41,6 +45,7 @@ class SupportSet:
     labels: Tensor
     label_names: tuple[str, ...]
     texts: tuple | None = None
+    prompt: Prompt | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.dim() not in (2, 3) or self.labels.shape != self.embeddings.shape[:1]:
@@ -78,7 +83,7 @@ class SupportSet:
         return replace(self, embeddings=self.embeddings.to(device), labels=self.labels.to(device))
 
     def save(self, path: str | Path, include_texts: bool = False) -> None:
-        """Write a safetensors file.
+        """Write a safetensors file. The token ids of a prompt are part of it, and texts can be read from those.
 
         Args:
             path (`str` or `Path`):
@@ -89,11 +94,13 @@ class SupportSet:
         Raises:
             ValueError: When texts are asked for and there are none.
         """
-        facts: dict[str, tuple] = {"label_names": self.label_names}
+        facts: dict[str, Any] = {"label_names": self.label_names}
         if include_texts:
             if self.texts is None:
                 raise ValueError("This support set holds no texts; build it from examples to store them.")
             facts["texts"] = self.texts
+        if self.prompt is not None:
+            facts["prompt"] = self.prompt.as_json()
         metadata = {METADATA_KEY: json.dumps(facts)}
         tensors = {"embeddings": self.embeddings.contiguous().cpu(), "labels": self.labels.contiguous().cpu()}
         save_file(tensors, path, metadata=metadata)
@@ -112,7 +119,8 @@ class SupportSet:
             names, texts = tuple(facts["label_names"]), facts.get("texts")
             if texts is not None:
                 texts = tuple(text if isinstance(text, str) else tuple(text) for text in texts)
-            return cls(tensors["embeddings"], tensors["labels"], names, texts)
+            prompt = None if facts.get("prompt") is None else Prompt.from_json(facts["prompt"])
+            return cls(tensors["embeddings"], tensors["labels"], names, texts, prompt)
         except (SafetensorError, KeyError, ValueError, TypeError) as err:
             raise CorruptFileError(
                 f"{Path(path).name} is no readable support set ({err}); download it again, or fit the task again "

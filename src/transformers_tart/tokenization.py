@@ -1,6 +1,6 @@
 """Texts to padded batches of token ids, for any tokenizer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,18 +40,19 @@ def resolve_max_length(
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], max_length: int | None
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], max_length: int | None, segments: bool = False
 ) -> list[dict[str, list[int]]]:
     """Token ids of each text or text pair, unpadded; truncated to `max_length`, which is said once.
 
-    A text without any token, which happens to tokenizers that add none, becomes a single neutral token.
+    A text without any token, which happens to tokenizers that add none, becomes a single neutral token. With
+    `segments`, the rows of pairs hold `token_type_ids` even where the tokenizer gives none: 1 from the second text on.
     """
     first = [text if isinstance(text, str) else text[0] for text in texts]
     second = [text[1] for text in texts if not isinstance(text, str)]
     if second and len(second) != len(first):
         pairs = [text for text in texts if not isinstance(text, str)]
-        done = iter(tokenize(tokenizer, pairs, max_length))
-        single = iter(tokenize(tokenizer, [text for text in texts if isinstance(text, str)], max_length))
+        done = iter(tokenize(tokenizer, pairs, max_length, segments))
+        single = iter(tokenize(tokenizer, [text for text in texts if isinstance(text, str)], max_length, segments))
         return [next(single) if isinstance(text, str) else next(done) for text in texts]
     encoded = tokenizer(
         first, second or None, truncation=False, padding=False, return_attention_mask=False, verbose=False
@@ -61,6 +62,10 @@ def tokenize(
         encoded = tokenizer(first, second or None, truncation=True, max_length=max_length, return_attention_mask=False)
     names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
     rows = [{name: list(encoded[name][i]) for name in names} for i in range(len(texts))]
+    if segments and second and "token_type_ids" not in names:
+        names.append("token_type_ids")
+        for i, row in enumerate(rows):
+            row["token_type_ids"] = [int(segment == 1) for segment in encoded.sequence_ids(i)]
     return [
         row if row["input_ids"] else {name: [_neutral_token(tokenizer) * (name == "input_ids")] for name in names}
         for row in rows
@@ -83,16 +88,6 @@ def collate(rows: Sequence[dict[str, list[int]]], pad_token_id: int | None) -> d
     }
     mask = [[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows]
     return {**batch, "attention_mask": torch.tensor(mask)}
-
-
-def length_sorted_batches(
-    rows: Sequence[dict[str, list[int]]], batch_size: int, pad_token_id: int | None
-) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """Padded batches of rows of similar length, shortest first, each with the indices of its rows."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        yield chosen, collate([rows[i] for i in chosen], pad_token_id)
 
 
 def pad_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -121,7 +116,6 @@ def truncate(batch: dict[str, Tensor], *limits: int | None) -> dict[str, Tensor]
 __all__ = [
     "backbone_max_length",
     "collate",
-    "length_sorted_batches",
     "pad_right",
     "resolve_max_length",
     "tokenize",

@@ -3,33 +3,16 @@
 A GPT-2 reads x_1, y_1, x_2, y_2, ..., x_query, and the read-out at an x is the log-odds of its label being 1.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, GPT2Config, GPT2Model
 
 from transformers_tart.architectures.base import Architecture
 from transformers_tart.configuration_tart import TartReasonerConfig
+from transformers_tart.prefix_cache import Prefix
 
 
 QUERY_BLOCK = 256
-
-
-@dataclass(frozen=True)
-class GPT2State:
-    """Keys and values, each (B, heads, 2 * k, head_dim), of the support prefix: one pair a layer."""
-
-    prefix: tuple[tuple[Tensor, Tensor], ...]
-
-    def to(self, device: torch.device | str) -> "GPT2State":
-        """The same state on another device."""
-        return GPT2State(tuple((keys.to(device), values.to(device)) for keys, values in self.prefix))
-
-    @property
-    def length(self) -> int:
-        """Tokens of the prefix."""
-        return self.prefix[0][0].shape[-2]
 
 
 class GPT2Architecture(Architecture):
@@ -73,7 +56,7 @@ class GPT2Architecture(Architecture):
         hidden = self.backbone(inputs_embeds=self.read_in(tokens), use_cache=False).last_hidden_state
         return self.read_out(hidden[:, ::2]).squeeze(-1).float()
 
-    def prepare(self, embeddings: Tensor, labels: Tensor, num_classes: int) -> GPT2State:
+    def prepare(self, embeddings: Tensor, labels: Tensor, num_classes: int) -> Prefix:
         """Read support embeddings (B, k, num_components) with labels (B, k), 0 or 1, once."""
         if embeddings.shape[-1] != self.input_dim:
             raise ValueError(
@@ -83,21 +66,18 @@ class GPT2Architecture(Architecture):
         tokens = self._interleave(embeddings, labels)
         cache = DynamicCache(config=self.backbone.config)
         self.backbone(inputs_embeds=self.read_in(tokens), past_key_values=cache, use_cache=True)
-        return GPT2State(tuple((layer.keys, layer.values) for layer in cache.layers))  # type: ignore[union-attr, misc]
+        return Prefix.from_cache(cache)
 
-    def query(self, state: GPT2State, embeddings: Tensor) -> Tensor:
+    def query(self, state: Prefix, embeddings: Tensor) -> Tensor:
         """Logits (B, n, 2) of query embeddings (B, n, num_components), the first class at 0."""
         log_odds = torch.cat(
             [self._query_block(state, block) for block in embeddings.split(QUERY_BLOCK, dim=1)], dim=1
         )
         return torch.stack([torch.zeros_like(log_odds), log_odds], dim=-1)
 
-    def _query_block(self, state: GPT2State, embeddings: Tensor) -> Tensor:
+    def _query_block(self, state: Prefix, embeddings: Tensor) -> Tensor:
         """Every query stands at the position after the prefix and sees the prefix and itself."""
         batch, size, _ = embeddings.shape
-        cache = DynamicCache(config=self.backbone.config)
-        for index, (keys, values) in enumerate(state.prefix):
-            cache.update(keys, values, index)
         inputs = self.read_in(embeddings.to(self.read_in.weight.dtype))
         visible = torch.cat(
             [torch.ones(size, state.length, dtype=torch.bool), torch.eye(size, dtype=torch.bool)], dim=1
@@ -106,7 +86,7 @@ class GPT2Architecture(Architecture):
         mask = mask.masked_fill(~visible, torch.finfo(inputs.dtype).min).expand(batch, 1, -1, -1)
         hidden = self.backbone(
             inputs_embeds=inputs,
-            past_key_values=cache,
+            past_key_values=state.cache(),
             attention_mask=mask,
             position_ids=torch.full((batch, size), state.length, device=inputs.device),
             use_cache=True,
@@ -121,4 +101,4 @@ class GPT2Architecture(Architecture):
         return tokens.to(self.read_in.weight.dtype)
 
 
-__all__ = ["GPT2Architecture", "GPT2State"]
+__all__ = ["GPT2Architecture"]

@@ -16,6 +16,7 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, PreTra
 from transformers.cache_utils import DynamicLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from transformers_tart.balance import balanced_tails
 from transformers_tart.embeddings import input_device
 from transformers_tart.tokenization import backbone_max_length
 
@@ -109,7 +110,7 @@ def _write(
 ) -> tuple[list[Row], int]:
     """The whole prompt of each question with each label, and how many examples it holds."""
     lengths = [len(_encode(tokenizer, block)) for block in blocks]
-    for kept in _balanced_tails(labels):
+    for kept in balanced_tails(labels):
         if limit is not None and sum(lengths[i] for i in kept) > limit:
             continue
         shown = "".join(blocks[i] for i in kept)
@@ -133,13 +134,6 @@ def _rows(tokenizer: PreTrainedTokenizerBase, prompt: str, label_names: Sequence
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-
-
-def _balanced_tails(labels: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of the last examples of each class, in order: first all, then one fewer of each, down to one of each."""
-    per_class = {label: [i for i, other in enumerate(labels) if other == label] for label in set(labels)}
-    for count in range(max(map(len, per_class.values())), 0, -1):
-        yield sorted(i for members in per_class.values() for i in members[-count:])
 
 
 def _read(model: PreTrainedModel, ids: list[int]) -> DynamicCache | None:

@@ -1,0 +1,149 @@
+"""How a composed model reads its support set and its queries: a backbone and the settings of its config."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from transformers_tart.configuration_tart import IN_CONTEXT_PROTOCOLS, TartConfig
+from transformers_tart.embeddings.batching import Batcher
+from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.in_context import read_prompt, read_support, write_prompt
+from transformers_tart.embeddings.pooling import input_device, pooled_hidden_states
+from transformers_tart.embeddings.prompts import Prompt
+from transformers_tart.embeddings.stream import encode_rows, encode_texts
+from transformers_tart.embeddings.trunk import Reader, Trunk
+from transformers_tart.examples import Examples
+from transformers_tart.tokenization import backbone_max_length, pad_right, truncate
+
+
+class EmbeddedExamples(NamedTuple):
+    """Embeddings (k, layers, hidden), the indices of the examples in their order, and of protocols with a prompt the
+    prompt and what the backbone keeps of it."""
+
+    embeddings: Tensor
+    order: list[int]
+    prompt: Prompt | None = None
+    trunk: Trunk | None = None
+
+
+@dataclass(frozen=True)
+class Embedder:
+    r"""
+    Embeds for a composed model.
+
+    Args:
+        backbone (`PreTrainedModel`):
+            The frozen model.
+        config ([`TartConfig`]):
+            Says protocol, template, pooling, layers and lengths.
+        cache ([`EmbeddingCache`], *optional*):
+            Where embeddings are looked up first, and kept.
+    """
+
+    backbone: PreTrainedModel
+    config: TartConfig
+    cache: EmbeddingCache | None = None
+
+    @property
+    def has_prompt(self) -> bool:
+        """Whether queries are read after a prompt of the examples."""
+        return self.config.protocol in IN_CONTEXT_PROTOCOLS
+
+    def embed_examples(
+        self,
+        examples: Examples,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        seed: int = 0,
+    ) -> EmbeddedExamples:
+        """Embed a support set, in the order of the examples or, of a prompt, in an order of its own."""
+        config = self.config
+        if not self.has_prompt:
+            embeddings = encode_texts(
+                self.backbone,
+                tokenizer,
+                examples.texts,
+                pooling=config.pooling,
+                layers=config.layers,
+                max_length=config.max_length,
+                batch_size=batch_size,
+                progress_bar=progress_bar,
+                cache=self.cache,
+            )
+            return EmbeddedExamples(embeddings, list(range(len(examples.texts))))
+        written = write_prompt(
+            self.backbone,
+            tokenizer,
+            examples.texts,
+            examples.labels,
+            examples.label_names,
+            template=config.template,
+            max_length=config.max_length,
+            seed=seed,
+        )
+        embeddings, trunk = read_support(self._reader, written, config.protocol)
+        return EmbeddedExamples(embeddings, written.order, written.prompt, trunk)
+
+    def read_prompt(self, prompt: Prompt | None) -> Trunk | None:
+        """Read the prompt of a support set that was embedded before; `None` for protocols without one.
+
+        Raises:
+            ValueError: When the support set was made by a protocol of the other kind.
+        """
+        if self.has_prompt != (prompt is not None):
+            raise ValueError(
+                f'The protocol is "{self.config.protocol}", but the support set holds '
+                f"{'no prompt' if prompt is None else 'a prompt'}: it was made by another protocol. Encode the "
+                "examples again with this model."
+            )
+        return None if prompt is None else read_prompt(self._reader, prompt)
+
+    def embed_rows(
+        self,
+        rows: Sequence[dict[str, list[int]]],
+        prompt: Prompt | None,
+        trunk: Trunk | None,
+        *,
+        pad_token_id: int | None = None,
+        batcher: Batcher | None = None,
+        progress: tqdm | None = None,
+    ) -> Tensor:
+        """Embeddings (n, layers, hidden) of tokenised queries, which never see each other."""
+        batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
+        if prompt is None or trunk is None:
+            options = {"pooling": self.config.pooling, "layers": self.config.layers, "cache": self.cache}
+            return encode_rows(self.backbone, rows, pad_token_id, batcher, progress=progress, **options)  # type: ignore
+        branches = [prompt.branch(_parts(row), self.config.max_length) for row in rows]
+        return self._reader.embed(trunk, branches, batcher.max_rows, progress)
+
+    def embed_batch(self, batch: dict[str, Tensor], prompt: Prompt | None, trunk: Trunk | None) -> Tensor:
+        """Embeddings (n, layers, hidden) of a padded batch `input_ids`, `attention_mask` and perhaps
+        `token_type_ids`, each (n, length)."""
+        if prompt is None:
+            batch = truncate(pad_right(batch), self.config.max_length, backbone_max_length(self.backbone))
+            options = {"pooling": self.config.pooling, "layers": self.config.layers}
+            return pooled_hidden_states(self.backbone, **batch, **options)  # type: ignore[arg-type]
+        mask = batch.pop("attention_mask").bool()
+        rows = [{name: tensor[i][mask[i]].tolist() for name, tensor in batch.items()} for i in range(len(mask))]
+        return self.embed_rows(rows, prompt, trunk)
+
+    @property
+    def _reader(self) -> Reader:
+        return Reader(self.backbone, self.config.layers, self.config.pooling, self.cache)
+
+
+def _parts(row: dict[str, list[int]]) -> list[list[int]]:
+    """The token ids of a text, or of a text and its pair, which the token types tell apart."""
+    ids, types = row["input_ids"], row.get("token_type_ids")
+    if types is None or not any(types):
+        return [ids]
+    return [[token for token, segment in zip(ids, types, strict=True) if segment == part] for part in (0, 1)]
+
+
+__all__ = ["EmbeddedExamples", "Embedder"]

@@ -1,0 +1,127 @@
+"""From tokens to embeddings: one forward pass of a backbone, and the mean or last of its hidden states."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from transformers_tart.tokenization import pad_right
+
+
+def text_encoder(backbone: PreTrainedModel) -> PreTrainedModel:
+    """The part of a backbone that reads text: the encoder of an encoder-decoder, else all of it."""
+    return backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
+
+
+def accepts(backbone: PreTrainedModel, argument: str) -> bool:
+    """Whether the forward pass of a backbone takes an argument of this name."""
+    return argument in inspect.signature(backbone.forward).parameters
+
+
+def input_device(backbone: PreTrainedModel) -> torch.device:
+    """Where the token ids of a backbone belong; hooks of a device map move them on."""
+    device = backbone.device
+    return torch.device("cpu") if device.type == "meta" else device
+
+
+def run_backbone(backbone: PreTrainedModel, layers: int | str, **inputs: Any) -> tuple[Any, tuple[Tensor, ...]]:
+    """A forward pass without gradients: the output, and the hidden states (n, length, hidden) of the layers asked."""
+    with torch.no_grad():
+        if layers == -1:
+            output = backbone(**inputs, return_dict=True)
+            return output, (output.last_hidden_state,)
+        output = backbone(**inputs, return_dict=True, output_hidden_states=True)
+    hidden_states = output.hidden_states
+    return output, hidden_states if layers == "all" else (_layer(hidden_states, layers),)
+
+
+def pooled_hidden_states(
+    backbone: PreTrainedModel,
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    token_type_ids: Tensor | None = None,
+    *,
+    pooling: str = "mean",
+    layers: int | str = -1,
+) -> Tensor:
+    r"""
+    Embed a batch of tokenised texts.
+
+    Args:
+        backbone (`PreTrainedModel`):
+            Any text model without a head.
+        input_ids (`torch.LongTensor` of shape `(n, length)`):
+            Token ids, padded on either side.
+        attention_mask (`torch.LongTensor` of shape `(n, length)`, *optional*):
+            1 for tokens, 0 for padding; all ones when not given.
+        token_type_ids (`torch.LongTensor` of shape `(n, length)`, *optional*):
+            Segments of text pairs, left out for backbones that take none.
+        pooling (`str`, *optional*, defaults to `"mean"`):
+            `"mean"` or `"last"`, over the tokens of each text.
+        layers (`int` or `str`, *optional*, defaults to -1):
+            Index into the hidden states, or `"all"`.
+
+    Returns:
+        `torch.FloatTensor` of shape `(n, layers, hidden)`: float32, one layer for an index.
+    """
+    mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    if not mask.any(dim=1).all():
+        raise ValueError("A row of the batch has no token: its attention mask is all zero.")
+    batch = {"input_ids": input_ids, "attention_mask": mask}
+    if token_type_ids is not None:
+        batch["token_type_ids"] = token_type_ids
+    return pool_rows(backbone, pad_right(batch), pooling=pooling, layers=layers)
+
+
+def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], *, pooling: str, layers: int | str) -> Tensor:
+    """[`pooled_hidden_states`] of a batch that is padded on the right, without an empty row."""
+    encoder = text_encoder(backbone)
+    options: dict[str, Any] = {"use_cache": False} if accepts(encoder, "use_cache") else {}
+    if not accepts(encoder, "token_type_ids"):
+        batch = {name: tensor for name, tensor in batch.items() if name != "token_type_ids"}
+    _, hidden_states = run_backbone(encoder, layers, **batch, **options)
+    pooled = [_pool(hidden, batch["attention_mask"].to(hidden.device), pooling) for hidden in hidden_states]
+    return torch.stack([p.to(pooled[-1].device) for p in pooled], dim=1)
+
+
+def pool_spans(hidden_states: Sequence[Tensor], spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
+    """Embeddings (s, layers, hidden) float32 of spans (begin, end) of one row, (1, length, hidden) a layer."""
+    length = hidden_states[0].shape[1]
+    bounds = torch.tensor(spans)
+    begin, end, place = bounds[:, :1], bounds[:, 1:], torch.arange(length)
+    chosen = (place >= begin) & (place < end) if pooling == "mean" else place == end - 1
+    weights = chosen.float() / chosen.sum(1, keepdim=True)
+    pooled = [weights.to(hidden.device) @ hidden[0].float() for hidden in hidden_states]
+    return torch.stack([p.to(pooled[-1].device) for p in pooled], dim=1)
+
+
+def _layer(hidden_states: tuple[Tensor, ...], index: int | str) -> Tensor:
+    count = len(hidden_states)
+    if not isinstance(index, int) or not -count <= index < count:
+        raise ValueError(f'layers is {index!r}; the backbone has hidden states 0 to {count - 1}, or "all".')
+    return hidden_states[index]
+
+
+def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """(n, length, hidden) -> (n, hidden) float32, over the tokens of a right-padded mask."""
+    if pooling == "last":
+        return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1].float()
+    if pooling == "mean":
+        weights = mask / mask.sum(1, keepdim=True)
+        # rows of the padding may hold anything, NaN included
+        return torch.einsum("nl,nlh->nh", weights.float(), hidden.float().masked_fill(mask[..., None] == 0, 0.0))
+    raise ValueError(f'pooling is "{pooling}"; it must be "mean" or "last".')
+
+
+__all__ = [
+    "accepts",
+    "input_device",
+    "pool_rows",
+    "pool_spans",
+    "pooled_hidden_states",
+    "run_backbone",
+    "text_encoder",
+]

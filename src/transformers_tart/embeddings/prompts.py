@@ -1,0 +1,180 @@
+"""Prompts of labelled examples, as token ids: a template, the tokens of its parts, and what fits a context.
+
+A prompt is put together from the tokens of its parts, so that the span of every example is known by counting, a query
+is the same whatever stands before it, and a text that holds a label name or a line of the template changes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from transformers_tart.balance import balanced_tails
+from transformers_tart.embeddings.trunk import Branch
+from transformers_tart.examples import Text
+from transformers_tart.template import PAIR_TEMPLATE, TEMPLATE, parse_template
+
+
+logger = logging.get_logger(__name__)
+
+
+def choose_template(template: str | None, texts: Sequence[Text]) -> str:
+    """The template given, or the paper's, for texts or text pairs."""
+    has_pairs = [not isinstance(text, str) for text in texts]
+    if template is None:
+        if any(has_pairs) and not all(has_pairs):
+            raise ValueError(
+                "Some examples are text pairs and some are not; give one kind, or a template of your own."
+            )
+        return PAIR_TEMPLATE if any(has_pairs) else TEMPLATE
+    wants_pairs = len(parse_template(template).before) == 2
+    if any(has != wants_pairs for has in has_pairs):
+        raise ValueError(
+            f"The template {template!r} {'holds' if wants_pairs else 'does not hold'} {{text_pair}}, and "
+            f"{sum(has_pairs)} of {len(texts)} examples are text pairs."
+        )
+    return template
+
+
+class Question(NamedTuple):
+    """The token ids around the texts of a query: before each of them, and from the last to where the label stands."""
+
+    before: tuple[tuple[int, ...], ...]
+    after: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens without those of the texts."""
+        return sum(map(len, self.before)) + len(self.after)
+
+    def ask(self, parts: Sequence[Sequence[int]]) -> tuple[int, ...]:
+        """The token ids of a query whose text, or text and text pair, have these."""
+        if len(parts) != len(self.before):
+            wanted = "a text and its text_pair" if len(self.before) == 2 else "a single text"
+            raise ValueError(f"The template asks for {wanted}, an input holds {len(parts)} texts.")
+        asked = [token for before, part in zip(self.before, parts, strict=True) for token in (*before, *part)]
+        return (*asked, *self.after)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A labelled example in a prompt: its token ids, and how many of them come before the label."""
+
+    ids: tuple[int, ...]
+    asked: int
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Writes examples as a template says, in the tokens of one tokenizer."""
+
+    tokenizer: PreTrainedTokenizerBase
+    template: str
+
+    @property
+    def start(self) -> tuple[int, ...]:
+        """What the tokenizer puts before every text."""
+        bos = self.tokenizer.bos_token_id
+        return (bos,) if bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] else ()
+
+    @property
+    def question(self) -> Question:
+        """What stands around the texts of a query."""
+        template = parse_template(self.template)
+        return Question(tuple(self._encode(literal) for literal in template.before), self._encode(template.question))
+
+    def label(self, name: str) -> tuple[int, ...]:
+        """The token ids of a label name, and of what closes an example."""
+        template = parse_template(self.template)
+        return self._encode(template.opening + name + template.closing)
+
+    def parts(
+        self, texts: Sequence[Text], max_length: int | None = None, max_characters: int | None = None
+    ) -> list[list[list[int]]]:
+        """The token ids of each text, or of each text and its pair, cut at the limits."""
+        split = [[text] if isinstance(text, str) else list(text) for text in texts]
+        flat = [part[:max_characters] for parts in split for part in parts]
+        ids = iter(self.tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"])
+        return [[list(next(ids))[:max_length] for _ in parts] for parts in split]
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else ()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    r"""
+    What a support set is to a backbone that reads it in one prompt.
+
+    Args:
+        ids (`tuple[int]`):
+            Token ids of the prompt, to which queries are appended.
+        question ([`Question`]):
+            What stands around the texts of a query.
+        special (`tuple[int]`):
+            Ids of special tokens, which are taken off the ends of queries.
+        room (`int`, *optional*):
+            Most tokens of a query, what stands around it included; `None` without a limit.
+    """
+
+    ids: tuple[int, ...]
+    question: Question
+    special: tuple[int, ...] = ()
+    room: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Lists and numbers, for a file."""
+        return {"ids": self.ids, "question": self.question, "special": self.special, "room": self.room}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Prompt":
+        """What [`Prompt.as_json`] made, as it comes out of a file."""
+        before, after = fields["question"]
+        question = Question(tuple(_token_ids(piece) for piece in before), _token_ids(after))
+        room = fields["room"]
+        return cls(
+            _token_ids(fields["ids"]), question, _token_ids(fields["special"]), None if room is None else int(room)
+        )
+
+    def branch(self, parts: Sequence[Sequence[int]], max_length: int | None = None) -> Branch:
+        """A query as what follows the prompt; its texts are cut where the room or `max_length` ends, which is said."""
+        stripped = [self._strip(part) for part in parts]
+        limits = [max_length] if self.room is None else [max_length, (self.room - self.question.length) // len(parts)]
+        limit = min((limit for limit in limits if limit is not None), default=None)
+        if limit is not None and any(len(part) > limit for part in stripped):
+            logger.warning_once(f"Some texts are longer than the {limit} tokens that are read; the rest is cut off.")
+        ids = self.question.ask([part[:limit] for part in stripped])
+        return Branch(ids, (0, len(ids)))
+
+    def _strip(self, ids: Sequence[int]) -> list[int]:
+        kept = [i for i, token in enumerate(ids) if token not in self.special]
+        return list(ids[kept[0] : kept[-1] + 1]) if kept else []
+
+
+def _token_ids(values: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
+
+
+def fit(lengths: Sequence[int], labels: Sequence[int], limit: int | None) -> list[int]:
+    """Indices of the examples that a prompt of at most `limit` tokens holds: the newest, as balanced as they can be.
+
+    Raises:
+        ValueError: When there is no room for one example of each class.
+    """
+    for kept in balanced_tails(labels):
+        if limit is None or sum(lengths[i] for i in kept) <= limit:
+            if len(kept) < len(labels):
+                logger.warning(
+                    f"The prompt holds {len(kept)} of the {len(labels)} examples: the newest of each class that fit "
+                    f"into {limit} tokens. {len(labels) - len(kept)} were dropped; a smaller max_length leaves room."
+                )
+            return kept
+    raise ValueError(
+        f"The backbone's context leaves {limit} tokens for the examples, which do not hold one of each of the "
+        f'{len(set(labels))} classes; shorten them with max_length, or use protocol="stream".'
+    )
+
+
+__all__ = ["Block", "Prompt", "Question", "Writer", "choose_template", "fit"]

@@ -1,0 +1,145 @@
+"""A support set and queries to embeddings, by any protocol: what tests and researchers call."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from transformers_tart.configuration_tart import IN_CONTEXT_PROTOCOLS, PROTOCOLS
+from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.in_context import read_support, write_prompt
+from transformers_tart.embeddings.reference import MAX_CHARACTERS, PublishedProcedure
+from transformers_tart.embeddings.stream import encode_texts
+from transformers_tart.embeddings.trunk import Reader
+from transformers_tart.examples import Text
+from transformers_tart.projection import LayerScaling
+
+
+def embed(
+    backbone: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    support_texts: Sequence[Text],
+    support_labels: Sequence[int],
+    query_texts: Sequence[Text],
+    *,
+    protocol: str = "stream",
+    pooling: str = "mean",
+    layers: int | str = -1,
+    template: str | None = None,
+    label_names: Sequence[str] | None = None,
+    max_length: int | None = None,
+    max_characters: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 42,
+    reference: bool = False,
+    cache: EmbeddingCache | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""
+    Embed a support set and queries, as tests and researchers need them.
+
+    Args:
+        backbone (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
+            The frozen model and its tokenizer.
+        support_texts (`list`), support_labels (`list[int]`):
+            k labelled texts.
+        query_texts (`list`):
+            n texts.
+        protocol (`str`, *optional*, defaults to `"stream"`):
+            `"stream"`: each text alone. `"vanilla"`: all examples in one prompt, which queries follow. `"loo"`: each
+            example after all the others, as queries are. The last two need a causal language model.
+        pooling (`str`):
+            As in [`encode_texts`].
+        layers (`int` or `str`, *optional*, defaults to -1):
+            Index into the hidden states, or `"all"`: each layer centred and scaled by the support set, side by side.
+        template (`str`, *optional*):
+            Of an example in a prompt, with `{text}`, for pairs `{text_pair}`, and `{label}`. The paper's when not
+            given: `"Sentence: {text}\nLabel: {label}\n"`.
+        label_names (`list[str]`, *optional*):
+            What a prompt calls the classes; their numbers when not given.
+        max_length (`int`, *optional*), max_characters (`int`, *optional*):
+            What is read of each text, in tokens and in characters; all that the context allows when not given.
+        batch_size (`int`, *optional*):
+            Most texts of a forward pass; as many as a budget of tokens allows when not given.
+        seed (`int`, *optional*, defaults to 42):
+            Seed of the order of a prompt.
+        reference (`bool`, *optional*, defaults to `False`):
+            Whether to repeat the published procedure to the letter: its label words, its order, 100 characters of a
+            text where `max_characters` is not given, 2048 tokens of a prompt, and a forward pass a query.
+        cache ([`EmbeddingCache`], *optional*):
+            Where embeddings are looked up first, and kept.
+
+    Returns:
+        `tuple`: support embeddings (k, hidden), query embeddings (n, hidden) and labels (k,), in one order; float32
+        and int64. Prompts have an order of their own, and where they are longer than the context, fewer examples.
+        With `layers="all"` the width is that of all layers together.
+
+    Raises:
+        ValueError: On an unknown protocol, unequal lengths, a template that cannot be read, a prompt that does not
+            fit, or a backbone that is no causal language model where one is needed.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f'protocol is "{protocol}"; it must be one of {PROTOCOLS}.')
+    if len(support_texts) != len(support_labels) or not support_texts or not query_texts:
+        raise ValueError(
+            f"There are {len(support_texts)} support texts, {len(support_labels)} labels and {len(query_texts)} query "
+            "texts; give as many labels as support texts, and at least one text of each kind."
+        )
+    if reference:
+        options = {"pooling": pooling != "mean", "layers": layers != -1, "template": template, "labels": label_names}
+        if any(options.values()) or max_length is not None:
+            raise ValueError(
+                "reference=True repeats the published procedure, which knows no other pooling, layers, template, "
+                "label names or max_length: leave them at their defaults."
+            )
+        return _published(
+            backbone, tokenizer, support_texts, support_labels, query_texts, protocol, seed, max_characters
+        )
+    if protocol in IN_CONTEXT_PROTOCOLS:
+        names = [str(i) for i in range(max(support_labels) + 1)] if label_names is None else label_names
+        limits = {"max_length": max_length, "max_characters": max_characters}
+        written = write_prompt(
+            backbone, tokenizer, support_texts, support_labels, names, template=template, seed=seed, **limits
+        )
+        reader = Reader(backbone, layers, pooling, cache)
+        support, trunk = read_support(reader, written, protocol)
+        parts = written.writer.parts(query_texts, max_characters=max_characters)
+        query = reader.embed(trunk, [written.prompt.branch(p, max_length) for p in parts])
+        support_labels = [support_labels[i] for i in written.order]
+    else:
+        encoding = {"pooling": pooling, "layers": layers, "max_length": max_length, "batch_size": batch_size}
+        support, query = (
+            encode_texts(backbone, tokenizer, [_cut(t, max_characters) for t in texts], cache=cache, **encoding)  # type: ignore[arg-type]
+            for texts in (support_texts, query_texts)
+        )
+    labels = torch.tensor(support_labels, dtype=torch.int64, device=support.device)
+    if layers != "all":
+        return support.squeeze(1), query.squeeze(1), labels
+    scaling = LayerScaling.fit(support)
+    return scaling.transform(support), scaling.transform(query), labels
+
+
+def _cut(text: Text, max_characters: int | None) -> Text:
+    return text[:max_characters] if isinstance(text, str) else (text[0][:max_characters], text[1][:max_characters])
+
+
+def _published(
+    backbone: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Text],
+    labels: Sequence[int],
+    queries: Sequence[Text],
+    protocol: str,
+    seed: int,
+    max_characters: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The published procedure, for what it can read."""
+    if not all(isinstance(text, str) for text in (*texts, *queries)) or not set(labels) <= {0, 1}:
+        raise ValueError("reference=True repeats the published procedure: single texts of the classes 0 and 1.")
+    limit = MAX_CHARACTERS if max_characters is None else max_characters
+    published = PublishedProcedure(backbone, tokenizer, seed, limit)
+    support, query, order = published.embed(protocol, texts, labels, queries)  # type: ignore[arg-type]
+    return support, query, torch.tensor(order)
+
+
+__all__ = ["embed"]

@@ -1,0 +1,109 @@
+"""The published procedure, to the letter: one text and one whole prompt at a time, in the order the paper's code used.
+
+For comparison alone: it is slow, binary, and finds the label words by their token ids, so that a text that holds one
+corrupts its spans. The facts are those of the code published with arXiv 2306.07536 (section 4.1, June 2023).
+"""
+
+import copy
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+LABEL_WORDS = ("negative", "positive")
+MAX_CHARACTERS = 100
+MAX_TOKENS = 2048
+SEED = 42
+
+
+class PublishedProcedure:
+    r"""
+    Embeds a support set and queries as the published code does.
+
+    Args:
+        backbone (`PreTrainedModel`):
+            A causal language model, with or without its vocabulary head.
+        tokenizer (`PreTrainedTokenizerBase`):
+            Its tokenizer, in which " negative" and " positive" begin with different tokens.
+        seed (`int`):
+            Seed of the order of the prompt.
+        max_characters (`int`):
+            What is read of each text.
+    """
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int = SEED,
+        max_characters: int = MAX_CHARACTERS,
+    ):
+        self.backbone, self.tokenizer = backbone, copy.deepcopy(tokenizer)
+        self.tokenizer.truncation_side = "left"
+        self.seed, self.max_characters = seed, max_characters
+        self.label_tokens = torch.tensor([tokenizer(f" {word}")["input_ids"][0] for word in LABEL_WORDS])
+
+    def embed(
+        self, protocol: str, texts: Sequence[str], labels: Sequence[int], queries: Sequence[str]
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """Support (k, hidden) and query (n, hidden) embeddings, and the labels in the order of the support rows."""
+        if protocol == "stream":
+            return self._alone(texts), self._alone(queries), list(labels)
+        order = list(range(len(texts)))
+        random.Random(self.seed).shuffle(order)
+        blocks = [f"Sentence: {self._cut(texts[i])}\nLabel: {LABEL_WORDS[labels[i]]}\n" for i in order]
+        support = self._together(blocks) if protocol == "vanilla" else self._each_last(blocks)
+        prompt = "".join(blocks)
+        query = [self._last_span(f"{prompt}Sentence: {self._cut(text)}", closed=False) for text in queries]
+        return support, torch.stack(query), [labels[i] for i in order]
+
+    def _cut(self, text: str) -> str:
+        return text.strip()[: self.max_characters]
+
+    def _alone(self, texts: Sequence[str]) -> Tensor:
+        """`stream`: the mean over all tokens of each text."""
+        ids = [self.tokenizer([self._cut(text)])["input_ids"][0] for text in texts]
+        return torch.stack([self._hidden(torch.tensor(row)).mean(0) for row in ids])
+
+    def _together(self, blocks: Sequence[str]) -> Tensor:
+        """`vanilla`: the mean over the tokens between one label word and the next, all in one prompt."""
+        ids = self._prompt_ids("".join(blocks))
+        ends = self._label_places(ids)
+        if len(ends) != len(blocks):
+            raise ValueError(
+                f"The prompt of {len(blocks)} examples holds {len(ends)} label words: it is longer than {MAX_TOKENS} "
+                "tokens, or a text holds a label word. Give fewer or shorter examples."
+            )
+        hidden = self._hidden(ids)
+        starts = [0, *(end + 1 for end in ends[:-1])]
+        return torch.stack([hidden[start:end].mean(0) for start, end in zip(starts, ends, strict=True)])
+
+    def _each_last(self, blocks: Sequence[str]) -> Tensor:
+        """`loo`: for each example a prompt of its own, in which it comes after all the others."""
+        prompts = ["".join([*blocks[:i], *blocks[i + 1 :], blocks[i]]) for i in range(len(blocks))]
+        return torch.stack([self._last_span(prompt, closed=True) for prompt in prompts])
+
+    def _last_span(self, prompt: str, closed: bool) -> Tensor:
+        """The mean over the tokens after the last label word, or, of a closed example, between the last two."""
+        ids = self._prompt_ids(prompt)
+        places = self._label_places(ids)
+        start, end = (places[-2] + 1, places[-1]) if closed else (places[-1] + 1, len(ids))
+        return self._hidden(ids)[start:end].mean(0)
+
+    def _prompt_ids(self, prompt: str) -> Tensor:
+        return torch.tensor(self.tokenizer(prompt, truncation=True, max_length=MAX_TOKENS)["input_ids"])
+
+    def _label_places(self, ids: Tensor) -> list[int]:
+        return torch.isin(ids, self.label_tokens).nonzero()[:, 0].tolist()
+
+    @torch.no_grad()
+    def _hidden(self, ids: Tensor) -> Tensor:
+        """The last hidden states (length, hidden) float32, on the CPU."""
+        output = self.backbone(input_ids=ids[None].to(self.backbone.device), output_hidden_states=True)
+        return output.hidden_states[-1][0].float().cpu()
+
+
+__all__ = ["LABEL_WORDS", "MAX_CHARACTERS", "SEED", "PublishedProcedure"]

@@ -1,0 +1,90 @@
+"""`stream`: each text alone (arXiv 2306.07536, section 4.1)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from transformers_tart.embeddings.batching import Batcher, move, run_batches
+from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.pooling import input_device, pool_rows
+from transformers_tart.examples import Text
+from transformers_tart.tokenization import collate, resolve_max_length, tokenize
+
+
+def encode_texts(
+    backbone: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Text],
+    *,
+    pooling: str = "mean",
+    layers: int | str = -1,
+    max_length: int | None = None,
+    batch_size: int | None = None,
+    progress_bar: bool = False,
+    cache: EmbeddingCache | None = None,
+) -> Tensor:
+    r"""
+    Embed each text alone, in batches of similar length.
+
+    Args:
+        backbone (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
+            The frozen model and its tokenizer.
+        texts (`list`):
+            n texts or (text, text_pair) tuples.
+        pooling (`str`), layers (`int` or `str`):
+            As in [`pooled_hidden_states`].
+        max_length (`int`, *optional*):
+            Longest text in tokens; what the tokenizer and the backbone allow when not given.
+        batch_size (`int`, *optional*):
+            Most texts of a forward pass; as many as a budget of tokens allows when not given.
+        progress_bar (`bool`, *optional*, defaults to `False`):
+            Whether to show progress on stderr.
+        cache ([`EmbeddingCache`], *optional*):
+            Where embeddings are looked up first, and kept.
+
+    Returns:
+        `torch.FloatTensor` of shape `(n, layers, hidden)`, in the order of the texts.
+    """
+    if not texts:
+        raise ValueError("There are no texts to embed.")
+    rows = tokenize(tokenizer, texts, resolve_max_length(backbone, tokenizer, max_length))
+    batcher = Batcher.on(input_device(backbone), batch_size)
+    with tqdm(total=len(rows), desc="embedding", unit="text", disable=not progress_bar) as bar:
+        return encode_rows(
+            backbone,
+            rows,
+            tokenizer.pad_token_id,
+            batcher,
+            pooling=pooling,
+            layers=layers,
+            cache=cache,
+            progress=bar,
+        )
+
+
+def encode_rows(
+    backbone: PreTrainedModel,
+    rows: Sequence[dict[str, list[int]]],
+    pad_token_id: int | None,
+    batcher: Batcher,
+    *,
+    pooling: str,
+    layers: int | str,
+    cache: EmbeddingCache | None = None,
+    progress: tqdm | None = None,
+) -> Tensor:
+    """Embeddings (n, layers, hidden) of rows of token ids, each read alone."""
+    device = input_device(backbone)
+
+    def work(chosen: list[int]) -> Tensor:
+        batch = move(collate([rows[i] for i in chosen], pad_token_id), device)
+        return pool_rows(backbone, batch, pooling=pooling, layers=layers)
+
+    keys = [] if cache is None else [cache.key(*row.values()) for row in rows]
+    lengths = [len(row["input_ids"]) for row in rows]
+    return run_batches(batcher, lengths, work, cache=cache, keys=keys, progress=progress)
+
+
+__all__ = ["encode_rows", "encode_texts"]

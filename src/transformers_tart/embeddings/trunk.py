@@ -1,0 +1,247 @@
+"""Prompts that begin alike: what they share, the trunk, is read once, and each branch continues it.
+
+A branch is read in one of three ways, all with the same answer. `shared`: branches stand one after another in one row,
+and a mask lets each see the trunk and itself, at the positions that follow the trunk. `copied`: branches are rows of a
+batch, each with a copy of the trunk's keys and values. `plain`: branches are rows with the whole prompt. The first
+that gives what a backbone gives for a whole prompt is taken, found out on the prompt itself: no backbone is known by
+name, and a window or a scaling that begins at some length is met at the length that counts.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+from transformers import DynamicCache, PreTrainedModel
+from transformers.utils import logging
+
+from transformers_tart.embeddings.batching import Batcher, run_batches
+from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.pooling import accepts, input_device, pool_spans, run_backbone
+from transformers_tart.prefix_cache import Prefix
+
+
+logger = logging.get_logger(__name__)
+
+TRIAL_TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3}  # of the largest value; rounding of half precision: 5e-2
+SAMPLE = 16  # tokens of the branch by which a way is found
+SHARED_TOKENS = 1024  # of a row of branches
+COPIED_BYTES = 2**29  # of the copies of the trunk in one forward pass
+UNSUPPORTED = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """The beginning of prompts: its token ids, what a backbone keeps of them, and the way its branches are read."""
+
+    ids: tuple[int, ...] = ()
+    prefix: Prefix | None = None
+    way: str = "shared"
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Token ids that continue a trunk, and the span (begin, end) of them that is embedded."""
+
+    ids: tuple[int, ...]
+    span: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a backbone is read: which layers, and how a span becomes an embedding."""
+
+    backbone: PreTrainedModel
+    layers: int | str = -1
+    pooling: str = "mean"
+    cache: EmbeddingCache | None = None
+
+    def extend(self, trunk: Trunk, ids: Sequence[int], spans: Sequence[tuple[int, int]] = ()) -> tuple[Trunk, Tensor]:
+        """Read on after a trunk: the longer trunk, and the embeddings (s, layers, hidden) of spans of the new ids."""
+        if not ids:
+            return trunk, torch.empty(0)
+        longer = replace(trunk, ids=(*trunk.ids, *ids))
+        tokens = torch.tensor([list(ids)], device=input_device(self.backbone))
+        if trunk.way == "plain":
+            if not spans:
+                return longer, torch.empty(0)
+            whole = torch.tensor([longer.ids], device=tokens.device)
+            _, hidden_states = run_backbone(self.backbone, self.layers, input_ids=whole, **_without_cache(self))
+            spans = [(begin + trunk.length, end + trunk.length) for begin, end in spans]
+            return longer, pool_spans(hidden_states, spans, self.pooling)
+        cache = DynamicCache() if trunk.prefix is None else trunk.prefix.growing_cache()
+        inputs = {"input_ids": tokens, "past_key_values": cache, "use_cache": True}
+        _, hidden_states = run_backbone(self.backbone, self.layers, **inputs)
+        longer = replace(longer, prefix=Prefix.from_cache(cache))
+        return longer, pool_spans(hidden_states, spans, self.pooling) if spans else torch.empty(0)
+
+    def start(
+        self, ids: Sequence[int], spans: Sequence[tuple[int, int]], room: int | None = None
+    ) -> tuple[Trunk, Tensor]:
+        """[`extend`] from nothing, and find the way in which the branches, of at most `room` tokens, are read."""
+        plain = Trunk(tuple(ids), way="plain")
+        again = tuple(ids[-min(SAMPLE, SAMPLE if room is None else room) :])
+        sample = Branch(again, (0, len(again)))
+        trial = replace(self, pooling="mean", cache=None)  # of every token
+        expected = trial.embed(plain, [sample])
+        for way in ("shared", "copied"):
+            try:
+                trunk, embeddings = self.extend(Trunk(way=way), ids, spans)
+                # the last of a row as long as any stands where only the right mask and positions give the right answer
+                count = max(2, self._batcher(trunk).max_tokens // len(again)) if way == "shared" else 2
+                found = trial.embed(trunk, [sample] * count)[-1:]
+            except torch.OutOfMemoryError:
+                raise
+            except UNSUPPORTED as err:
+                logger.debug(f"{type(self.backbone).__name__} cannot read {way} prompts: {type(err).__name__}: {err}")
+                continue
+            tolerance = TRIAL_TOLERANCE.get(self.backbone.dtype, 5e-2)
+            if (found - expected).abs().max() <= tolerance * expected.abs().max():
+                return trunk, embeddings
+        return self.extend(Trunk(way="plain"), ids, spans)
+
+    def embed(
+        self,
+        trunk: Trunk,
+        branches: Sequence[Branch],
+        batch_size: int | None = None,
+        progress: tqdm | None = None,
+    ) -> Tensor:
+        """Embeddings (n, layers, hidden) float32 of the spans of branches."""
+        way, is_plain = WAYS[trunk.way], trunk.way == "plain"
+        device = input_device(self.backbone)
+
+        def work(chosen: list[int]) -> Tensor:
+            return way(self, trunk, [branches[i] for i in chosen], device)
+
+        keys = [] if self.cache is None else [self.cache.key(trunk.ids, b.ids, b.span) for b in branches]
+        lengths = [is_plain * trunk.length + len(branch.ids) for branch in branches]
+        packed = trunk.way == "shared"
+        batcher = self._batcher(trunk, batch_size)
+        return run_batches(batcher, lengths, work, packed=packed, cache=self.cache, keys=keys, progress=progress)
+
+    def _batcher(self, trunk: Trunk, batch_size: int | None = None) -> Batcher:
+        """How branches of a trunk become batches."""
+        batcher = Batcher.on(input_device(self.backbone), batch_size)
+        if trunk.way == "shared":
+            # every token of a row is scored against all others, though only those of its own branch count
+            batcher.max_tokens = min(batcher.max_tokens, SHARED_TOKENS)
+        elif trunk.way == "copied" and trunk.prefix is not None:
+            size = sum(tensor.nbytes for layer in trunk.prefix.layers for tensor in layer)
+            rows = max(1, COPIED_BYTES // size)
+            batcher.max_rows = rows if batch_size is None else min(rows, batch_size)
+        return batcher
+
+
+def _without_cache(reader: Reader) -> dict[str, Any]:
+    return {"use_cache": False} if accepts(reader.backbone, "use_cache") else {}
+
+
+def _shared(reader: Reader, trunk: Trunk, branches: Sequence[Branch], device: torch.device) -> Tensor:
+    """One row of all branches, each of which sees the trunk and itself."""
+    lengths = torch.tensor([len(branch.ids) for branch in branches])
+    owner = torch.repeat_interleave(torch.arange(len(branches)), lengths)
+    first = lengths.cumsum(0) - lengths
+    place = torch.arange(len(owner)) - first[owner]
+    tokens = torch.tensor([[token for branch in branches for token in branch.ids]], device=device)
+    positions = trunk.length + place
+    own = (owner[:, None] == owner) & (place[:, None] >= place)
+    visible = torch.cat([torch.ones(len(owner), trunk.length, dtype=torch.bool), own], dim=1)
+    key_positions = torch.cat([torch.arange(trunk.length), positions])
+    distance = positions[:, None] - key_positions
+    inputs: dict[str, Any] = {"input_ids": tokens, "attention_mask": _masks(reader, visible, distance, device)}
+    if accepts(reader.backbone, "position_ids"):
+        inputs["position_ids"] = positions[None].to(device)
+    if trunk.prefix is None:
+        inputs.update(_without_cache(reader))
+    else:
+        inputs.update(past_key_values=trunk.prefix.cache(), use_cache=True)
+    with _linear_biases(reader.backbone, key_positions):
+        _, hidden_states = run_backbone(reader.backbone, reader.layers, **inputs)
+    spans = [(at + b.span[0], at + b.span[1]) for at, b in zip(first.tolist(), branches, strict=True)]
+    return pool_spans(hidden_states, spans, reader.pooling)
+
+
+def _masks(reader: Reader, visible: Tensor, distance: Tensor, device: torch.device) -> Any:
+    """What is added to attention scores (1, 1, n, keys): one mask, or one for each type of layer."""
+    config = reader.backbone.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    near = visible if window is None else visible & (distance < window)
+
+    def added(chosen: Tensor) -> Tensor:
+        mask = torch.zeros(chosen.shape, dtype=reader.backbone.dtype, device=device)
+        return mask.masked_fill_(~chosen.to(device), torch.finfo(mask.dtype).min)[None, None]
+
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types is None:
+        return added(near)
+    by_type = {"full_attention": visible, "sliding_attention": near}
+    return {layer_type: added(by_type[layer_type]) for layer_type in set(layer_types)}
+
+
+@contextmanager
+def _linear_biases(backbone: PreTrainedModel, positions: Tensor) -> Iterator[None]:
+    """Let a backbone whose attention is biased by distance (ALiBi) count the keys of a row at these positions."""
+    original: Callable | None = getattr(backbone, "build_alibi_tensor", None)
+    if original is None:
+        yield
+        return
+
+    def build(mask: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        straight = torch.ones(1, int(positions.max()) + 1, dtype=torch.long, device=mask.device)
+        return original(straight, *args, **kwargs)[..., positions.to(mask.device)]
+
+    backbone.build_alibi_tensor = build  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del backbone.build_alibi_tensor
+
+
+def _copied(reader: Reader, trunk: Trunk, branches: Sequence[Branch], device: torch.device) -> Tensor:
+    """A batch whose rows begin with a copy of the trunk's keys and values."""
+    if trunk.prefix is None:
+        return _plain(reader, trunk, branches, device)
+    mask = pad_sequence([torch.ones(trunk.length + len(branch.ids)) for branch in branches], batch_first=True).long()
+    inputs = {"past_key_values": trunk.prefix.cache(), "use_cache": True, "attention_mask": mask.to(device)}
+    _, hidden_states = run_backbone(reader.backbone, reader.layers, input_ids=_rows(branches, device), **inputs)
+    return _pool_each(hidden_states, [branch.span for branch in branches], reader.pooling)
+
+
+def _plain(reader: Reader, trunk: Trunk, branches: Sequence[Branch], device: torch.device) -> Tensor:
+    """A batch whose rows hold the whole prompt."""
+    at = trunk.length
+    whole = [Branch((*trunk.ids, *b.ids), (at + b.span[0], at + b.span[1])) for b in branches]
+    mask = pad_sequence([torch.ones(len(branch.ids)) for branch in whole], batch_first=True).long()
+    inputs = {"input_ids": _rows(whole, device), "attention_mask": mask.to(device), **_without_cache(reader)}
+    _, hidden_states = run_backbone(reader.backbone, reader.layers, **inputs)
+    return _pool_each(hidden_states, [branch.span for branch in whole], reader.pooling)
+
+
+def _rows(branches: Sequence[Branch], device: torch.device) -> Tensor:
+    return pad_sequence([torch.tensor(branch.ids) for branch in branches], batch_first=True).to(device)
+
+
+def _pool_each(hidden_states: Sequence[Tensor], spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
+    """One span of each row."""
+    rows = [pool_spans([hidden[i : i + 1] for hidden in hidden_states], [s], pooling) for i, s in enumerate(spans)]
+    return torch.cat(rows)
+
+
+WAYS: dict[str, Callable[[Reader, Trunk, Sequence[Branch], torch.device], Tensor]] = {
+    "shared": _shared,
+    "copied": _copied,
+    "plain": _plain,
+}
+
+
+__all__ = ["Branch", "Reader", "Trunk"]

@@ -1,0 +1,194 @@
+"""What a composed model does with support sets and queries: embeds and reads the ones once, and answers the others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from transformers_tart.configuration_tart import TartConfig
+from transformers_tart.embeddings.batching import Batcher
+from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.embedder import EmbeddedExamples, Embedder
+from transformers_tart.embeddings.trunk import Trunk
+from transformers_tart.examples import Examples, RawExamples, parse_examples
+from transformers_tart.modeling_reasoner import ReasonerState, TartReasoner
+from transformers_tart.projection import LayerScaling
+from transformers_tart.support import SupportSet
+
+
+@dataclass(frozen=True)
+class PreparedSupport:
+    """A support set as the model has read it: what every query needs, and nothing that depends on one."""
+
+    support: SupportSet
+    scaling: LayerScaling
+    state: ReasonerState
+    trunk: Trunk | None = None
+
+
+class InferenceMixin:
+    """Encodes, prepares and stores support sets, and classifies."""
+
+    config: TartConfig
+    backbone: PreTrainedModel
+    reasoner: TartReasoner
+    support: SupportSet | None
+    _prepared: PreparedSupport | None
+
+    def embedder(self, cache: EmbeddingCache | None = None) -> Embedder:
+        """How this model reads texts, with a cache or without."""
+        return Embedder(self.backbone, self.config, cache)
+
+    def encode_support(
+        self,
+        examples: RawExamples,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        keep_texts: bool = False,
+        seed: int = 0,
+    ) -> SupportSet:
+        """Embed labelled examples.
+
+        Args:
+            examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`):
+                The examples, as in [`parse_examples`].
+            tokenizer (`PreTrainedTokenizerBase`):
+                The backbone's tokenizer.
+            batch_size (`int`, *optional*):
+                Most texts of a forward pass; as many as a budget of tokens allows when not given.
+            progress_bar (`bool`, *optional*, defaults to `False`):
+                Whether to show progress.
+            keep_texts (`bool`, *optional*, defaults to `False`):
+                Whether the support set keeps the texts.
+            seed (`int`, *optional*, defaults to 0):
+                Seed of the order of the examples in a prompt, for protocols that write one.
+        """
+        parsed = parse_examples(examples)
+        embedded = self.embedder().embed_examples(
+            parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar, seed=seed
+        )
+        return _support_set(parsed, embedded, keep_texts)
+
+    def prepare_examples(
+        self,
+        examples: RawExamples,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        keep_texts: bool = False,
+        cache: EmbeddingCache | None = None,
+    ) -> PreparedSupport:
+        """[`encode_support`] and [`prepare_support`] in one, which reads a prompt once instead of twice.
+
+        Args:
+            cache ([`EmbeddingCache`], *optional*):
+                Where embeddings are looked up first, and kept.
+        """
+        parsed = parse_examples(examples)
+        embedded = self.embedder(cache).embed_examples(
+            parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar
+        )
+        return self._prepare(_support_set(parsed, embedded, keep_texts), embedded.trunk)
+
+    def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
+        """Store a support set with the model, or remove it; the label names of the config follow."""
+        self._prepared = support if isinstance(support, PreparedSupport) else None
+        self.support = support.support if isinstance(support, PreparedSupport) else support
+        if self.support is not None:
+            self.config.id2label = dict(enumerate(self.support.label_names))
+            self.config.label2id = {name: i for i, name in enumerate(self.support.label_names)}
+
+    def prepare_support(self, support: SupportSet | PreparedSupport | None = None) -> PreparedSupport:
+        """Read a support set once; [`forward`] takes the result as `support`.
+
+        Args:
+            support ([`SupportSet`], *optional*):
+                The stored one when not given, which is read at most once.
+        """
+        if isinstance(support, PreparedSupport):
+            return support
+        if support is None:
+            support = self.support
+        if support is None:
+            raise ValueError(
+                "There is no support set: pass support=model.encode_support(examples, tokenizer) to the model, or "
+                "examples=... to the pipeline."
+            )
+        cached = self._prepared
+        if cached is not None and cached.support is support and cached.scaling.mean.device == self.reasoner.device:
+            return cached
+        prepared = self._prepare(support, self.embedder().read_prompt(support.prompt))
+        if support is self.support:
+            self._prepared = prepared
+        return prepared
+
+    def _prepare(self, support: SupportSet, trunk: Trunk | None) -> PreparedSupport:
+        embeddings = support.embeddings.to(self.reasoner.device)
+        embeddings = embeddings[:, None] if embeddings.dim() == 2 else embeddings
+        scaling = LayerScaling.fit(embeddings)
+        labels = support.labels.to(self.reasoner.device)[None]
+        with torch.no_grad():
+            state = self.reasoner.prepare(scaling.transform(embeddings)[None], labels, support.num_labels)
+        return PreparedSupport(support, scaling, state, trunk)
+
+    def classify_rows(
+        self,
+        rows: Sequence[dict[str, list[int]]],
+        support: PreparedSupport,
+        *,
+        pad_token_id: int | None = None,
+        batcher: Batcher | None = None,
+        cache: EmbeddingCache | None = None,
+    ) -> Tensor:
+        r"""
+        Classify tokenised texts of any number and length.
+
+        Args:
+            rows (`list[dict[str, list[int]]]`):
+                `input_ids`, and for pairs `token_type_ids`, of each text, unpadded.
+            support ([`PreparedSupport`]):
+                From [`prepare_support`].
+            pad_token_id (`int`, *optional*):
+                What fills the rows of a batch.
+            batcher ([`Batcher`], *optional*):
+                How rows become batches; by a budget of tokens when not given.
+            cache ([`EmbeddingCache`], *optional*):
+                Where embeddings are looked up first, and kept.
+
+        Returns:
+            `torch.FloatTensor` of shape `(n, num_labels)`: log-probabilities up to a constant.
+        """
+        embedder = self.embedder(cache)
+        embeddings = embedder.embed_rows(
+            rows, support.support.prompt, support.trunk, pad_token_id=pad_token_id, batcher=batcher
+        )
+        return self._reason(embeddings, support)
+
+    def _reason(self, embeddings: Tensor, prepared: PreparedSupport) -> Tensor:
+        """Logits (n, num_labels) of query embeddings (n, layers, hidden)."""
+        embeddings = embeddings.to(self.reasoner.device)
+        if not torch.isfinite(embeddings).all():
+            raise ValueError(
+                "The backbone gives NaN or infinite embeddings: it is broken, or overflows its dtype. Load it with "
+                "dtype=torch.float32 or torch.bfloat16."
+            )
+        if embeddings.shape[1:] != prepared.scaling.mean.shape:
+            raise ValueError(
+                f"The support set has embeddings of shape {tuple(prepared.scaling.mean.shape)} (layers, hidden), the "
+                f"backbone gives {tuple(embeddings.shape[1:])}: it was made with another backbone or other layers."
+            )
+        return self.reasoner.query(prepared.state, prepared.scaling.transform(embeddings)[None])[0]
+
+
+def _support_set(examples: Examples, embedded: EmbeddedExamples, keep_texts: bool) -> SupportSet:
+    labels = torch.tensor([examples.labels[i] for i in embedded.order], device=embedded.embeddings.device)
+    texts = tuple(examples.texts[i] for i in embedded.order) if keep_texts else None
+    return SupportSet(embedded.embeddings, labels, examples.label_names, texts, embedded.prompt)
+
+
+__all__ = ["InferenceMixin", "PreparedSupport"]
