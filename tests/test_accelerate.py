@@ -1,5 +1,7 @@
 """Placement of the backbone by accelerate, and backbones of lower precision."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,9 +21,10 @@ from conftest import (
 )
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from transformers_tart import TartForSequenceClassification
+from transformers_tart.embeddings import encode_texts
 
 
 TEXTS = make_texts(7, seed=6)
@@ -151,3 +154,36 @@ def test__accelerator__prepared_and_unwrapped__same_bytes(base: str, tmp_path: P
     )
     names = ("model.safetensors", "config.json")
     assert all((tmp_path / "before" / n).read_bytes() == (tmp_path / "after" / n).read_bytes() for n in names)
+
+
+ENCODE = """
+import sys, torch
+from accelerate import Accelerator
+from transformers import AutoModel, AutoTokenizer
+from transformers_tart.embeddings import encode_texts
+
+base, output = sys.argv[1:]
+backbone, tokenizer = AutoModel.from_pretrained(base).eval(), AutoTokenizer.from_pretrained(base)
+accelerator = Accelerator(cpu=True)
+for count in (1, 7):
+    texts = [f"w{i} w{2 * i}" for i in range(1, count + 1)]
+    found = encode_texts(backbone, tokenizer, texts, layers="all", accelerator=accelerator)
+    torch.save(found, f"{output}/{count}.{accelerator.process_index}.pt")
+accelerator.end_training()
+"""
+
+
+def test__encode_texts__two_processes__each_gets_all_rows(base: str, tmp_path: Path) -> None:
+    (tmp_path / "encode.py").write_text(ENCODE)
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    quiet = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [sys.executable, *launch, *quiet, str(tmp_path / "encode.py"), base, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    backbone, tokenizer = AutoModel.from_pretrained(base).eval(), AutoTokenizer.from_pretrained(base)
+    for count in (1, 7):
+        texts = [f"w{i} w{2 * i}" for i in range(1, count + 1)]
+        expected = encode_texts(backbone, tokenizer, texts, layers="all")
+        for process in (0, 1):
+            found = torch.load(tmp_path / f"{count}.{process}.pt", weights_only=True)
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

@@ -7,7 +7,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from transformers_tart.backbones import EMBEDDED, is_local
-from transformers_tart.configuration_tart import TartConfig, TartReasonerConfig
+from transformers_tart.configuration_tart import IN_CONTEXT_PROTOCOLS, TartConfig, TartReasonerConfig
 
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -131,6 +131,7 @@ def classifier_card(
         details=details,
         stores_support=support_size is not None,
         stores_texts=stores_texts,
+        stores_prompt=config.protocol in IN_CONTEXT_PROTOCOLS,
     )
 
 

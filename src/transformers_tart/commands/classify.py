@@ -26,6 +26,7 @@ from transformers_tart.commands.common import (
 FIELDS = ("row", "label", "score")
 # Texts are sorted by length within this many batches of each process.
 BATCHES_PER_WINDOW = 4
+USUAL_BATCH_SIZE = 32  # of the windows where no batch size is given
 
 
 def add_parser(subparsers: Any) -> None:
@@ -38,6 +39,8 @@ def add_parser(subparsers: Any) -> None:
         "out.jsonl",
     )
     add_model_options(parser)
+    parser.add_argument("--embedding-cache", metavar="FOLDER", help="keep embeddings here from one run to the next")
+    parser.add_argument("--compile", action="store_true", help="compile the backbone, which pays for many texts")
     parser.add_argument("--examples", help="labelled examples: csv, tsv, json, jsonl or parquet with text and label")
     parser.add_argument(
         "--input", required=True, help="texts: csv, tsv, json, jsonl or parquet with text, or txt by lines"
@@ -45,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--output", help="jsonl or csv; a file of an interrupted run is continued (default: jsonl to stdout)"
     )
-    parser.add_argument("--batch-size", type=int, default=32, help="texts of a forward pass (default: 32)")
+    parser.add_argument("--batch-size", type=int, help="most texts of a forward pass (default: by a token budget)")
     parser.add_argument("--overwrite", action="store_true", help="start the output file anew")
     parser.set_defaults(run=run)
 
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    if args.batch_size < 1:
+    if args.batch_size is not None and args.batch_size < 1:
         raise ValueError(f"--batch-size is {args.batch_size}; it must be at least 1.")
     # without an accelerator, processes that are not told of the CPU would not find each other
     state = PartialState(cpu=args.device == "cpu" or not torch.accelerator.is_available())
@@ -67,8 +70,11 @@ def run(args: argparse.Namespace) -> None:
     state.wait_for_everyone()
     done = 0 if output is None else finished_rows(output)
     state.wait_for_everyone()
-    classify = load_pipeline(args, None if args.examples is None else read_examples(args.examples))
-    window = args.batch_size * BATCHES_PER_WINDOW * state.num_processes
+    examples = None if args.examples is None else read_examples(args.examples)
+    classify = load_pipeline(args, examples, embedding_cache=args.embedding_cache)
+    if args.compile:
+        classify.model.backbone.compile(dynamic=True)
+    window = (args.batch_size or USUAL_BATCH_SIZE) * BATCHES_PER_WINDOW * state.num_processes
     texts = enumerate(stream_texts(args.input, skip=done), start=done)
     bar = tqdm(
         desc="classifying", unit="text", initial=done, disable=not (state.is_main_process and sys.stderr.isatty())

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 from transformers_tart.backbones import locate
-from transformers_tart.configuration_tart import TartConfig
+from transformers_tart.configuration_tart import PROTOCOLS, TartConfig
 from transformers_tart.pipeline_tart import PipelineModel, TartClassificationPipeline
 
 
@@ -42,6 +42,14 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="precision of the backbone (default: auto)")
     parser.add_argument("--device", help="where to run, for example cpu or cuda:1 (default: the first accelerator)")
     parser.add_argument("--device-map", help='"auto" spreads the backbone over all devices')
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        help="stream: each text alone; vanilla, loo: after a prompt of the examples (default: the model's, or stream)",
+    )
+    parser.add_argument(
+        "--template", help='of an example in a prompt (default: "Sentence: {text}\\nLabel: {label}\\n")'
+    )
 
 
 def load_config(args: argparse.Namespace) -> PreTrainedConfig:
@@ -64,17 +72,24 @@ def loading_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_pipeline(
-    args: argparse.Namespace, examples: Any = None, config: PreTrainedConfig | None = None
+    args: argparse.Namespace,
+    examples: Any = None,
+    config: PreTrainedConfig | None = None,
+    embedding_cache: str | None = None,
 ) -> TartClassificationPipeline:
     """The pipeline that the model options describe; `config` is what [`load_config`] gave, where it was called."""
     config = load_config(args) if config is None else config
     source, revision = locate(args.model, args.revision)
     hub = {"revision": revision, "token": args.token}
-    model = PipelineModel.from_pretrained(source, config=config, **hub, **loading_options(args))
+    chosen = {"protocol": args.protocol, "template": args.template}
+    embedding = {name: value for name, value in chosen.items() if value is not None}
+    model = PipelineModel.from_pretrained(source, config=config, **hub, **embedding, **loading_options(args))
     tokenizer = None  # the backbone's
     if isinstance(config, TartConfig) and has_tokenizer(source):
         tokenizer = AutoTokenizer.from_pretrained(source, **hub)
-    return TartClassificationPipeline(model=model, tokenizer=tokenizer, examples=examples, device=args.device)
+    return TartClassificationPipeline(
+        model=model, tokenizer=tokenizer, examples=examples, device=args.device, embedding_cache=embedding_cache
+    )
 
 
 def has_tokenizer(folder: str) -> bool:

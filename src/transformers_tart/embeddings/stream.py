@@ -1,7 +1,10 @@
 """`stream`: each text alone (arXiv 2306.07536, section 4.1)."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
+from accelerate import Accelerator
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,6 +27,7 @@ def encode_texts(
     batch_size: int | None = None,
     progress_bar: bool = False,
     cache: EmbeddingCache | None = None,
+    accelerator: Accelerator | None = None,
 ) -> Tensor:
     r"""
     Embed each text alone, in batches of similar length.
@@ -43,6 +47,8 @@ def encode_texts(
             Whether to show progress on stderr.
         cache ([`EmbeddingCache`], *optional*):
             Where embeddings are looked up first, and kept.
+        accelerator (`Accelerator`, *optional*):
+            Shares the texts among its processes, each with its own backbone; every process gets all embeddings.
 
     Returns:
         `torch.FloatTensor` of shape `(n, layers, hidden)`, in the order of the texts.
@@ -51,17 +57,23 @@ def encode_texts(
         raise ValueError("There are no texts to embed.")
     rows = tokenize(tokenizer, texts, resolve_max_length(backbone, tokenizer, max_length))
     batcher = Batcher.on(input_device(backbone), batch_size)
-    with tqdm(total=len(rows), desc="embedding", unit="text", disable=not progress_bar) as bar:
-        return encode_rows(
-            backbone,
-            rows,
-            tokenizer.pad_token_id,
-            batcher,
-            pooling=pooling,
-            layers=layers,
-            cache=cache,
-            progress=bar,
-        )
+    options: dict[str, Any] = {"pooling": pooling, "layers": layers, "cache": cache}
+    mine = rows if accelerator is None else rows[accelerator.process_index :: accelerator.num_processes]
+    shown = progress_bar and (accelerator is None or accelerator.is_main_process)
+    with tqdm(total=len(mine), desc="embedding", unit="text", disable=not shown) as bar:
+        if accelerator is None or accelerator.num_processes == 1:
+            return encode_rows(backbone, rows, tokenizer.pad_token_id, batcher, progress=bar, **options)
+        # a process without a text of its own reads one for the shape
+        found = encode_rows(backbone, mine or rows[:1], tokenizer.pad_token_id, batcher, progress=bar, **options)
+    return _gather(found, len(rows), accelerator)
+
+
+def _gather(found: Tensor, count: int, accelerator: Accelerator) -> Tensor:
+    """All rows, of which process p has found every p-th."""
+    longest = -(-count // accelerator.num_processes)
+    padded = torch.cat([found, found[:1].expand(longest - len(found), -1, -1)])
+    together = accelerator.gather(padded).unflatten(0, (accelerator.num_processes, longest))
+    return together.transpose(0, 1).flatten(0, 1)[:count]
 
 
 def encode_rows(
