@@ -252,6 +252,7 @@ def test__branch__special_tokens_around_a_text__taken_off() -> None:
     assert prompt.branch([[1, 7, 8, 2]]) == prompt.branch([[7, 8]])
     assert prompt.branch([[1, 7, 1, 8, 2]]) == prompt.branch([[7, 1, 8]])
     assert prompt.branch([[1]]) == prompt.branch([[]])
+    assert prompt.branch([[3, 7, 3]]) != prompt.branch([[7]])  # unknown words belong to the text
 
 
 @pytest.mark.parametrize("protocol", ["vanilla", "loo"])

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from transformers.utils import logging
 
-from transformers_tart.commands import classify, convert, demo, evaluate_reasoner, push, train_reasoner
+from transformers_tart.commands import bench, classify, convert, demo, evaluate_reasoner, push, train_reasoner
 
 
-COMMANDS = (demo, classify, convert, push, train_reasoner, evaluate_reasoner)
+COMMANDS = (demo, classify, convert, push, train_reasoner, evaluate_reasoner, bench)
 
 
 def build_parser() -> argparse.ArgumentParser:

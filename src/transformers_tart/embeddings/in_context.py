@@ -83,8 +83,7 @@ def write_prompt(
     random.Random(seed).shuffle(order)
     ids = (*start, *(token for i in order for token in blocks[i].ids))
     room = None if context is None else context - len(ids)
-    special = tuple(token for token in tokenizer.all_special_ids if token is not None)
-    return WrittenPrompt(Prompt(ids, question, special, room), writer, [blocks[i] for i in order], order)
+    return WrittenPrompt(Prompt(ids, question, writer.special, room), writer, [blocks[i] for i in order], order)
 
 
 def read_prompt(reader: Reader, prompt: Prompt) -> Trunk:

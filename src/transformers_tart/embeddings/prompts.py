@@ -80,6 +80,13 @@ class Writer:
         return (bos,) if bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] else ()
 
     @property
+    def special(self) -> tuple[int, ...]:
+        """What the tokenizer, or whoever pads, may put around a text; unknown words are part of it."""
+        known = self.tokenizer
+        ids = (known.bos_token_id, known.eos_token_id, known.cls_token_id, known.sep_token_id, known.pad_token_id)
+        return tuple(sorted({token for token in ids if token is not None}))
+
+    @property
     def question(self) -> Question:
         """What stands around the texts of a query."""
         template = parse_template(self.template)

@@ -29,7 +29,9 @@ logger = logging.get_logger(__name__)
 
 TRIAL_TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3}  # of the largest value; rounding of half precision: 5e-2
 SAMPLE = 16  # tokens of the branch by which a way is found
-SHARED_TOKENS = 1024  # of a row of branches
+# Tokens of a row of branches, at least: every token is scored against all others of its row, of which only those of its
+# own branch count. A quarter of the trunk's length costs a quarter more.
+CPU_ROW, ACCELERATOR_ROW = 256, 2048
 COPIED_BYTES = 2**29  # of the copies of the trunk in one forward pass
 UNSUPPORTED = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError)
 
@@ -133,8 +135,8 @@ class Reader:
         """How branches of a trunk become batches."""
         batcher = Batcher.on(input_device(self.backbone), batch_size)
         if trunk.way == "shared":
-            # every token of a row is scored against all others, though only those of its own branch count
-            batcher.max_tokens = min(batcher.max_tokens, SHARED_TOKENS)
+            row = CPU_ROW if input_device(self.backbone).type == "cpu" else ACCELERATOR_ROW
+            batcher.max_tokens = min(batcher.max_tokens, max(row, trunk.length // 4))
         elif trunk.way == "copied" and trunk.prefix is not None:
             size = sum(tensor.nbytes for layer in trunk.prefix.layers for tensor in layer)
             rows = max(1, COPIED_BYTES // size)

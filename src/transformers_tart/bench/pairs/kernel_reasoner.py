@@ -1,0 +1,24 @@
+"""`kernel-reasoner`: the published head for each query on its own, and the reasoner inside this package."""
+
+from transformers_tart.bench.pairs.base import Pair
+from transformers_tart.bench.pairs.gpt2_reasoner import compare_reasoners, random_head
+from transformers_tart.bench.timing import Comparison
+from transformers_tart.bench.workload import Workload
+from transformers_tart.loading import load_default_reasoner
+
+
+def build(workload: Workload) -> Comparison:
+    """Another reasoner on each side: the same work, other predictions."""
+    reasoner = load_default_reasoner().to(workload.device).eval()  # type: ignore[arg-type]
+    return compare_reasoners(workload, reasoner, random_head(workload))
+
+
+KERNEL_REASONER = Pair(
+    "kernel-reasoner",
+    "the published head for each query on its own, and the kernel reasoner",
+    k=256,
+    queries=1000,
+    build=build,
+)
+
+__all__ = ["KERNEL_REASONER"]

@@ -1,0 +1,99 @@
+"""The published procedure (arXiv 2306.07536, sections 3.2 and 4), as it is run: item by item."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from transformers_tart.architectures.gpt2 import GPT2Architecture
+from transformers_tart.bench.timing import Meter
+from transformers_tart.embeddings.reference import PublishedProcedure
+
+
+def whiten(support: Tensor, queries: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
+    """Principal components of the support set, then whitening by the eigenvectors of their covariance, on the CPU."""
+    from sklearn.decomposition import PCA
+
+    pca = PCA(n_components, random_state=0).fit(support.cpu().numpy())
+    known, new = (pca.transform(rows.cpu().numpy()) for rows in (support, queries))
+    values, vectors = np.linalg.eigh(np.cov(known, rowvar=False))
+    matrix = vectors @ np.diag(1 / np.sqrt(values)) @ vectors.T
+    center = known.mean(0)
+    known, new = (torch.from_numpy((rows - center) @ matrix).float().to(support.device) for rows in (known, new))
+    return known, new
+
+
+@torch.no_grad()
+def predict_one_by_one(
+    architecture: GPT2Architecture,
+    support: Tensor,
+    labels: Tensor,
+    queries: Tensor,
+    chosen: Sequence[int],
+    meter: Meter,
+) -> Tensor:
+    r"""
+    Probabilities of the second class: for each query the whole sequence through the head.
+
+    Args:
+        architecture (`GPT2Architecture`):
+            The head.
+        support (`torch.FloatTensor` of shape `(k, dim)`), labels (`torch.LongTensor` of shape `(k,)`):
+            The labelled embeddings.
+        queries (`torch.FloatTensor` of shape `(n, dim)`):
+            The others.
+        chosen (`list[int]`):
+            For which queries it is done.
+        meter ([`Meter`]):
+            Is told of them.
+
+    Returns:
+        `torch.FloatTensor` of shape `(len(chosen),)`.
+    """
+    known, new = whiten(support, queries, architecture.input_dim)
+    asked = torch.cat([labels, labels.new_zeros(1)])[None]  # no label is seen by what comes before it
+    probabilities = []
+    with meter.sample(len(chosen), len(queries)):
+        for i in chosen:
+            sequence = torch.cat([known, new[i : i + 1]])[None]
+            probabilities.append(torch.sigmoid(architecture.sequence_logits(sequence, asked)[0, -1]).item())
+    return torch.tensor(probabilities)
+
+
+class SampledProcedure(PublishedProcedure):
+    r"""
+    The published protocols, of which only some forward passes are made; the others give zeros.
+
+    Args:
+        backbone (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`), seed (`int`), max_characters (`int`):
+            As in [`PublishedProcedure`].
+        groups (`list[tuple[int, Collection[int]]]`):
+            Forward passes of equal cost, in the order in which they come: how many there are, and which are made.
+        meter ([`Meter`]):
+            Is told of them.
+    """
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int,
+        max_characters: int,
+        groups: Sequence[tuple[int, Collection[int]]],
+        meter: Meter,
+    ):
+        super().__init__(backbone, tokenizer, seed, max_characters)
+        self.calls = iter([(i in made, len(made), total) for total, made in groups for i in range(total)])
+        self.meter = meter
+
+    def _hidden(self, ids: Tensor) -> Tensor:
+        is_made, made, total = next(self.calls)
+        if not is_made:
+            return torch.zeros(len(ids), self.backbone.config.get_text_config().hidden_size)
+        with self.meter.sample(made, total):
+            return super()._hidden(ids)
+
+
+__all__ = ["SampledProcedure", "predict_one_by_one", "whiten"]

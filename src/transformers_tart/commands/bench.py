@@ -1,0 +1,151 @@
+"""`transformers-tart bench`: this package beside the published procedure, in one run."""
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from transformers_tart.bench.machine import default_device, describe, dtype_name, machine_facts, version_facts
+from transformers_tart.bench.memory import format_memory, measure_memory
+from transformers_tart.bench.models import make_pipeline
+from transformers_tart.bench.pairs import PAIRS
+from transformers_tart.bench.profile import format_profile, profile_pipeline, share_outside
+from transformers_tart.bench.report import PairResult, format_heading, format_row
+from transformers_tart.bench.texts import draw_texts
+from transformers_tart.bench.timing import measure
+from transformers_tart.bench.workload import Workload
+from transformers_tart.commands.common import DTYPES, add_subparser
+from transformers_tart.files import write_whole
+
+
+PIPELINE_K, PIPELINE_QUERIES = 64, 500
+PROFILE_LENGTHS = (1, 60)  # in words
+MEMORY_TEXTS = (1_000, 100_000)
+OPTIONS = ("naive_queries", "backbone", "max_characters", "dtype", "compile", "seed")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    parser = add_subparser(
+        subparsers,
+        "bench",
+        "Time this package and the published procedure in turn, in one run; split its own time, read its memory.",
+        "transformers-tart bench vanilla loo --backbone random:gpt2-small --json times.json",
+    )
+    summaries = "; ".join(f"{name}: {pair.summary}" for name, pair in PAIRS.items())
+    parser.add_argument("pairs", nargs="*", type=_pair_name, metavar="PAIR", help=f"(default: all) {summaries}")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--profile", action="store_true", help="instead: where the time of the pipeline goes")
+    instead.add_argument("--memory", action="store_true", help="instead: peak memory of few and of many texts")
+    parser.add_argument("--repeats", type=int, default=3, help="counted runs of each side (default: 3)")
+    parser.add_argument(
+        "--naive-queries", type=int, default=20, help="how many the naive side computes; 0: all (default: 20)"
+    )
+    parser.add_argument("--k", type=int, help="size of the support set (default: the pair's; of the pipeline 64)")
+    parser.add_argument("--queries", type=int, help="how many (default: the pair's; of --profile 500)")
+    parser.add_argument(
+        "--memory-texts", type=int, nargs=2, default=MEMORY_TEXTS, metavar=("A", "B"), help="(default: 1000 100000)"
+    )
+    parser.add_argument(
+        "--backbone", default="mini", help="mini, a folder, a Hub id or random:gpt2-small (default: mini)"
+    )
+    parser.add_argument("--max-characters", type=int, default=100, help="of a text in a prompt (default: 100)")
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="precision of the backbone (default: auto)")
+    parser.add_argument("--device", help="where to run (default: the first accelerator)")
+    parser.add_argument("--compile", action="store_true", help="compile the backbone of our side")
+    parser.add_argument("--seed", type=int, default=0, help="of texts, embeddings and weights (default: 0)")
+    parser.add_argument("--json", metavar="FILE", help="JSON file for every single time, written after each pair")
+    parser.set_defaults(run=run)
+
+
+def _pair_name(name: str) -> str:
+    if name not in PAIRS:
+        raise argparse.ArgumentTypeError(f'there is no pair "{name}"; choose from {", ".join(PAIRS)}')
+    return name
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, and print as it goes."""
+    if args.repeats < 1:
+        raise ValueError(f"--repeats is {args.repeats}; it must be at least 1.")
+    if args.pairs and (args.profile or args.memory):
+        raise ValueError(f"--profile and --memory are instead of pairs; leave out {', '.join(args.pairs)}.")
+    machine, versions = machine_facts(), version_facts()
+    print(describe(machine, versions) + "\n", flush=True)
+    facts = {"machine": machine, "versions": versions, "options": {name: vars(args)[name] for name in OPTIONS}}
+    if args.profile:
+        run_profile(args, facts)
+    elif args.memory:
+        run_memory(args, facts)
+    else:
+        run_pairs(args, facts)
+
+
+def run_pairs(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+    """Time pairs, a line of the table each."""
+    pairs = [PAIRS[name] for name in dict.fromkeys(args.pairs or PAIRS)]
+    found: list[dict[str, Any]] = []
+    print(format_heading(args.repeats), flush=True)
+    with tqdm(desc="timing", unit="run", total=2 * (args.repeats + 1) * len(pairs)) as bar:
+        for pair in pairs:
+            workload = make_workload(args, pair.k or 2, pair.queries)
+            comparison = pair.build(workload)
+            times = measure(comparison, args.repeats, progress=bar.update)
+            result = PairResult.of(pair, workload, comparison, times)
+            with bar.external_write_mode():
+                print(format_row(result), flush=True)
+            found.append(result.as_dict())
+            write_json(args, {**facts, "pairs": found})
+
+
+def run_profile(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+    """Split the time of the pipeline."""
+    workload = make_workload(args, PIPELINE_K, PIPELINE_QUERIES)
+    classify = make_pipeline(workload, *PROFILE_LENGTHS)
+    dtype = dtype_name(classify.model.backbone.dtype)
+    texts = draw_texts(workload.queries, workload.seed + 1, *PROFILE_LENGTHS)
+    with tqdm(desc="timing", unit="run", total=args.repeats + 1) as bar:
+        seconds = profile_pipeline(classify, texts, args.repeats, progress=bar.update)
+    print(f"{describe_pipeline(workload, dtype)}, {len(texts)} texts, medians of {args.repeats} runs\n")
+    print(format_profile(seconds))
+    found = {"dtype": dtype, "device": str(workload.device), "k": workload.k, "queries": len(texts)}
+    found |= {"seconds": seconds, "outside_backbone": share_outside(seconds)}
+    write_json(args, {**facts, "profile": found})
+
+
+def run_memory(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+    """Read the peak memory of two processes."""
+    workloads = [replace(make_workload(args, PIPELINE_K, 1), queries=count) for count in args.memory_texts]
+    peaks = [measure_memory(workload) for workload in tqdm(workloads, desc="classifying", unit="process")]
+    first = workloads[0]
+    print(f"{describe_pipeline(first, peaks[0].dtype)}, each number of texts in a process of its own\n")
+    print(format_memory(peaks))
+    found = {"device": str(first.device), "k": first.k, "peaks": [asdict(peak) for peak in peaks]}
+    write_json(args, {**facts, "memory": found})
+
+
+def make_workload(args: argparse.Namespace, k: int, queries: int) -> Workload:
+    """The options of the command, with these sizes where it names none."""
+    return Workload(
+        k=k if args.k is None else args.k,
+        queries=queries if args.queries is None else args.queries,
+        device=default_device() if args.device is None else torch.device(args.device),
+        **{name: vars(args)[name] for name in OPTIONS},
+    )
+
+
+def describe_pipeline(workload: Workload, dtype: str) -> str:
+    """What of a workload matters to the pipeline."""
+    return f"pipeline on {workload.model}, {dtype}, {workload.device}, k = {workload.k}"
+
+
+def write_json(args: argparse.Namespace, found: dict[str, Any]) -> None:
+    """Write what was found, if a file is asked for."""
+    if args.json is not None:
+        write_whole(args.json, json.dumps(found, indent=1) + "\n")
+
+
+__all__ = ["add_parser", "run"]
