@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import BertConfig, BertModel, MambaConfig, MambaModel, PreTrainedModel, T5Config, T5Model
 
 from transformers_tart.embeddings import embed
+from transformers_tart.embeddings import trunk as trunk_module
 from transformers_tart.embeddings.in_context import (
     WrittenPrompt,
     leave_one_out_orders,
@@ -69,6 +70,13 @@ def expected_support(backbone: PreTrainedModel, written: WrittenPrompt, protocol
     return torch.stack(rows)
 
 
+def read_queries(backbone: PreTrainedModel, written: WrittenPrompt, pooling: str) -> Tensor:
+    """(n, layers, hidden): a whole prompt for every query."""
+    lead = written.prompt.question.before[0]
+    whole = [Branch((*lead, *branch.ids), (0, len(lead) + len(branch.ids))) for branch in ask(written)]
+    return torch.stack([read_whole(backbone, branch, written.prompt.ids, pooling) for branch in whole])
+
+
 def ask(written: WrittenPrompt, queries: list = QUERIES) -> list[Branch]:
     return [written.prompt.branch(parts) for parts in written.writer.parts(queries)]
 
@@ -82,7 +90,7 @@ def test__read_support__any_causal_backbone__equals_whole_prompts_one_at_a_time(
     pooling = "mean" if protocol == "vanilla" else "last"
     reader, written = Reader(backbone, "all", pooling), write(backbone)
     support, trunk = read_support(reader, written, protocol)
-    query = torch.stack([read_whole(backbone, branch, written.prompt.ids, pooling) for branch in ask(written)])
+    query = read_queries(backbone, written, pooling)
     torch.testing.assert_close(reader.embed(trunk, ask(written)), query, atol=1e-4, rtol=1e-4)
     expected = expected_support(backbone, written, protocol, pooling)
     torch.testing.assert_close(support, expected, atol=1e-4, rtol=1e-4)
@@ -96,7 +104,7 @@ def test__read_support__eager_attention__same(model_type: str) -> None:
     written = write(backbone)
     expected, trunk = read_support(Reader(backbone), written, "loo")
     query = Reader(backbone).embed(trunk, ask(written))
-    backbone.set_attn_implementation("eager")
+    backbone.set_attn_implementation("eager")  # what was found for another is not taken for it
     found, trunk = read_support(Reader(backbone), written, "loo")
     assert trunk.way == "shared"
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
@@ -104,13 +112,15 @@ def test__read_support__eager_attention__same(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["copied", "plain"])
-def test__reader__every_way__same_answer(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = build_long("opt")
-    reader, written = Reader(backbone), write(backbone)
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test__reader__every_way__same_answer(way: str, pooling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, written = Reader(build_long("opt"), pooling=pooling), write(build_long("opt"))
     support, trunk = read_support(reader, written, "loo")
     expected = reader.embed(trunk, ask(written))
+    assert trunk.way == "shared"
     for other in {"shared", "copied"} - {way}:
-        monkeypatch.setitem(__import__("transformers_tart.embeddings.trunk").embeddings.trunk.WAYS, other, fail)
+        monkeypatch.setitem(trunk_module.WAYS, other, fail)
+    reader = Reader(build_long("opt"), pooling=pooling)
     found, trunk = read_support(reader, written, "loo")
     assert trunk.way == way
     torch.testing.assert_close(found, support, atol=1e-4, rtol=1e-4)
@@ -121,11 +131,21 @@ def fail(*args: object) -> None:
     raise NotImplementedError
 
 
-def test__reader__wrong_answer_of_a_way__next_way_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers_tart.embeddings import trunk as module
+def test__reader__longer_trunk_than_tried__tried_again() -> None:
+    backbone = build_long("gpt_neo", window_size=100)
+    lengths = (3, 13)  # of which the window holds the first alone
+    ways = [read_support(Reader(backbone), write(backbone, TEXTS[:n], LABELS[:n]), "loo")[1].way for n in lengths]
+    assert ways[-1] == "copied"
+    calls: list[int] = []
+    backbone.register_forward_hook(lambda *args: calls.append(1))
+    read_support(Reader(backbone), write(backbone), "vanilla")
+    # whether it is causal, the prompt, and what all queries begin with
+    assert len(calls) == 3
 
-    shared = module.WAYS["shared"]
-    monkeypatch.setitem(module.WAYS, "shared", lambda *args: shared(*args) * 1.01)
+
+def test__reader__wrong_answer_of_a_way__next_way_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = trunk_module.WAYS["shared"]
+    monkeypatch.setitem(trunk_module.WAYS, "shared", lambda *args: shared(*args) * 1.01)
     backbone = build_long("llama")
     assert read_support(Reader(backbone), write(backbone), "vanilla")[1].way == "copied"
 
@@ -245,6 +265,16 @@ def test__branch__longer_than_its_room__cut_and_said(all_logs: pytest.LogCapture
     assert "longer than" in all_logs.text
     support, trunk = read_support(Reader(backbone), written, "loo")
     assert torch.isfinite(Reader(backbone).embed(trunk, [branch])).all()
+
+
+@pytest.mark.parametrize("template", ["{text} {label}", "w1 {text}{label}", None])
+@pytest.mark.parametrize("protocol", ["vanilla", "loo"])
+def test__embed__blank_texts__finite(template: str | None, protocol: str) -> None:
+    texts, queries = ["", *TEXTS[1:]], ["", "w1", " "]
+    given = (build_long("llama"), build_tokenizer(), texts, LABELS, queries)
+    support, query, _ = embed(*given, protocol=protocol, template=template, label_names=NAMES)
+    assert torch.isfinite(support).all()
+    assert torch.isfinite(query).all()
 
 
 def test__branch__special_tokens_around_a_text__taken_off() -> None:

@@ -67,12 +67,13 @@ def tokenize(
         for i, row in enumerate(rows):
             row["token_type_ids"] = [int(segment == 1) for segment in encoded.sequence_ids(i)]
     return [
-        row if row["input_ids"] else {name: [_neutral_token(tokenizer) * (name == "input_ids")] for name in names}
+        row if row["input_ids"] else {name: [neutral_token(tokenizer) * (name == "input_ids")] for name in names}
         for row in rows
     ]
 
 
-def _neutral_token(tokenizer: PreTrainedTokenizerBase) -> int:
+def neutral_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id of a token that says nothing."""
     candidates = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.pad_token_id)
     return next((token for token in candidates if token is not None), 0)
 
@@ -116,6 +117,7 @@ def truncate(batch: dict[str, Tensor], *limits: int | None) -> dict[str, Tensor]
 __all__ = [
     "backbone_max_length",
     "collate",
+    "neutral_token",
     "pad_right",
     "resolve_max_length",
     "tokenize",

@@ -1,5 +1,6 @@
 """The published procedure (arXiv 2306.07536, sections 3.2 and 4), as it is run: item by item."""
 
+import re
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -9,7 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformers_tart.architectures.gpt2 import GPT2Architecture
 from transformers_tart.bench.timing import Meter
-from transformers_tart.embeddings.reference import PublishedProcedure
+from transformers_tart.embeddings.reference import MAX_TOKENS, PublishedProcedure
+
+
+LABEL = re.compile(r"\nLabel: \w+(?=\n)")
 
 
 def whiten(support: Tensor, queries: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
@@ -87,6 +91,17 @@ class SampledProcedure(PublishedProcedure):
         super().__init__(backbone, tokenizer, seed, max_characters)
         self.calls = iter([(i in made, len(made), total) for total, made in groups for i in range(total)])
         self.meter = meter
+        self.places: list[int] = []
+
+    def _prompt_ids(self, prompt: str) -> Tensor:
+        encoded = self.tokenizer(prompt, truncation=True, max_length=MAX_TOKENS)
+        # the published search wants label words of one token, which is not every tokenizer's way
+        places = [encoded.char_to_token(match.end() - 1) for match in LABEL.finditer(prompt)]
+        self.places = [place for place in places if place is not None]
+        return torch.tensor(encoded["input_ids"])
+
+    def _label_places(self, ids: Tensor) -> list[int]:
+        return self.places
 
     def _hidden(self, ids: Tensor) -> Tensor:
         is_made, made, total = next(self.calls)

@@ -77,8 +77,10 @@ def write_prompt(
         blocks.append(Block((*asked, *writer.label(label_names[label])), len(asked)))
     limit = None
     if context is not None and longest is not None:
-        usual = max(block.asked for block in blocks) if max_length is None else question.length + fields * longest
-        limit = context - len(start) - min(max(usual, context // 4 if max_length is None else 0), context // 2)
+        # a query may be twice as long as the examples are; what is longer is cut
+        usual = min(2 * max(block.asked for block in blocks), context // 4)
+        reserved = usual if max_length is None else question.length + fields * longest
+        limit = context - len(start) - reserved
     order = fit([len(block.ids) for block in blocks], labels, limit)
     random.Random(seed).shuffle(order)
     ids = (*start, *(token for i in order for token in blocks[i].ids))
@@ -89,23 +91,23 @@ def write_prompt(
 def read_prompt(reader: Reader, prompt: Prompt) -> Trunk:
     """Read a prompt once, for the queries that follow it."""
     _require_causal(reader.backbone, prompt.ids)
-    return reader.start(prompt.ids, (), prompt.room)[0]
+    return reader.lead(reader.start(prompt.ids, (), prompt.room)[0], prompt.question.before[0])
 
 
 def read_support(reader: Reader, written: WrittenPrompt, protocol: str) -> tuple[Tensor, Trunk]:
     """Read a prompt: the embeddings (k, layers, hidden) of its examples, and the trunk for the queries to follow."""
     prompt, blocks = written.prompt, written.blocks
-    _require_causal(reader.backbone, prompt.ids)
     first = len(prompt.ids) - sum(len(block.ids) for block in blocks)
     if protocol == "loo":
-        trunk, _ = reader.start(prompt.ids, (), prompt.room)
+        trunk = read_prompt(reader, prompt)
         return _each_last(reader, prompt.ids[:first], blocks, trunk.way), trunk
+    _require_causal(reader.backbone, prompt.ids)
     spans, at = [], first
     for block in blocks:
         spans.append((at, at + block.asked))
         at += len(block.ids)
     trunk, embeddings = reader.start(prompt.ids, spans, prompt.room)
-    return embeddings, trunk
+    return embeddings, reader.lead(trunk, prompt.question.before[0])
 
 
 def leave_one_out_orders(members: Sequence[int], before: tuple[int, ...] = ()) -> dict[int, tuple[int, ...]]:

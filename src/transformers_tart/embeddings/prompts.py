@@ -15,6 +15,7 @@ from transformers_tart.balance import balanced_tails
 from transformers_tart.embeddings.trunk import Branch
 from transformers_tart.examples import Text
 from transformers_tart.template import PAIR_TEMPLATE, TEMPLATE, parse_template
+from transformers_tart.tokenization import neutral_token
 
 
 logger = logging.get_logger(__name__)
@@ -39,10 +40,14 @@ def choose_template(template: str | None, texts: Sequence[Text]) -> str:
 
 
 class Question(NamedTuple):
-    """The token ids around the texts of a query: before each of them, and from the last to where the label stands."""
+    """The token ids around the texts of a query: before each of them, and from the last to where the label stands.
+
+    `neutral` stands for texts without a token where nothing else would be left of a query.
+    """
 
     before: tuple[tuple[int, ...], ...]
     after: tuple[int, ...]
+    neutral: int
 
     @property
     def length(self) -> int:
@@ -55,7 +60,7 @@ class Question(NamedTuple):
             wanted = "a text and its text_pair" if len(self.before) == 2 else "a single text"
             raise ValueError(f"The template asks for {wanted}, an input holds {len(parts)} texts.")
         asked = [token for before, part in zip(self.before, parts, strict=True) for token in (*before, *part)]
-        return (*asked, *self.after)
+        return (*asked, *self.after) if self.after or any(parts) else (*asked, self.neutral)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,8 @@ class Writer:
     def question(self) -> Question:
         """What stands around the texts of a query."""
         template = parse_template(self.template)
-        return Question(tuple(self._encode(literal) for literal in template.before), self._encode(template.question))
+        before = tuple(self._encode(literal) for literal in template.before)
+        return Question(before, self._encode(template.question), neutral_token(self.tokenizer))
 
     def label(self, name: str) -> tuple[int, ...]:
         """The token ids of a label name, and of what closes an example."""
@@ -138,21 +144,24 @@ class Prompt:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Prompt":
         """What [`Prompt.as_json`] made, as it comes out of a file."""
-        before, after = fields["question"]
-        question = Question(tuple(_token_ids(piece) for piece in before), _token_ids(after))
+        before, after, neutral = fields["question"]
+        question = Question(tuple(_token_ids(piece) for piece in before), _token_ids(after), int(neutral))
         room = fields["room"]
         return cls(
             _token_ids(fields["ids"]), question, _token_ids(fields["special"]), None if room is None else int(room)
         )
 
     def branch(self, parts: Sequence[Sequence[int]], max_length: int | None = None) -> Branch:
-        """A query as what follows the prompt; its texts are cut where the room or `max_length` ends, which is said."""
+        """A query as what follows the prompt and the beginning of all queries, `question.before[0]`.
+
+        Its texts are cut where the room or `max_length` ends, which is said.
+        """
         stripped = [self._strip(part) for part in parts]
         limits = [max_length] if self.room is None else [max_length, (self.room - self.question.length) // len(parts)]
         limit = min((limit for limit in limits if limit is not None), default=None)
         if limit is not None and any(len(part) > limit for part in stripped):
             logger.warning_once(f"Some texts are longer than the {limit} tokens that are read; the rest is cut off.")
-        ids = self.question.ask([part[:limit] for part in stripped])
+        ids = self.question.ask([part[:limit] for part in stripped])[len(self.question.before[0]) :]
         return Branch(ids, (0, len(ids)))
 
     def _strip(self, ids: Sequence[int]) -> list[int]:

@@ -106,4 +106,4 @@ class PublishedProcedure:
         return output.hidden_states[-1][0].float().cpu()
 
 
-__all__ = ["LABEL_WORDS", "MAX_CHARACTERS", "SEED", "PublishedProcedure"]
+__all__ = ["LABEL_WORDS", "MAX_CHARACTERS", "MAX_TOKENS", "SEED", "PublishedProcedure"]

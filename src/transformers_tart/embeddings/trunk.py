@@ -4,13 +4,15 @@ A branch is read in one of three ways, all with the same answer. `shared`: branc
 and a mask lets each see the trunk and itself, at the positions that follow the trunk. `copied`: branches are rows of a
 batch, each with a copy of the trunk's keys and values. `plain`: branches are rows with the whole prompt. The first
 that gives what a backbone gives for a whole prompt is taken, found out on the prompt itself: no backbone is known by
-name, and a window or a scaling that begins at some length is met at the length that counts.
+name, and a window or a scaling that begins at some length is met at the length that counts. What was found is
+remembered of a backbone as long as it lives.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -29,8 +31,8 @@ logger = logging.get_logger(__name__)
 
 TRIAL_TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3}  # of the largest value; rounding of half precision: 5e-2
 SAMPLE = 16  # tokens of the branch by which a way is found
-# Tokens of a row of branches, at least: every token is scored against all others of its row, of which only those of its
-# own branch count. A quarter of the trunk's length costs a quarter more.
+# Tokens of a row of branches, at least. Every token is scored against all others of its row, of which only those of
+# its own branch count: a row of a quarter of the trunk's length costs a quarter more.
 CPU_ROW, ACCELERATOR_ROW = 256, 2048
 COPIED_BYTES = 2**29  # of the copies of the trunk in one forward pass
 UNSUPPORTED = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError)
@@ -38,11 +40,17 @@ UNSUPPORTED = (RuntimeError, TypeError, ValueError, KeyError, IndexError, Attrib
 
 @dataclass(frozen=True)
 class Trunk:
-    """The beginning of prompts: its token ids, what a backbone keeps of them, and the way its branches are read."""
+    """The beginning of prompts: its token ids, what a backbone keeps of them, and the way its branches are read.
+
+    Where every branch begins alike, the trunk holds that beginning too: `lead` is the mean (layers, hidden) over its
+    last `lead_length` tokens, which belong to the span of every branch.
+    """
 
     ids: tuple[int, ...] = ()
     prefix: Prefix | None = None
     way: str = "shared"
+    lead: Tensor | None = None
+    lead_length: int = 0
 
     @property
     def length(self) -> int:
@@ -56,6 +64,16 @@ class Branch:
 
     ids: tuple[int, ...]
     span: tuple[int, int]
+
+
+class Found(NamedTuple):
+    """A way in which branches can be read, and the longest trunk for which it was tried."""
+
+    way: str = "plain"
+    length: int = 0
+
+
+_FOUND: WeakKeyDictionary[PreTrainedModel, dict[tuple[object, ...], Found]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -90,6 +108,9 @@ class Reader:
         self, ids: Sequence[int], spans: Sequence[tuple[int, int]], room: int | None = None
     ) -> tuple[Trunk, Tensor]:
         """[`extend`] from nothing, and find the way in which the branches, of at most `room` tokens, are read."""
+        known = _FOUND.get(self.backbone, {}).get(self._kind, Found())
+        if len(ids) <= known.length:
+            return self.extend(Trunk(way=known.way), ids, spans)
         plain = Trunk(tuple(ids), way="plain")
         again = tuple(ids[-min(SAMPLE, SAMPLE if room is None else room) :])
         sample = Branch(again, (0, len(again)))
@@ -108,8 +129,23 @@ class Reader:
                 continue
             tolerance = TRIAL_TOLERANCE.get(self.backbone.dtype, 5e-2)
             if (found - expected).abs().max() <= tolerance * expected.abs().max():
-                return trunk, embeddings
-        return self.extend(Trunk(way="plain"), ids, spans)
+                break
+        else:
+            trunk, embeddings = self.extend(Trunk(way="plain"), ids, spans)
+        _FOUND.setdefault(self.backbone, {})[self._kind] = Found(trunk.way, len(ids))
+        return trunk, embeddings
+
+    @property
+    def _kind(self) -> tuple[object, ...]:
+        """What of a backbone decides how it can be read, and may change while it lives."""
+        return self.backbone.dtype, self.backbone.device, self.backbone.config._attn_implementation
+
+    def lead(self, trunk: Trunk, ids: Sequence[int]) -> Trunk:
+        """The trunk with what all its branches begin with, which is then read once and counts for each."""
+        if not ids:
+            return trunk
+        longer, embeddings = replace(self, pooling="mean").extend(trunk, ids, [(0, len(ids))])
+        return replace(longer, lead=embeddings[0], lead_length=len(ids))
 
     def embed(
         self,
@@ -123,7 +159,12 @@ class Reader:
         device = input_device(self.backbone)
 
         def work(chosen: list[int]) -> Tensor:
-            return way(self, trunk, [branches[i] for i in chosen], device)
+            found = way(self, trunk, [branches[i] for i in chosen], device)
+            if trunk.lead is None or self.pooling != "mean":
+                return found
+            own = torch.tensor([branches[i].span[1] - branches[i].span[0] for i in chosen], device=found.device)
+            share = (own / (own + trunk.lead_length))[:, None, None]
+            return share * found + (1 - share) * trunk.lead
 
         keys = [] if self.cache is None else [self.cache.key(trunk.ids, b.ids, b.span) for b in branches]
         lengths = [is_plain * trunk.length + len(branch.ids) for branch in branches]
