@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.embeddings.pooling import input_device, run_backbone
+from transformers_tart.embeddings.pooling import input_device, run_backbone, without_cache
 from transformers_tart.embeddings.prompts import Block, Prompt, Writer, choose_template, fit
 from transformers_tart.embeddings.trunk import Branch, Reader, Trunk
 from transformers_tart.examples import Text
@@ -162,7 +162,7 @@ def _require_causal(backbone: PreTrainedModel, ids: Sequence[int]) -> None:
     first, other = ids[0], next((token for token in ids if token != ids[0]), ids[0])
     if not backbone.config.is_encoder_decoder:
         tokens = torch.tensor([[first, first], [first, other]], device=input_device(backbone))
-        hidden = run_backbone(backbone, -1, input_ids=tokens)[1][0][:, 0].float()
+        hidden = run_backbone(backbone, -1, input_ids=tokens, **without_cache(backbone))[1][0][:, 0].float()
         tolerance = 1e-3 if backbone.dtype == torch.float32 else 5e-2
         if (hidden[0] - hidden[1]).abs().max() <= tolerance * hidden.abs().max():
             return

@@ -21,6 +21,11 @@ def accepts(backbone: PreTrainedModel, argument: str) -> bool:
     return argument in inspect.signature(backbone.forward).parameters
 
 
+def without_cache(backbone: PreTrainedModel) -> dict[str, bool]:
+    """What tells a backbone to keep nothing, where it takes that."""
+    return {"use_cache": False} if accepts(backbone, "use_cache") else {}
+
+
 def input_device(backbone: PreTrainedModel) -> torch.device:
     """Where the token ids of a backbone belong; hooks of a device map move them on."""
     device = backbone.device
@@ -79,10 +84,9 @@ def pooled_hidden_states(
 def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], *, pooling: str, layers: int | str) -> Tensor:
     """[`pooled_hidden_states`] of a batch that is padded on the right, without an empty row."""
     encoder = text_encoder(backbone)
-    options: dict[str, Any] = {"use_cache": False} if accepts(encoder, "use_cache") else {}
     if not accepts(encoder, "token_type_ids"):
         batch = {name: tensor for name, tensor in batch.items() if name != "token_type_ids"}
-    _, hidden_states = run_backbone(encoder, layers, **batch, **options)
+    _, hidden_states = run_backbone(encoder, layers, **batch, **without_cache(encoder))
     pooled = [_pool(hidden, batch["attention_mask"].to(hidden.device), pooling) for hidden in hidden_states]
     return torch.stack([p.to(pooled[-1].device) for p in pooled], dim=1)
 
@@ -124,4 +128,5 @@ __all__ = [
     "pooled_hidden_states",
     "run_backbone",
     "text_encoder",
+    "without_cache",
 ]

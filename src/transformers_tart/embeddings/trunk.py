@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from transformers_tart.embeddings.batching import Batcher, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.pooling import accepts, input_device, pool_spans, run_backbone
+from transformers_tart.embeddings.pooling import accepts, input_device, pool_spans, run_backbone, without_cache
 from transformers_tart.prefix_cache import Prefix
 
 
@@ -95,7 +95,9 @@ class Reader:
             if not spans:
                 return longer, torch.empty(0)
             whole = torch.tensor([longer.ids], device=tokens.device)
-            _, hidden_states = run_backbone(self.backbone, self.layers, input_ids=whole, **_without_cache(self))
+            _, hidden_states = run_backbone(
+                self.backbone, self.layers, input_ids=whole, **without_cache(self.backbone)
+            )
             spans = [(begin + trunk.length, end + trunk.length) for begin, end in spans]
             return longer, pool_spans(hidden_states, spans, self.pooling)
         cache = DynamicCache() if trunk.prefix is None else trunk.prefix.growing_cache()
@@ -185,10 +187,6 @@ class Reader:
         return batcher
 
 
-def _without_cache(reader: Reader) -> dict[str, Any]:
-    return {"use_cache": False} if accepts(reader.backbone, "use_cache") else {}
-
-
 def _shared(reader: Reader, trunk: Trunk, branches: Sequence[Branch], device: torch.device) -> Tensor:
     """One row of all branches, each of which sees the trunk and itself."""
     lengths = torch.tensor([len(branch.ids) for branch in branches])
@@ -205,7 +203,7 @@ def _shared(reader: Reader, trunk: Trunk, branches: Sequence[Branch], device: to
     if accepts(reader.backbone, "position_ids"):
         inputs["position_ids"] = positions[None].to(device)
     if trunk.prefix is None:
-        inputs.update(_without_cache(reader))
+        inputs.update(without_cache(reader.backbone))
     else:
         inputs.update(past_key_values=trunk.prefix.cache(), use_cache=True)
     with _linear_biases(reader.backbone, key_positions):
@@ -265,7 +263,7 @@ def _plain(reader: Reader, trunk: Trunk, branches: Sequence[Branch], device: tor
     at = trunk.length
     whole = [Branch((*trunk.ids, *b.ids), (at + b.span[0], at + b.span[1])) for b in branches]
     mask = pad_sequence([torch.ones(len(branch.ids)) for branch in whole], batch_first=True).long()
-    inputs = {"input_ids": _rows(whole, device), "attention_mask": mask.to(device), **_without_cache(reader)}
+    inputs = {"input_ids": _rows(whole, device), "attention_mask": mask.to(device), **without_cache(reader.backbone)}
     _, hidden_states = run_backbone(reader.backbone, reader.layers, **inputs)
     return _pool_each(hidden_states, [branch.span for branch in whole], reader.pooling)
 
