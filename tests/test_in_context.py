@@ -309,3 +309,14 @@ def test__read_support__half_precision__shared_and_near(dtype: torch.dtype) -> N
     found, trunk = read_support(Reader(backbone), write(backbone), "loo")
     assert (trunk.way, found.dtype) == ("shared", torch.float32)
     assert (found - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+def test__write_prompt__template_longer_than_the_context__says_so() -> None:
+    with pytest.raises(ValueError, match="takes 41 tokens without any text, and the backbone's context has 64"):
+        write(build_backbone("llama"), template="w1 " * 40 + "{text} w2 {label}")
+
+
+def test__write_prompt__example_longer_than_half_the_context__cut_and_said(all_logs: pytest.LogCaptureFixture) -> None:
+    written = write(build_backbone("llama"), texts=["w5 " * 90, "w6", "w7"], labels=[0, 1, 2])
+    assert max(block.asked for block in written.blocks) <= 32
+    assert "longer than the" in all_logs.text

@@ -1,6 +1,6 @@
 """Texts to padded batches of token ids, for any tokenizer."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +57,7 @@ def tokenize(
     encoded = tokenizer(
         first, second or None, truncation=False, padding=False, return_attention_mask=False, verbose=False
     )
-    if max_length is not None and any(len(ids) > max_length for ids in encoded["input_ids"]):
-        logger.warning_once(f"Some texts are longer than the {max_length} tokens that are read; the rest is cut off.")
+    if say_what_is_cut(encoded["input_ids"], max_length):
         encoded = tokenizer(first, second or None, truncation=True, max_length=max_length, return_attention_mask=False)
     names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
     rows = [{name: list(encoded[name][i]) for name in names} for i in range(len(texts))]
@@ -70,6 +69,14 @@ def tokenize(
         row if row["input_ids"] else {name: [neutral_token(tokenizer) * (name == "input_ids")] for name in names}
         for row in rows
     ]
+
+
+def say_what_is_cut(rows: Sequence[Sized], limit: int | None) -> bool:
+    """Whether a row is longer than the limit, which is said once."""
+    is_cut = limit is not None and any(len(row) > limit for row in rows)
+    if is_cut:
+        logger.warning_once(f"Some texts are longer than the {limit} tokens that are read; the rest is cut off.")
+    return is_cut
 
 
 def neutral_token(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -108,9 +115,8 @@ def pad_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def truncate(batch: dict[str, Tensor], *limits: int | None) -> dict[str, Tensor]:
     """Cut the ends of a right-padded batch at the smallest of the limits that are given, which is said once."""
     limit = min((limit for limit in limits if limit is not None), default=None)
-    if limit is None or batch["attention_mask"].shape[1] <= limit:
+    if not say_what_is_cut(list(batch["attention_mask"][:1]), limit):
         return batch
-    logger.warning_once(f"Some texts are longer than the {limit} tokens that are read; the rest is cut off.")
     return {name: tensor[:, :limit] for name, tensor in batch.items()}
 
 
@@ -120,6 +126,7 @@ __all__ = [
     "neutral_token",
     "pad_right",
     "resolve_max_length",
+    "say_what_is_cut",
     "tokenize",
     "truncate",
 ]

@@ -70,6 +70,11 @@ def write_prompt(
     longest = max_length
     if context is not None:
         whole = (context // 2 - question.length) // fields
+        if whole < 1:
+            raise ValueError(
+                f"The template takes {question.length} tokens without any text, and the backbone's context has "
+                f'{context}: give a shorter template, or use protocol="stream".'
+            )
         longest = whole if max_length is None else min(whole, max_length)
     blocks = []
     for parts, label in zip(writer.parts(texts, longest, max_characters), labels, strict=True):

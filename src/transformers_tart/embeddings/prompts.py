@@ -15,7 +15,7 @@ from transformers_tart.balance import balanced_tails
 from transformers_tart.embeddings.trunk import Branch
 from transformers_tart.examples import Text
 from transformers_tart.template import PAIR_TEMPLATE, TEMPLATE, parse_template
-from transformers_tart.tokenization import neutral_token
+from transformers_tart.tokenization import neutral_token, say_what_is_cut
 
 
 logger = logging.get_logger(__name__)
@@ -109,7 +109,9 @@ class Writer:
         """The token ids of each text, or of each text and its pair, cut at the limits."""
         split = [[text] if isinstance(text, str) else list(text) for text in texts]
         flat = [part[:max_characters] for parts in split for part in parts]
-        ids = iter(self.tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"])
+        encoded = self.tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"]
+        say_what_is_cut(encoded, max_length)
+        ids = iter(encoded)
         return [[list(next(ids))[:max_length] for _ in parts] for parts in split]
 
     def _encode(self, text: str) -> tuple[int, ...]:
@@ -159,8 +161,7 @@ class Prompt:
         stripped = [self._strip(part) for part in parts]
         limits = [max_length] if self.room is None else [max_length, (self.room - self.question.length) // len(parts)]
         limit = min((limit for limit in limits if limit is not None), default=None)
-        if limit is not None and any(len(part) > limit for part in stripped):
-            logger.warning_once(f"Some texts are longer than the {limit} tokens that are read; the rest is cut off.")
+        say_what_is_cut(stripped, limit)
         ids = self.question.ask([part[:limit] for part in stripped])[len(self.question.before[0]) :]
         return Branch(ids, (0, len(ids)))
 
