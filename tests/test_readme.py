@@ -35,7 +35,7 @@ def test__readme__python_blocks__print_what_is_written(tmp_path: Path, monkeypat
         numbers = [[float(x) for x in NUMBER.findall(text)] for text in (printed.getvalue(), expected)]
         assert numbers[0] == pytest.approx(numbers[1], abs=0.02)
         checked += 1
-    assert checked == 3
+    assert checked == 4
 
 
 def test__readme__commands__are_understood() -> None:
