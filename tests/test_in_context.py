@@ -1,84 +1,47 @@
 """`vanilla` and `loo`: one prompt that is read once gives what every whole prompt gives, read alone."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from conftest import BACKBONES, WORDS, build_backbone, build_tokenizer, make_texts
+from conftest import build_backbone, build_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prompts_given import (
+    CAUSAL,
+    LABELS,
+    NAMES,
+    PHI3,
+    QUERIES,
+    TEXTS,
+    ask,
+    build_long,
+    build_mamba,
+    expected_support,
+    read_queries,
+    read_whole,
+    write,
+)
 from torch import Tensor
-from transformers import BertConfig, BertModel, MambaConfig, MambaModel, PreTrainedModel, T5Config, T5Model
+from transformers import (
+    BertConfig,
+    BertModel,
+    Phi3Config,
+    Phi3Model,
+    T5Config,
+    T5Model,
+)
 
-from transformers_tart.embeddings import embed
+from transformers_tart.embeddings import embed, encode_texts
 from transformers_tart.embeddings import trunk as trunk_module
+from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.in_context import (
-    WrittenPrompt,
     leave_one_out_orders,
     read_support,
-    write_prompt,
 )
-from transformers_tart.embeddings.trunk import Branch, Reader
-
-
-TEXTS = make_texts(13, max_words=6)
-LABELS = [i % 3 for i in range(13)]
-NAMES = ["w1", "w2", "w3"]
-QUERIES = make_texts(7, seed=5, max_words=6)
-CAUSAL = [name for name in BACKBONES if name != "bert"]
-LONG = {"gpt2": "n_positions", "bloom": None}  # how a config names its context, where otherwise
-
-
-def build_long(model_type: str, **overrides: object) -> PreTrainedModel:
-    """A backbone whose context holds the prompts of these tests."""
-    name = LONG.get(model_type, "max_position_embeddings")
-    return build_backbone(model_type, **({} if name is None else {name: 256}), **overrides)
-
-
-def build_mamba() -> PreTrainedModel:
-    """A recurrent backbone, which keeps no keys and values."""
-    torch.manual_seed(0)
-    return MambaModel(MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=99, state_size=4)).eval()
-
-
-def write(
-    backbone: PreTrainedModel, texts: list = TEXTS, labels: list[int] = LABELS, **options: object
-) -> WrittenPrompt:
-    return write_prompt(backbone, build_tokenizer(), texts, labels, NAMES, **options)
-
-
-def read_whole(
-    backbone: PreTrainedModel, branch: Branch, before: tuple[int, ...] = (), pooling: str = "mean"
-) -> Tensor:
-    """(layers, hidden) of a span of one whole prompt, by hand."""
-    with torch.no_grad():
-        output = backbone(input_ids=torch.tensor([[*before, *branch.ids]]), output_hidden_states=True)
-    begin, end = (len(before) + place for place in branch.span)
-    spans = [hidden[0, begin:end] for hidden in output.hidden_states]
-    return torch.stack([span.mean(0) if pooling == "mean" else span[-1] for span in spans])
-
-
-def expected_support(backbone: PreTrainedModel, written: WrittenPrompt, protocol: str, pooling: str) -> Tensor:
-    """(k, layers, hidden): a whole prompt for every example."""
-    blocks = written.blocks
-    orders = leave_one_out_orders(range(len(blocks)))
-    rows = []
-    for i, block in enumerate(blocks):
-        order = orders[i] if protocol == "loo" else tuple(range(i + 1))
-        before = tuple(token for j in order[:-1] for token in blocks[j].ids)
-        rows.append(read_whole(backbone, Branch(block.ids, (0, block.asked)), before, pooling))
-    return torch.stack(rows)
-
-
-def read_queries(backbone: PreTrainedModel, written: WrittenPrompt, pooling: str) -> Tensor:
-    """(n, layers, hidden): a whole prompt for every query."""
-    lead = written.prompt.question.before[0]
-    whole = [Branch((*lead, *branch.ids), (0, len(lead) + len(branch.ids))) for branch in ask(written)]
-    return torch.stack([read_whole(backbone, branch, written.prompt.ids, pooling) for branch in whole])
-
-
-def ask(written: WrittenPrompt, queries: list = QUERIES) -> list[Branch]:
-    return [written.prompt.branch(parts) for parts in written.writer.parts(queries)]
+from transformers_tart.embeddings.reader import Reader
+from transformers_tart.embeddings.trunk import Branch
 
 
 @pytest.mark.parametrize("protocol", ["vanilla", "loo"])
@@ -198,75 +161,6 @@ def test__embed__layer_index__that_layer(pooling: str, layers: int) -> None:
     assert labels.tolist() == [LABELS[i] for i in written.order]
 
 
-def test__write_prompt__default_template__blocks_of_the_paper() -> None:
-    tokenizer = build_tokenizer()
-    written = write(build_long("llama"), seed=3)
-    text = tokenizer.decode(written.prompt.ids)
-    # the word tokenizer knows neither the words of the template nor line ends
-    assert text.count("<unk>") == 4 * len(TEXTS)
-    for block, i in zip(written.blocks, written.order, strict=True):
-        asked = tokenizer.decode(block.ids[: block.asked]).replace("<unk>", "").split()
-        assert asked == TEXTS[i].split()
-        assert tokenizer.decode(block.ids[block.asked :]) == NAMES[LABELS[i]]
-
-
-def test__write_prompt__texts_that_hold_label_names__spans_unchanged() -> None:
-    plain = write(build_long("llama"))
-    names = [" ".join([NAMES[0]] * len(text.split())) for text in TEXTS]
-    for block, other in zip(plain.blocks, write(build_long("llama"), texts=names).blocks, strict=True):
-        assert (len(block.ids), block.asked) == (len(other.ids), other.asked)
-
-
-def test__write_prompt__text_pairs__both_texts_stand_in_it() -> None:
-    pairs = [(text, "w7 w8") for text in TEXTS]
-    written = write(build_long("llama"), texts=pairs)
-    seven = build_tokenizer()("w7 w8")["input_ids"]
-    assert written.prompt.ids.count(seven[1]) >= len(TEXTS)
-    branch = written.prompt.branch(written.writer.parts([("w1", "w7 w8")])[0])
-    assert list(branch.ids).index(seven[0]) > list(branch.ids).index(build_tokenizer()("w1")["input_ids"][0])
-    with pytest.raises(ValueError, match="asks for a text and its text_pair, an input holds 1"):
-        written.prompt.branch([[5]])
-    with pytest.raises(ValueError, match="Some examples are text pairs and some are not"):
-        write(build_long("llama"), texts=["w1", ("w2", "w3")], labels=[0, 1])
-    with pytest.raises(ValueError, match="does not hold {text_pair}, and 13 of 13 examples are text pairs"):
-        write(build_long("llama"), texts=pairs, template="{text} {label}")
-
-
-def test__write_prompt__longer_than_the_context__newest_balanced_and_said(all_logs: pytest.LogCaptureFixture) -> None:
-    backbone = build_backbone("llama")  # 64 positions
-    texts, labels = ["w5 w6 w7"] * 20, [0] * 10 + [1] * 10
-    written = write(backbone, texts=texts, labels=labels)
-    kept = sorted(written.order)
-    assert 2 <= len(kept) < 20
-    assert [labels[i] for i in kept].count(0) == [labels[i] for i in kept].count(1)
-    assert kept == [i for i in range(20) if i % 10 >= 10 - len(kept) // 2]
-    assert f"holds {len(kept)} of the 20 examples" in all_logs.text
-    assert f"{20 - len(kept)} were dropped" in all_logs.text
-    assert len(written.prompt.ids) + written.prompt.room == 64
-    assert written.prompt.room >= 16
-
-
-def test__write_prompt__no_room_for_each_class__says_what_to_do() -> None:
-    with pytest.raises(ValueError, match="do not hold one of each of the 12 classes; shorten them with max_length"):
-        write_prompt(build_backbone("llama"), build_tokenizer(), ["w1 w2"] * 12, range(12), WORDS[:12])
-
-
-@pytest.mark.parametrize(("limits", "words"), [({"max_length": 2}, 2), ({"max_characters": 5}, 2)])
-def test__write_prompt__limits_of_a_text__cut_it(limits: dict[str, int], words: int) -> None:
-    written = write(build_long("llama"), texts=["w5 w6 w7 w8"] * 13, **limits)
-    assert {block.asked for block in written.blocks} == {written.prompt.question.length + words}
-
-
-def test__branch__longer_than_its_room__cut_and_said(all_logs: pytest.LogCaptureFixture) -> None:
-    backbone = build_backbone("llama")
-    written = write(backbone, texts=TEXTS[:3], labels=[0, 1, 2], max_length=3)
-    branch = written.prompt.branch([[5] * 500])
-    assert len(branch.ids) <= written.prompt.room
-    assert "longer than" in all_logs.text
-    support, trunk = read_support(Reader(backbone), written, "loo")
-    assert torch.isfinite(Reader(backbone).embed(trunk, [branch])).all()
-
-
 @pytest.mark.parametrize("template", ["{text} {label}", "w1 {text}{label}", None])
 @pytest.mark.parametrize("protocol", ["vanilla", "loo"])
 def test__embed__blank_texts__finite(template: str | None, protocol: str) -> None:
@@ -275,14 +169,6 @@ def test__embed__blank_texts__finite(template: str | None, protocol: str) -> Non
     support, query, _ = embed(*given, protocol=protocol, template=template, label_names=NAMES)
     assert torch.isfinite(support).all()
     assert torch.isfinite(query).all()
-
-
-def test__branch__special_tokens_around_a_text__taken_off() -> None:
-    prompt = write(build_long("llama")).prompt
-    assert prompt.branch([[1, 7, 8, 2]]) == prompt.branch([[7, 8]])
-    assert prompt.branch([[1, 7, 1, 8, 2]]) == prompt.branch([[7, 1, 8]])
-    assert prompt.branch([[1]]) == prompt.branch([[]])
-    assert prompt.branch([[3, 7, 3]]) != prompt.branch([[7]])  # unknown words belong to the text
 
 
 @pytest.mark.parametrize("protocol", ["vanilla", "loo"])
@@ -311,12 +197,71 @@ def test__read_support__half_precision__shared_and_near(dtype: torch.dtype) -> N
     assert (found - expected).abs().max() < 0.1 * expected.abs().max()
 
 
-def test__write_prompt__template_longer_than_the_context__says_so() -> None:
-    with pytest.raises(ValueError, match="takes 41 tokens without any text, and the backbone's context has 64"):
-        write(build_backbone("llama"), template="w1 " * 40 + "{text} w2 {label}")
+def test__read_support__layer_before_the_window_matters__way_of_all_layers() -> None:
+    backbone = build_long("gpt_neo")
+    for layers in (0, 1, 2):
+        _, trunk = read_support(Reader(backbone, layers), write(backbone), "vanilla")
+        assert trunk.way == "copied"
 
 
-def test__write_prompt__example_longer_than_half_the_context__cut_and_said(all_logs: pytest.LogCaptureFixture) -> None:
-    written = write(build_backbone("llama"), texts=["w5 " * 90, "w6", "w7"], labels=[0, 1, 2])
-    assert max(block.asked for block in written.blocks) <= 32
-    assert "longer than the" in all_logs.text
+def test__read_support__outlier_dimensions__do_not_hide_a_wrong_way() -> None:
+    backbone = build_long("gpt_neo")
+    with torch.no_grad():
+        backbone.h[0].mlp.c_proj.bias[0], backbone.h[0].mlp.c_proj.bias[1] = 1000, -1000
+    assert read_support(Reader(backbone.bfloat16()), write(backbone), "vanilla")[1].way == "copied"
+
+
+@pytest.mark.parametrize("protocol", ["stream", "vanilla", "loo"])
+@pytest.mark.parametrize("switch", [30, 100, 120])
+def test__embed__rotation_that_depends_on_the_length__each_text_as_if_alone(protocol: str, switch: int) -> None:
+    factors = {"short_factor": [1.0, 1.0, 1.0, 1.0], "long_factor": [3.0, 2.0, 4.0, 5.0]}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": switch, **factors}
+    config = Phi3Config(**PHI3, rope_parameters=rope)
+    torch.manual_seed(0)
+    backbone = Phi3Model(config).eval()
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.normal_(0.0, 0.3) if parameter.dim() > 1 else None
+    queries = [*QUERIES, "w5 " * 40]
+    options = {"protocol": protocol, **({} if protocol == "stream" else {"label_names": NAMES})}
+    support, query, _ = embed(backbone, build_tokenizer(), TEXTS, LABELS, queries, **options)
+    if protocol == "stream":
+        alone = [encode_texts(backbone, build_tokenizer(), [text])[0] for text in queries]
+    else:
+        written = write(backbone, seed=42)
+        lead = written.prompt.question.before[0]
+        whole = [Branch((*lead, *b.ids), (0, len(lead) + len(b.ids))) for b in ask(written, queries)]
+        alone = [read_whole(backbone, branch, written.prompt.ids)[-1:] for branch in whole]
+        expected = expected_support(backbone, written, protocol, "mean")[:, -1]
+        if sum(len(block.ids) for block in written.blocks) <= switch or protocol == "loo":
+            torch.testing.assert_close(support, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(query, torch.cat(alone), atol=1e-4, rtol=1e-4)
+
+
+def test__reader__four_threads_on_linear_biases__right_answers() -> None:
+    backbone = build_long("bloom")
+    reader, written = Reader(backbone), write(backbone)
+    expected, _ = read_support(reader, written, "loo")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: read_support(reader, written, "loo")[0], range(12)))
+    for support in found:
+        torch.testing.assert_close(support, expected, atol=1e-5, rtol=1e-5)
+
+
+def test__reader__out_of_memory__remembered_by_the_batcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = build_long("llama")
+    reader, written = Reader(backbone), write(backbone)
+    _, trunk = read_support(reader, written, "vanilla")
+    shared, failures = trunk_module.WAYS["shared"], []
+
+    def small(reading: object, trunk: object, branches: list[Branch], device: torch.device) -> Tensor:
+        if sum(len(branch.ids) for branch in branches) > 20:
+            failures.append(len(branches))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return shared(reading, trunk, branches, device)
+
+    monkeypatch.setitem(trunk_module.WAYS, "shared", small)
+    batcher = Batcher(1000)
+    first, again = (reader.embed(trunk, ask(written), batcher) for _ in range(2))
+    assert torch.equal(first, again)
+    assert 0 < len(failures) <= 6

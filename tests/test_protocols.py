@@ -132,8 +132,12 @@ def test__text_pairs__both_read_and_told_apart(protocol: str) -> None:
     swapped = score_all(classify, [{"text": "w1 w2", "text_pair": text} for text in TEXTS[:5]])
     assert (found - swapped).abs().max() > 1e-4
     torch.testing.assert_close(score_all(classify, pairs[:1]), found[:1], atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="asks for a text and its text_pair, an input holds 1"):
+    with pytest.raises(ValueError, match="asks for a text and its text_pair: give the model token_type_ids"):
         classify("w1")
+    blank = [{"text": "w1 w2", "text_pair": ""}, {"text": "", "text_pair": "w1"}]
+    assert torch.isfinite(score_all(classify, blank)).all()
+    with pytest.raises(ValueError, match="asks for a single text, an input holds a text and its text_pair"):
+        build(protocol)(pairs)
 
 
 def test__template__changes_what_is_read(protocol: str) -> None:
@@ -181,3 +185,61 @@ def test__encoder_backbone__refused_when_it_reads_examples(protocol: str) -> Non
     model = compose("bert", protocol=protocol)
     with pytest.raises(ValueError, match='reads a text in both directions.*Use protocol="stream"'):
         model.encode_support(make_examples(), build_tokenizer())
+
+
+@pytest.mark.parametrize("change", [{"protocol": "stream"}, {"pooling": "last"}, {"layers": 0}, {"max_length": 2}])
+def test__from_pretrained__setting_that_contradicts_the_stored_support__refused(
+    change: dict[str, object], tmp_path: Path
+) -> None:
+    classify = build("vanilla", tmp_path / "backbone")
+    classify.save_pretrained(tmp_path / "task")
+    with pytest.raises(ValueError, match="holds a support set that was embedded with other values of"):
+        TartForSequenceClassification.from_pretrained(tmp_path / "task", **change)
+    same = {key: getattr(classify.model.config, key) for key in change}
+    assert TartForSequenceClassification.from_pretrained(tmp_path / "task", **same).support is not None
+
+
+@pytest.mark.parametrize("name", ["stream", "vanilla", "loo"])
+def test__max_length__of_a_call_or_a_pipeline__same_as_of_the_config(name: str) -> None:
+    config = score_all(build(name, max_length=3), TEXTS)
+    model = build(name).model
+    pipe = make_pipeline(model, max_length=3)
+    torch.testing.assert_close(score_all(pipe, TEXTS), config, atol=1e-5, rtol=0)
+    torch.testing.assert_close(score_all(pipe, TEXTS[:1]), config[:1], atol=1e-5, rtol=0)
+    plain = make_pipeline(model, examples=None)
+    called = score_all(plain, TEXTS, examples=make_examples(), max_length=3)
+    torch.testing.assert_close(called, config, atol=1e-5, rtol=0)
+    assert (score_all(build(name), TEXTS) - config).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["stream", "vanilla"])
+def test__pipeline__single_text__same_as_in_a_list_with_any_max_length(name: str) -> None:
+    classify = build(name, max_length=4)
+    text = "w1 w2 w3 w4 w5 w6 w7"
+    for max_length in (2, 4, 6):
+        one = classify(text, top_k=None, max_length=max_length)
+        assert one == classify([text], top_k=None, max_length=max_length)[0]
+
+
+def test__prepared_support__dtype_of_the_backbone_changes__read_again(protocol: str) -> None:
+    classify = build(protocol)
+    expected = score_all(classify, TEXTS)
+    classify.model.backbone.to(torch.float64)
+    torch.testing.assert_close(score_all(classify, TEXTS), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["stream", "vanilla"])
+def test__embedding_cache__settings_or_weights_change__new_keys(name: str, tmp_path: Path) -> None:
+    model = build(name).model
+    classify = make_pipeline(model, embedding_cache=tmp_path)
+    first = score_all(classify, TEXTS)
+    model.config.pooling = "last"
+    classify.set_examples(make_examples())
+    torch.testing.assert_close(score_all(classify, TEXTS), score_all(make_pipeline(model), TEXTS), atol=1e-5, rtol=0)
+    model.config.pooling = "mean"
+    with torch.no_grad():
+        model.backbone.layers[0].mlp.up_proj.weight.mul_(2)
+    classify.set_examples(make_examples())
+    changed = score_all(classify, TEXTS)
+    torch.testing.assert_close(changed, score_all(make_pipeline(model), TEXTS), atol=1e-5, rtol=0)
+    assert (changed - first).abs().max() > 1e-4

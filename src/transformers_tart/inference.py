@@ -37,9 +37,9 @@ class InferenceMixin:
     support: SupportSet | None
     _prepared: PreparedSupport | None
 
-    def embedder(self, cache: EmbeddingCache | None = None) -> Embedder:
-        """How this model reads texts, with a cache or without."""
-        return Embedder(self.backbone, self.config, cache)
+    def embedder(self, cache: EmbeddingCache | None = None, max_length: int | None = None) -> Embedder:
+        """How this model reads texts, with a cache or without, and up to which length."""
+        return Embedder(self.backbone, self.config, cache, max_length)
 
     def encode_support(
         self,
@@ -82,15 +82,18 @@ class InferenceMixin:
         progress_bar: bool = False,
         keep_texts: bool = False,
         cache: EmbeddingCache | None = None,
+        max_length: int | None = None,
     ) -> PreparedSupport:
         """[`encode_support`] and [`prepare_support`] in one, which reads a prompt once instead of twice.
 
         Args:
+            max_length (`int`, *optional*):
+                Longest text in tokens, in place of the config's.
             cache ([`EmbeddingCache`], *optional*):
                 Where embeddings are looked up first, and kept.
         """
         parsed = parse_examples(examples)
-        embedded = self.embedder(cache).embed_examples(
+        embedded = self.embedder(cache, max_length).embed_examples(
             parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar
         )
         return self._prepare(_support_set(parsed, embedded, keep_texts), embedded.trunk)
@@ -111,7 +114,9 @@ class InferenceMixin:
                 The stored one when not given, which is read at most once.
         """
         if isinstance(support, PreparedSupport):
-            return support
+            if self._is_current(support):
+                return support
+            support = support.support
         if support is None:
             support = self.support
         if support is None:
@@ -120,12 +125,17 @@ class InferenceMixin:
                 "examples=... to the pipeline."
             )
         cached = self._prepared
-        if cached is not None and cached.support is support and cached.scaling.mean.device == self.reasoner.device:
+        if cached is not None and cached.support is support and self._is_current(cached):
             return cached
         prepared = self._prepare(support, self.embedder().read_prompt(support.prompt))
         if support is self.support:
             self._prepared = prepared
         return prepared
+
+    def _is_current(self, prepared: PreparedSupport) -> bool:
+        """Whether reasoner and backbone are still where and what they were."""
+        trunk, device = prepared.trunk, prepared.scaling.mean.device
+        return device == self.reasoner.device and (trunk is None or trunk.kind == self.embedder().reader.kind)
 
     def _prepare(self, support: SupportSet, trunk: Trunk | None) -> PreparedSupport:
         embeddings = support.embeddings.to(self.reasoner.device)
@@ -144,13 +154,14 @@ class InferenceMixin:
         pad_token_id: int | None = None,
         batcher: Batcher | None = None,
         cache: EmbeddingCache | None = None,
+        max_length: int | None = None,
     ) -> Tensor:
         r"""
         Classify tokenised texts of any number and length.
 
         Args:
             rows (`list[dict[str, list[int]]]`):
-                `input_ids`, and for pairs `token_type_ids`, of each text, unpadded.
+                `input_ids`, and for pairs `token_type_ids`, of each text, unpadded: from [`Embedder.tokenize`].
             support ([`PreparedSupport`]):
                 From [`prepare_support`].
             pad_token_id (`int`, *optional*):
@@ -159,11 +170,13 @@ class InferenceMixin:
                 How rows become batches; by a budget of tokens when not given.
             cache ([`EmbeddingCache`], *optional*):
                 Where embeddings are looked up first, and kept.
+            max_length (`int`, *optional*):
+                Longest text of a prompt in tokens, in place of the config's.
 
         Returns:
             `torch.FloatTensor` of shape `(n, num_labels)`: log-probabilities up to a constant.
         """
-        embedder = self.embedder(cache)
+        embedder = self.embedder(cache, max_length)
         embeddings = embedder.embed_rows(
             rows, support.support.prompt, support.trunk, pad_token_id=pad_token_id, batcher=batcher
         )

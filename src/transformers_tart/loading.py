@@ -26,15 +26,8 @@ SHARED = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 REPOSITORY = ("revision", "subfolder")
 # What Auto classes and pipelines pass along for themselves.
 PASSENGERS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
-CONFIG_FIELDS = (
-    "base_model_name_or_path",
-    "base_model_revision",
-    "protocol",
-    "template",
-    "pooling",
-    "layers",
-    "max_length",
-)
+EMBEDDING_FIELDS = ("protocol", "template", "pooling", "layers", "max_length")
+CONFIG_FIELDS = ("base_model_name_or_path", "base_model_revision", *EMBEDDING_FIELDS)
 
 
 def load_default_reasoner() -> TartReasoner:
@@ -116,6 +109,12 @@ def load_composed(cls: type, name_or_path: str | os.PathLike, *model_args: Any, 
     weights, overrides = _take(kwargs, ("variant", "use_safetensors")), _take(kwargs, CONFIG_FIELDS)
     if not isinstance(config, TartConfig):
         config = _load_config(name if config is None else config, **shared, **repository)
+    contradicted = [key for key in EMBEDDING_FIELDS if key in overrides and overrides[key] != getattr(config, key)]
+    if config.has_support and contradicted:
+        raise ValueError(
+            f"{name} holds a support set that was embedded with other values of {contradicted}. Load it without them, "
+            "or compose its backbone anew and give the examples again."
+        )
     for key, value in overrides.items():
         setattr(config, key, value)
     config.validate()

@@ -20,8 +20,9 @@ from transformers_tart.embeddings.pooling import input_device
 from transformers_tart.examples import RawExamples, Text, parse_text
 from transformers_tart.hub import HubMixin
 from transformers_tart.modeling_tart import PreparedSupport, TartForSequenceClassification
+from transformers_tart.streams import is_eager, iterate
 from transformers_tart.support import SupportSet
-from transformers_tart.tokenization import collate, resolve_max_length, tokenize
+from transformers_tart.tokenization import collate
 
 
 # Texts are read, sorted by length and classified in windows of this many batches: what is in memory at a time.
@@ -74,19 +75,30 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         if not isinstance(model, TartForSequenceClassification):
             model = TartForSequenceClassification.from_backbone(model)
         super().__init__(model=model, tokenizer=tokenizer or _backbone_tokenizer(model), **kwargs)
-        self._cache = None if embedding_cache is None else self._open_cache(embedding_cache)
+        self._cache_folder = embedding_cache
+        self._cache: tuple[tuple, EmbeddingCache] | None = None
         if examples is not None:
             self.set_examples(examples)
 
-    def _open_cache(self, folder: str | os.PathLike) -> EmbeddingCache:
-        config = self.model.config
-        return EmbeddingCache(folder, self.model.backbone, pooling=config.pooling, layers=config.layers)
+    def _open_cache(self) -> EmbeddingCache | None:
+        """The cache, made anew when the weights or the settings of the model have changed."""
+        if self._cache_folder is None:
+            return None
+        config, weights = self.model.config, self.model.backbone.parameters()
+        versions = [0 if weight.is_inference() else weight._version for weight in weights]
+        state = (config.pooling, config.layers, self.model.backbone.dtype, versions)
+        if self._cache is None or self._cache[0] != state:
+            settings = {"pooling": config.pooling, "layers": config.layers}
+            self._cache = state, EmbeddingCache(self._cache_folder, self.model.backbone, **settings)
+        return self._cache[1]
 
     def set_examples(self, examples: RawExamples | None) -> None:
         """Replace the stored support set; `None` removes it."""
         self.model.set_support(None if examples is None else self._encode(examples))
 
-    def _encode(self, examples: RawExamples, progress_bar: bool = False) -> PreparedSupport:
+    def _encode(
+        self, examples: RawExamples, progress_bar: bool = False, max_length: int | None = None
+    ) -> PreparedSupport:
         with self.device_placement():
             return self.model.prepare_examples(
                 examples,
@@ -94,7 +106,8 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                 batch_size=self._batch_size,
                 progress_bar=progress_bar,
                 keep_texts=True,
-                cache=self._cache,
+                cache=self._open_cache(),
+                max_length=max_length or self._preprocess_params.get("max_length"),
             )
 
     def _sanitize_parameters(
@@ -159,50 +172,60 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             with self.device_placement():
                 support = self.model.prepare_support(examples)
         else:
-            support = self._encode(examples, progress_bar)
+            support = self._encode(examples, progress_bar, **preprocess)
         forward = {**self._forward_params, **forward, "support": support}
         preprocess = {**self._preprocess_params, **preprocess}
         postprocess = {**self._postprocess_params, **postprocess}
         if isinstance(inputs, (str, Mapping)):
-            return self.run_single(inputs, preprocess, forward, postprocess)
+            texts = [parse_text(inputs, "The input")]
+            return next(self._classify(texts, Batcher.on(self._input_device), preprocess, forward, postprocess))
         if isinstance(inputs, bytes) or not isinstance(inputs, (Iterable, Sized)):
             raise TypeError(
                 f"The input is {type(inputs).__name__}; give a text, a list of texts or a generator of texts."
             )
-        batcher = Batcher.on(input_device(self.model.backbone), batch_size or self._batch_size)
-        items = _items(inputs)
+        batcher = Batcher.on(self._input_device, self._batch_size if batch_size is None else batch_size)
+        items = iterate(inputs)
         if progress_bar:
             total = len(inputs) if isinstance(inputs, Sized) else None
             items = iter(tqdm(items, desc="classifying", unit="text", total=total))
         results = self._iterate(items, batcher, preprocess, forward, postprocess)
-        return list(results) if _is_eager(inputs) else results
+        return list(results) if is_eager(inputs) else results
 
     def _iterate(
         self, inputs: Iterator, batcher: Batcher, preprocess: dict, forward: dict, postprocess: dict
     ) -> Iterator[Any]:
         """Classify in batches of similar length, window by window; results come in the order of the inputs."""
-        items, support = enumerate(inputs), forward["support"]
+        items = enumerate(inputs)
         size = (batcher.max_rows or USUAL_BATCH_SIZE) * BATCHES_PER_WINDOW
         while window := list(itertools.islice(items, size)):
             texts = [parse_text(item, f"Input {i}") for i, item in window]
-            rows = self._tokenize(texts, **preprocess)
-            with self.device_placement(), self.get_inference_context()():
-                logits = self.model.classify_rows(
-                    rows, support, pad_token_id=self.tokenizer.pad_token_id, batcher=batcher, cache=self._cache
-                ).cpu()
-            names = support.support.label_names
-            yield from (self.postprocess({"logits": x[None], "label_names": names}, **postprocess) for x in logits)
+            yield from self._classify(texts, batcher, preprocess, forward, postprocess)
 
-    def _tokenize(self, texts: list[Text], max_length: int | None = None) -> list[dict[str, list[int]]]:
-        segments = self.model.embedder().has_prompt
-        return tokenize(self.tokenizer, texts, self._max_length(max_length), segments)
+    def _classify(
+        self, texts: list[Text], batcher: Batcher, preprocess: dict, forward: dict, postprocess: dict
+    ) -> Iterator[Any]:
+        """Classify some texts at once."""
+        max_length, support = preprocess.get("max_length"), forward["support"]
+        with self.device_placement(), self.get_inference_context()():
+            logits = self.model.classify_rows(
+                self.model.embedder(max_length=max_length).tokenize(self.tokenizer, texts),
+                support,
+                pad_token_id=self.tokenizer.pad_token_id,
+                batcher=batcher,
+                cache=self._open_cache(),
+                max_length=max_length,
+            ).cpu()
+        names = support.support.label_names
+        return iter([self.postprocess({"logits": x[None], "label_names": names}, **postprocess) for x in logits])
 
-    def _max_length(self, max_length: int | None) -> int | None:
-        return resolve_max_length(self.model.backbone, self.tokenizer, max_length or self.model.config.max_length)
+    @property
+    def _input_device(self) -> torch.device:
+        return input_device(self.model.backbone)
 
     def preprocess(self, input_: Any, max_length: int | None = None) -> dict[str, Any]:
         """Tokenise one text or text pair."""
-        rows = self._tokenize([parse_text(input_, "The input")], max_length)
+        texts = [parse_text(input_, "The input")]
+        rows = self.model.embedder(max_length=max_length).tokenize(self.tokenizer, texts)
         return collate(rows, self.tokenizer.pad_token_id)
 
     def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:
@@ -276,18 +299,6 @@ def _backbone_tokenizer(model: TartForSequenceClassification) -> PreTrainedToken
         return AutoTokenizer.from_pretrained(source, revision=source_revision, **model.hub_arguments)
     except (OSError, ValueError) as err:
         raise ValueError(f'No tokenizer can be loaded from the backbone "{base}"; pass tokenizer=... ({err})') from err
-
-
-def _is_eager(inputs: Any) -> bool:
-    """Lists, tuples, columns and arrays give a list; generators and torch datasets are read as they go."""
-    return isinstance(inputs, Sized) and not isinstance(inputs, (torch.utils.data.Dataset, Iterator))
-
-
-def _items(inputs: Any) -> Iterator[Any]:
-    """Iterate, by index where a dataset has no iterator of its own."""
-    if isinstance(inputs, torch.utils.data.Dataset) and not isinstance(inputs, torch.utils.data.IterableDataset):
-        return (inputs[i] for i in range(len(inputs)))  # type: ignore[arg-type]
-    return iter(inputs)
 
 
 __all__ = ["PipelineModel", "TartClassificationPipeline"]

@@ -51,7 +51,8 @@ class SavingMixin(HubMixin):
             include_backbone (`bool`, *optional*, defaults to `False`):
                 Whether to save the backbone's weights too.
             include_texts (`bool`, *optional*, defaults to `False`):
-                Whether to save the texts of the support set too.
+                Whether to save the texts of the support set too. With the protocols `vanilla` and `loo` the token ids
+                of the prompt are always saved, and the texts can be read from them.
             kwargs:
                 As in `PreTrainedModel.save_pretrained`: `push_to_hub`, `repo_id`, `token`, `max_shard_size`, ...
 

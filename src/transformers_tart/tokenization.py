@@ -40,19 +40,18 @@ def resolve_max_length(
 
 
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], max_length: int | None, segments: bool = False
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], max_length: int | None
 ) -> list[dict[str, list[int]]]:
     """Token ids of each text or text pair, unpadded; truncated to `max_length`, which is said once.
 
-    A text without any token, which happens to tokenizers that add none, becomes a single neutral token. With
-    `segments`, the rows of pairs hold `token_type_ids` even where the tokenizer gives none: 1 from the second text on.
+    A text without any token, which happens to tokenizers that add none, becomes a single neutral token.
     """
     first = [text if isinstance(text, str) else text[0] for text in texts]
     second = [text[1] for text in texts if not isinstance(text, str)]
     if second and len(second) != len(first):
         pairs = [text for text in texts if not isinstance(text, str)]
-        done = iter(tokenize(tokenizer, pairs, max_length, segments))
-        single = iter(tokenize(tokenizer, [text for text in texts if isinstance(text, str)], max_length, segments))
+        done = iter(tokenize(tokenizer, pairs, max_length))
+        single = iter(tokenize(tokenizer, [text for text in texts if isinstance(text, str)], max_length))
         return [next(single) if isinstance(text, str) else next(done) for text in texts]
     encoded = tokenizer(
         first, second or None, truncation=False, padding=False, return_attention_mask=False, verbose=False
@@ -61,14 +60,28 @@ def tokenize(
         encoded = tokenizer(first, second or None, truncation=True, max_length=max_length, return_attention_mask=False)
     names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
     rows = [{name: list(encoded[name][i]) for name in names} for i in range(len(texts))]
-    if segments and second and "token_type_ids" not in names:
-        names.append("token_type_ids")
-        for i, row in enumerate(rows):
-            row["token_type_ids"] = [int(segment == 1) for segment in encoded.sequence_ids(i)]
     return [
         row if row["input_ids"] else {name: [neutral_token(tokenizer) * (name == "input_ids")] for name in names}
         for row in rows
     ]
+
+
+def tokenize_parts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, list[int]]]:
+    """Token ids of each text, or of each text and its pair one after the other, whole and without special tokens.
+
+    `token_type_ids` of pairs are 0 for the first text and 1 for the second.
+    """
+    split = [(text,) if isinstance(text, str) else text for text in texts]
+    flat = [part for parts in split for part in parts]
+    ids = iter(tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"])
+    rows = []
+    for parts in split:
+        encoded = [list(next(ids)) for _ in parts]
+        row = {"input_ids": [token for part in encoded for token in part]}
+        if len(parts) > 1:
+            row["token_type_ids"] = [segment for segment, part in enumerate(encoded) for _ in part]
+        rows.append(row)
+    return rows
 
 
 def say_what_is_cut(rows: Sequence[Sized], limit: int | None) -> bool:
@@ -128,5 +141,6 @@ __all__ = [
     "resolve_max_length",
     "say_what_is_cut",
     "tokenize",
+    "tokenize_parts",
     "truncate",
 ]

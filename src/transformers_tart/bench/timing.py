@@ -62,7 +62,7 @@ class Comparison:
         model (`str`), dtype (`torch.dtype`), device (`torch.device`):
             What is run, how and where.
         agrees (`bool`):
-            Whether both ways must give the same values; else only the same shape.
+            Whether both ways must give the same values; else only as many rows.
     """
 
     naive: Callable[[Meter], Tensor]
@@ -127,7 +127,8 @@ def measure(
     progress: Callable[[], object] = lambda: None,
 ) -> Times:
     r"""
-    Time both ways in turn, naive first, after one run of each that is not counted.
+    Time both ways in turn, naive first, after one run of each that is not counted, in which ours finds how a backbone
+    reads prompts.
 
     Args:
         comparison ([`Comparison`]):

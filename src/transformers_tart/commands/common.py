@@ -1,7 +1,6 @@
 """What several commands share: the options that load a model, and tables read through `datasets`."""
 
 import argparse
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +11,12 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 from transformers_tart.backbones import locate
 from transformers_tart.configuration_tart import PROTOCOLS, TartConfig
 from transformers_tart.pipeline_tart import PipelineModel, TartClassificationPipeline
+from transformers_tart.tables import open_table
 
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
-FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -50,6 +49,11 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
     parser.add_argument(
         "--template", help='of an example in a prompt (default: "Sentence: {text}\\nLabel: {label}\\n")'
     )
+
+
+def _unescape(text: str) -> str:
+    """Line ends and tabs as one writes them in a shell."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def load_config(args: argparse.Namespace) -> PreTrainedConfig:
@@ -97,44 +101,9 @@ def has_tokenizer(folder: str) -> bool:
     return not Path(folder).is_dir() or (Path(folder) / "tokenizer_config.json").exists()
 
 
-def file_format(path: str) -> str:
-    """The format of a table by its ending.
-
-    Raises:
-        ValueError: On another ending, and when the file does not exist.
-    """
-    name = FORMATS.get(Path(path).suffix.lower())
-    if name is None:
-        raise ValueError(f"{path} has the ending {Path(path).suffix!r}; it must be one of {sorted(FORMATS)}.")
-    if not Path(path).is_file():
-        raise ValueError(f"There is no file {path}.")
-    return name
-
-
-def _reading_options(path: str) -> dict[str, Any]:
-    if file_format(path) != "csv":
-        return {}
-    from datasets import Features, Value
-
-    separator = "\t" if path.lower().endswith(".tsv") else ","
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        columns = next(csv.reader(file, delimiter=separator), [])
-    # every cell as it is written: a text that looks like a number or like "NA" stays a text
-    features = Features({column: Value("string") for column in columns})
-    return {"features": features, "keep_default_na": False, "sep": separator, "encoding": "utf-8-sig"}
-
-
-def _open_table(path: str) -> "IterableDataset":
-    """A file as a stream: `datasets` would otherwise leave a copy of the user's texts in its cache."""
-    from datasets import load_dataset
-
-    options = _reading_options(path)
-    return load_dataset(file_format(path), data_files=path, split="train", streaming=True, **options)
-
-
 def read_examples(path: str) -> "IterableDataset":
     """A file of labelled examples with the columns `text`, `label` and, for pairs, `text_pair`."""
-    table = _open_table(path)
+    table = open_table(path)
     if Path(path).stat().st_size == 0:
         raise ValueError(f"{path} is empty; it must hold the columns text and label.")
     return table
@@ -146,7 +115,7 @@ def stream_texts(path: str, skip: int = 0) -> Iterator[Any]:
     Raises:
         ValueError: When a row has no `text`.
     """
-    table = _open_table(path)
+    table = open_table(path)
     if Path(path).stat().st_size == 0:
         return
     for number, row in enumerate(table.skip(skip), start=skip):

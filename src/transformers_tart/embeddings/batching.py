@@ -44,7 +44,11 @@ class Batcher:
         return cls(CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS, max_rows)
 
     def run(
-        self, lengths: Sequence[int], work: Callable[[list[int]], Tensor], packed: bool = False
+        self,
+        lengths: Sequence[int],
+        work: Callable[[list[int]], Tensor],
+        packed: bool = False,
+        alone: Sequence[bool] = (),
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Work on all rows, the longest first, where an error of memory comes early.
 
@@ -55,14 +59,17 @@ class Batcher:
                 From the indices of the rows of a batch to its result.
             packed (`bool`, *optional*, defaults to `False`):
                 Whether the rows of a batch stand one after another, without padding.
+            alone (`list[bool]`, *optional*):
+                Which rows make a batch of their own.
 
         Yields:
             `tuple`: the indices of the rows, and what `work` made of them.
         """
-        order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-        start = 0
+        order = sorted(range(len(lengths)), key=lambda i: (not (alone and alone[i]), -lengths[i]))
+        start, single = 0, sum(alone)
         while start < len(order):
-            count = self._count([lengths[i] for i in order[start:]], packed)
+            window = order[start : start + (self.max_rows or self.max_tokens)]
+            count = 1 if start < single else self._count([lengths[i] for i in window], packed)
             chosen = order[start : start + count]
             try:
                 result = work(chosen)
@@ -91,8 +98,9 @@ def run_batches(
     batcher: Batcher,
     lengths: Sequence[int],
     work: Callable[[list[int]], Tensor],
-    *,
     packed: bool = False,
+    *,
+    alone: Sequence[bool] = (),
     cache: EmbeddingCache | None = None,
     keys: Sequence[bytes] = (),
     progress: tqdm | None = None,
@@ -101,7 +109,7 @@ def run_batches(
     Work on all rows that no cache holds, and put everything in the order of the rows.
 
     Args:
-        batcher ([`Batcher`]), lengths (`list[int]`), work (`Callable`), packed (`bool`):
+        batcher ([`Batcher`]), lengths (`list[int]`), work (`Callable`), packed (`bool`), alone (`list[bool]`):
             As in [`Batcher.run`]; `work` gives one result (n, ...) a row.
         cache ([`EmbeddingCache`], *optional*), keys (`list[bytes]`):
             Where the results of rows are looked up first, and kept batch by batch, under a key a row.
@@ -117,7 +125,9 @@ def run_batches(
     results = [torch.stack([row for row in found if row is not None])] if order else []
     if progress is not None:
         progress.update(len(order))
-    for chosen, result in batcher.run([lengths[i] for i in missing], lambda c: work([missing[j] for j in c]), packed):
+    own = [alone[i] for i in missing] if alone else ()
+    batches = batcher.run([lengths[i] for i in missing], lambda c: work([missing[j] for j in c]), packed, own)
+    for chosen, result in batches:
         rows = [missing[j] for j in chosen]
         if cache is not None:
             cache.put([keys[i] for i in rows], result)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -14,10 +15,18 @@ from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.in_context import read_prompt, read_support, write_prompt
 from transformers_tart.embeddings.pooling import input_device, pooled_hidden_states
 from transformers_tart.embeddings.prompts import Prompt
+from transformers_tart.embeddings.reader import Reader
 from transformers_tart.embeddings.stream import encode_rows, encode_texts
-from transformers_tart.embeddings.trunk import Reader, Trunk
-from transformers_tart.examples import Examples
-from transformers_tart.tokenization import backbone_max_length, pad_right, truncate
+from transformers_tart.embeddings.trunk import Trunk
+from transformers_tart.examples import Examples, Text
+from transformers_tart.tokenization import (
+    backbone_max_length,
+    pad_right,
+    resolve_max_length,
+    tokenize,
+    tokenize_parts,
+    truncate,
+)
 
 
 class EmbeddedExamples(NamedTuple):
@@ -42,16 +51,35 @@ class Embedder:
             Says protocol, template, pooling, layers and lengths.
         cache ([`EmbeddingCache`], *optional*):
             Where embeddings are looked up first, and kept.
+        max_length (`int`, *optional*):
+            Longest text in tokens, in place of the config's.
     """
 
     backbone: PreTrainedModel
     config: TartConfig
     cache: EmbeddingCache | None = None
+    max_length: int | None = None
 
     @property
     def has_prompt(self) -> bool:
         """Whether queries are read after a prompt of the examples."""
         return self.config.protocol in IN_CONTEXT_PROTOCOLS
+
+    @property
+    def longest(self) -> int | None:
+        """Longest text in tokens."""
+        return self.config.max_length if self.max_length is None else self.max_length
+
+    @property
+    def reader(self) -> Reader:
+        """What reads prompts."""
+        return Reader(self.backbone, self.config.layers, self.config.pooling, self.cache)
+
+    def tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, list[int]]]:
+        """Queries as rows for [`embed_rows`]: whole texts, or, for a prompt, texts without special tokens."""
+        if not self.has_prompt:
+            return tokenize(tokenizer, texts, resolve_max_length(self.backbone, tokenizer, self.longest))
+        return tokenize_parts(tokenizer, texts)
 
     def embed_examples(
         self,
@@ -71,7 +99,7 @@ class Embedder:
                 examples.texts,
                 pooling=config.pooling,
                 layers=config.layers,
-                max_length=config.max_length,
+                max_length=self.longest,
                 batch_size=batch_size,
                 progress_bar=progress_bar,
                 cache=self.cache,
@@ -84,10 +112,10 @@ class Embedder:
             examples.labels,
             examples.label_names,
             template=config.template,
-            max_length=config.max_length,
+            max_length=self.longest,
             seed=seed,
         )
-        embeddings, trunk = read_support(self._reader, written, config.protocol)
+        embeddings, trunk = read_support(self.reader, written, config.protocol)
         return EmbeddedExamples(embeddings, written.order, written.prompt, trunk)
 
     def read_prompt(self, prompt: Prompt | None) -> Trunk | None:
@@ -102,7 +130,7 @@ class Embedder:
                 f"{'no prompt' if prompt is None else 'a prompt'}: it was made by another protocol. Encode the "
                 "examples again with this model."
             )
-        return None if prompt is None else read_prompt(self._reader, prompt)
+        return None if prompt is None else read_prompt(self.reader, prompt)
 
     def embed_rows(
         self,
@@ -119,30 +147,35 @@ class Embedder:
         if prompt is None or trunk is None:
             options = {"pooling": self.config.pooling, "layers": self.config.layers, "cache": self.cache}
             return encode_rows(self.backbone, rows, pad_token_id, batcher, progress=progress, **options)  # type: ignore
-        branches = [prompt.branch(_parts(row), self.config.max_length) for row in rows]
-        return self._reader.embed(trunk, branches, batcher.max_rows, progress)
+        branches = [prompt.branch(_parts(row, prompt), self.longest) for row in rows]
+        return self.reader.embed(trunk, branches, batcher, progress)
 
     def embed_batch(self, batch: dict[str, Tensor], prompt: Prompt | None, trunk: Trunk | None) -> Tensor:
         """Embeddings (n, layers, hidden) of a padded batch `input_ids`, `attention_mask` and perhaps
         `token_type_ids`, each (n, length)."""
         if prompt is None:
-            batch = truncate(pad_right(batch), self.config.max_length, backbone_max_length(self.backbone))
+            batch = truncate(pad_right(batch), self.longest, backbone_max_length(self.backbone))
             options = {"pooling": self.config.pooling, "layers": self.config.layers}
             return pooled_hidden_states(self.backbone, **batch, **options)  # type: ignore[arg-type]
         mask = batch.pop("attention_mask").bool()
         rows = [{name: tensor[i][mask[i]].tolist() for name, tensor in batch.items()} for i in range(len(mask))]
-        return self.embed_rows(rows, prompt, trunk)
-
-    @property
-    def _reader(self) -> Reader:
-        return Reader(self.backbone, self.config.layers, self.config.pooling, self.cache)
+        # a tokenizer has put special tokens around them, which stand in no prompt
+        branches = [prompt.branch([prompt.strip(part) for part in _parts(row, prompt)], self.longest) for row in rows]
+        return self.reader.embed(trunk, branches) if trunk is not None else torch.empty(0)
 
 
-def _parts(row: dict[str, list[int]]) -> list[list[int]]:
+def _parts(row: dict[str, list[int]], prompt: Prompt) -> list[list[int]]:
     """The token ids of a text, or of a text and its pair, which the token types tell apart."""
     ids, types = row["input_ids"], row.get("token_type_ids")
-    if types is None or not any(types):
+    if len(prompt.question.before) == 1:
+        if types is not None and any(types):
+            raise ValueError("The template asks for a single text, an input holds a text and its text_pair.")
         return [ids]
+    if types is None:
+        raise ValueError(
+            "The template asks for a text and its text_pair: give the model token_type_ids that tell them apart, or "
+            'use pipeline("tart-classification") with {"text", "text_pair"}.'
+        )
     return [[token for token, segment in zip(ids, types, strict=True) if segment == part] for part in (0, 1)]
 
 

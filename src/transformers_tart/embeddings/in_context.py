@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.embeddings.pooling import input_device, run_backbone, without_cache
+from transformers_tart.embeddings.pooling import are_close, input_device, run_backbone, switch_length, without_cache
 from transformers_tart.embeddings.prompts import Block, Prompt, Writer, choose_template, fit
-from transformers_tart.embeddings.trunk import Branch, Reader, Trunk
+from transformers_tart.embeddings.reader import Reader
+from transformers_tart.embeddings.trunk import Branch, Trunk
 from transformers_tart.examples import Text
 from transformers_tart.tokenization import resolve_max_length
 
@@ -133,9 +134,10 @@ def _halves(members: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
 
 def _each_last(reader: Reader, start: Sequence[int], blocks: Sequence[Block], way: str) -> Tensor:
     """Embeddings (k, layers, hidden) of examples in the order of [`leave_one_out_orders`]."""
-    if way == "plain":
+    limit = switch_length(reader.backbone)
+    if way == "plain" or (limit is not None and len(start) + sum(len(block.ids) for block in blocks) > limit):
         orders = leave_one_out_orders(range(len(blocks)))
-        return reader.embed(Trunk(tuple(start), way=way), [_branch(blocks, orders[i]) for i in range(len(blocks))])
+        return reader.embed(Trunk(tuple(start), way="plain"), [_branch(blocks, orders[i]) for i in range(len(blocks))])
 
     def read(members: Sequence[int], trunk: Trunk) -> list[Tensor]:
         if len(members) <= FEW:
@@ -167,9 +169,8 @@ def _require_causal(backbone: PreTrainedModel, ids: Sequence[int]) -> None:
     first, other = ids[0], next((token for token in ids if token != ids[0]), ids[0])
     if not backbone.config.is_encoder_decoder:
         tokens = torch.tensor([[first, first], [first, other]], device=input_device(backbone))
-        hidden = run_backbone(backbone, -1, input_ids=tokens, **without_cache(backbone))[1][0][:, 0].float()
-        tolerance = 1e-3 if backbone.dtype == torch.float32 else 5e-2
-        if (hidden[0] - hidden[1]).abs().max() <= tolerance * hidden.abs().max():
+        hidden = run_backbone(backbone, -1, input_ids=tokens, **without_cache(backbone))[1][0][:, 0]
+        if are_close(hidden[:1], hidden[1:], backbone.dtype):
             return
     raise ValueError(
         f"{type(backbone).__name__} reads a text in both directions, so that each query would change what it makes of "

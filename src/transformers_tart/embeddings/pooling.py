@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from transformers_tart.tokenization import pad_right
+from transformers_tart.tokenization import backbone_max_length, pad_right
 
 
 def text_encoder(backbone: PreTrainedModel) -> PreTrainedModel:
@@ -24,6 +24,27 @@ def accepts(backbone: PreTrainedModel, argument: str) -> bool:
 def without_cache(backbone: PreTrainedModel) -> dict[str, bool]:
     """What tells a backbone to keep nothing, where it takes that."""
     return {"use_cache": False} if accepts(backbone, "use_cache") else {}
+
+
+def switch_length(backbone: PreTrainedModel) -> int | None:
+    """The length from where on a backbone turns all positions of a forward pass otherwise than below it, if any.
+
+    Such rotary embeddings (`longrope`, `dynamic`) let the longest row of a batch change the others.
+    """
+    parameters = getattr(backbone.config.get_text_config(), "rope_parameters", None) or {}
+    if parameters.get("rope_type") not in ("longrope", "dynamic"):
+        return None
+    return parameters.get("original_max_position_embeddings") or backbone_max_length(backbone)
+
+
+def are_close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Whether hidden states (..., layers, hidden) differ by no more than rounding in every layer.
+
+    Measured by medians: a few dimensions of many models are thousands of times as large as the others.
+    """
+    tolerance = 1e-3 if dtype in (torch.float32, torch.float64) else 5e-2
+    gap = (found - expected).float().abs().median(-1).values
+    return bool((gap <= tolerance * expected.float().abs().median(-1).values).all())
 
 
 def input_device(backbone: PreTrainedModel) -> torch.device:
@@ -122,11 +143,13 @@ def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 __all__ = [
     "accepts",
+    "are_close",
     "input_device",
     "pool_rows",
     "pool_spans",
     "pooled_hidden_states",
     "run_backbone",
+    "switch_length",
     "text_encoder",
     "without_cache",
 ]

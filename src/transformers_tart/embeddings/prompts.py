@@ -4,14 +4,15 @@ A prompt is put together from the tokens of its parts, so that the span of every
 is the same whatever stands before it, and a text that holds a label name or a line of the template changes nothing.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from transformers_tart.balance import balanced_tails
 from transformers_tart.embeddings.trunk import Branch
 from transformers_tart.examples import Text
 from transformers_tart.template import PAIR_TEMPLATE, TEMPLATE, parse_template
@@ -86,10 +87,9 @@ class Writer:
 
     @property
     def special(self) -> tuple[int, ...]:
-        """What the tokenizer, or whoever pads, may put around a text; unknown words are part of it."""
-        known = self.tokenizer
-        ids = (known.bos_token_id, known.eos_token_id, known.cls_token_id, known.sep_token_id, known.pad_token_id)
-        return tuple(sorted({token for token in ids if token is not None}))
+        """What the tokenizer puts around a text, or two."""
+        added = self.tokenizer("")["input_ids"], self.tokenizer("", "")["input_ids"]
+        return tuple(sorted({token for ids in added for token in ids}))
 
     @property
     def question(self) -> Question:
@@ -156,16 +156,16 @@ class Prompt:
     def branch(self, parts: Sequence[Sequence[int]], max_length: int | None = None) -> Branch:
         """A query as what follows the prompt and the beginning of all queries, `question.before[0]`.
 
-        Its texts are cut where the room or `max_length` ends, which is said.
+        The end of each text is cut where its share of the room or `max_length` ends, which is said.
         """
-        stripped = [self._strip(part) for part in parts]
         limits = [max_length] if self.room is None else [max_length, (self.room - self.question.length) // len(parts)]
         limit = min((limit for limit in limits if limit is not None), default=None)
-        say_what_is_cut(stripped, limit)
-        ids = self.question.ask([part[:limit] for part in stripped])[len(self.question.before[0]) :]
+        say_what_is_cut(parts, limit)
+        ids = self.question.ask([part[:limit] for part in parts])[len(self.question.before[0]) :]
         return Branch(ids, (0, len(ids)))
 
-    def _strip(self, ids: Sequence[int]) -> list[int]:
+    def strip(self, ids: Sequence[int]) -> list[int]:
+        """Token ids of a text without the special tokens around it."""
         kept = [i for i, token in enumerate(ids) if token not in self.special]
         return list(ids[kept[0] : kept[-1] + 1]) if kept else []
 
@@ -180,18 +180,29 @@ def fit(lengths: Sequence[int], labels: Sequence[int], limit: int | None) -> lis
     Raises:
         ValueError: When there is no room for one example of each class.
     """
-    for kept in balanced_tails(labels):
-        if limit is None or sum(lengths[i] for i in kept) <= limit:
-            if len(kept) < len(labels):
-                logger.warning(
-                    f"The prompt holds {len(kept)} of the {len(labels)} examples: the newest of each class that fit "
-                    f"into {limit} tokens. {len(labels) - len(kept)} were dropped; a smaller max_length leaves room."
-                )
-            return kept
-    raise ValueError(
-        f"The backbone's context leaves {limit} tokens for the examples, which do not hold one of each of the "
-        f'{len(set(labels))} classes; shorten them with max_length, or use protocol="stream".'
+    members = {label: [i for i in reversed(range(len(labels))) if labels[i] == label] for label in set(labels)}
+    sums = [list(accumulate((lengths[i] for i in own), initial=0)) for own in members.values()]
+    most = max(map(len, members.values()))
+    # how many of each class fit: the lengths only grow with it
+    count = (
+        most
+        if limit is None
+        else bisect_right(
+            range(1, most + 1), limit, key=lambda n: sum(totals[min(n, len(totals) - 1)] for totals in sums)
+        )
     )
+    if count == 0:
+        raise ValueError(
+            f"The backbone's context leaves {limit} tokens for the examples, which do not hold one of each of the "
+            f'{len(members)} classes; shorten them with max_length, or use protocol="stream".'
+        )
+    kept = sorted(i for own in members.values() for i in own[:count])
+    if len(kept) < len(labels):
+        logger.warning(
+            f"The prompt holds {len(kept)} of the {len(labels)} examples: the newest of each class that fit into "
+            f"{limit} tokens. {len(labels) - len(kept)} were dropped; a smaller max_length leaves room."
+        )
+    return kept
 
 
 __all__ = ["Block", "Prompt", "Question", "Writer", "choose_template", "fit"]

@@ -9,9 +9,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers_tart.configuration_tart import IN_CONTEXT_PROTOCOLS, PROTOCOLS
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.in_context import read_support, write_prompt
+from transformers_tart.embeddings.reader import Reader
 from transformers_tart.embeddings.reference import MAX_CHARACTERS, PublishedProcedure
 from transformers_tart.embeddings.stream import encode_texts
-from transformers_tart.embeddings.trunk import Reader
 from transformers_tart.examples import Text
 from transformers_tart.projection import LayerScaling
 

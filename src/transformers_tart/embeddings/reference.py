@@ -97,6 +97,11 @@ class PublishedProcedure:
         return torch.tensor(self.tokenizer(prompt, truncation=True, max_length=MAX_TOKENS)["input_ids"])
 
     def _label_places(self, ids: Tensor) -> list[int]:
+        if self.label_tokens[0] == self.label_tokens[1]:
+            raise ValueError(
+                f'"{LABEL_WORDS[0]}" and "{LABEL_WORDS[1]}" begin with the same token in this tokenizer, so that the '
+                "published search for label words finds none; leave reference=True out."
+            )
         return torch.isin(ids, self.label_tokens).nonzero()[:, 0].tolist()
 
     @torch.no_grad()

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.pooling import input_device, pool_rows
+from transformers_tart.embeddings.pooling import input_device, pool_rows, switch_length
 from transformers_tart.examples import Text
 from transformers_tart.tokenization import collate, resolve_max_length, tokenize
 
@@ -95,8 +95,9 @@ def encode_rows(
         return pool_rows(backbone, batch, pooling=pooling, layers=layers)
 
     keys = [] if cache is None else [cache.key(*row.values()) for row in rows]
-    lengths = [len(row["input_ids"]) for row in rows]
-    return run_batches(batcher, lengths, work, cache=cache, keys=keys, progress=progress)
+    lengths, limit = [len(row["input_ids"]) for row in rows], switch_length(backbone)
+    alone = [] if limit is None else [length > limit for length in lengths]
+    return run_batches(batcher, lengths, work, alone=alone, cache=cache, keys=keys, progress=progress)
 
 
 __all__ = ["encode_rows", "encode_texts"]

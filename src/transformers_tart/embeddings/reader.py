@@ -1,0 +1,164 @@
+"""Reads prompts: trunks once, and their branches in whichever way suits the backbone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import DynamicCache, PreTrainedModel
+from transformers.utils import logging
+
+from transformers_tart.embeddings.batching import Batcher, run_batches
+from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.pooling import (
+    are_close,
+    input_device,
+    pool_spans,
+    run_backbone,
+    switch_length,
+    without_cache,
+)
+from transformers_tart.embeddings.trunk import WAYS, Branch, Reading, Trunk, plain
+from transformers_tart.prefix_cache import Prefix
+
+
+logger = logging.get_logger(__name__)
+
+SAMPLE = 16  # tokens of the branch by which a way is found
+# Tokens of a row of branches, at least. Every token is scored against all others of its row, of which only those of
+# its own branch count: a row of a quarter of the trunk's length costs a quarter more.
+CPU_ROW, ACCELERATOR_ROW = 256, 2048
+COPIED_BYTES = 2**29  # of the copies of the trunk in one forward pass
+UNSUPPORTED = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError)
+
+
+class Found(NamedTuple):
+    """A way in which branches can be read, and the longest trunk for which it was tried."""
+
+    way: str = "plain"
+    length: int = 0
+
+
+_FOUND: WeakKeyDictionary[PreTrainedModel, dict[tuple[object, ...], Found]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Reader(Reading):
+    """Reads trunks and branches, with a cache of the branches' embeddings or without."""
+
+    cache: EmbeddingCache | None = None
+
+    def extend(self, trunk: Trunk, ids: Sequence[int], spans: Sequence[tuple[int, int]] = ()) -> tuple[Trunk, Tensor]:
+        """Read on after a trunk: the longer trunk, and the embeddings (s, layers, hidden) of spans of the new ids."""
+        if not ids:
+            return trunk, torch.empty(0)
+        longer = replace(trunk, ids=(*trunk.ids, *ids))
+        tokens = torch.tensor([list(ids)], device=input_device(self.backbone))
+        if trunk.way == "plain":
+            if not spans:
+                return longer, torch.empty(0)
+            whole = torch.tensor([longer.ids], device=tokens.device)
+            _, hidden_states = run_backbone(
+                self.backbone, self.layers, input_ids=whole, **without_cache(self.backbone)
+            )
+            spans = [(begin + trunk.length, end + trunk.length) for begin, end in spans]
+            return longer, pool_spans(hidden_states, spans, self.pooling)
+        cache = DynamicCache() if trunk.prefix is None else trunk.prefix.growing_cache()
+        inputs = {"input_ids": tokens, "past_key_values": cache, "use_cache": True}
+        _, hidden_states = run_backbone(self.backbone, self.layers, **inputs)
+        longer = replace(longer, prefix=Prefix.from_cache(cache))
+        return longer, pool_spans(hidden_states, spans, self.pooling) if spans else torch.empty(0)
+
+    def start(
+        self, ids: Sequence[int], spans: Sequence[tuple[int, int]], room: int | None = None
+    ) -> tuple[Trunk, Tensor]:
+        """[`extend`] from nothing, and find the way in which the branches, of at most `room` tokens, are read."""
+        known = _FOUND.get(self.backbone, {}).get(self.kind, Found())
+        if len(ids) <= known.length:
+            return self.extend(Trunk(way=known.way, kind=self.kind), ids, spans)
+        whole = Trunk(tuple(ids), way="plain")
+        again = tuple(ids[-min(SAMPLE, SAMPLE if room is None else room) :])
+        sample = Branch(again, (0, len(again)))
+        trial = replace(self, layers="all", pooling="mean", cache=None)  # every token of every layer
+        expected = trial.embed(whole, [sample])
+        for way in ("shared", "copied"):
+            try:
+                trunk, embeddings = self.extend(Trunk(way=way, kind=self.kind), ids, spans)
+                # the last of a row as long as any stands where only the right mask and positions give the right answer
+                count = max(2, self._batcher(trunk, None).max_tokens // len(again)) if way == "shared" else 2
+                found = trial.embed(trunk, [sample] * count)[-1:]
+            except torch.OutOfMemoryError:
+                raise
+            except UNSUPPORTED as err:
+                logger.debug(f"{type(self.backbone).__name__} cannot read {way} prompts: {type(err).__name__}: {err}")
+                continue
+            if are_close(found, expected, self.backbone.dtype):
+                break
+        else:
+            trunk, embeddings = self.extend(Trunk(way="plain", kind=self.kind), ids, spans)
+        _FOUND.setdefault(self.backbone, {})[self.kind] = Found(trunk.way, len(ids))
+        return trunk, embeddings
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What of a backbone decides how it can be read, and may change while it lives."""
+        return self.backbone.dtype, self.backbone.device, self.backbone.config._attn_implementation
+
+    def lead(self, trunk: Trunk, ids: Sequence[int]) -> Trunk:
+        """The trunk with what all its branches begin with, which is then read once and counts for each."""
+        if not ids:
+            return trunk
+        longer, embeddings = replace(self, pooling="mean").extend(trunk, ids, [(0, len(ids))])
+        return replace(longer, lead=embeddings[0], lead_length=len(ids))
+
+    def embed(
+        self,
+        trunk: Trunk,
+        branches: Sequence[Branch],
+        batcher: Batcher | None = None,
+        progress: tqdm | None = None,
+    ) -> Tensor:
+        """Embeddings (n, layers, hidden) float32 of the spans of branches."""
+        device, limit = input_device(self.backbone), switch_length(self.backbone)
+        crossing = [limit is not None and trunk.length + len(branch.ids) > limit for branch in branches]
+
+        def work(chosen: list[int]) -> Tensor:
+            way = plain if crossing[chosen[0]] else WAYS[trunk.way]
+            found = way(self, trunk, [branches[i] for i in chosen], device)
+            if trunk.lead is None or self.pooling != "mean":
+                return found
+            own = torch.tensor([branches[i].span[1] - branches[i].span[0] for i in chosen], device=found.device)
+            share = (own / (own + trunk.lead_length))[:, None, None]
+            return share * found + (1 - share) * trunk.lead
+
+        keys = [] if self.cache is None else [self.cache.key(trunk.ids, b.ids, b.span) for b in branches]
+        is_plain = trunk.way == "plain"
+        lengths = [is_plain * trunk.length + len(branch.ids) for branch in branches]
+        own = self._batcher(trunk, batcher)
+        budget = own.max_tokens
+        packed = trunk.way == "shared"
+        result = run_batches(
+            own, lengths, work, packed, alone=crossing, cache=self.cache, keys=keys, progress=progress
+        )
+        if batcher is not None and own.max_tokens < budget:
+            batcher.max_tokens = own.max_tokens
+        return result
+
+    def _batcher(self, trunk: Trunk, given: Batcher | None) -> Batcher:
+        """How branches of a trunk become batches, within what is given."""
+        device = input_device(self.backbone)
+        batcher = replace(Batcher.on(device) if given is None else given)
+        if trunk.way == "shared":
+            row = CPU_ROW if device.type == "cpu" else ACCELERATOR_ROW
+            batcher.max_tokens = min(batcher.max_tokens, max(row, trunk.length // 4))
+        elif trunk.way == "copied" and trunk.prefix is not None:
+            size = sum(tensor.nbytes for layer in trunk.prefix.layers for tensor in layer)
+            rows = max(1, COPIED_BYTES // size)
+            batcher.max_rows = rows if batcher.max_rows is None else min(rows, batcher.max_rows)
+        return batcher
+
+
+__all__ = ["Reader"]
