@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from transformers_tart import pipeline_tart
 from transformers_tart.bench.timing import Clock, Meter
-from transformers_tart.embeddings import pooling, stream
+from transformers_tart.embeddings import embedder, pooling, stream
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 
@@ -19,7 +18,7 @@ BACKBONE, REST = "backbone", "rest"
 # Functions as their callers look them up; what a part calls of another part counts for the other. A forward hook would
 # be compiled into the backbone.
 PARTS: dict[str, tuple[Any, str]] = {
-    "tokenising": (pipeline_tart, "tokenize"),
+    "tokenising": (embedder, "tokenize"),
     BACKBONE: (pooling, "run_backbone"),
     "pooling": (stream, "pool_rows"),
     "reasoner": (TartReasoner, "query"),
