@@ -7,10 +7,20 @@ from collections.abc import Sequence
 
 from transformers.utils import logging
 
-from transformers_tart.commands import bench, classify, convert, demo, evaluate_reasoner, push, train_reasoner
+from transformers_tart.commands import (
+    bench,
+    classify,
+    convert,
+    demo,
+    evaluate,
+    evaluate_reasoner,
+    push,
+    report,
+    train_reasoner,
+)
 
 
-COMMANDS = (demo, classify, convert, push, train_reasoner, evaluate_reasoner, bench)
+COMMANDS = (demo, classify, convert, push, train_reasoner, evaluate, evaluate_reasoner, report, bench)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of stdout has gone; there is nobody to tell
         return 1
-    except (ValueError, TypeError, OSError, FloatingPointError) as err:
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as err:
         print(f"transformers-tart {args.command}: {err}", file=sys.stderr)
         return 1
     return 0

@@ -36,6 +36,33 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
     return gap.abs().sum().item() / len(labels)
 
 
+def macro_f1(predictions: Tensor, labels: Tensor) -> float:
+    """Mean of the F1 scores of the classes among predictions (n,) or labels (n,)."""
+    hits, guessed, true = _counts(predictions, labels)
+    return (2 * hits / (guessed + true)).mean().item()
+
+
+def matthews_correlation(predictions: Tensor, labels: Tensor) -> float:
+    """Correlation of predictions (n,) and labels (n,), for any number of classes (Gorodkin 2004): -1 to 1.
+
+    0 where the predictions or the labels are all of one class.
+    """
+    hits, guessed, true = _counts(predictions, labels)
+    total = true.sum().square()
+    spread = (total - guessed.square().sum()) * (total - true.square().sum())
+    covariance = hits.sum() * true.sum() - guessed @ true
+    return (covariance / spread.sqrt()).item() if spread > 0 else 0.0
+
+
+def _counts(predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each class that occurs (classes,): right predictions, all predictions, labels."""
+    classes, numbers = torch.cat([predictions, labels]).unique(return_inverse=True)
+    guesses, truth = numbers.split(len(labels))
+    groups = (truth[guesses == truth], guesses, truth)
+    hits, guessed, true = (torch.bincount(group, minlength=len(classes)).double() for group in groups)
+    return hits, guessed, true
+
+
 METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
     "accuracy": accuracy,
     "log_loss": log_loss,
@@ -43,4 +70,12 @@ METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
     "calibration_error": expected_calibration_error,
 }
 
-__all__ = ["METRICS", "accuracy", "brier_score", "expected_calibration_error", "log_loss"]
+__all__ = [
+    "METRICS",
+    "accuracy",
+    "brier_score",
+    "expected_calibration_error",
+    "log_loss",
+    "macro_f1",
+    "matthews_correlation",
+]

@@ -1,0 +1,55 @@
+"""`transformers-tart report`: tables, plots and a page of measured results."""
+
+import argparse
+import sys
+from typing import Any
+
+from transformers_tart.commands.common import add_subparser
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the command."""
+    from transformers_tart.evaluation.report.display import METRICS
+
+    parser = add_subparser(
+        subparsers,
+        "report",
+        "Compare the methods of measured results: tables, plots and a page.",
+        "transformers-tart report results --reference tart --metrics accuracy log_loss",
+    )
+    parser.add_argument("folder", metavar="DIR", help="folder with results.jsonl, or results.*.jsonl of processes")
+    parser.add_argument("--output", help="folder of the page and the plots (default: DIR)")
+    parser.add_argument("--reference", help="method that the others are compared with (default: the first TART)")
+    parser.add_argument(
+        "--metrics", nargs="+", choices=METRICS, help="what is compared, the first is plotted (default: all)"
+    )
+    parser.add_argument("--no-plots", dest="plots", action="store_false", help="tables alone, without matplotlib")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the page, and print the table of the first metric."""
+    from transformers_tart.evaluation.records import read_records
+    from transformers_tart.evaluation.report import Comparison, tables, write_report
+    from transformers_tart.evaluation.report.drawing import require_matplotlib
+
+    if args.plots:
+        try:
+            require_matplotlib()
+        except ImportError as err:
+            raise ValueError(f"{err} Or leave the plots out with --no-plots.") from err
+    records = read_records(args.folder)
+    if not records:
+        raise ValueError(f"There are no results in {args.folder}: no results.jsonl or results.*.jsonl with a cell.")
+    comparison = Comparison.of(records, args.reference, args.metrics)
+    files = write_report(args.output or args.folder, comparison, args.plots)
+    metric = comparison.metrics[0]
+    matched = comparison.match(metric)
+    print(tables.format_tasks(matched, metric), tables.format_means(matched, metric), sep="\n\n")
+    print(tables.describe_matching(matched), file=sys.stderr)
+    if failed := sum(record.error is not None for record in records):
+        print(f"failed cells: {failed}, listed in the page", file=sys.stderr)
+    print(f"wrote {', '.join(file.name for file in files)}", file=sys.stderr)
+
+
+__all__ = ["add_parser", "run"]

@@ -1,0 +1,252 @@
+"""The evaluator of `evaluate` for the `tart-classification` pipeline."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import evaluate
+import numpy as np
+import torch
+from datasets import Dataset
+from evaluate.evaluator import SUPPORTED_EVALUATOR_TASKS
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, pipeline
+
+from transformers_tart.evaluation.labels import Label, match_labels
+from transformers_tart.evaluation.metric import Metric, TartMetric, load_metric
+from transformers_tart.examples import RawExamples
+from transformers_tart.pipeline_tart import TartClassificationPipeline
+from transformers_tart.support import SupportSet
+
+
+TASK = "tart-classification"
+DEFAULT_METRIC = "accuracy"
+STRATEGIES = ("simple", "bootstrap")
+
+ModelOrPipeline: TypeAlias = str | PreTrainedModel | TartClassificationPipeline
+
+
+class TartEvaluator(evaluate.TextClassificationEvaluator):
+    r"""
+    Measures a few-shot classifier on labelled texts, as the text-classification evaluator of `evaluate` does.
+
+    ```python
+    >>> import evaluate
+    >>> from transformers_tart.evaluation import evaluator
+
+    >>> task_evaluator = evaluate.evaluator("tart-classification")
+    >>> task_evaluator.compute(classify, data=test_data, metric="tart", strategy="bootstrap", random_state=0)
+    ```
+
+    Args:
+        task (`str`, *optional*, defaults to `"tart-classification"`):
+            The pipeline's task.
+        default_metric_name (`str`, *optional*, defaults to `"accuracy"`):
+            What is measured where [`compute`] is given no metric: a `config_name` of [`TartMetric`].
+    """
+
+    PIPELINE_KWARGS = {"top_k": None, "function_to_apply": "softmax"}
+
+    def __init__(self, task: str = TASK, default_metric_name: str | None = None):
+        super().__init__(task, default_metric_name=default_metric_name or DEFAULT_METRIC)
+
+    def compute(
+        self,
+        model_or_pipeline: ModelOrPipeline | None = None,
+        data: str | Dataset | None = None,
+        subset: str | None = None,
+        split: str | None = None,
+        metric: str | Metric | None = None,
+        tokenizer: str | PreTrainedTokenizerBase | None = None,
+        feature_extractor: Any = None,
+        strategy: Literal["simple", "bootstrap"] = "simple",
+        confidence_level: float = 0.95,
+        n_resamples: int = 9999,
+        device: int | None = None,
+        random_state: int | None = None,
+        input_column: str = "text",
+        second_input_column: str | None = None,
+        label_column: str = "label",
+        label_mapping: Mapping[str, Label] | None = None,
+        examples: RawExamples | SupportSet | None = None,
+    ) -> dict[str, Any]:
+        r"""
+        Classify a data set and compare with its labels.
+
+        Args:
+            model_or_pipeline ([`TartClassificationPipeline`], `PreTrainedModel` or `str`, *optional*):
+                A pipeline, a model, or where to load one from; the small model inside this package when not given.
+            data (`datasets.Dataset` or `str`):
+                The data set, or its Hub id or folder.
+            subset (`str`, *optional*), split (`str`, *optional*):
+                Of a data set that is loaded; the test split, or what comes nearest, when not given.
+            metric (`str` or `evaluate.EvaluationModule`, *optional*):
+                As in [`load_metric`]; accuracy when not given. `"tart"` gives six metrics. Metrics are given class
+                numbers as `predictions` and `references`, and a [`TartMetric`] the probabilities too.
+            tokenizer (`PreTrainedTokenizerBase` or `str`, *optional*):
+                Of a model; a pipeline has its own.
+            feature_extractor (*optional*):
+                Taken for compatibility with other evaluators; texts need none.
+            strategy (`str`, *optional*, defaults to `"simple"`):
+                `"bootstrap"` gives each metric a confidence interval, from samples of the rows.
+            confidence_level (`float`, *optional*, defaults to 0.95),
+            n_resamples (`int`, *optional*, defaults to 9999), random_state (`int`, *optional*):
+                As in `scipy.stats.bootstrap`.
+            device (`int`, *optional*):
+                Where a model runs, -1 for the CPU; the first accelerator when not given.
+            input_column (`str`, *optional*, defaults to `"text"`), second_input_column (`str`, *optional*),
+            label_column (`str`, *optional*, defaults to `"label"`):
+                Columns of the texts, of the second texts of pairs, and of the labels.
+            label_mapping (`dict[str, int | str]`, *optional*):
+                The label of the data for each label of the pipeline; without it they are matched as in
+                [`match_labels`].
+            examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or [`SupportSet`], *optional*):
+                The support set; the one stored with the pipeline when not given. The pipeline keeps its own.
+
+        Returns:
+            `dict[str, Any]`: each metric, for `"bootstrap"` as `{"score", "confidence_interval", "standard_error"}`;
+            and `total_time_in_seconds`, `samples_per_second` and `latency_in_seconds` of the classification.
+
+        Raises:
+            ValueError: On data without rows or columns that it needs, labels that do not match the pipeline's, an
+                unknown strategy, or when there is no support set.
+            OSError: When data, metric or model cannot be loaded.
+            TypeError: On labels that are neither strings nor integers.
+        """
+        if strategy not in STRATEGIES:
+            raise ValueError(f'strategy is "{strategy}"; it must be one of {STRATEGIES}.')
+        self.check_for_mismatch_in_device_setup(device, model_or_pipeline)
+        measure = self.prepare_metric(metric)
+        rows = self.load_data(data, subset, split)
+        inputs, texts = self.prepare_data(rows, input_column, second_input_column, label_column)
+        pipe = self.prepare_pipeline(model_or_pipeline, tokenizer, device=device)
+        support = _read_support(pipe, examples)
+        class_names = getattr(rows.features[label_column], "names", None)  # of a ClassLabel
+        references, classes = match_labels(inputs["references"], support.label_names, class_names, label_mapping)
+        results, seconds = self.call_pipeline(pipe, texts, examples=support)
+        inputs = {"references": references, **self.predictions_processor(results, classes)}
+        if not isinstance(measure, TartMetric):
+            del inputs["prediction_scores"]
+        values = self.compute_metric(measure, inputs, strategy, confidence_level, n_resamples, random_state)
+        return {**values, **seconds}
+
+    def load_data(self, data: str | Dataset | None, subset: str | None = None, split: str | None = None) -> Dataset:
+        """The data set, loaded where a name is given.
+
+        Raises:
+            OSError: When it cannot be loaded.
+            ValueError: When it is no data set, or has no rows.
+        """
+        try:
+            rows = super().load_data(data, subset, split)
+        except OSError as err:
+            raise OSError(
+                f'The data set "{data}" cannot be loaded: it is no folder and not on the Hub, or the Hub cannot be '
+                f"reached. Give a folder or a loaded datasets.Dataset. ({err})"
+            ) from err
+        if len(rows) == 0:
+            raise ValueError("The data set has no rows; there is nothing to measure.")
+        return rows
+
+    def prepare_pipeline(
+        self,
+        model_or_pipeline: ModelOrPipeline | None,
+        tokenizer: str | PreTrainedTokenizerBase | None = None,
+        feature_extractor: Any = None,
+        device: int | None = None,
+    ) -> TartClassificationPipeline:
+        """The pipeline, built where a model or a name is given.
+
+        Raises:
+            ValueError: On a pipeline of another task.
+        """
+        # all of it is replaced: evaluate 0.4.6 asks for transformers.TFPreTrainedModel, which is no more
+        if isinstance(model_or_pipeline, TartClassificationPipeline):
+            return model_or_pipeline
+        if model_or_pipeline is None or isinstance(model_or_pipeline, (str, PreTrainedModel)):
+            given: dict[str, Any] = {"model": model_or_pipeline, "tokenizer": tokenizer, "device": device}
+            built: Any = pipeline(self.task, **given)
+            return built
+        raise ValueError(
+            f"model_or_pipeline is {type(model_or_pipeline).__name__}; it must be a {self.task} pipeline, a model, a "
+            "Hub id or a folder."
+        )
+
+    def prepare_metric(self, metric: str | Metric | None) -> Metric:
+        """The metric; the default is part of this package."""
+        return TartMetric(self.default_metric_name) if metric is None else load_metric(metric)
+
+    def predictions_processor(
+        self, predictions: Sequence[Sequence[Mapping[str, Any]]], label_mapping: Mapping[str, int]
+    ) -> dict[str, np.ndarray]:
+        r"""
+        What metrics read of the pipeline's answers.
+
+        Args:
+            predictions (`list[list[dict]]`):
+                `{"label", "score"}` of all classes for each text, best first.
+            label_mapping (`dict[str, int]`):
+                The class number of each label of the pipeline; several may have the same.
+
+        Returns:
+            `dict[str, np.ndarray]`: `predictions` (n,) int64 and `prediction_scores` (n, classes) float64.
+        """
+        best = np.array([label_mapping[result[0]["label"]] for result in predictions])
+        scores = np.zeros((len(predictions), max(label_mapping.values()) + 1))
+        for row, result in zip(scores, predictions, strict=True):
+            for answer in result:
+                row[label_mapping[answer["label"]]] += answer["score"]
+        return {"predictions": best, "prediction_scores": scores}
+
+    def compute_metric(
+        self,
+        metric: Metric,
+        metric_inputs: dict[str, np.ndarray],
+        strategy: Literal["simple", "bootstrap"] = "simple",
+        confidence_level: float = 0.95,
+        n_resamples: int = 9999,
+        random_state: int | None = None,
+    ) -> dict[str, Any]:
+        """The values of a metric, with confidence intervals where they are asked for."""
+        result = metric.compute(**metric_inputs)
+        if strategy == "simple":
+            return result
+        rows = {"rows": np.arange(len(metric_inputs["references"]))}
+        options = (confidence_level, n_resamples, random_state)
+        values: dict[str, Any] = {}
+        for name, score in result.items():
+            one = TartMetric(name) if isinstance(metric, TartMetric) else metric  # the others would be thrown away
+            of_rows = _MetricOfRows(one, metric_inputs)
+            values[name] = {"score": score, **self._compute_confidence_interval(of_rows, rows, [name], *options)[name]}
+        return values
+
+
+class _MetricOfRows:
+    """A metric of row numbers: those can be resampled where rows of probabilities cannot, by the same draws."""
+
+    def __init__(self, metric: Metric, inputs: Mapping[str, np.ndarray]):
+        self.metric = metric
+        self.inputs = inputs
+
+    def compute(self, rows: np.ndarray) -> dict[str, Any]:
+        chosen = {name: values[rows] for name, values in self.inputs.items()}
+        if not isinstance(self.metric, TartMetric):
+            return self.metric.compute(**chosen)
+        # thousands of samples of the same rows need neither the checks nor the tables of compute
+        tensors = {name: torch.from_numpy(values) for name, values in chosen.items()}
+        return self.metric.measure(tensors["predictions"], tensors["references"], tensors.get("prediction_scores"))
+
+
+def _read_support(pipe: TartClassificationPipeline, examples: RawExamples | SupportSet | None) -> SupportSet:
+    support = pipe.model.support if examples is None else examples
+    if support is None:
+        raise ValueError("There is no support set: pass examples=..., or a pipeline that has one.")
+    return support if isinstance(support, SupportSet) else pipe.model.encode_support(support, pipe.tokenizer)
+
+
+def register_evaluator() -> None:
+    """Make `evaluate.evaluator("tart-classification")` a [`TartEvaluator`]."""
+    SUPPORTED_EVALUATOR_TASKS[TASK] = {"implementation": TartEvaluator, "default_metric_name": DEFAULT_METRIC}
+
+
+register_evaluator()
+
+__all__ = ["TartEvaluator", "register_evaluator"]

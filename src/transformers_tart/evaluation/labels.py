@@ -1,0 +1,99 @@
+"""Whether a data set and a pipeline mean the same by their labels."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+from typing import Any, TypeAlias
+
+import numpy as np
+
+
+Label: TypeAlias = int | float | str
+
+MAX_SHOWN = 5  # labels in an error message
+
+
+def match_labels(
+    labels: Sequence[Label],
+    names: Sequence[str],
+    class_names: Sequence[str] | None = None,
+    label_mapping: Mapping[str, Label] | None = None,
+) -> tuple[np.ndarray, dict[str, int]]:
+    r"""
+    Bring the labels of a data set and those of a pipeline together.
+
+    With `label_mapping`, by that. Without, labels of the data that are strings are the pipeline's own; integers are
+    matched through the names of their `ClassLabel` feature, or where the pipeline's labels are integers, as such, or
+    where there are no names, by the order of the pipeline's labels.
+
+    Args:
+        labels (`list[int]` or `list[str]` of length n):
+            Of the data.
+        names (`list[str]`):
+            Of the pipeline's classes, in order.
+        class_names (`list[str]`, *optional*):
+            Of the data's `ClassLabel` feature.
+        label_mapping (`dict[str, int | str]`, *optional*):
+            The label of the data for each name.
+
+    Returns:
+        `tuple[np.ndarray, dict[str, int]]`: class numbers (n,) int64 of the labels, and that of each name.
+
+    Raises:
+        ValueError: When a label is missing, or is none that the pipeline can give.
+        TypeError: On labels that are neither strings nor integers.
+    """
+    labels = list(labels)
+    for i, label in enumerate(labels):
+        if label is None:
+            raise ValueError(f"Row {i} of the data has no label; leave it out.")
+        if isinstance(label, bool) or not isinstance(label, (str, Integral)):
+            raise TypeError(f"The label of row {i} is {type(label).__name__}; labels are strings or integers.")
+    given = _labels_of(names, isinstance(labels[0], str), class_names, label_mapping)
+    possible = set(given)
+    unknown = [label for label in labels if label not in possible]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} of {len(labels)} rows have labels that the pipeline cannot give, for example "
+            f"{_show(unknown)}; it gives {_show(given)}. Pass examples of all classes, or label_mapping: the data's "
+            f"label for each of the pipeline's names {_show(names)}. Leave out rows without a label, often marked -1."
+        )
+    order: Iterable[Any] = dict.fromkeys(given)
+    if not isinstance(labels[0], str):
+        order = sorted(order) if class_names is None else range(len(class_names))
+    number = {label: i for i, label in enumerate(order)}
+    return np.array([number[x] for x in labels]), {name: number[x] for name, x in zip(names, given, strict=True)}
+
+
+def _labels_of(
+    names: Sequence[str], strings: bool, class_names: Sequence[str] | None, label_mapping: Mapping[str, Label] | None
+) -> list[Label]:
+    """The label of the data for each of the pipeline's names."""
+    ids: dict[Label, Label] = {} if class_names is None else {name: i for i, name in enumerate(class_names)}
+    labels: list[Label]
+    if label_mapping is not None:
+        missing = [name for name in names if name not in label_mapping]
+        if missing:
+            raise ValueError(f"label_mapping lacks {_show(missing)}; it must name all of the pipeline's labels.")
+        labels = [ids.get(label_mapping[name], label_mapping[name]) for name in names]
+    elif strings:
+        labels = list(names)
+    elif all(name in ids for name in names):
+        labels = [ids[name] for name in names]
+    elif all(name.removeprefix("-").isdecimal() for name in names):
+        labels = [int(name) for name in names]
+    else:
+        labels = list(range(len(names))) if class_names is None else list(names)
+    if class_names is not None and not set(labels) <= set(ids.values()):
+        raise ValueError(
+            f"The labels of the pipeline, {_show(names)}, are not those of the data, {_show(class_names)}; pass "
+            "label_mapping, the data's label for each of the pipeline's."
+        )
+    return labels
+
+
+def _show(labels: Sequence[Label]) -> str:
+    distinct = list(dict.fromkeys(labels))
+    return str(distinct[:MAX_SHOWN]).removesuffix("]") + (", ...]" if len(distinct) > MAX_SHOWN else "]")
+
+
+__all__ = ["Label", "match_labels"]

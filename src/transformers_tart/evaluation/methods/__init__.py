@@ -1,0 +1,22 @@
+"""Methods by name: a new one is a function and a line here."""
+
+from transformers_tart.configuration_tart import PROTOCOLS
+from transformers_tart.evaluation.baselines import BASELINES
+from transformers_tart.evaluation.methods.base import Method, Models, Support, TaskContext
+from transformers_tart.evaluation.methods.plain import majority, tfidf
+from transformers_tart.evaluation.methods.probes import probe
+from transformers_tart.evaluation.methods.prompting import calibrated_prompting, prompting
+from transformers_tart.evaluation.methods.tart import tart
+
+
+METHODS: dict[str, Method] = {
+    "tart": tart("stream"),
+    **{f"tart_{protocol}": tart(protocol) for protocol in PROTOCOLS if protocol != "stream"},
+    "prompting": prompting,
+    "prompting_calibrated": calibrated_prompting,
+    **{name: probe(baseline) for name, baseline in BASELINES.items()},
+    "tfidf": tfidf,
+    "majority": majority,
+}
+
+__all__ = ["METHODS", "Method", "Models", "Support", "TaskContext"]

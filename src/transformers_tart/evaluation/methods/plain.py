@@ -1,0 +1,43 @@
+"""What needs no language model: class shares, and words."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.examples import Text
+
+
+def majority(context: TaskContext, support: Support) -> Tensor:
+    """Shares of the classes in the support set, one example added to each so that no class is impossible."""
+    counts = torch.bincount(context.labels(support), minlength=context.task.num_classes).double() + 1
+    return (counts / counts.sum()).expand(len(context.test_texts), -1).clone()
+
+
+def tfidf(context: TaskContext, support: Support) -> Tensor:
+    """Logistic regression on weighted words and pairs of neighbouring words.
+
+    A class without an example has probability 0; examples without any word leave the class shares.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2))
+    known, words = join_pairs(context.texts(support)), vectorizer.build_analyzer()
+    if not any(words(text) for text in known):
+        return majority(context, support)
+    classifier = LogisticRegression(max_iter=2000)
+    classifier.fit(vectorizer.fit_transform(known), context.labels(support).numpy())
+    found = classifier.predict_proba(vectorizer.transform(join_pairs(context.test_texts)))
+    result = torch.zeros(len(found), context.task.num_classes, dtype=torch.float64)
+    result[:, torch.from_numpy(classifier.classes_)] = torch.from_numpy(found)
+    return result
+
+
+def join_pairs(texts: Sequence[Text]) -> list[str]:
+    """Texts for what knows no pairs: both texts of a pair, one after the other."""
+    return [text if isinstance(text, str) else "\n".join(text) for text in texts]
+
+
+__all__ = ["join_pairs", "majority", "tfidf"]

@@ -1,0 +1,19 @@
+"""What one would otherwise put on the same frozen embeddings."""
+
+from torch import Tensor
+
+from transformers_tart.evaluation.baselines import Baseline
+from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
+
+
+def probe(baseline: Baseline) -> Method:
+    """A classifier on the embeddings that TART reads with `stream`."""
+
+    def predict(context: TaskContext, support: Support) -> Tensor:
+        known, query = context.embeddings(support)
+        return baseline(known, context.labels(support), query, context.task.num_classes)
+
+    return predict
+
+
+__all__ = ["probe"]

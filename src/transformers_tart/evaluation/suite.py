@@ -1,0 +1,210 @@
+"""A suite of `evaluate`: one classifier on several tasks, each with a support set of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+from evaluate import EvaluationSuite
+from evaluate.evaluation_suite import SubTask
+from transformers import PreTrainedTokenizerBase
+
+from transformers_tart.balance import classes_in_turn
+from transformers_tart.evaluation.evaluator import TASK, ModelOrPipeline, TartEvaluator
+
+
+@dataclass
+class TartSubTask(SubTask):
+    r"""
+    A task of a [`TartSuite`], with a support set that is drawn from its data.
+
+    Args:
+        task_type (`str`, *optional*, defaults to `"tart-classification"`):
+            No other is allowed.
+        data (`datasets.Dataset` or `str`):
+            What is classified: a data set, or its Hub id or folder.
+        subset (`str`, *optional*), split (`str`, *optional*):
+            Of a data set that is loaded.
+        data_preprocessor (`Callable`, *optional*):
+            Called with each row, for queries and support set, before anything else.
+        args_for_task (`dict`, *optional*):
+            Further arguments of [`TartEvaluator.compute`], such as `label_column`, `metric` or `examples`.
+        support (`datasets.Dataset` or `str`, *optional*):
+            Where examples are drawn from: another data set, or another split of `data`. The pipeline's own support set
+            or `examples` serve where it is not given.
+        k (`int`, *optional*, defaults to 64):
+            Number of examples, the classes in turn.
+        seed (`int`, *optional*, defaults to 0):
+            Seed of the draw.
+        name (`str`, *optional*):
+            What the results call the task; the name of the data when not given.
+    """
+
+    task_type: str = TASK
+    support: Dataset | str | None = None
+    k: int = 64
+    seed: int = 0
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.support, str) and not isinstance(self.data, str):
+            raise ValueError(
+                f'support is the split "{self.support}" of data that is loaded already; give a datasets.Dataset.'
+            )
+        if self.k < 2:
+            raise ValueError(f"k is {self.k}; a support set needs at least 2 examples.")
+
+
+class TartSuite(EvaluationSuite):
+    r"""
+    Runs [`TartEvaluator`] on a list of tasks.
+
+    Unlike `EvaluationSuite.load`, it takes its tasks from the caller, so no code is downloaded.
+
+    ```python
+    >>> tasks = [TartSubTask(data="fancyzhx/ag_news", split="test[:500]", support="train", k=64)]
+    >>> TartSuite(tasks).run("EleutherAI/pythia-160m")
+    ```
+
+    Args:
+        tasks (`list[SubTask]`):
+            [`TartSubTask`]s, or `evaluate`'s own, which bring no support set.
+        name (`str`, *optional*, defaults to `"tart"`):
+            Of the suite.
+
+    Raises:
+        ValueError: On tasks for other evaluators.
+    """
+
+    def __init__(self, tasks: Sequence[SubTask], name: str = "tart"):
+        super().__init__(name)
+        others = sorted({task.task_type for task in tasks} - {TASK})
+        if others:
+            raise ValueError(f'There are tasks of the types {others}; the tasks of this suite have the type "{TASK}".')
+        self.suite = list(tasks)
+
+    @classmethod
+    def paper(cls, k: int = 64, seed: int = 0) -> "TartSuite":
+        r"""
+        The text tasks of the paper (arXiv 2306.07536), from the Hub, with all their classes.
+
+        Its YouTube task is not on the Hub. Data sets without labelled test data are classified by their validation
+        data (SST-2) or three quarters of their training data (SMS spam).
+
+        Args:
+            k (`int`, *optional*, defaults to 64):
+                Number of examples of each task.
+            seed (`int`, *optional*, defaults to 0):
+                Seed of their draw.
+        """
+        sources: dict[str, dict[str, Any]] = {
+            "stanfordnlp/sst2": {"split": "validation", "args_for_task": {"input_column": "sentence"}},
+            "cornell-movie-review-data/rotten_tomatoes": {},
+            "ucirvine/sms_spam": {
+                "split": "train[:75%]",
+                "support": "train[75%:]",
+                "args_for_task": {"input_column": "sms"},
+            },
+            "stanfordnlp/imdb": {},
+            "google/civil_comments": {"support": "train[:5%]", "data_preprocessor": label_toxic},
+            "fancyzhx/ag_news": {},
+            "fancyzhx/dbpedia_14": {"args_for_task": {"input_column": "content"}},
+        }
+        splits = {"split": "test", "support": "train"}
+        tasks = [TartSubTask(data=data, k=k, seed=seed, **{**splits, **rest}) for data, rest in sources.items()]
+        return cls(tasks, "tart-paper")
+
+    @staticmethod
+    def load(path: str, *args: Any, **kwargs: Any) -> EvaluationSuite:
+        """Refused: it would run the code that it finds in `path`.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError(
+            "A TartSuite runs no code of others: build it from a list of tasks, or call EvaluationSuite.load."
+        )
+
+    def run(
+        self,
+        model_or_pipeline: ModelOrPipeline | None = None,
+        tokenizer: str | PreTrainedTokenizerBase | None = None,
+        device: int | None = None,
+    ) -> list[dict[str, Any]]:
+        r"""
+        Measure a classifier on every task.
+
+        Args:
+            model_or_pipeline ([`TartClassificationPipeline`], `PreTrainedModel` or `str`, *optional*),
+            tokenizer (`PreTrainedTokenizerBase` or `str`, *optional*), device (`int`, *optional*):
+                As in [`TartEvaluator.compute`]; a model is loaded once for all tasks.
+
+        Returns:
+            `list[dict]`: for each task what [`TartEvaluator.compute`] returns, and `task_name` and
+            `data_preprocessor`.
+
+        Raises:
+            ValueError: When there are no tasks, and as [`TartEvaluator.compute`] does.
+            OSError: When data, metric or model cannot be loaded.
+        """
+        self.assert_suite_nonempty()
+        evaluator = TartEvaluator()
+        pipe = evaluator.prepare_pipeline(model_or_pipeline, tokenizer, device=device)
+        results = []
+        for number, task in enumerate(self.suite):
+            name = _name(task, number)
+            arguments = dict(task.args_for_task or {})
+            data = _load(evaluator, task, task.data, task.split)
+            if isinstance(task, TartSubTask) and task.support is not None:
+                arguments["examples"] = _draw_examples(evaluator, task, arguments)
+            preprocessor = None if task.data_preprocessor is None else str(task.data_preprocessor)
+            values = evaluator.compute(pipe, data=data, **arguments)
+            results.append({**values, "task_name": name, "data_preprocessor": preprocessor})
+        return results
+
+
+def label_toxic(row: dict[str, Any]) -> dict[str, str]:
+    """The label of a row of Civil Comments: toxic from half of its annotators on."""
+    return {"label": "toxic" if row["toxicity"] >= 0.5 else "civil"}
+
+
+def _name(task: SubTask, number: int) -> str:
+    if isinstance(task, TartSubTask) and task.name is not None:
+        return task.name
+    if isinstance(task.data, Dataset):
+        return task.data.info.dataset_name or f"task {number}"
+    return f"{task.data}/{task.subset}" if task.subset else task.data
+
+
+def _load(evaluator: TartEvaluator, task: SubTask, data: Dataset | str, split: str | None) -> Dataset:
+    rows = evaluator.load_data(data, *((task.subset, split) if isinstance(data, str) else ()))
+    return rows if task.data_preprocessor is None else rows.map(task.data_preprocessor)
+
+
+def _draw_examples(evaluator: TartEvaluator, task: TartSubTask, arguments: dict[str, Any]) -> Dataset:
+    """A support set (k rows) with the columns that the pipeline expects."""
+    if isinstance(task.support, str):
+        rows = _load(evaluator, task, task.data, task.support)
+    else:
+        rows = _load(evaluator, task, task.support, None)
+    columns = {
+        arguments.get("input_column", "text"): "text",
+        arguments.get("second_input_column"): "text_pair",
+        arguments.get("label_column", "label"): "label",
+    }
+    columns = {column: name for column, name in columns.items() if column is not None}
+    evaluator.check_required_columns(rows, {name: column for column, name in columns.items()})
+    rows = rows.select_columns(list(columns))
+    if task.k > len(rows):
+        raise ValueError(f"k is {task.k}, but there are {len(rows)} rows to draw examples from.")
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(task.seed))
+    labels = rows[arguments.get("label_column", "label")]
+    numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    numbered = torch.tensor([numbers[label] for label in labels])[order]
+    chosen = rows.select(order[classes_in_turn(numbered)[: task.k]].tolist())
+    return chosen.rename_columns({column: name for column, name in columns.items() if column != name})
+
+
+__all__ = ["TartSubTask", "TartSuite"]

@@ -1,0 +1,136 @@
+"""A task: texts and labels, from which support sets are drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from transformers.utils import logging
+
+from transformers_tart.balance import classes_in_turn
+from transformers_tart.examples import Text
+
+
+logger = logging.get_logger(__name__)
+
+SAMPLINGS = ("balanced", "natural")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task.
+
+    Attributes:
+        name: as tables call it.
+        label_names: names of the classes, in order.
+        train_texts: n texts or (text, text_pair) tuples, for support sets.
+        train_labels: their indices into `label_names`.
+        test_texts: m texts or pairs, to be classified.
+        test_labels: their indices into `label_names`.
+    """
+
+    name: str
+    label_names: tuple[str, ...]
+    train_texts: list[Text]
+    train_labels: list[int]
+    test_texts: list[Text]
+    test_labels: list[int]
+
+    def __post_init__(self) -> None:
+        for part, texts, labels in (
+            ("train", self.train_texts, self.train_labels),
+            ("test", self.test_texts, self.test_labels),
+        ):
+            if not texts or len(texts) != len(labels):
+                raise ValueError(f"The {part} split of {self.name} has {len(texts)} texts and {len(labels)} labels.")
+        if len(set(self.train_labels)) < 2:
+            raise ValueError(f"All training texts of {self.name} have one label; a task has two classes or more.")
+        known = range(len(self.label_names))
+        if not set(self.train_labels) | set(self.test_labels) <= set(known):
+            raise ValueError(f"A label of {self.name} is none of its {len(self.label_names)} classes.")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.label_names)
+
+    def draw_support(self, k: int, seed: int, sampling: str = "balanced") -> list[int]:
+        r"""
+        Draw a support set; that of a larger k holds that of a smaller one.
+
+        Args:
+            k (`int`):
+                Number of examples.
+            seed (`int`):
+                Decides alone which.
+            sampling (`str`, *optional*, defaults to `"balanced"`):
+                `"balanced"`: the classes in turn, as long as they last; `"natural"`: as they come.
+
+        Returns:
+            `list[int]`: k indices of training texts.
+
+        Raises:
+            ValueError: When there are fewer training texts, or the examples are all of one class.
+        """
+        if sampling not in SAMPLINGS:
+            raise ValueError(f'sampling is "{sampling}"; it must be one of {SAMPLINGS}.')
+        if not 2 <= k <= len(self.train_texts):
+            raise ValueError(f"k is {k}; {self.name} has {len(self.train_texts)} training texts, and 2 are needed.")
+        order = torch.randperm(len(self.train_texts), generator=torch.Generator().manual_seed(seed))
+        if sampling == "balanced":
+            order = order[classes_in_turn(torch.tensor(self.train_labels)[order])]
+        chosen = order[:k].tolist()
+        if len({self.train_labels[i] for i in chosen}) < 2:
+            raise ValueError(
+                f"The {k} examples of {self.name} drawn with seed {seed} are all of one class; draw more."
+            )
+        return chosen
+
+    def find_leaks(self) -> list[int]:
+        """Indices of test texts that stand in the training split too."""
+        known = set(self.train_texts)
+        return [i for i, text in enumerate(self.test_texts) if text in known]
+
+    def without_leaks(self) -> "Task":
+        """The task without training texts that stand in the test split, so that no support set can hold one."""
+        tested = set(self.test_texts)
+        kept = [i for i, text in enumerate(self.train_texts) if text not in tested]
+        if len(kept) == len(self.train_texts):
+            return self
+        logger.warning(
+            f"{len(self.train_texts) - len(kept)} training texts of {self.name} stand in the test split too; they are "
+            "left out of support sets."
+        )
+        return replace(
+            self,
+            train_texts=[self.train_texts[i] for i in kept],
+            train_labels=[self.train_labels[i] for i in kept],
+        )
+
+    def with_tests(self, count: int | None, seed: int) -> "Task":
+        """The task with at most `count` test texts, drawn by the seed with the shares that the classes have."""
+        if count is None or count >= len(self.test_texts):
+            return self
+        if count < 1:
+            raise ValueError(f"The number of test texts is {count}; it must be at least 1.")
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self.test_texts), generator=generator).tolist()
+        chosen = sorted(_with_shares(order, [self.test_labels[i] for i in order], count))
+        return replace(
+            self,
+            test_texts=[self.test_texts[i] for i in chosen],
+            test_labels=[self.test_labels[i] for i in chosen],
+        )
+
+
+def _with_shares(order: Sequence[int], labels: Sequence[int], count: int) -> list[int]:
+    """The first `count` of an order in which every beginning has about the shares of the whole."""
+    totals = {label: labels.count(label) for label in set(labels)}
+    seen = dict.fromkeys(totals, 0)
+    places = []
+    for i, label in zip(order, labels, strict=True):
+        seen[label] += 1
+        places.append(((seen[label] - 0.5) / totals[label], i))
+    return [i for _, i in sorted(places)[:count]]
+
+
+__all__ = ["SAMPLINGS", "Task"]

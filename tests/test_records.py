@@ -1,0 +1,136 @@
+"""The file of results: whole lines, resumed runs, several processes."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from transformers_tart.evaluation.metrics import expected_calibration_error
+from transformers_tart.evaluation.records import (
+    CALIBRATION_BINS,
+    Record,
+    append_record,
+    calibration_bins,
+    finished_keys,
+    read_records,
+)
+
+
+BINS = [[0, 0.0, 0]] * 5 + [[4, 2.2, 3]] * 5
+DONE = Record("sms", 2, 16, 0, "tart", "org/model", {"accuracy": 0.75}, BINS, 1.5, 800.0, "cpu", 20)
+FAILED = replace(DONE, metrics={}, calibration=[], error="ValueError: ü\nno memory")
+
+
+def write(path: Path, *records: Record) -> Path:
+    for record in records:
+        append_record(path, record)
+    return path
+
+
+def test__append__records__read_back_the_same(tmp_path: Path) -> None:
+    records = [DONE, replace(FAILED, seed=1), replace(DONE, task="ü | \n", metrics={"log_loss": 1 / 3})]
+    path = write(tmp_path / "results.jsonl", *records)
+    assert read_records(tmp_path) == records
+    assert len(path.read_bytes().splitlines()) == 3
+    assert path.read_bytes().endswith(b"\n")
+
+
+def test__finished_keys__failed_cell__not_among_them(tmp_path: Path) -> None:
+    assert finished_keys(tmp_path) == set()
+    assert read_records(tmp_path / "nowhere") == []
+    write(tmp_path / "results.jsonl", DONE, replace(FAILED, seed=1))
+    assert finished_keys(tmp_path) == {("sms", 16, 0, "tart")} == {DONE.key}
+
+
+def test__read__repeated_cell__the_latest_counts(tmp_path: Path) -> None:
+    write(tmp_path / "results.jsonl", FAILED, replace(DONE, seed=1), DONE)
+    assert read_records(tmp_path) == [DONE, replace(DONE, seed=1)]
+
+
+@pytest.mark.parametrize("order", [(FAILED, DONE), (DONE, FAILED)])
+def test__read__files_of_several_processes__what_succeeded_in_any(tmp_path: Path, order: tuple[Record, ...]) -> None:
+    for i, record in enumerate(order):
+        write(tmp_path / f"results.{i}.jsonl", record, replace(DONE, seed=i + 5))
+    write(tmp_path / "results.jsonl", replace(DONE, k=4))
+    write(tmp_path / "other.jsonl", replace(DONE, k=5))
+    found = read_records(tmp_path)
+    assert DONE in found
+    assert FAILED not in found
+    assert sorted((record.k, record.seed) for record in found) == [(4, 0), (16, 0), (16, 5), (16, 6)]
+
+
+def test__read__file_cut_anywhere__whole_lines_and_a_clean_continuation(tmp_path: Path) -> None:
+    path = write(tmp_path / "results.jsonl", DONE, replace(DONE, seed=1))
+    content = path.read_bytes()
+    end_of_first = content.index(b"\n") + 1
+    for cut in range(0, len(content), 7):
+        path.write_bytes(content[:cut])
+        whole = [DONE] if cut >= end_of_first else []
+        assert read_records(tmp_path) == whole
+        append_record(path, replace(DONE, seed=2))
+        assert read_records(tmp_path) == [*whole, replace(DONE, seed=2)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: "not json", "Expecting value"),
+        (lambda values: "[]", "no JSON object"),
+        (lambda values: json.dumps({**values, "colour": 1}), r"unknown fields \['colour'\]"),
+        (lambda values: json.dumps({k: v for k, v in values.items() if k != "seed"}), r"lacks the fields \['seed'\]"),
+        (lambda values: json.dumps({**values, "k": "16"}), "field k is '16'"),
+        (lambda values: json.dumps({**values, "metrics": {"accuracy": "high"}}), "numbers"),
+        (lambda values: json.dumps({**values, "calibration": [1]}), "numbers"),
+        (lambda values: json.dumps({**values, "calibration": [[1, 2]]}), "10 bins of 3"),
+        (lambda values: json.dumps({**values, "metrics": {"accuracy": float("nan")}}), "finite"),
+        (lambda values: json.dumps({**values, "error": "failed"}), "in place of them"),
+        (lambda values: "\udcff", "utf-8"),
+    ],
+)
+def test__read__line_that_is_no_record__file_and_line_named(
+    tmp_path: Path, change: Callable[[dict], str], message: str
+) -> None:
+    path = write(tmp_path / "results.3.jsonl", DONE)
+    line = change(json.loads(path.read_text())).encode(errors="surrogateescape")
+    path.write_bytes(path.read_bytes() + b"\n" + line + b"\n")
+    with pytest.raises(ValueError, match=message) as stop:
+        read_records(tmp_path)
+    assert str(stop.value).startswith(f"Line 3 of {path} is no record: ")
+
+
+@pytest.mark.parametrize("wrong", [{"metrics": {}}, {"error": "x"}, {"metrics": {"log_loss": float("inf")}}])
+def test__record__neither_measured_nor_failed__refused(wrong: dict) -> None:
+    with pytest.raises(ValueError, match=r"error"):
+        replace(DONE, **wrong)
+
+
+def test__append__full_disk__said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "results.jsonl", DONE)
+    real_write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr("os.write", lambda file, line: real_write(file, line[:10]))
+        with pytest.raises(OSError, match="Only 10 of"):
+            append_record(path, replace(DONE, seed=1))
+    assert read_records(tmp_path) == [DONE]
+
+
+def test__calibration_bins__worked_example__right_edges_included() -> None:
+    probabilities = torch.tensor([[0.95, 0.05], [0.5, 0.5], [0.2, 0.8], [0.25, 0.75]], dtype=torch.float64)
+    bins = calibration_bins(probabilities, torch.tensor([0, 0, 0, 1]))
+    assert len(bins) == CALIBRATION_BINS
+    assert bins[9] == pytest.approx([1, 0.95, 1])
+    assert bins[4] == pytest.approx([1, 0.5, 1])
+    assert bins[7] == pytest.approx([2, 1.55, 1])
+    assert sum(count for count, _, _ in bins) == 4
+
+
+def test__calibration_bins__random__the_calibration_error_of_as_many_bins() -> None:
+    generator = torch.Generator().manual_seed(0)
+    probabilities = torch.randn(500, 4, generator=generator).softmax(1)
+    labels = torch.randint(4, (500,), generator=generator)
+    gap = sum(abs(sure - right) for _, sure, right in calibration_bins(probabilities, labels)) / 500
+    assert gap == pytest.approx(expected_calibration_error(probabilities, labels, bins=CALIBRATION_BINS))

@@ -1,0 +1,295 @@
+"""Numbers of a report against scipy and against numbers worked out by hand."""
+
+import math
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCardData
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from scipy import stats
+
+from transformers_tart.cli import main
+from transformers_tart.evaluation.records import Record, append_record
+from transformers_tart.evaluation.report import Comparison, tables
+from transformers_tart.evaluation.report.display import METRICS, code, plain, write_seeds
+from transformers_tart.evaluation.report.matching import match_cells, mean_over_tasks
+from transformers_tart.evaluation.report.page import format_model_index, format_page, list_results
+from transformers_tart.evaluation.report.statistics import (
+    PairedTest,
+    average,
+    estimate,
+    paired_test,
+    wins_ties_losses,
+)
+
+
+ACCURACY, LOG_LOSS = METRICS["accuracy"], METRICS["log_loss"]
+
+
+def cell(task: str = "a", k: int = 8, seed: int = 0, method: str = "tart", accuracy: float = 0.5) -> Record:
+    metrics = {"accuracy": accuracy, "log_loss": 1 - accuracy}
+    return Record(task, 2, k, seed, method, "org/model", metrics, [], 2.0 * k, 100.0 + k, "cpu", 50)
+
+
+def cells(values: dict[str, list[float]], task: str = "a", k: int = 8) -> list[Record]:
+    """Cells of methods, a value for each seed."""
+    return [cell(task, k, seed, method, value) for method, found in values.items() for seed, value in enumerate(found)]
+
+
+def fail(record: Record, error: str = "OutOfMemoryError: <full> | 2 GiB\nmore") -> Record:
+    return replace(record, metrics={}, error=error)
+
+
+def draw(seeds: int = 4, tasks: str = "abc", sizes: tuple[int, ...] = (8, 16)) -> list[Record]:
+    rng = random.Random(0)
+    return [
+        cell(task, k, seed, method, round(0.5 + 0.1 * i + 0.01 * k + 0.1 * rng.random(), 2))
+        for task in tasks
+        for k in sizes
+        for seed in range(seeds)
+        for i, method in enumerate(["probe", "tart"])
+    ]
+
+
+def read_row(table: str, start: str) -> list[str]:
+    line = next(line for line in table.splitlines() if line.startswith(start))
+    return [part.strip() for part in line.strip("|").split(" | ")]
+
+
+def test__estimate__seeds__interval_of_scipy() -> None:
+    values = [0.61, 0.55, 0.72, 0.64]
+    found = estimate(values)
+    low, high = stats.t.interval(0.95, 3, stats.tmean(values), stats.sem(values))
+    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high))
+    assert estimate([0.5]).half_width is None
+
+
+def test__average__two_tasks__degrees_of_freedom_of_welch() -> None:
+    first, second = [0.6, 0.5, 0.9, 0.4], [0.2, 0.25, 0.27]
+    found = average([[dict(enumerate(first))], [dict(enumerate(second))]])
+    # the interval of a difference of means is that of their sum, twice as wide as that of their average
+    welch = stats.ttest_ind(first, [-value for value in second], equal_var=False).confidence_interval(0.95)
+    assert found.mean == pytest.approx((sum(first) / 4 + sum(second) / 3) / 2)
+    assert found.half_width == pytest.approx((welch.high - welch.low) / 4)
+
+
+@pytest.mark.parametrize("sizes", [1, 2])
+def test__average__sizes_of_a_task__seeds_and_not_cells_are_independent(sizes: int) -> None:
+    values = {0: 0.6, 1: 0.5, 2: 0.9}
+    assert average([[values] * sizes]).half_width == pytest.approx(estimate(list(values.values())).half_width)
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 9, 20, 50, 51, 200])
+def test__paired_test__differences__wilcoxon_of_scipy(pairs: int) -> None:
+    rng = random.Random(pairs)
+    differences = [rng.gauss(0.2, 1) for _ in range(pairs)]
+    found = paired_test(differences)
+    assert found.p_value == pytest.approx(stats.wilcoxon(differences).pvalue)
+    assert (found.pairs, found.ties) == (pairs, 0)
+
+
+@pytest.mark.parametrize("pairs", [6, 7, 8, 300])  # all signs, and the normal approximation
+def test__paired_test__differences_alike__wilcoxon_of_scipy(pairs: int) -> None:
+    rng = random.Random(pairs)
+    differences = [rng.choice([-0.02, -0.01, 0.0, 0.01, 0.02, 0.03]) for _ in range(pairs)]
+    found = paired_test(differences)
+    assert found.p_value == pytest.approx(stats.wilcoxon(differences, zero_method="pratt").pvalue)
+    assert found.ties == differences.count(0.0)
+
+
+def test__paired_test__equal_on_paper__a_tie() -> None:
+    differences = [0.3 - 0.2 - 0.1, 0.1, 0.3 - 0.2, -0.2]
+    # of the 8 sums of the ranks 2.5, 2.5 and 4, five are at most the 5 that is found, and four at least
+    assert paired_test(differences) == PairedTest(1.0, 4, 1)
+    assert wins_ties_losses(differences) == (2, 1, 1)
+
+
+def test__paired_test__no_difference_at_all__certain_to_be_chance() -> None:
+    assert paired_test([0.0, 1e-17]).p_value == 1.0
+
+
+def test__match__seed_that_a_method_lacks__left_out_of_all() -> None:
+    records = cells({"tart": [0.5, 0.6, 0.7], "probe": [0.4, 0.5, 0.6]})
+    records[1] = fail(records[1])
+    matched = match_cells(records, ["tart", "probe"], ACCURACY.value)
+    assert (matched.counted, matched.left_out) == (2, 1)
+    assert matched.groups[0].values == {"tart": {0: 0.5, 2: 0.7}, "probe": {0: 0.4, 2: 0.6}}
+    assert "2 of 3 cells" in tables.describe_matching(matched)
+
+
+def test__match__method_that_cannot_read_a_task__out_of_the_means_and_not_of_the_task() -> None:
+    both = {"tart": [0.5, 0.6], "probe": [0.4, 0.5]}
+    records = cells(both) + cells({"tart": [0.9, 0.9]}, task="many classes") + cells({"tart": [0.8]}, k=16)
+    matched = match_cells(records, ["tart", "probe"], ACCURACY.value)
+    assert matched.left_out == 0
+    means = tables.format_means(matched, ACCURACY)
+    assert read_row(means, "| 1 task | 8")[2:] == ["**55.0** ± 63.5", "45.0 ± 63.5"]
+    assert read_row(means, "| 1 task | 16")[2:] == ["80.0", "–"]
+    assert read_row(means, "| 1 task | all")[2:] == ["**55.0** ± 63.5", "45.0 ± 63.5"]
+    assert read_row(tables.format_tasks(matched, ACCURACY), "| many classes")[1:] == ["8", "2", "90.0 ± 0.0", "–"]
+    assert "2 of 3 pairs of task and k lack a method" in tables.describe_matching(matched)
+
+
+def test__panels__tasks_of_different_sizes__apart() -> None:
+    records = draw(2, "abc") + draw(2, "d", (8,)) + draw(2, "ef", (4, 8))
+    matched = match_cells(records, ["tart", "probe"], ACCURACY.value)
+    assert matched.panels() == [(["a", "b", "c"], [8, 16]), (["e", "f"], [4, 8])]
+    alone = match_cells(draw(2, "d"), ["tart", "probe"], ACCURACY.value)
+    assert alone.panels() == [(["d"], [8, 16])]
+
+
+def test__format_tasks__best__bold_where_it_looks_best() -> None:
+    records = cells({"tart": [0.81234], "probe": [0.8121], "other": [0.7]})
+    matched = match_cells(records, ["tart", "probe", "other"], ACCURACY.value)
+    assert read_row(tables.format_tasks(matched, ACCURACY), "| a")[3:] == ["**81.2**", "**81.2**", "70.0"]
+    losses = match_cells(records, ["tart", "probe", "other"], LOG_LOSS.value)
+    assert read_row(tables.format_tasks(losses, LOG_LOSS), "| a")[3:] == ["**0.188**", "**0.188**", "0.300"]
+
+
+def test__format_means__tasks_and_sizes__means_by_hand() -> None:
+    records = draw()
+    matched = match_cells(records, ["probe", "tart"], ACCURACY.value)
+    means = tables.format_means(matched, ACCURACY)
+    for title, sizes in (("8", [8]), ("16", [16]), ("all", [8, 16])):
+        row = read_row(means, f"| mean of 3 tasks | {title} ")
+        chosen = [r.metrics["accuracy"] for r in records if r.k in sizes and r.method == "tart"]
+        assert row[3].startswith(f"**{100 * math.fsum(chosen) / len(chosen):.1f}**")
+    for_tart = mean_over_tasks(matched.groups, "tart")
+    assert row[3] == f"**{100 * for_tart.mean:.1f}** ± {100 * for_tart.half_width:.1f}"
+
+
+def test__format_differences__draws__numbers_by_hand() -> None:
+    records = draw()
+    records.remove(next(r for r in records if r.method == "probe"))
+    row = read_row(tables.format_differences(records, ["probe", "tart"], "tart", ACCURACY), "| probe")
+    values = {r.key: r.metrics["accuracy"] for r in records}
+    keys = [key[:3] for key in values if key[3] == "probe"]
+    pairs = [round(values[(*key, "probe")] - values[(*key, "tart")], 12) for key in keys]
+    assert float(row[3]) == pytest.approx(2 / 2**23, rel=0.05)  # all of one sign, as the wins say
+    groups = [[d for d, key in zip(pairs, keys, strict=True) if key[:2] == g] for g in {key[:2] for key in keys}]
+    means = [sum(group) / len(group) for group in groups]
+    assert float(row[1].split(" ")[0]) == pytest.approx(100 * sum(means) / len(means), abs=0.006)
+    assert row[2] == "0 / 0 / 6"
+    assert row[5:] == ["0.25", "3", "23", "1"]  # three tasks all of one sign: 2 / 2**3
+
+
+def test__format_differences__loss__smaller_wins() -> None:
+    records = cells({"tart": [0.5, 0.6, 0.8], "probe": [0.4, 0.5, 0.6]})
+    row = read_row(tables.format_differences(records, ["tart", "probe"], "tart", LOG_LOSS), "| probe")
+    assert row[1].startswith("+0.1333 ± ")
+    assert row[2] == "0 / 0 / 1"
+    assert tables.format_differences(records, ["tart"], "tart", LOG_LOSS) == ""
+
+
+def test__format_costs__methods__mean_seconds_and_largest_memory() -> None:
+    row = read_row(tables.format_costs(draw(), ["probe", "tart"]), "| tart")
+    assert row == ["tart", "cpu", "116", "16", "32"]
+
+
+def test__format_failures__alike__one_line_with_the_seeds() -> None:
+    records = [fail(cell(seed=seed)) for seed in (0, 1, 2, 5)] + [fail(cell(seed=7), "other")]
+    lines = tables.format_failures(records).splitlines()[2:]
+    assert lines == [
+        "| a | 8 | 0–2, 5 | tart | `OutOfMemoryError: <full> \\| 2 GiB` |",
+        "| a | 8 | 7 | tart | `other` |",
+    ]
+    assert tables.format_failures([cell()]) == ""
+
+
+def test__names__markup__taken_literally() -> None:
+    assert plain("a|b *c*\n<d>") == "a\\|b \\*c\\* \\<d>"
+    assert code("") == "–"
+    assert len(code("x" * 500)) == 202
+    assert write_seeds([3, 1, 2, 9]) == "1–3, 9"
+
+
+@pytest.mark.parametrize(
+    ("methods", "expected"), [(["probe", "tart_loo", "tart"], "tart_loo"), (["probe", "other"], "probe")]
+)
+def test__choose_reference__not_given__the_first_tart(methods: list[str], expected: str) -> None:
+    assert tables.choose_reference(methods) == expected
+
+
+def test__comparison__what_was_not_measured__said() -> None:
+    with pytest.raises(ValueError, match="'lora' was not measured; these were: tart"):
+        Comparison.of([cell()], reference="lora")
+    with pytest.raises(ValueError, match="Not measured: brier_score; the results have accuracy, log_loss"):
+        Comparison.of([cell()], metrics=["accuracy", "brier_score"])
+    with pytest.raises(ValueError, match="All 1 cells failed, the first with: OutOfMemoryError"):
+        Comparison.of([fail(cell())])
+    with pytest.raises(ValueError, match="none of the metrics accuracy"):
+        Comparison.of([replace(cell(), metrics={"colour": 1.0})])
+
+
+def test__page__results__every_part(tmp_path: Path) -> None:
+    records = [*draw(), fail(cell(k=8, seed=9))]
+    page = format_page(Comparison.of(records), versions={"torch": "2.6"})
+    for line in (
+        "| tasks (3) | a (2 classes), b (2 classes), c (2 classes) |",
+        "| k | 8, 16 |",
+        "| seeds | 0–3 |",
+        "| cells | 48 measured, 1 failed |",
+        "| torch | 2.6 |",
+        "## Differences from tart",
+        "## Failed cells",
+    ):
+        assert line in page.splitlines()
+    assert page.count("24 of 24 cells") == 1
+    assert "plots/" not in page
+
+
+def test__model_index__results__those_of_the_tables() -> None:
+    comparison = Comparison.of(draw())
+    results = list_results(comparison, "tart")
+    assert ModelCardData(model_name="x", eval_results=results).to_dict()["model-index"]
+    index = yaml.safe_load(format_model_index(comparison))["model-index"]
+    name, read = model_index_to_eval_results(index)
+    assert name == "org/model"
+    assert len(read) == 3 * 2 * 2
+    table = tables.format_tasks(comparison.match(ACCURACY), ACCURACY)
+    for result in read:
+        if result.metric_type == "accuracy":
+            row = read_row(table, f"| {result.dataset_name} | {result.metric_args['k']} ")
+            assert row[4].startswith(f"**{100 * result.metric_value:.1f}**")
+            assert (result.metric_args["method"], result.metric_args["seeds"]) == ("tart", 4)
+
+
+def write_results(folder: Path, records: list[Record]) -> str:
+    folder.mkdir()
+    for record in records:
+        append_record(folder / "results.jsonl", record)
+    return str(folder)
+
+
+def test__report__no_plots__table_on_stdout_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_results(tmp_path / "results", [*draw(2), fail(cell(seed=9))])
+    options = ["--no-plots", "--output", str(tmp_path / "page"), "--reference", "probe"]
+    assert main(["report", folder, *options]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("| Accuracy, % | k | seeds | probe | tart |\n")
+    assert "| mean of 3 tasks | all |" in out
+    assert "failed cells: 1," in err
+    assert str(tmp_path) not in out + err
+    assert sorted(path.name for path in (tmp_path / "page").iterdir()) == ["model_index.yaml", "report.md"]
+    assert "method: probe" in (tmp_path / "page" / "model_index.yaml").read_text()
+
+
+def test__report__metrics__the_first_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_results(tmp_path / "results", draw(2))
+    assert main(["report", folder, "--no-plots", "--metrics", "log_loss"]) == 0
+    assert capsys.readouterr().out.startswith("| Log loss, nats | k |")
+    assert "Accuracy" not in (tmp_path / "results" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("options", [[], ["--reference", "lora"], ["--metrics", "macro_f1"]])
+def test__report__nothing_to_compare__exit_code_1(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_results(tmp_path / "results", draw(1) if options else [])
+    assert main(["report", folder, "--no-plots", *options]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("transformers-tart report: ")
