@@ -21,6 +21,7 @@ from transformers_tart.evaluation.records import Record, read_records
 from transformers_tart.evaluation.runner import Plan, choose_seeds, evaluate
 
 
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here; sums differ in their last bits with the number
 QUICK = ["majority", "tart", "logistic_regression", "nearest_centroid"]
 
 
@@ -189,7 +190,7 @@ def test__evaluate_command__killed_three_times__same_rows_in_the_end(backbone: s
     command = [sys.executable, "-m", "transformers_tart", *arguments(backbone, task, tmp_path / "killed")]
     results = tmp_path / "killed" / "results.jsonl"
     for lines in (1, 9, 17):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=ONE_THREAD)
         while process.poll() is None and (not results.exists() or results.read_bytes().count(b"\n") < lines):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
@@ -212,7 +213,7 @@ def test__evaluate_command__two_processes__same_rows_as_one(backbone: str, task:
         "transformers_tart",
         *arguments(backbone, task, tmp_path / "two"),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr[-2000:]
     assert stable(read_records(tmp_path / "two")) == stable(read_records(tmp_path / "one"))
     assert len(list((tmp_path / "two").glob("results.*.jsonl"))) == 2
