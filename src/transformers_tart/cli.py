@@ -12,6 +12,7 @@ from transformers_tart.commands import (
     classify,
     convert,
     demo,
+    diagnose,
     evaluate,
     evaluate_reasoner,
     push,
@@ -20,7 +21,7 @@ from transformers_tart.commands import (
 )
 
 
-COMMANDS = (demo, classify, convert, push, train_reasoner, evaluate, evaluate_reasoner, report, bench)
+COMMANDS = (demo, classify, convert, push, train_reasoner, evaluate, evaluate_reasoner, report, diagnose, bench)
 
 
 def build_parser() -> argparse.ArgumentParser:

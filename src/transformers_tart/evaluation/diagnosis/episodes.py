@@ -1,0 +1,132 @@
+"""Episodes: a support set and queries as an architecture reads them, synthetic as in training, or moved from there."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.training.curriculum import Ramp
+from transformers_tart.training.priors.draws import choose, log_uniform, randn, uniform
+from transformers_tart.training.sources import PaperTasks, RichTasks
+from transformers_tart.training.tasks import draw_batch
+
+
+QUERIES = RichTasks.query_size
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One task as an architecture reads it, after the projection.
+
+    Attributes:
+        support: (k, dim) float32.
+        labels: (k,) int64.
+        query: (n, dim) float32.
+        num_classes: number of classes.
+        truth: (n,) int64 labels of the queries, where they are to be known.
+    """
+
+    support: Tensor
+    labels: Tensor
+    query: Tensor
+    num_classes: int
+    truth: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of an episode."""
+
+    k: int
+    queries: int
+    classes: int
+
+
+def rich_episode(reasoner: TartReasoner, shape: Shape, generator: Generator) -> Episode:
+    """A task of the rich prior, on which the `kernel` architecture is trained."""
+    batch = draw_batch(1, shape.k, shape.queries, shape.classes, generator)
+    return _split(batch.embeddings[0], batch.labels[0], shape)
+
+
+def paper_episode(reasoner: TartReasoner, shape: Shape, generator: Generator) -> Episode:
+    """A task of arXiv 2306.07536 (section 4.1), on which the `gpt2` architecture is trained, at full width."""
+    dim, length = reasoner.config.num_components, shape.k + shape.queries
+    source = PaperTasks(Ramp(dim, dim, 0, 1), Ramp(length, length, 0, 1), dim=dim, batch_size=1)
+    while True:
+        batch = source.draw(0, generator)
+        if (batch.labels[0, : shape.k] != batch.labels[0, 0]).any():
+            return _split(batch.embeddings[0], batch.labels[0], shape)
+
+
+def _split(embeddings: Tensor, labels: Tensor, shape: Shape) -> Episode:
+    k = shape.k
+    return Episode(embeddings[:k], labels[:k], embeddings[k:], shape.classes, labels[k:])
+
+
+PRIORS: dict[str, Callable[[TartReasoner, Shape, Generator], Episode]] = {
+    "kernel": rich_episode,
+    "gpt2": paper_episode,
+}
+
+
+def draw_episodes(reasoner: TartReasoner, shape: Shape, count: int, generator: Generator) -> list[Episode]:
+    """Synthetic tasks of the prior that this package trains the reasoner's architecture on.
+
+    Raises:
+        ValueError: When there is no such prior.
+    """
+    architecture = reasoner.config.architecture
+    if architecture not in PRIORS:
+        raise ValueError(
+            f'There are no synthetic tasks for the architecture "{architecture}"; there are for {sorted(PRIORS)}.'
+        )
+    return [PRIORS[architecture](reasoner, shape, generator) for _ in range(count)]
+
+
+def queries_elsewhere(episode: Episode, generator: Generator) -> Episode:
+    """All queries moved in one direction, by up to twice the spread of the support set."""
+    centred = episode.support - episode.support.mean(0)
+    direction = randn(centred.shape[1], generator=generator)
+    length = uniform(0.0, 2.0, generator) * centred.square().sum(1).mean().sqrt()
+    return replace(episode, query=episode.query + direction / direction.norm() * length)
+
+
+def queries_spread(episode: Episode, generator: Generator) -> Episode:
+    """Queries farther out than the support set, or nearer to its middle."""
+    middle = episode.support.mean(0)
+    return replace(episode, query=middle + (episode.query - middle) * log_uniform(0.3, 3.0, generator))
+
+
+def heavy_tails(episode: Episode, generator: Generator) -> Episode:
+    """Every row stretched or shrunk on its own."""
+    level = uniform(0.0, 1.5, generator)
+    support, query = (
+        rows * torch.exp(level * randn(len(rows), 1, generator=generator)) for rows in (episode.support, episode.query)
+    )
+    return replace(episode, support=support, query=query)
+
+
+def few_dimensions(episode: Episode, generator: Generator) -> Episode:
+    """All rows projected to a random subspace of 1 to 64 dimensions."""
+    dim = episode.support.shape[1]
+    rank = min(int(2 ** uniform(0.0, 6.0, generator)), dim)
+    basis = torch.linalg.qr(randn(dim, rank, generator=generator)).Q
+    return replace(episode, support=episode.support @ basis @ basis.T, query=episode.query @ basis @ basis.T)
+
+
+MOVES: dict[Callable[[Episode, Generator], Episode], float] = {
+    queries_elsewhere: 1.0,
+    queries_spread: 1.0,
+    heavy_tails: 1.0,
+    few_dimensions: 1.0,
+}
+
+
+def move_episodes(episodes: Sequence[Episode], generator: Generator) -> list[Episode]:
+    """Each moved away from the prior in one of the ways, a little or far; the labels stay."""
+    return [choose(MOVES, generator)(episode, generator) for episode in episodes]
+
+
+__all__ = ["MOVES", "PRIORS", "QUERIES", "Episode", "Shape", "draw_episodes", "move_episodes"]
