@@ -6,6 +6,7 @@ from transformers_tart.evaluation.methods.base import Method, Models, Support, T
 from transformers_tart.evaluation.methods.plain import majority, tfidf
 from transformers_tart.evaluation.methods.probes import probe
 from transformers_tart.evaluation.methods.prompting import calibrated_prompting, prompting
+from transformers_tart.evaluation.methods.setfit import setfit
 from transformers_tart.evaluation.methods.tart import tart
 
 
@@ -15,6 +16,7 @@ METHODS: dict[str, Method] = {
     "prompting": prompting,
     "prompting_calibrated": calibrated_prompting,
     **{name: probe(baseline) for name, baseline in BASELINES.items()},
+    "setfit": setfit,
     "tfidf": tfidf,
     "majority": majority,
 }

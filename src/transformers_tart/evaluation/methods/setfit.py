@@ -1,0 +1,72 @@
+"""SetFit (arXiv 2209.11055): a sentence encoder fine-tuned on pairs of examples, then logistic regression."""
+
+import tempfile
+
+import torch
+from torch import Tensor
+from transformers.utils import cached_file
+
+from transformers_tart.backbones import locate
+from transformers_tart.evaluation.methods.base import Models, Support, TaskContext
+from transformers_tart.evaluation.methods.plain import join_pairs
+from transformers_tart.evaluation.methods.seeding import seeded
+
+
+PAIRS = 20  # of like and of unlike examples for each example, as in the paper
+MODULES_FILE = "modules.json"  # what makes a repository one of sentence-transformers
+
+
+def setfit(context: TaskContext, support: Support) -> Tensor:
+    """SetFit as its library does it, with the paper's number of pairs, on a sentence encoder loaded anew.
+
+    A class without an example has probability 0.
+
+    Raises:
+        ImportError: Without the library setfit.
+        ValueError: When the backbone is no model of sentence-transformers.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+        from setfit import SetFitModel, Trainer, TrainingArguments
+    except ImportError as err:
+        raise ImportError('SetFit needs the library setfit: pip install "transformers-tart[setfit]".') from err
+    from datasets import Dataset
+    from sklearn.linear_model import LogisticRegression
+
+    models = context.models
+    _check_is_sentence_encoder(models)
+    columns = {"text": join_pairs(context.texts(support)), "label": context.labels(support).tolist()}
+    path, revision = locate(models.name, models.revision)
+    with tempfile.TemporaryDirectory() as folder, seeded(support.seed):
+        encoder = SentenceTransformer(path, revision=revision, device=str(models.device))
+        if models.max_length is not None:
+            encoder.max_seq_length = min(models.max_length, encoder.max_seq_length or models.max_length)
+        # composed here, since SetFitModel.from_pretrained would unpickle a head that lies beside the encoder
+        model = SetFitModel(model_body=encoder, model_head=LogisticRegression(max_iter=2000))
+        arguments = TrainingArguments(
+            folder,
+            num_iterations=PAIRS,
+            seed=support.seed,
+            save_strategy="no",
+            report_to="none",
+            show_progress_bar=False,
+        )
+        Trainer(model=model, args=arguments, train_dataset=Dataset.from_dict(columns)).train()
+        found = model.predict_proba(join_pairs(context.test_texts), as_numpy=True, show_progress_bar=False)
+    result = torch.zeros(len(found), context.task.num_classes, dtype=torch.float64)
+    result[:, torch.from_numpy(model.model_head.classes_)] = torch.as_tensor(found, dtype=torch.float64)
+    return result
+
+
+def _check_is_sentence_encoder(models: Models) -> None:
+    path, revision = locate(models.name, models.revision)
+    try:
+        cached_file(path, MODULES_FILE, revision=revision)
+    except OSError as err:
+        raise ValueError(
+            f"SetFit fine-tunes models of sentence-transformers, and {models.title} is none: {MODULES_FILE} cannot be "
+            "loaded. Give one, such as sentence-transformers/paraphrase-mpnet-base-v2, or leave this method out."
+        ) from err
+
+
+__all__ = ["setfit"]
