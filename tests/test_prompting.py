@@ -124,6 +124,18 @@ def test__prompt_log_probs__examples_beyond_the_context__last_ones_of_each_class
     torch.testing.assert_close(found.log_probs, kept.log_probs)
 
 
+def test__prompt_log_probs__texts_beyond_the_context__their_beginnings() -> None:
+    model, tokenizer = build_language_model("llama", max_position_embeddings=48), build_tokenizer()
+    texts, query = [" ".join(WORDS[:30]), " ".join(WORDS[30:60])], " ".join(WORDS[20:40])
+    found = prompt_log_probs(model, tokenizer, texts, [0, 1], [query, "w9"], ["w1", "w2"])
+    # a query has a quarter of the context, 12, of which the prompt and its start take 6; each example has half of
+    # what is left, 18, of which the prompt takes 5
+    beginnings, queries = [" ".join(text.split()[:13]) for text in texts], [" ".join(query.split()[:6]), "w9"]
+    assert found.examples == 2
+    expected = naive_scores(model, tokenizer, beginnings, [0, 1], queries, ("w1", "w2"))
+    torch.testing.assert_close(found.log_probs, expected, atol=1e-4, rtol=0)
+
+
 def test__prompt_log_probs__impossible__said() -> None:
     model, tokenizer = build_language_model("llama", max_position_embeddings=16), build_tokenizer()
     with pytest.raises(ValueError, match="context of 16 tokens does not hold a query and an example of each class"):

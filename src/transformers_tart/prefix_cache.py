@@ -33,6 +33,19 @@ class Prefix:
         """The first tokens, as a view."""
         return Prefix(tuple((keys[..., :length, :], values[..., :length, :]) for keys, values in self.layers))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all layers, each row of a batch counted."""
+        return sum(tensor.nbytes for layer in self.layers for tensor in layer)
+
+    def expand(self, rows: int) -> "Prefix":
+        """The prefix of one row for each row of a batch, without copies."""
+        return Prefix(tuple((k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in self.layers))
+
+    def select(self, rows: Tensor) -> "Prefix":
+        """The prefixes of chosen rows (n,) of a batch."""
+        return Prefix(tuple((k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.layers))
+
     def to(self, device: torch.device | str) -> "Prefix":
         """The same prefix on another device."""
         return Prefix(tuple((keys.to(device), values.to(device)) for keys, values in self.layers))

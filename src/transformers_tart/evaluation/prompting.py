@@ -1,29 +1,32 @@
 """In-context prompting: the same language model, asked in words.
 
 The labelled examples are written one after another, then the query, and the model's likelihood of each label name
-decides. What all prompts begin with is read once.
+decides. What all prompts begin with is read once, and so is each query for all labels.
 """
 
-import copy
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from transformers_tart.balance import balanced_tails
 from transformers_tart.embeddings import input_device
-from transformers_tart.tokenization import backbone_max_length
+from transformers_tart.embeddings.batching import Batcher, run_batches
+from transformers_tart.embeddings.pooling import switch_length
+from transformers_tart.prefix_cache import Prefix
+from transformers_tart.tokenization import backbone_max_length, say_what_is_cut
 
 
 QUESTION = "Sentence: {text}\nLabel:"
 ANSWER = " {label}"
 SEPARATOR = "\n\n"
+QUERY_SHARE = 0.25  # of the context, that a query may take
 CACHE_BYTES = 2**29  # of the copies of the shared beginning that one forward pass may take
 
 
@@ -55,13 +58,14 @@ def prompt_log_probs(
     query_texts: Sequence[str],
     label_names: Sequence[str],
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
 ) -> PromptResult:
     r"""
     Mean log-probability of the tokens of each label name after the labelled examples and the query.
 
     Where the examples do not fit the model's context, the last ones of each class stay, at most as many of one class
-    as of another.
+    as of another. The end of a text is cut off where a query would take more than a quarter of the context, or an
+    example more than its class's share of what is left, which is said.
 
     Args:
         model (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
@@ -72,32 +76,57 @@ def prompt_log_probs(
             n texts.
         label_names (`list[str]`):
             What the prompt calls the classes.
-        batch_size (`int`, *optional*, defaults to 32):
-            Most pairs of query and label of a forward pass; fewer where copies of a long prompt would fill the memory.
+        batch_size (`int`, *optional*):
+            Most pairs of query and label of a forward pass; as many as a budget of tokens allows when not given, and
+            fewer where copies of a long prompt would fill the memory.
 
     Returns:
         [`PromptResult`]
 
     Raises:
-        ValueError: Without examples or queries, or when a query leaves no room for an example of each class.
+        ValueError: Without examples or queries, or when the context does not hold an example of each class.
     """
     if not support_texts or not query_texts:
         raise ValueError(f"There are {len(support_texts)} examples and {len(query_texts)} queries to prompt with.")
-    blocks = [
-        QUESTION.format(text=text) + ANSWER.format(label=label_names[label]) + SEPARATOR
-        for text, label in zip(support_texts, support_labels, strict=True)
-    ]
+    limit = backbone_max_length(model)
+    if limit is not None:
+        support_texts, query_texts = _cut(tokenizer, support_texts, support_labels, query_texts, label_names, limit)
+    blocks = [_block(text, label_names[label]) for text, label in zip(support_texts, support_labels, strict=True)]
     questions = [QUESTION.format(text=text) for text in query_texts]
-    rows, kept = _write(tokenizer, blocks, support_labels, questions, label_names, backbone_max_length(model))
-    # the token before the first one of a label predicts it, and stays with the label
-    shared = min(len(os.path.commonprefix([row.ids for row in rows])), min(len(r.ids) - r.meant for r in rows) - 1)
-    prefix = _read(model, rows[0].ids[:shared]) if shared > 0 else None
-    if prefix is not None:
-        rows = [Row(row.ids[shared:], row.meant) for row in rows]
-        size = sum(tensor.nbytes for layer in prefix.layers for tensor in (layer.keys, layer.values))  # type: ignore
-        batch_size = max(1, min(batch_size, CACHE_BYTES // size))
-    scores = [_score(model, prefix, rows[at : at + batch_size]) for at in range(0, len(rows), batch_size)]
-    return PromptResult(torch.cat(scores).reshape(len(questions), len(label_names)).cpu(), kept)
+    rows, kept = _write(tokenizer, blocks, support_labels, questions, label_names, limit)
+    return PromptResult(_score_all(model, rows, len(label_names), batch_size).cpu(), kept)
+
+
+def _block(text: str, label: str) -> str:
+    return QUESTION.format(text=text) + ANSWER.format(label=label) + SEPARATOR
+
+
+def _cut(
+    tokenizer: PreTrainedTokenizerBase,
+    support_texts: Sequence[str],
+    support_labels: Sequence[int],
+    query_texts: Sequence[str],
+    label_names: Sequence[str],
+    limit: int,
+) -> tuple[list[str], list[str]]:
+    """Texts as far as a context has room for a query and an example of each class."""
+    label = max(label_names, key=len)
+    around_query = len(_encode(tokenizer, QUESTION.format(text="") + ANSWER.format(label=label))) + 1
+    around_example = len(_encode(tokenizer, _block("", label)))
+    longest = max(len(ids) for ids in _encode_all(tokenizer, query_texts))
+    of_query = min(longest, max(1, int(QUERY_SHARE * limit) - around_query))
+    of_example = max(1, (limit - of_query - around_query) // len(set(support_labels)) - around_example)
+    return _beginnings(tokenizer, support_texts, of_example), _beginnings(tokenizer, query_texts, of_query)
+
+
+def _beginnings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int) -> list[str]:
+    """The first tokens of each text, as text."""
+    encoded = _encode_all(tokenizer, texts)
+    say_what_is_cut(encoded, limit)
+    return [
+        text if len(ids) <= limit else str(tokenizer.decode(ids[:limit]))
+        for text, ids in zip(texts, encoded, strict=True)
+    ]
 
 
 def _write(
@@ -109,42 +138,103 @@ def _write(
     limit: int | None,
 ) -> tuple[list[Row], int]:
     """The whole prompt of each question with each label, and how many examples it holds."""
-    lengths = [len(_encode(tokenizer, block)) for block in blocks]
+    lengths = [len(ids) for ids in _encode_all(tokenizer, blocks)]
+    longest = max(len(ids) for ids in _encode_all(tokenizer, questions))
     for kept in balanced_tails(labels):
-        if limit is not None and sum(lengths[i] for i in kept) > limit:
+        if limit is not None and sum(lengths[i] for i in kept) + longest > limit:
             continue
         shown = "".join(blocks[i] for i in kept)
-        rows = [row for question in questions for row in _rows(tokenizer, shown + question, label_names)]
+        rows = _rows(tokenizer, [shown + question for question in questions], label_names)
         if limit is None or max(len(row.ids) for row in rows) <= limit:
             return rows, len(kept)
     raise ValueError(f"The model's context of {limit} tokens does not hold a query and an example of each class.")
 
 
-def _rows(tokenizer: PreTrainedTokenizerBase, prompt: str, label_names: Sequence[str]) -> Iterator[Row]:
+def _rows(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], label_names: Sequence[str]) -> list[Row]:
     """Prompt and each label as one text: many tokenizers write a word differently at the start of a text."""
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    bare = _encode(tokenizer, prompt)
-    for label in label_names:
-        whole = _encode(tokenizer, prompt + ANSWER.format(label=label))
-        meant = len(whole) - len(os.path.commonprefix([bare, whole]))
+    answers = [ANSWER.format(label=label) for label in label_names]
+    bare = _encode_all(tokenizer, prompts)
+    whole = _encode_all(tokenizer, [prompt + answer for prompt in prompts for answer in answers])
+    rows = []
+    for i, ids in enumerate(whole):
+        meant = len(ids) - len(os.path.commonprefix([bare[i // len(answers)], ids]))
         if meant == 0:
+            label = label_names[i % len(answers)]
             raise ValueError(f'The label name "{label}" adds no token to the prompt; give it a name that does.')
-        yield Row(start + whole, meant)
+        rows.append(Row(start + ids, meant))
+    return rows
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return _encode_all(tokenizer, [text])[0]
 
 
-def _read(model: PreTrainedModel, ids: list[int]) -> DynamicCache | None:
-    """Keys and values of the shared beginning, for one row; `None` where the model keeps none that can be copied."""
+def _encode_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def _score_all(model: PreTrainedModel, rows: Sequence[Row], num_labels: int, batch_size: int | None) -> Tensor:
+    """Mean log-probabilities (n, labels) of the rows of n queries, one for each label."""
+    queries = [rows[at : at + num_labels] for at in range(0, len(rows), num_labels)]
+    switch, batcher = switch_length(model), Batcher.on(input_device(model), batch_size)
+    crossing = [switch is not None and len(row.ids) > switch for row in rows]
+    shared = min(len(os.path.commonprefix([row.ids for row in rows])), *map(_stem_length, queries))
+    prefix = None if shared < 1 or any(crossing) else _read(model, rows[0].ids[:shared])
+    if prefix is None:
+        lengths = [len(row.ids) for row in rows]
+        scores = run_batches(batcher, lengths, lambda c: _score(model, None, [rows[i] for i in c]), alone=crossing)
+        return scores.reshape(-1, num_labels)
+    by_length: dict[int, list[int]] = {}
+    for i, query in enumerate(queries):
+        by_length.setdefault(_stem_length(query) - shared, []).append(i)
+    batcher.max_rows = min(batcher.max_rows or len(rows), max(1, CACHE_BYTES // prefix.nbytes))
+    result = torch.empty(len(queries), num_labels)
+    # rows of one length need no padding between what is read and what comes after
+    for length, members in by_length.items():
+        work = partial(_score_stems, model, prefix, [queries[i] for i in members], shared + length)
+        result[members] = run_batches(batcher, [max(length, 1)] * len(members), work).cpu()
+    return result
+
+
+def _stem_length(query: Sequence[Row]) -> int:
+    """Tokens that the rows of a query begin with; the one before a label predicts it, and stays with the label."""
+    return min(
+        len(os.path.commonprefix([row.ids for row in query])), min(len(row.ids) - row.meant for row in query) - 1
+    )
+
+
+def _score_stems(
+    model: PreTrainedModel, prefix: Prefix, queries: Sequence[Sequence[Row]], length: int, chosen: list[int]
+) -> Tensor:
+    """Mean log-probabilities (chosen, labels): what all rows of a query begin with, `length` tokens, is read once."""
+    own, device = [queries[i] for i in chosen], input_device(model)
+    longer = prefix.expand(len(own))
+    if length > prefix.length:
+        cache = longer.growing_cache()
+        stems = torch.tensor([query[0].ids[prefix.length : length] for query in own], device=device)
+        mask = torch.ones(len(own), length, dtype=torch.long, device=device)
+        model(input_ids=stems, attention_mask=mask, past_key_values=cache, use_cache=True)
+        longer = Prefix.from_cache(cache)
+    tails = [(i, Row(row.ids[length:], row.meant)) for i, query in enumerate(own) for row in query]
+    most = max(1, CACHE_BYTES * len(own) // longer.nbytes)
+    scores = []
+    for start in range(0, len(tails), most):
+        places, rows = zip(*tails[start : start + most], strict=True)
+        scores.append(_score(model, longer.select(torch.tensor(places, device=device)), rows))
+    return torch.cat(scores).reshape(len(own), -1)
+
+
+def _read(model: PreTrainedModel, ids: list[int]) -> Prefix | None:
+    """Keys and values of the shared beginning; `None` where the model keeps none that rows can share."""
     output = model(input_ids=torch.tensor([ids], device=input_device(model)), use_cache=True)
-    cache = getattr(output, "past_key_values", None)
-    is_plain = isinstance(cache, DynamicCache) and all(isinstance(layer, DynamicLayer) for layer in cache.layers)
-    return cache if is_plain else None
+    try:
+        return Prefix.from_cache(output.past_key_values)
+    except (AttributeError, TypeError):
+        return None
 
 
-def _score(model: PreTrainedModel, prefix: DynamicCache | None, rows: Sequence[Row]) -> Tensor:
+def _score(model: PreTrainedModel, prefix: Prefix | None, rows: Sequence[Row]) -> Tensor:
     """Mean log-probabilities (rows,) of the labels."""
     device = input_device(model)
     tokens = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True).to(device)
@@ -154,9 +244,8 @@ def _score(model: PreTrainedModel, prefix: DynamicCache | None, rows: Sequence[R
     mask = place < lengths
     options = {}
     if prefix is not None:
-        mask = torch.cat([mask.new_ones(len(rows), prefix.get_seq_length()), mask], dim=1)
-        options["past_key_values"] = cache = copy.deepcopy(prefix)
-        cache.batch_repeat_interleave(len(rows))
+        mask = torch.cat([mask.new_ones(len(rows), prefix.length), mask], dim=1)
+        options["past_key_values"] = prefix.cache()
     logits = model(input_ids=tokens, attention_mask=mask.long(), **options).logits
     is_meant = (place[1:] >= lengths - meant) & (place[1:] < lengths)
     # of a large vocabulary, only the rows that count are kept in float32

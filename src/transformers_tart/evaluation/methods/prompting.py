@@ -36,7 +36,7 @@ def _log_probs(context: TaskContext, support: Support, more: tuple[str, ...]) ->
         context.labels(support).tolist(),
         single[len(texts) :],
         context.task.label_names,
-        batch_size=models.batch_size or 32,
+        batch_size=models.batch_size,
     )
     return result.log_probs.double()
 
