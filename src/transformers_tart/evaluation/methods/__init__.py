@@ -3,6 +3,7 @@
 from transformers_tart.configuration_tart import PROTOCOLS
 from transformers_tart.evaluation.baselines import BASELINES
 from transformers_tart.evaluation.methods.base import Method, Models, Support, TaskContext
+from transformers_tart.evaluation.methods.fine_tuning import fine_tune
 from transformers_tart.evaluation.methods.plain import majority, tfidf
 from transformers_tart.evaluation.methods.probes import probe
 from transformers_tart.evaluation.methods.prompting import calibrated_prompting, prompting
@@ -16,6 +17,10 @@ METHODS: dict[str, Method] = {
     "prompting": prompting,
     "prompting_calibrated": calibrated_prompting,
     **{name: probe(baseline) for name, baseline in BASELINES.items()},
+    "fine_tune": fine_tune("full"),
+    "fine_tune_head": fine_tune("head"),
+    "fine_tune_last": fine_tune("last"),
+    "lora": fine_tune("lora"),
     "setfit": setfit,
     "tfidf": tfidf,
     "majority": majority,
