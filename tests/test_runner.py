@@ -19,6 +19,7 @@ from transformers_tart.evaluation import runner
 from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
 from transformers_tart.evaluation.records import Record, read_records
 from transformers_tart.evaluation.runner import Plan, choose_seeds, evaluate
+from transformers_tart.evaluation.tasks import load_task
 
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here; sums differ in their last bits with the number
@@ -61,6 +62,17 @@ def test__evaluate__plan__a_record_for_each_cell(backbone: str, task: str, tmp_p
         assert sum(row[0] for row in record.calibration) == record.test_rows
         right = sum(row[2] for row in record.calibration)
         assert right / record.test_rows == pytest.approx(record.metrics["accuracy"])
+
+
+def test__task_context__embeddings_of_another_method__their_seconds_count_again(backbone: str, task: str) -> None:
+    context = TaskContext(load_task(task), Models(backbone))
+    support = Support.draw(context.task, 9, seed=1)
+    context.embeddings(support)
+    assert context.saved_seconds == 0
+    context.embeddings(support)
+    assert context.saved_seconds == pytest.approx(sum(context._seconds.values()))
+    assert len(context._seconds) == 2  # the tests, and a block of examples
+    assert min(context._seconds.values()) > 0
 
 
 def test__evaluate__again__nothing_is_measured_twice(

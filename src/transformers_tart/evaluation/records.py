@@ -42,7 +42,7 @@ class Record:
             For each of 10 bins of equal width of the largest probability: how many rows fall into it, the sum of
             their largest probabilities, and how many of them are right. Empty where a method gives no probabilities.
         seconds (`float`):
-            To fit and predict.
+            To embed, fit and predict, also where embeddings were shared with another method.
         memory_mb (`float`):
             The largest memory in use.
         device (`str`):

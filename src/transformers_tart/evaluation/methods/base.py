@@ -1,5 +1,6 @@
 """What every method is given: a task, a support set, and what is loaded and computed once for all of them."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -145,7 +146,9 @@ class TaskContext:
 
     task: Task
     models: Models
-    _blocks: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
+    _found: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
+    _seconds: dict[tuple[int, ...], float] = field(default_factory=dict, repr=False)
+    _saved: list[float] = field(default_factory=list, repr=False)
 
     @property
     def test_texts(self) -> list[Text]:
@@ -160,21 +163,31 @@ class TaskContext:
         """Labels (k,) int64 of a support set."""
         return torch.tensor([self.task.train_labels[i] for i in support.indices])
 
-    @cached_property
-    def _test(self) -> Tensor:
-        return self._embed(self.test_texts)
+    @property
+    def saved_seconds(self) -> float:
+        """What methods have not spent so far because others before them had embedded the same texts."""
+        return sum(self._saved)
 
     def embeddings(self, support: Support) -> tuple[Tensor, Tensor]:
         """Embeddings (k, dim) of a support set and (n, dim) of the test texts, float32 on the CPU: each text alone,
         every layer centred and scaled by the support set, side by side."""
         order = (*support.indices, *support.more)
         blocks = [order[start : start + BLOCK] for start in range(0, len(order), BLOCK)]
-        for block in blocks:
-            if block not in self._blocks:
-                self._blocks[block] = self._embed([self.task.train_texts[i] for i in block])
-        rows = torch.cat([self._blocks[block] for block in blocks])[: len(support.indices)]
-        scaling = LayerScaling.fit(rows)
-        return scaling.transform(rows), scaling.transform(self._test)
+        train = self.task.train_texts
+        rows = torch.cat([self._embed_once(block, [train[i] for i in block]) for block in blocks])
+        scaling = LayerScaling.fit(rows[: len(support.indices)])
+        tests = self._embed_once((), self.test_texts)
+        return scaling.transform(rows[: len(support.indices)]), scaling.transform(tests)
+
+    def _embed_once(self, key: tuple[int, ...], texts: Sequence[Text]) -> Tensor:
+        """Embeddings of the test texts, whose key is empty, or of a block of training texts."""
+        if key in self._found:
+            self._saved.append(self._seconds[key])
+        else:
+            start = time.perf_counter()
+            self._found[key] = self._embed(texts)
+            self._seconds[key] = time.perf_counter() - start
+        return self._found[key]
 
     def _embed(self, texts: Sequence[Text]) -> Tensor:
         models = self.models
