@@ -52,9 +52,13 @@ sys.exit(f"changed by the import: {changed}" if changed else 0)
 def test__package__all__is_pinned() -> None:
     assert transformers_tart.__all__ == [
         "SupportSet",
+        "TartAudioConfig",
         "TartClassificationPipeline",
         "TartConfig",
+        "TartForAudioClassification",
+        "TartForImageClassification",
         "TartForSequenceClassification",
+        "TartImageConfig",
         "TartReasoner",
         "TartReasonerConfig",
     ]

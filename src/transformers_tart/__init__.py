@@ -3,24 +3,39 @@
 Importing this package registers its models and its pipeline with transformers, and does nothing else.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+)
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from transformers_tart.backbones import MINI
+from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig
 from transformers_tart.configuration_tart import TartConfig, TartReasonerConfig
+from transformers_tart.modeling_auto import PipelineModel
+from transformers_tart.modeling_media import TartForAudioClassification, TartForImageClassification
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.modeling_tart import TartForSequenceClassification
-from transformers_tart.pipeline_tart import PipelineModel, TartClassificationPipeline
+from transformers_tart.pipeline_tart import TartClassificationPipeline
 from transformers_tart.support import SupportSet
 
 
 __version__ = "0.1.0"
 
 AutoConfig.register("tart", TartConfig)
+AutoConfig.register("tart_image", TartImageConfig)
+AutoConfig.register("tart_audio", TartAudioConfig)
 AutoConfig.register("tart_reasoner", TartReasonerConfig)
 AutoModel.register(TartReasonerConfig, TartReasoner)
 AutoModel.register(TartConfig, TartForSequenceClassification)
+AutoModel.register(TartImageConfig, TartForImageClassification)
+AutoModel.register(TartAudioConfig, TartForAudioClassification)
 AutoModelForSequenceClassification.register(TartConfig, TartForSequenceClassification)
+AutoModelForImageClassification.register(TartImageConfig, TartForImageClassification)
+AutoModelForAudioClassification.register(TartAudioConfig, TartForAudioClassification)
 PIPELINE_REGISTRY.register_pipeline(
     "tart-classification",
     pipeline_class=TartClassificationPipeline,
@@ -31,9 +46,13 @@ PIPELINE_REGISTRY.register_pipeline(
 
 __all__ = [
     "SupportSet",
+    "TartAudioConfig",
     "TartClassificationPipeline",
     "TartConfig",
+    "TartForAudioClassification",
+    "TartForImageClassification",
     "TartForSequenceClassification",
+    "TartImageConfig",
     "TartReasoner",
     "TartReasonerConfig",
 ]

@@ -156,6 +156,8 @@ class TartConfig(PreTrainedConfig):
     """
 
     model_type = "tart"
+    modality = "text"
+    backbone_key = "text_config"
     sub_configs_defaults = {
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="gpt2", optional=True),
         "reasoner_config": SubConfigSpec(config_class=TartReasonerConfig, model_type="tart_reasoner"),
@@ -172,6 +174,11 @@ class TartConfig(PreTrainedConfig):
     pooling: str = "mean"
     layers: int | str = "all"
     max_length: int | None = None
+
+    @property
+    def of_backbone(self) -> PreTrainedConfig | None:
+        """The configuration of the backbone, where there is one."""
+        return getattr(self, self.backbone_key)
 
     @property
     def reasoner(self) -> TartReasonerConfig:

@@ -1,4 +1,7 @@
-"""Labelled examples as users write them: a list of rows, a dict of columns, or a `datasets.Dataset`."""
+"""Labelled examples as users write them: a list of rows, a dict of columns, or a `datasets.Dataset`.
+
+Of images and audio only the form is checked here: what they hold is read when they are embedded.
+"""
 
 import numbers
 from collections.abc import Mapping, Sequence
@@ -24,10 +27,7 @@ class TableOfExamples(Protocol):
 Text: TypeAlias = str | tuple[str, str]
 RawExamples: TypeAlias = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | TableOfExamples
 
-KEYS = ("text", "text_pair", "label")
-FORMS = (
-    'a list of {"text": ..., "label": ...}, a dict of the columns "text" and "label", or a datasets.Dataset with both'
-)
+TEXT = "text"
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,24 @@ class Examples:
     """Checked examples.
 
     Attributes:
-        texts: k texts, or (text, text_pair) tuples.
+        texts: k texts, or (text, text_pair) tuples; or images or audio as they were given.
         labels: k indices into `label_names`.
         label_names: names of the classes, in order.
     """
 
-    texts: list[Text]
+    texts: list[Any]
     labels: list[int]
     label_names: tuple[str, ...]
+
+
+def forms(key: str) -> str:
+    """What users may give, for messages."""
+    columns = f'the columns "{key}" and "label"'
+    return f'a list of {{"{key}": ..., "label": ...}}, a dict of {columns}, or a datasets.Dataset with both'
+
+
+def _keys(key: str) -> tuple[str, ...]:
+    return (TEXT, "text_pair", "label") if key == TEXT else (key, "label")
 
 
 def parse_text(item: object, where: str) -> Text:
@@ -69,70 +79,81 @@ def _string(item: object, where: str) -> str:
     return item
 
 
-def parse_examples(examples: RawExamples) -> Examples:
+def parse_examples(examples: RawExamples, key: str = TEXT) -> Examples:
     """Check labelled examples and number their labels.
 
     Args:
         examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`):
-            Rows or columns of `text`, `label` and, for text pairs, `text_pair`. Labels are strings or integers. The
-            order of the classes is the `ClassLabel` feature's, else sorted.
+            Rows or columns of `text`, `label` and, for text pairs, `text_pair`; or of `image` or `audio`, and `label`.
+            Labels are strings or integers. The order of the classes is the `ClassLabel` feature's, else sorted.
+        key (`str`, *optional*, defaults to `"text"`):
+            `"text"`, `"image"` or `"audio"`.
 
     Raises:
         ValueError: On no examples, unknown keys, columns of unequal lengths, missing labels or a single class.
         TypeError: On texts that are not strings and labels that are neither strings nor integers.
     """
-    columns, class_names = _columns(examples)
-    missing = [key for key in ("text", "label") if key not in columns]
+    columns, class_names = _columns(examples, key)
+    missing = [name for name in (key, "label") if name not in columns]
     if missing:
-        raise ValueError(f"The examples have the keys {sorted(columns)}, without {missing}; give {FORMS}.")
-    lengths = {key: len(column) for key, column in columns.items()}
+        raise ValueError(f"The examples have the keys {sorted(columns)}, without {missing}; give {forms(key)}.")
+    lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"The columns of the examples have unequal lengths: {lengths}.")
-    if lengths["text"] == 0:
-        raise ValueError(f"There are no examples; give {FORMS}.")
-    pairs = columns.get("text_pair") or [None] * lengths["text"]
-    texts = [
-        parse_text(text if pair is None else {"text": text, "text_pair": pair}, f"The text of example {i}")
-        for i, (text, pair) in enumerate(zip(columns["text"], pairs, strict=True))
-    ]
+    if lengths[key] == 0:
+        raise ValueError(f"There are no examples; give {forms(key)}.")
+    items = _texts(columns) if key == TEXT else columns[key]
     labels, label_names = _number_labels(columns["label"], class_names)
     if len(set(labels)) < 2:
         raise ValueError(
             f"All {len(labels)} examples have one label; a classifier needs examples of at least two classes."
         )
-    _warn_about(texts, labels, label_names)
-    return Examples(texts, labels, label_names)
+    if key == TEXT:
+        _warn_about_texts(items, labels)
+    absent = len(label_names) - len(set(labels))
+    if absent:
+        logger.warning(f"{absent} of {len(label_names)} classes have no example, so they will hardly be predicted.")
+    return Examples(items, labels, label_names)
 
 
-def _columns(examples: Any) -> tuple[dict[str, list], list[str] | None]:
+def _texts(columns: Mapping[str, list]) -> list[Text]:
+    pairs = columns.get("text_pair") or [None] * len(columns[TEXT])
+    return [
+        parse_text(text if pair is None else {"text": text, "text_pair": pair}, f"The text of example {i}")
+        for i, (text, pair) in enumerate(zip(columns[TEXT], pairs, strict=True))
+    ]
+
+
+def _columns(examples: Any, key: str) -> tuple[dict[str, list], list[str] | None]:
     """The columns of the examples, and the class names where a `ClassLabel` feature gives them."""
+    keys = _keys(key)
     if isinstance(getattr(examples, "column_names", None), Mapping):
         raise ValueError("The examples are a dictionary of dataset splits; choose one, for example examples['train'].")
     if hasattr(examples, "features") and hasattr(examples, "column_names"):
         names = getattr((examples.features or {}).get("label"), "names", None)
         given = examples.column_names or list(next(iter(examples), {}))  # a stream may not know its columns
-        rows = list(examples.select_columns([key for key in KEYS if key in given]))
-        return {key: [row[key] for row in rows] for key in KEYS if key in given}, names
+        rows = list(examples.select_columns([name for name in keys if name in given]))
+        return {name: [row[name] for row in rows] for name in keys if name in given}, names
     if isinstance(examples, Mapping):
-        _check_keys(examples, "the examples")
-        return {str(key): list(column) for key, column in examples.items()}, None
+        _check_keys(examples, keys, "the examples")
+        return {str(name): list(column) for name, column in examples.items()}, None
     if isinstance(examples, str) or not isinstance(examples, Sequence):
-        raise TypeError(f"The examples are {type(examples).__name__}; give {FORMS}.")
+        raise TypeError(f"The examples are {type(examples).__name__}; give {forms(key)}.")
     for i, row in enumerate(examples):
         if not isinstance(row, Mapping):
-            raise TypeError(f"Example {i} is {type(row).__name__}; give {FORMS}.")
-        _check_keys(row, f"example {i}")
-        if "text" not in row or "label" not in row:
-            raise ValueError(f'Example {i} has the keys {sorted(row)}; it must have "text" and "label".')
+            raise TypeError(f"Example {i} is {type(row).__name__}; give {forms(key)}.")
+        _check_keys(row, keys, f"example {i}")
+        if key not in row or "label" not in row:
+            raise ValueError(f'Example {i} has the keys {sorted(row)}; it must have "{key}" and "label".')
     return {
-        key: [row.get(key) for row in examples] for key in KEYS if not examples or any(key in r for r in examples)
+        name: [row.get(name) for row in examples] for name in keys if not examples or any(name in r for r in examples)
     }, None
 
 
-def _check_keys(row: Mapping, where: str) -> None:
-    unknown = sorted(str(key) for key in row if key not in KEYS)
+def _check_keys(row: Mapping, keys: Sequence[str], where: str) -> None:
+    unknown = sorted(str(name) for name in row if name not in keys)
     if unknown:
-        raise ValueError(f"Unknown keys {unknown} in {where}; the keys are {list(KEYS)}.")
+        raise ValueError(f"Unknown keys {unknown} in {where}; the keys are {list(keys)}.")
 
 
 def _number_labels(labels: list, class_names: list[str] | None) -> tuple[list[int], tuple[str, ...]]:
@@ -158,7 +179,7 @@ def _number_labels(labels: list, class_names: list[str] | None) -> tuple[list[in
     return [index[label] for label in labels], tuple(str(label) for label in ordered)
 
 
-def _warn_about(texts: list[Text], labels: list[int], label_names: tuple[str, ...]) -> None:
+def _warn_about_texts(texts: list[Text], labels: list[int]) -> None:
     """Say what is allowed but probably not meant; counts only, never a text."""
     blank = sum(not "".join(text).strip() for text in texts)
     if blank:
@@ -169,9 +190,6 @@ def _warn_about(texts: list[Text], labels: list[int], label_names: tuple[str, ..
     contradicting = sum(len(found) > 1 for found in seen.values())
     if contradicting:
         logger.warning(f"{contradicting} texts of the examples occur with more than one label.")
-    absent = len(label_names) - len(set(labels))
-    if absent:
-        logger.warning(f"{absent} of {len(label_names)} classes have no example, so they will hardly be predicted.")
 
 
 __all__ = ["Examples", "RawExamples", "Text", "parse_examples", "parse_text"]

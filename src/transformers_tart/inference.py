@@ -57,7 +57,7 @@ class InferenceMixin:
             examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`):
                 The examples, as in [`parse_examples`].
             tokenizer (`PreTrainedTokenizerBase`):
-                The backbone's tokenizer.
+                The backbone's tokenizer; of images its image processor, of audio its feature extractor.
             batch_size (`int`, *optional*):
                 Most texts of a forward pass; as many as a budget of tokens allows when not given.
             progress_bar (`bool`, *optional*, defaults to `False`):
@@ -67,7 +67,7 @@ class InferenceMixin:
             seed (`int`, *optional*, defaults to 0):
                 Seed of the order of the examples in a prompt, for protocols that write one.
         """
-        parsed = parse_examples(examples)
+        parsed = parse_examples(examples, self.config.modality)
         embedded = self.embedder().embed_examples(
             parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar, seed=seed
         )
@@ -92,7 +92,7 @@ class InferenceMixin:
             cache ([`EmbeddingCache`], *optional*):
                 Where embeddings are looked up first, and kept.
         """
-        parsed = parse_examples(examples)
+        parsed = parse_examples(examples, self.config.modality)
         embedded = self.embedder(cache, max_length).embed_examples(
             parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar
         )

@@ -7,7 +7,7 @@ loaded backbone that passes through another `from_pretrained` loses its non-pers
 import os
 from typing import Any
 
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import cached_file
 
@@ -17,6 +17,7 @@ from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
 from transformers_tart.hub import explain_failures, pin_revision
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.support import SUPPORT_FILE, SupportSet
+from transformers_tart.towers import find_tower, load_tower
 
 
 DEFAULT_REASONER = "kernel"
@@ -45,40 +46,37 @@ def place_beside(reasoner: TartReasoner, backbone: PreTrainedModel) -> TartReaso
 
 
 def compose(
-    cls: type,
+    cls: Any,
     name_or_model: str | os.PathLike | PreTrainedModel,
     reasoner: TartReasoner | str | os.PathLike | None,
     embedding: dict[str, Any],
     revision: str | None = None,
     **loading: Any,
 ) -> Any:
-    """Compose a backbone with a reasoner; see [`TartForSequenceClassification.from_backbone`]."""
+    """Compose a backbone with a reasoner; see [`TartPreTrainedModel.from_backbone`]."""
+    modality = cls.config_class.modality
     if isinstance(name_or_model, PreTrainedModel):
         if loading:
             raise ValueError(
                 f"The backbone is loaded already, so {sorted(loading)} cannot be applied; pass its name instead."
             )
-        backbone, name = _without_head(name_or_model), name_or_model.name_or_path or None
+        backbone, name = _take_tower(name_or_model, modality), name_or_model.name_or_path or None
         if name in EMBEDDED:
             name = os.path.abspath(name)  # transformers, which knows no such name, has loaded from a folder
     else:
         name = as_name(name_or_model)
         source, source_revision = locate(name, revision)
         with explain_failures(name):
-            backbone = AutoModel.from_pretrained(source, revision=source_revision, **loading)
-    if isinstance(name_or_model, (cls, TartReasoner)) or isinstance(backbone, (cls, TartReasoner)):
-        raise ValueError(
-            f"{name or 'The model'} is a TART model or reasoner, not a backbone: load a model with from_pretrained, "
-            "or give a backbone here and the reasoner as reasoner=..."
-        )
+            backbone = load_tower(source, modality, revision=source_revision, **loading)
     if not isinstance(reasoner, TartReasoner):
         reasoner = load_default_reasoner() if reasoner is None else TartReasoner.from_pretrained(reasoner)
     if embedding["layers"] is None:
         embedding = {**embedding, "layers": "all" if reasoner.config.projection == "none" else -1}
     name, revision = (None, revision) if name is None else reference(name, revision)
-    config = TartConfig(
-        # a copy: a config that is shared with a live model is changed by the wrapper
-        text_config={key: value for key, value in backbone.config.to_dict().items() if key != "_name_or_path"},
+    # a copy: a config that is shared with a live model is changed by the wrapper
+    fields = {key: value for key, value in backbone.config.to_dict().items() if key != "_name_or_path"}
+    config = cls.config_class(
+        **{cls.config_class.backbone_key: fields},
         base_model_name_or_path=name,
         base_model_revision=revision,
         reasoner_config=reasoner.config.to_dict(),
@@ -89,16 +87,16 @@ def compose(
     return model
 
 
-def _without_head(model: PreTrainedModel) -> PreTrainedModel:
-    """The model below a head, or the model itself; it keeps the device map of the whole."""
-    below: PreTrainedModel = model.base_model  # type: ignore[assignment]
+def _take_tower(model: PreTrainedModel, modality: str) -> PreTrainedModel:
+    """What of a loaded model reads one modality; it keeps the device map of the whole."""
+    _, below = find_tower(model, modality)
     if hasattr(model, "hf_device_map") and not hasattr(below, "hf_device_map"):
         below.hf_device_map = model.hf_device_map
     return below
 
 
-def load_composed(cls: type, name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
-    """Load a TART repository; see [`TartForSequenceClassification.from_pretrained`]."""
+def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
+    """Load a TART repository; see [`TartPreTrainedModel.from_pretrained`]."""
     name = os.fspath(name_or_path)
     with_info = kwargs.pop("output_loading_info", False)
     backbone, config = kwargs.pop("backbone", None), kwargs.pop("config", None)
@@ -107,8 +105,8 @@ def load_composed(cls: type, name_or_path: str | os.PathLike, *model_args: Any, 
     shared, repository = _take(kwargs, SHARED), _take(kwargs, REPOSITORY)
     repository["revision"] = pin_revision(name, **repository, **shared)
     weights, overrides = _take(kwargs, ("variant", "use_safetensors")), _take(kwargs, CONFIG_FIELDS)
-    if not isinstance(config, TartConfig):
-        config = _load_config(name if config is None else config, **shared, **repository)
+    if not isinstance(config, cls.config_class):
+        config = _load_config(cls.config_class, name if config is None else config, **shared, **repository)
     contradicted = [key for key in EMBEDDING_FIELDS if key in overrides and overrides[key] != getattr(config, key)]
     if config.has_support and contradicted:
         raise ValueError(
@@ -141,10 +139,10 @@ def _take(kwargs: dict, names: tuple[str, ...]) -> dict:
     return {name: value for name, value in taken.items() if value is not None}
 
 
-def _load_config(name: Any, **hub: Any) -> TartConfig:
+def _load_config(config_class: type[TartConfig], name: Any, **hub: Any) -> TartConfig:
     """The config of a TART repository, checked to be one: transformers would take another's with a warning."""
     if isinstance(name, PreTrainedConfig):
-        raise ValueError(f'The config is of model type "{name.model_type}", not "tart".')
+        raise ValueError(f'The config is of model type "{name.model_type}", not "{config_class.model_type}".')
     fields, _ = PreTrainedConfig.get_config_dict(name, **hub)
     model_type = fields.get("model_type")
     if model_type == "tart_reasoner":
@@ -152,30 +150,36 @@ def _load_config(name: Any, **hub: Any) -> TartConfig:
             f"{name} holds a reasoner alone; load it with TartReasoner.from_pretrained, or compose it with a "
             "backbone: TartForSequenceClassification.from_backbone(backbone, reasoner=...)."
         )
-    if model_type != "tart":
+    if model_type != config_class.model_type and str(model_type).startswith("tart"):
+        raise ValueError(
+            f'{name} holds a TART model of type "{model_type}", not "{config_class.model_type}": load it with '
+            "AutoModel.from_pretrained, which finds its class."
+        )
+    if model_type != config_class.model_type:
         raise ValueError(
             f'{name} holds a model of type "{model_type}", not a TART repository; to use it as a backbone call '
             "TartForSequenceClassification.from_backbone."
         )
-    return TartConfig.from_pretrained(name, **hub)
+    return config_class.from_pretrained(name, **hub)
 
 
 def _load_backbone(
     config: TartConfig, name: str, given: Any, shared: dict, repository: dict, loading: dict
 ) -> PreTrainedModel:
     """The backbone that was given, the one saved with the repository, or the one it refers to."""
+    modality = config.modality
     if isinstance(given, PreTrainedModel):
-        return _without_head(given)
+        return _take_tower(given, modality)
     if given is not None:
         name = as_name(given)
         # a support set that was made with an embedded backbone wants the same version of it
         wanted = config.base_model_revision if name in EMBEDDED and name == config.base_model_name_or_path else None
-        return AutoModel.from_pretrained(locate(name, wanted)[0], **shared, **loading)
+        return load_tower(locate(name, wanted)[0], modality, **shared, **loading)
     if config.include_backbone:
         folder = "/".join(part for part in (repository.get("subfolder"), BACKBONE_FOLDER) if part)
         try:
             with explain_failures(name):
-                return AutoModel.from_pretrained(name, **{**repository, "subfolder": folder}, **shared, **loading)
+                return load_tower(name, modality, **{**repository, "subfolder": folder}, **shared, **loading)
         except CorruptFileError:
             raise
         except (OSError, ValueError) as err:  # without the folder, transformers sees a model of no known type
@@ -189,7 +193,7 @@ def _load_backbone(
     source, source_revision = locate(base, revision)
     try:
         with explain_failures(base):
-            return AutoModel.from_pretrained(source, revision=source_revision, **shared, **loading)
+            return load_tower(source, modality, revision=source_revision, **shared, **loading)
     except CorruptFileError:
         raise
     except OSError as err:

@@ -1,13 +1,17 @@
-"""The composed classifier: a frozen backbone by reference, a reasoner, and optionally a stored support set."""
+"""The composed classifiers: a frozen backbone by reference, a reasoner, and optionally a stored support set.
+
+What they share, and the one of texts; those of images and audio are in `modeling_media`.
+"""
 
 import os
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
+from typing_extensions import Self
 
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.hub import explain_failures
@@ -17,23 +21,18 @@ from transformers_tart.model_card import CardFacts
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.saving import BACKBONE_KEYS, SavingMixin
 from transformers_tart.support import SupportSet
+from transformers_tart.towers import build_tower
 
 
-class TartForSequenceClassification(InferenceMixin, SavingMixin, PreTrainedModel):
+class TartPreTrainedModel(InferenceMixin, SavingMixin, PreTrainedModel):
     r"""
     Few-shot classifier: a frozen backbone embeds, a reasoner reads the support set and predicts.
-
-    ```python
-    >>> model = TartForSequenceClassification.from_backbone("EleutherAI/pythia-160m")
-    >>> support = model.encode_support(examples, tokenizer)
-    >>> logits = model(**tokenizer("free entry, text WIN now", return_tensors="pt"), support=support).logits
-    ```
 
     Args:
         config ([`TartConfig`]):
             Its configuration.
         backbone (`PreTrainedModel`, *optional*):
-            A loaded backbone; a random one is built from `config.text_config` when not given.
+            A loaded backbone; a random one is built from its part of the config when not given.
         reasoner ([`TartReasoner`], *optional*):
             A loaded reasoner; a random one is built from `config.reasoner_config` when not given.
     """
@@ -42,21 +41,20 @@ class TartForSequenceClassification(InferenceMixin, SavingMixin, PreTrainedModel
     backbone: PreTrainedModel
     reasoner: TartReasoner
     base_model_prefix = "backbone"
-    main_input_name = "input_ids"
-    auto_map_classes = {
-        "AutoConfig": "TartConfig",
-        "AutoModel": "TartForSequenceClassification",
-        "AutoModelForSequenceClassification": "TartForSequenceClassification",
-    }
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
     def __init__(
         self, config: TartConfig, backbone: PreTrainedModel | None = None, reasoner: TartReasoner | None = None
     ):
         super().__init__(config)
-        if backbone is None and config.text_config is None:
-            raise ValueError("The config describes no backbone: give text_config, or compose one with from_backbone.")
-        self.backbone = AutoModel.from_config(config.text_config) if backbone is None else backbone
+        if backbone is None:
+            if config.of_backbone is None:
+                raise ValueError(
+                    f"The config describes no backbone: give {config.backbone_key}, or compose one with from_backbone."
+                )
+            self.backbone = build_tower(config.of_backbone, config.modality)
+        else:
+            self.backbone = backbone
         self.reasoner = TartReasoner(config.reasoner) if reasoner is None else reasoner
         for given in (backbone, reasoner):
             # post_init must not touch what is loaded, layers added after loading included
@@ -87,19 +85,20 @@ class TartForSequenceClassification(InferenceMixin, SavingMixin, PreTrainedModel
         max_length: int | None = None,
         revision: str | None = None,
         **loading_arguments: Any,
-    ) -> "TartForSequenceClassification":
+    ) -> Self:
         r"""
-        Compose any text backbone with a reasoner.
+        Compose a backbone that reads what this class classifies with a reasoner.
 
         Args:
             name_or_model (`str`, `Path` or `PreTrainedModel`):
                 Hub id or folder of the backbone; `"mini"`, the small language model inside this package; or a loaded
-                model, of which the part below a head is taken, frozen and put in evaluation mode.
+                model, of which the part below a head is taken, frozen and put in evaluation mode. Of a model that
+                reads other things too, the tower that reads these is taken, and it alone is loaded.
             reasoner ([`TartReasoner`], `str` or `Path`, *optional*):
                 A reasoner, or where to load one from; the one inside this package when not given.
             protocol (`str`, *optional*, defaults to `"stream"`), template (`str`, *optional*),
             pooling (`str`, *optional*, defaults to `"mean"`), max_length (`int`, *optional*):
-                As in [`TartConfig`].
+                As in the configuration of this class.
             layers (`int` or `str`, *optional*):
                 As in [`TartConfig`]; `"all"` when not given, or -1 for a reasoner that projects its input.
             revision (`str`, *optional*):
@@ -109,7 +108,10 @@ class TartForSequenceClassification(InferenceMixin, SavingMixin, PreTrainedModel
                 `quantization_config`, `token`, `cache_dir`, `trust_remote_code`, ...
 
         Returns:
-            [`TartForSequenceClassification`]: in evaluation mode.
+            The model, in evaluation mode.
+
+        Raises:
+            ValueError: When the backbone reads something else.
         """
         embedding = {"protocol": protocol, "template": template, "pooling": pooling, "max_length": max_length}
         embedding["layers"] = layers
@@ -138,11 +140,42 @@ class TartForSequenceClassification(InferenceMixin, SavingMixin, PreTrainedModel
         with explain_failures(pretrained_model_name_or_path):
             return load_composed(cls, pretrained_model_name_or_path, *model_args, **kwargs)
 
-    def train(self, mode: bool = True) -> "TartForSequenceClassification":
+    def train(self, mode: bool = True) -> Self:
         """Set the mode of the reasoner; the frozen backbone stays in evaluation mode."""
         super().train(mode)
         self.backbone.eval()
         return self
+
+    def _answer(
+        self, batch: dict[str, Tensor | None], support: SupportSet | PreparedSupport | None, labels: Tensor | None
+    ) -> SequenceClassifierOutput:
+        """Embed a batch and read the support set for it."""
+        prepared = self.prepare_support(support)
+        given = {name: tensor for name, tensor in batch.items() if tensor is not None}
+        logits = self._reason(self.embedder().embed_batch(given, prepared.support.prompt, prepared.trunk), prepared)
+        loss = None
+        if labels is not None:
+            loss = torch.nn.functional.cross_entropy(logits, labels.to(logits.device))
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+class TartForSequenceClassification(TartPreTrainedModel):
+    r"""
+    Few-shot classifier of texts; see [`TartPreTrainedModel`].
+
+    ```python
+    >>> model = TartForSequenceClassification.from_backbone("EleutherAI/pythia-160m")
+    >>> support = model.encode_support(examples, tokenizer)
+    >>> logits = model(**tokenizer("free entry, text WIN now", return_tensors="pt"), support=support).logits
+    ```
+    """
+
+    main_input_name = "input_ids"
+    auto_map_classes = {
+        "AutoConfig": "TartConfig",
+        "AutoModel": "TartForSequenceClassification",
+        "AutoModelForSequenceClassification": "TartForSequenceClassification",
+    }
 
     @can_return_tuple
     def forward(
@@ -175,15 +208,9 @@ class TartForSequenceClassification(InferenceMixin, SavingMixin, PreTrainedModel
         Raises:
             ValueError: Without a support set, or when the backbone gives embeddings that are not finite.
         """
-        prepared = self.prepare_support(support)
-        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
-        batch["attention_mask"] = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        given = {name: tensor for name, tensor in batch.items() if tensor is not None}
-        logits = self._reason(self.embedder().embed_batch(given, prepared.support.prompt, prepared.trunk), prepared)
-        loss = None
-        if labels is not None:
-            loss = torch.nn.functional.cross_entropy(logits, labels.to(logits.device))
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        batch = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": token_type_ids}
+        return self._answer(batch, support, labels)
 
 
-__all__ = ["PreparedSupport", "TartForSequenceClassification"]
+__all__ = ["PreparedSupport", "TartForSequenceClassification", "TartPreTrainedModel"]

@@ -3,36 +3,40 @@
 import copy
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import torch
 from huggingface_hub import ModelCard
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoTokenizer, Pipeline, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pipelines.text_classification import ClassificationFunction, sigmoid, softmax
+from transformers.utils import logging
 
-from transformers_tart.backbones import locate
-from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.media import MediaEmbedder
+from transformers_tart.embeddings.media import collate as collate_media
 from transformers_tart.embeddings.pooling import input_device
-from transformers_tart.examples import RawExamples, Text, parse_text
+from transformers_tart.examples import RawExamples
 from transformers_tart.hub import HubMixin
-from transformers_tart.modeling_tart import PreparedSupport, TartForSequenceClassification
+from transformers_tart.modeling_auto import compose_any
+from transformers_tart.modeling_tart import PreparedSupport, TartPreTrainedModel
+from transformers_tart.pipeline_inputs import Inputs, MediaInputs, TextInputs, Unreadable
+from transformers_tart.processors import LOADERS, load_processor
 from transformers_tart.streams import is_eager, iterate
 from transformers_tart.support import SupportSet
 from transformers_tart.tokenization import collate
 
 
-# Texts are read, sorted by length and classified in windows of this many batches: what is in memory at a time.
-BATCHES_PER_WINDOW = 32
-USUAL_BATCH_SIZE = 32  # of the windows where no batch size is given
+logger = logging.get_logger(__name__)
+
+USUAL_BATCH_SIZE = 32  # of the windows that are in memory at a time, where no batch size is given
 
 
 class TartClassificationPipeline(HubMixin, Pipeline):
     r"""
-    Few-shot text classification with a frozen model.
+    Few-shot classification of texts, images or audio with a frozen model.
 
     ```python
     >>> import transformers_tart
@@ -44,11 +48,12 @@ class TartClassificationPipeline(HubMixin, Pipeline):
     ```
 
     Args:
-        model ([`TartForSequenceClassification`] or `PreTrainedModel`):
+        model ([`TartPreTrainedModel`] or `PreTrainedModel`):
             A composed model, or any backbone, which is composed with the reasoner inside this package. `pipeline`
             takes their Hub ids and folders, and without any the small language model inside this package.
-        tokenizer (`PreTrainedTokenizerBase`, *optional*):
-            The backbone's tokenizer; loaded from the backbone's repository when not given.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*), image_processor (`BaseImageProcessor`, *optional*),
+        feature_extractor (`SequenceFeatureExtractor`, *optional*):
+            The backbone's, of texts, of images, of audio; loaded from the backbone's repository when not given.
         examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`, *optional*):
             The support set; the one stored with the model when not given.
         embedding_cache (`str` or `Path`, *optional*):
@@ -56,7 +61,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             the texts; needs `pip install "transformers-tart[cache]"`.
     """
 
-    model: TartForSequenceClassification
+    model: TartPreTrainedModel
     tokenizer: PreTrainedTokenizerBase  # type: ignore[assignment]
 
     _load_tokenizer = None  # taken from the backbone's repository where this one has none
@@ -70,15 +75,30 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         tokenizer: PreTrainedTokenizerBase | None = None,
         examples: RawExamples | None = None,
         embedding_cache: str | os.PathLike | None = None,
+        image_processor: Any = None,
+        feature_extractor: Any = None,
         **kwargs: Any,
     ):
-        if not isinstance(model, TartForSequenceClassification):
-            model = TartForSequenceClassification.from_backbone(model)
-        super().__init__(model=model, tokenizer=tokenizer or _backbone_tokenizer(model), **kwargs)
+        if not isinstance(model, TartPreTrainedModel):
+            model = compose_any(model)
+        given = {"tokenizer": tokenizer, "image_processor": image_processor, "feature_extractor": feature_extractor}
+        argument = LOADERS[model.config.modality][1]
+        processor = given[argument] or load_processor(model)
+        super().__init__(model=model, **{argument: processor}, **kwargs)
         self._cache_folder = embedding_cache
         self._cache: tuple[tuple, EmbeddingCache] | None = None
         if examples is not None:
             self.set_examples(examples)
+
+    @property
+    def _processor(self) -> Any:
+        """The tokenizer, image processor or feature extractor."""
+        return getattr(self, LOADERS[self.model.config.modality][1])
+
+    def _inputs(self, max_length: int | None) -> Inputs:
+        embedder = self.model.embedder(max_length=max_length)
+        kind = MediaInputs if isinstance(embedder, MediaEmbedder) else TextInputs
+        return kind(embedder, self._processor)
 
     def _open_cache(self) -> EmbeddingCache | None:
         """The cache, made anew when the weights or the settings of the model have changed."""
@@ -102,10 +122,10 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         with self.device_placement():
             return self.model.prepare_examples(
                 examples,
-                self.tokenizer,
+                self._processor,
                 batch_size=self._batch_size,
                 progress_bar=progress_bar,
-                keep_texts=True,
+                keep_texts=self.model.config.modality == "text",
                 cache=self._open_cache(),
                 max_length=max_length or self._preprocess_params.get("max_length"),
             )
@@ -143,12 +163,14 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         **kwargs: Any,
     ) -> Any:
         r"""
-        Classify texts.
+        Classify texts, images or audio.
 
         Args:
-            inputs (`str`, `dict`, `list`, `datasets` column, generator or dataset):
-                One text, one `{"text", "text_pair"}`, or many of them. A list or column gives a list; a generator or
-                `KeyDataset` gives an iterator that reads as it goes.
+            inputs (`object`):
+                One text, or `{"text", "text_pair"}`; one image or piece of audio as [`read_image`] or [`read_audio`]
+                takes it: a path, an address, the bytes of a file, a PIL image, an array, or what `datasets` makes of
+                them; or many of them. A list or column gives a list; a generator or `KeyDataset` gives an iterator
+                that reads as it goes.
             examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or [`SupportSet`], *optional*):
                 The support set of this call; the stored one when not given.
             top_k (`int`, *optional*):
@@ -158,14 +180,18 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             max_length (`int`, *optional*):
                 Longest text in tokens.
             batch_size (`int`, *optional*):
-                Most texts of a forward pass; as many as a budget of tokens allows when not given.
+                Most inputs of a forward pass; as many as a budget of tokens allows when not given.
             progress_bar (`bool`, *optional*, defaults to `False`):
                 Whether to show progress.
             num_workers (`int`, *optional*):
-                Taken for compatibility with other pipelines; texts are tokenised in this process.
+                Taken for compatibility with other pipelines; inputs are read in this process.
 
         Returns:
-            `dict` or `list`: `{"label", "score"}` for each text, or a list of them with `top_k`.
+            `dict` or `list`: `{"label", "score"}` for each input, or a list of them with `top_k`. Of many images or
+            pieces of audio, one that cannot be read gives `{"label": None, "score": nan, "error": why}`.
+
+        Raises:
+            ValueError, TypeError, OSError: When a text is none, or a single image or piece of audio cannot be read.
         """
         preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
         if examples is None or isinstance(examples, SupportSet):
@@ -176,57 +202,78 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         forward = {**self._forward_params, **forward, "support": support}
         preprocess = {**self._preprocess_params, **preprocess}
         postprocess = {**self._postprocess_params, **postprocess}
-        if isinstance(inputs, (str, Mapping)):
-            texts = [parse_text(inputs, "The input")]
-            return next(self._classify(texts, Batcher.on(self._input_device), preprocess, forward, postprocess))
-        if isinstance(inputs, bytes) or not isinstance(inputs, (Iterable, Sized)):
-            raise TypeError(
-                f"The input is {type(inputs).__name__}; give a text, a list of texts or a generator of texts."
-            )
+        reader = self._inputs(preprocess.get("max_length"))
+        if reader.is_one(inputs):
+            batcher = Batcher.on(self._input_device)
+            row = reader.rows([("The input", inputs)])[0]
+            if isinstance(row, Unreadable):
+                raise row.error
+            return next(self._classify([row], batcher, preprocess, forward, postprocess))
         batcher = Batcher.on(self._input_device, self._batch_size if batch_size is None else batch_size)
         items = iterate(inputs)
         if progress_bar:
             total = len(inputs) if isinstance(inputs, Sized) else None
-            items = iter(tqdm(items, desc="classifying", unit="text", total=total))
-        results = self._iterate(items, batcher, preprocess, forward, postprocess)
+            items = iter(tqdm(items, desc="classifying", unit=reader.name, total=total))
+        results = self._iterate(items, reader, batcher, preprocess, forward, postprocess)
         return list(results) if is_eager(inputs) else results
 
     def _iterate(
-        self, inputs: Iterator, batcher: Batcher, preprocess: dict, forward: dict, postprocess: dict
+        self,
+        inputs: Iterator,
+        reader: Inputs,
+        batcher: Batcher,
+        preprocess: dict,
+        forward: dict,
+        postprocess: dict,
     ) -> Iterator[Any]:
         """Classify in batches of similar length, window by window; results come in the order of the inputs."""
         items = enumerate(inputs)
-        size = (batcher.max_rows or USUAL_BATCH_SIZE) * BATCHES_PER_WINDOW
+        size = (batcher.max_rows or USUAL_BATCH_SIZE) * reader.batches_per_window
         while window := list(itertools.islice(items, size)):
-            texts = [parse_text(item, f"Input {i}") for i, item in window]
-            yield from self._classify(texts, batcher, preprocess, forward, postprocess)
+            rows = reader.rows([(f"Input {i}", item) for i, item in window])
+            yield from self._classify(rows, batcher, preprocess, forward, postprocess)
 
     def _classify(
-        self, texts: list[Text], batcher: Batcher, preprocess: dict, forward: dict, postprocess: dict
+        self, rows: list[Any], batcher: Batcher, preprocess: dict, forward: dict, postprocess: dict
     ) -> Iterator[Any]:
-        """Classify some texts at once."""
-        max_length, support = preprocess.get("max_length"), forward["support"]
-        with self.device_placement(), self.get_inference_context()():
-            logits = self.model.classify_rows(
-                self.model.embedder(max_length=max_length).tokenize(self.tokenizer, texts),
-                support,
-                pad_token_id=self.tokenizer.pad_token_id,
-                batcher=batcher,
-                cache=self._open_cache(),
-                max_length=max_length,
-            ).cpu()
+        """Classify some rows at once."""
+        readable = [row for row in rows if not isinstance(row, Unreadable)]
+        if len(readable) < len(rows):
+            logger.error(
+                f"{len(rows) - len(readable)} of {len(rows)} inputs cannot be read; their results say why, under "
+                '"error".'
+            )
+        support, logits = forward["support"], iter(())
+        if readable:
+            with self.device_placement(), self.get_inference_context()():
+                found = self.model.classify_rows(
+                    readable,
+                    support,
+                    pad_token_id=getattr(self.tokenizer, "pad_token_id", None),
+                    batcher=batcher,
+                    cache=self._open_cache(),
+                    max_length=preprocess.get("max_length"),
+                )
+            logits = iter(found.cpu())
         names = support.support.label_names
-        return iter([self.postprocess({"logits": x[None], "label_names": names}, **postprocess) for x in logits])
+        for row in rows:
+            if isinstance(row, Unreadable):
+                failed = {"label": None, "score": float("nan"), "error": str(row.error)}
+                yield [failed] if "top_k" in postprocess else failed
+            else:
+                yield self.postprocess({"logits": next(logits)[None], "label_names": names}, **postprocess)
 
     @property
     def _input_device(self) -> torch.device:
         return input_device(self.model.backbone)
 
     def preprocess(self, input_: Any, max_length: int | None = None) -> dict[str, Any]:
-        """Tokenise one text or text pair."""
-        texts = [parse_text(input_, "The input")]
-        rows = self.model.embedder(max_length=max_length).tokenize(self.tokenizer, texts)
-        return collate(rows, self.tokenizer.pad_token_id)
+        """Make a batch of one input."""
+        row = self._inputs(max_length).rows([("The input", input_)])[0]
+        if isinstance(row, Unreadable):
+            raise row.error
+        is_text = self.model.config.modality == "text"
+        return collate([row], self.tokenizer.pad_token_id) if is_text else collate_media([row])
 
     def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:
         return {
@@ -252,53 +299,27 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         return results[0] if top_k == "" else results[:top_k]
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save the task: model, support set, tokenizer and card.
+        """Save the task: model, support set, tokenizer or processor, and card.
 
         Args:
             save_directory (`str` or `Path`):
                 The folder.
             kwargs:
-                As in [`TartForSequenceClassification.save_pretrained`]; `push_to_hub=True` pushes the folder.
+                As in [`TartPreTrainedModel.save_pretrained`]; `push_to_hub=True` pushes the folder.
         """
-        tokenizer = self.tokenizer
-        if tokenizer.pad_token is None:
-            # other pipelines and collators batch by the tokenizer's pad token; the user's tokenizer stays as it is
-            tokenizer = copy.deepcopy(tokenizer)
-            tokenizer.pad_token = tokenizer.eos_token or tokenizer.bos_token or tokenizer.unk_token
+        # what stock pipelines need; the user's processor stays as it is
+        processor = copy.deepcopy(self._processor)
+        if isinstance(processor, PreTrainedTokenizerBase) and processor.pad_token is None:
+            processor.pad_token = processor.eos_token or processor.bos_token or processor.unk_token
+        if self.model.config.modality == "audio":
+            processor.return_attention_mask = True  # by which padding is left out
         with self._pushing(save_directory, kwargs):
             self.model.save_pretrained(save_directory, **kwargs)
-            tokenizer.save_pretrained(save_directory)
+            processor.save_pretrained(save_directory)
 
     def model_card(self) -> ModelCard:
         """The card of the task."""
         return self.model.model_card()
 
 
-class PipelineModel:
-    """What `pipeline("tart-classification", model=<name>)` loads: a TART repository, or any backbone, composed."""
-
-    @classmethod
-    def from_pretrained(cls, name: str, config: Any = None, **kwargs: Any) -> TartForSequenceClassification:
-        """Load by the kind of repository that `config` describes."""
-        if config is None:
-            config = AutoConfig.from_pretrained(name)
-        if isinstance(config, TartConfig):
-            return TartForSequenceClassification.from_pretrained(name, config=config, **kwargs)
-        kwargs.pop("_from_pipeline", None)
-        if os.path.isdir(name):
-            name = os.path.abspath(name)  # transformers took the config from the folder of this name
-        return TartForSequenceClassification.from_backbone(name, **kwargs)
-
-
-def _backbone_tokenizer(model: TartForSequenceClassification) -> PreTrainedTokenizerBase:
-    base, revision = model.config.base_model_name_or_path, model.config.base_model_revision
-    if base is None:
-        raise ValueError("The model names no backbone to take the tokenizer from; pass tokenizer=...")
-    try:
-        source, source_revision = locate(base, revision)
-        return AutoTokenizer.from_pretrained(source, revision=source_revision, **model.hub_arguments)
-    except (OSError, ValueError) as err:
-        raise ValueError(f'No tokenizer can be loaded from the backbone "{base}"; pass tokenizer=... ({err})') from err
-
-
-__all__ = ["PipelineModel", "TartClassificationPipeline"]
+__all__ = ["TartClassificationPipeline"]

@@ -10,10 +10,28 @@ from pathlib import Path
 STUB_NAME = "transformers_tart_classes"
 STUB = '''"""The classes of this repository live in a package: `pip install transformers-tart`."""
 
-from transformers_tart import TartConfig, TartForSequenceClassification, TartReasoner, TartReasonerConfig
+from transformers_tart import (
+    TartAudioConfig,
+    TartConfig,
+    TartForAudioClassification,
+    TartForImageClassification,
+    TartForSequenceClassification,
+    TartImageConfig,
+    TartReasoner,
+    TartReasonerConfig,
+)
 
 
-__all__ = ["TartConfig", "TartForSequenceClassification", "TartReasoner", "TartReasonerConfig"]
+__all__ = [
+    "TartAudioConfig",
+    "TartConfig",
+    "TartForAudioClassification",
+    "TartForImageClassification",
+    "TartForSequenceClassification",
+    "TartImageConfig",
+    "TartReasoner",
+    "TartReasonerConfig",
+]
 '''
 
 

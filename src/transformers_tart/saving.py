@@ -83,7 +83,7 @@ class SavingMixin(HubMixin):
         config = copy.deepcopy(self.config)
         config.include_backbone = include_backbone
         config.has_support = self.support is not None
-        for part in (config.text_config, config.reasoner_config):
+        for part in (config.of_backbone, config.reasoner_config):
             if isinstance(part, PreTrainedConfig):
                 part.name_or_path = ""  # where it was loaded from may be a path of this machine
         if include_backbone and config.base_model_name_or_path and is_local(config.base_model_name_or_path):

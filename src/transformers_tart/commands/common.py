@@ -10,7 +10,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 from transformers_tart.backbones import locate
 from transformers_tart.configuration_tart import PROTOCOLS, TartConfig
-from transformers_tart.pipeline_tart import PipelineModel, TartClassificationPipeline
+from transformers_tart.modeling_auto import PipelineModel
+from transformers_tart.pipeline_tart import TartClassificationPipeline
 from transformers_tart.tables import open_table
 
 

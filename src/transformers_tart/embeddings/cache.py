@@ -8,7 +8,7 @@ import struct
 import threading
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import safetensors.torch
@@ -76,6 +76,14 @@ class EmbeddingCache:
         digest = hashlib.sha256(self._prefix)
         for part in parts:
             digest.update(struct.pack("<Q", len(part)) + array("q", part).tobytes())
+        return digest.digest()
+
+    def key_of_tensors(self, row: Mapping[str, Tensor]) -> bytes:
+        """The key of the embedding that this backbone makes of one processed image or piece of audio."""
+        digest = hashlib.sha256(self._prefix)
+        for name, tensor in sorted(row.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
         return digest.digest()
 
     def get(self, keys: Sequence[bytes]) -> list[Tensor | None]:

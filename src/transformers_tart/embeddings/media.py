@@ -1,0 +1,227 @@
+"""How a composed model reads images and audio: each alone, by the processor of its backbone.
+
+Nothing is known of families of models. How many values stand for a token, which outputs are maps of features, and
+which of them are padding is read from inputs and outputs; whether inputs of different lengths may be padded to one
+length is found by trying.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from transformers_tart.configuration_media import TartMediaConfig
+from transformers_tart.embeddings.batching import Batcher, move, run_batches
+from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.embedder import EmbeddedExamples
+from transformers_tart.embeddings.pooling import accepts, are_close, input_device, run_backbone
+from transformers_tart.examples import Examples
+from transformers_tart.media import read_audio, read_image
+
+
+Row = dict[str, Tensor]
+
+MASK = "attention_mask"
+# Values of an input that make about one token, by which batches are cut: a patch of 16 x 16 pixels of three colours,
+# or 20 ms of sound at 16 kHz.
+VALUES_PER_TOKEN = {"image": 768, "audio": 320}
+WINDOW = 64  # examples that are in memory at a time
+
+_MAY_PAD: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class MediaEmbedder:
+    r"""
+    Embeds images or audio for a composed model.
+
+    Args:
+        backbone (`PreTrainedModel`):
+            The frozen model.
+        config ([`TartMediaConfig`]):
+            Says pooling and layers.
+        cache ([`EmbeddingCache`], *optional*):
+            Where embeddings are looked up first, and kept.
+    """
+
+    backbone: PreTrainedModel
+    config: TartMediaConfig
+    cache: EmbeddingCache | None = None
+
+    def row(self, processor: Any, item: object, where: str) -> Row:
+        r"""
+        What the backbone takes of one image or one piece of audio.
+
+        Args:
+            processor (`BaseImageProcessor` or `SequenceFeatureExtractor`):
+                The backbone's.
+            item (`object`):
+                As [`read_image`] and [`read_audio`] take it.
+            where (`str`):
+                Its place, for messages.
+
+        Raises:
+            ValueError, TypeError, OSError: When it cannot be read.
+        """
+        if self.config.modality == "image":
+            features = processor(images=read_image(item, where), return_tensors="pt")
+        else:
+            rate = processor.sampling_rate
+            samples = read_audio(item, where, rate)
+            features = processor(samples, sampling_rate=rate, return_attention_mask=True, return_tensors="pt")
+            self._check_length(features, len(samples), rate, where)
+        return {name: tensor[0] for name, tensor in features.items()}
+
+    def embed_examples(
+        self,
+        examples: Examples,
+        tokenizer: Any,
+        *,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        seed: int = 0,
+    ) -> EmbeddedExamples:
+        """Embed a support set, in the order of the examples; `tokenizer` is the processor."""
+        batcher = Batcher.on(input_device(self.backbone), batch_size)
+        found, name = [], self.config.modality
+        with tqdm(total=len(examples.texts), desc="embedding", unit=name, disable=not progress_bar) as bar:
+            for start in range(0, len(examples.texts), WINDOW):
+                window = examples.texts[start : start + WINDOW]
+                rows = [
+                    self.row(tokenizer, item, f"The {name} of example {i}") for i, item in enumerate(window, start)
+                ]
+                found.append(self.embed_rows(rows, batcher=batcher, progress=bar))
+        return EmbeddedExamples(torch.cat(found), list(range(len(examples.texts))))
+
+    def read_prompt(self, prompt: object) -> None:
+        """Nothing: images and audio are read alone.
+
+        Raises:
+            ValueError: When the support set was made by a protocol with a prompt.
+        """
+        if prompt is not None:
+            raise ValueError("The support set holds a prompt of texts; encode the examples again with this model.")
+
+    def embed_rows(
+        self,
+        rows: Sequence[Row],
+        prompt: object = None,
+        trunk: object = None,
+        *,
+        pad_token_id: int | None = None,
+        batcher: Batcher | None = None,
+        progress: tqdm | None = None,
+    ) -> Tensor:
+        """Embeddings (n, layers, hidden) float32 of what [`row`] gives."""
+        batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
+        groups = self._groups(rows)
+        found = []
+        for members in groups:
+            work = _on(self, [rows[i] for i in members])
+            lengths = [-(-self._values(rows[i]) // VALUES_PER_TOKEN[self.config.modality]) for i in members]
+            keys = [] if self.cache is None else [self.cache.key_of_tensors(rows[i]) for i in members]
+            found.append(run_batches(batcher, lengths, work, cache=self.cache, keys=keys, progress=progress))
+        together = torch.cat([embeddings.to(found[-1].device) for embeddings in found])
+        order = torch.tensor([i for members in groups for i in members], device=together.device)
+        return torch.empty_like(together).index_copy_(0, order, together)
+
+    def embed_batch(self, batch: Row, prompt: object = None, trunk: object = None) -> Tensor:
+        """Embeddings (n, layers, hidden) float32 of a batch of inputs, which never see each other."""
+        mask = batch.get(MASK)
+        given = {name: tensor for name, tensor in batch.items() if accepts(self.backbone, name)}
+        dtype = self.backbone.dtype
+        given = {name: x.to(dtype) if x.is_floating_point() else x for name, x in given.items()}
+        _, hidden_states = run_backbone(self.backbone, self.config.layers, **given)
+        frames = batch[self.backbone.main_input_name].shape[1:]
+        to_outputs: Callable | None = getattr(self.backbone, "_get_feat_extract_output_lengths", None)
+        if mask is not None and mask.shape[1] not in frames:
+            to_outputs = None  # the mask counts samples, and the backbone frames
+        pooled = [self._pool(hidden, mask, to_outputs) for hidden in hidden_states]
+        width = max(layer.shape[-1] for layer in pooled)  # layers of a pyramid have several
+        return torch.stack([pad(layer.to(pooled[-1].device), (0, width - layer.shape[-1])) for layer in pooled], dim=1)
+
+    def _pool(self, hidden: Tensor, mask: Tensor | None, to_outputs: Callable | None) -> Tensor:
+        """(n, length, hidden), or a map (n, hidden, height, width), -> (n, hidden) float32."""
+        if hidden.dim() == 4:
+            hidden = hidden.flatten(2).transpose(1, 2)
+            if self.config.pooling == "first":
+                raise ValueError(
+                    f"{type(self.backbone).__name__} gives maps of features, of which none is the first: compose it "
+                    'with pooling="mean".'
+                )
+        if self.config.pooling == "first":
+            return hidden[:, 0].float()
+        if mask is None:
+            return hidden.float().mean(1)
+        weights = _mask_of_outputs(mask, hidden.shape[1], to_outputs).to(hidden.device)
+        # rows of the padding may hold anything, NaN included
+        total = hidden.float().masked_fill(~weights[..., None], 0.0).sum(1)
+        return total / weights.sum(1, keepdim=True)
+
+    def _check_length(self, features: Any, samples: int, rate: int, where: str) -> None:
+        """Refuse sound that is shorter than what the backbone makes one output of."""
+        to_outputs: Callable | None = getattr(self.backbone, "_get_feat_extract_output_lengths", None)
+        inputs = features[self.backbone.main_input_name]
+        if to_outputs is not None and int(to_outputs(torch.tensor(inputs.shape[-1]))) < 1:
+            raise ValueError(
+                f"{where} lasts {1000 * samples / rate:.0f} ms, which is too short for "
+                f"{type(self.backbone).__name__}; leave it out or give a longer one."
+            )
+
+    def _values(self, row: Row) -> int:
+        return row[self.backbone.main_input_name].numel()
+
+    def _groups(self, rows: Sequence[Row]) -> list[list[int]]:
+        """Indices of rows that may share a batch: of one shape, or, where padding changes nothing, of any length."""
+        by_shape: dict[tuple, list[int]] = {}
+        for i, row in enumerate(rows):
+            by_shape.setdefault(tuple((name, tuple(row[name].shape)) for name in sorted(row)), []).append(i)
+        groups = sorted(by_shape.values(), key=lambda members: self._values(rows[members[0]]))
+        are_sounds = all(row[self.backbone.main_input_name].dim() == 1 for row in rows)
+        if len(groups) > 1 and are_sounds and self._may_pad(rows[groups[0][0]], rows[groups[-1][0]]):
+            return [list(range(len(rows)))]
+        return groups
+
+    def _may_pad(self, short: Row, long: Row) -> bool:
+        """Whether the short row gives the same beside the long one, padded to its length, as alone."""
+        if not accepts(self.backbone, MASK):
+            return False
+        if self.backbone not in _MAY_PAD:
+            alone, beside = (self.embed_batch(collate(rows))[:1] for rows in ([short], [short, long]))
+            _MAY_PAD[self.backbone] = are_close(beside, alone, self.backbone.dtype)
+        return _MAY_PAD[self.backbone]
+
+
+def collate(rows: Sequence[Row]) -> Row:
+    """Put rows into a batch, sounds of different lengths padded at their ends."""
+    batch = {}
+    for name in rows[0]:
+        tensors = [row[name] for row in rows]
+        same = len({tensor.shape for tensor in tensors}) == 1
+        batch[name] = torch.stack(tensors) if same else pad_sequence(tensors, batch_first=True)
+    if MASK in batch and batch[MASK].all():
+        del batch[MASK]  # some backbones were trained without one
+    return batch
+
+
+def _mask_of_outputs(mask: Tensor, length: int, to_outputs: Callable | None) -> Tensor:
+    """Which of `length` outputs (n, length) are of inputs that a mask (n, inputs) counts."""
+    given = mask.sum(1)
+    counts = (given * length / mask.shape[1]).ceil() if to_outputs is None else to_outputs(given)
+    return torch.arange(length, device=mask.device) < counts.clamp(1, length)[:, None]
+
+
+def _on(embedder: MediaEmbedder, rows: Sequence[Row]) -> Callable[[list[int]], Tensor]:
+    """What embeds chosen rows."""
+    device = input_device(embedder.backbone)
+    return lambda chosen: embedder.embed_batch(move(collate([rows[i] for i in chosen]), device))
+
+
+__all__ = ["MediaEmbedder", "collate"]

@@ -1,0 +1,65 @@
+"""Composes and loads without saying what a backbone reads: its class tells."""
+
+import os
+from typing import Any
+
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+
+from transformers_tart.backbones import as_name, locate
+from transformers_tart.configuration_tart import TartConfig
+from transformers_tart.modeling_media import TartForAudioClassification, TartForImageClassification
+from transformers_tart.modeling_tart import TartForSequenceClassification, TartPreTrainedModel
+from transformers_tart.towers import HUB, modalities_of
+
+
+CLASSES: dict[str, type[TartPreTrainedModel]] = {
+    "text": TartForSequenceClassification,
+    "image": TartForImageClassification,
+    "audio": TartForAudioClassification,
+}
+
+
+def compose_any(name_or_model: str | os.PathLike | PreTrainedModel, **kwargs: Any) -> TartPreTrainedModel:
+    r"""
+    Compose a backbone of texts, images or audio with a reasoner.
+
+    Args:
+        name_or_model (`str`, `Path` or `PreTrainedModel`), kwargs:
+            As in [`TartPreTrainedModel.from_backbone`].
+
+    Returns:
+        [`TartForSequenceClassification`], [`TartForImageClassification`] or [`TartForAudioClassification`]: of a
+        backbone that reads several things, for images before audio, and for audio before texts.
+    """
+    if isinstance(name_or_model, PreTrainedModel):
+        return CLASSES[_choose(modalities_of(type(name_or_model.base_model)))].from_backbone(name_or_model, **kwargs)
+    source, revision = locate(as_name(name_or_model), kwargs.get("revision"))
+    hub = {**{key: kwargs[key] for key in HUB if key in kwargs}, "revision": revision}
+    config = AutoConfig.from_pretrained(source, **hub)
+    known = AutoModel._model_mapping.get(type(config), None)
+    reads = ("text",) if known is None or isinstance(known, tuple) else modalities_of(known)
+    return CLASSES[_choose(reads)].from_backbone(name_or_model, **kwargs)
+
+
+def _choose(reads: tuple[str, ...]) -> str:
+    """What a backbone is used for that reads these: what needs a processor besides a tokenizer."""
+    return next((modality for modality in ("image", "audio") if modality in reads), "text")
+
+
+class PipelineModel:
+    """What `pipeline("tart-classification", model=<name>)` loads: a TART repository, or any backbone, composed."""
+
+    @classmethod
+    def from_pretrained(cls, name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -> TartPreTrainedModel:
+        """Load by the kind of repository that `config` describes."""
+        if config is None:
+            config = AutoConfig.from_pretrained(name)
+        if isinstance(config, TartConfig):
+            return CLASSES[config.modality].from_pretrained(name, config=config, **kwargs)
+        kwargs.pop("_from_pipeline", None)
+        if os.path.isdir(name):
+            name = os.path.abspath(name)  # transformers took the config from the folder of this name
+        return compose_any(name, **kwargs)
+
+
+__all__ = ["CLASSES", "PipelineModel", "compose_any"]

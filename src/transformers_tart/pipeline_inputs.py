@@ -1,0 +1,97 @@
+"""What pipelines read: which inputs are one and which are many, and how each becomes a row for the backbone."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence, Sized
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from transformers_tart.embeddings.embedder import Embedder
+from transformers_tart.embeddings.media import MediaEmbedder
+from transformers_tart.examples import parse_text
+
+
+class Unreadable(NamedTuple):
+    """An input that could not be read, and why."""
+
+    error: Exception
+
+
+class Inputs(Protocol):
+    """One kind of input.
+
+    Attributes:
+        name: what one of them is called.
+        batches_per_window: batches whose inputs are in memory at a time.
+    """
+
+    name: str
+    batches_per_window: int
+
+    def is_one(self, inputs: Any) -> bool:
+        """Whether these are one input rather than many.
+
+        Raises:
+            TypeError: When they are neither.
+        """
+
+    def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
+        """Rows for the backbone, or [`Unreadable`], of inputs and their places."""
+
+
+class TextInputs:
+    """Texts and text pairs, which are sorted by length in large windows; what is no text stops the call."""
+
+    name = "text"
+    batches_per_window = 32
+
+    def __init__(self, embedder: Embedder, tokenizer: Any):
+        self.embedder, self.tokenizer = embedder, tokenizer
+
+    def is_one(self, inputs: Any) -> bool:
+        """A string or a mapping is one."""
+        if isinstance(inputs, (str, Mapping)):
+            return True
+        if isinstance(inputs, bytes) or not isinstance(inputs, (Iterable, Sized)):
+            raise TypeError(
+                f"The input is {type(inputs).__name__}; give a text, a list of texts or a generator of texts."
+            )
+        return False
+
+    def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
+        """Token ids of each text."""
+        return self.embedder.tokenize(self.tokenizer, [parse_text(item, where) for where, item in items])
+
+
+class MediaInputs:
+    """Images or audio; one that cannot be read leaves the others alone."""
+
+    batches_per_window = 2
+
+    def __init__(self, embedder: MediaEmbedder, processor: Any):
+        self.embedder, self.processor = embedder, processor
+        self.name = embedder.config.modality
+        self.most_dims = 3 if self.name == "image" else 2
+
+    def is_one(self, inputs: Any) -> bool:
+        """A path, an address, a file as bytes, an image, an array of one, or a mapping is one."""
+        if isinstance(inputs, (str, bytes, bytearray, os.PathLike, Mapping, Image.Image)):
+            return True
+        if isinstance(inputs, (np.ndarray, torch.Tensor)):
+            return inputs.ndim <= self.most_dims
+        return not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__")
+
+    def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
+        """What the backbone takes of each input, or why there is nothing."""
+        rows: list[Any] = []
+        for where, item in items:
+            try:
+                rows.append(self.embedder.row(self.processor, item, where))
+            except (ValueError, TypeError, OSError) as err:
+                rows.append(Unreadable(err))
+        return rows
+
+
+__all__ = ["Inputs", "MediaInputs", "TextInputs", "Unreadable"]

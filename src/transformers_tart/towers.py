@@ -1,0 +1,110 @@
+"""The part of a backbone that reads texts, images or audio: all of it, or one of its towers.
+
+Which inputs a model and its parts read is what transformers says of them (`input_modalities`); no model is known by
+name. Of a model with several towers, or of an encoder-decoder that hears, only the tower is loaded.
+"""
+
+import re
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+
+
+OWN = "tart"  # how the model types of this package begin
+MODALITIES = ("text", "image", "audio")
+HUB = (
+    "cache_dir",
+    "force_download",
+    "local_files_only",
+    "proxies",
+    "revision",
+    "subfolder",
+    "token",
+    "trust_remote_code",
+)
+
+
+def modalities_of(model: Any) -> tuple[str, ...]:
+    """What a model, or a class of models, reads, by its class attribute `input_modalities`."""
+    given = model.input_modalities
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def find_tower(model: PreTrainedModel, modality: str) -> tuple[str, PreTrainedModel]:
+    r"""
+    Find what of a model reads one modality.
+
+    Args:
+        model (`PreTrainedModel`):
+            Any model, with a head or without.
+        modality (`str`):
+            `"text"`, `"image"` or `"audio"`.
+
+    Returns:
+        `tuple[str, PreTrainedModel]`: its path inside the model below the head, `""` for all of that, and the tower.
+
+    Raises:
+        ValueError: When no part of the model reads the modality alone, or it is a model of this package.
+    """
+    if model.config.model_type.startswith(OWN):
+        raise ValueError(
+            f"{model.name_or_path or 'The model'} is a TART model or reasoner, not a backbone: load a model with "
+            "from_pretrained, or give a backbone here and the reasoner as reasoner=..."
+        )
+    base: PreTrainedModel = model.base_model  # type: ignore[assignment]
+    own = modalities_of(base)
+    if own == (modality,):
+        return "", base
+    for path, part in base.named_modules():
+        if isinstance(part, PreTrainedModel) and part is not base and modalities_of(part) == (modality,):
+            return path, part
+    raise ValueError(
+        f"{type(base).__name__} reads {' and '.join(own)}, and no part of it reads {modality} alone; take a backbone "
+        f"that reads {modality}, or the class for what this one reads."
+    )
+
+
+def build_tower(config: PreTrainedConfig, modality: str) -> PreTrainedModel:
+    """A random tower of a config, of the whole model or of the tower alone."""
+    return find_tower(AutoModel.from_config(config), modality)[1]
+
+
+def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
+    r"""
+    Load the tower of a repository or folder, and nothing else of it.
+
+    Args:
+        name (`str`):
+            Hub id or folder.
+        modality (`str`):
+            `"text"`, `"image"` or `"audio"`.
+        loading:
+            As in `AutoModel.from_pretrained`.
+
+    Raises:
+        ValueError: When no part of the model reads the modality alone.
+    """
+    hub = {key: loading[key] for key in HUB if key in loading}
+    config = AutoConfig.from_pretrained(name, **hub)
+    known = AutoModel._model_mapping.get(type(config), None)
+    if known is None or isinstance(known, tuple) or modalities_of(known) == (modality,):
+        return find_tower(AutoModel.from_pretrained(name, **loading), modality)[1]
+    with torch.device("meta"):
+        path, tower = find_tower(AutoModel.from_config(config), modality)
+    prefix = re.escape(known.base_model_prefix), re.escape(path)
+    loaded, info = type(tower).from_pretrained(
+        name,
+        config=tower.config,
+        key_mapping={rf"^(?:{prefix[0]}\.)?{prefix[1]}\.": ""},
+        output_loading_info=True,
+        **loading,
+    )
+    if info["missing_keys"]:
+        # the weights lie under other names than the model's own
+        return find_tower(AutoModel.from_pretrained(name, **loading), modality)[1]
+    vars(loaded).pop("_weight_conversions", None)  # or the tower would be saved under the names of the whole
+    return loaded
+
+
+__all__ = ["MODALITIES", "build_tower", "find_tower", "load_tower", "modalities_of"]
