@@ -17,14 +17,25 @@ TASK_USAGE = """import transformers_tart
 from transformers import pipeline
 
 classify = pipeline("tart-classification", model="{repo}")
-classify("a text")"""
+classify("{query}")"""
 
 MODEL_USAGE = """import transformers_tart
 from transformers import pipeline
 
-examples = [{{"text": "free entry, text WIN now", "label": "spam"}}, {{"text": "see you at eight", "label": "ham"}}]
+examples = {examples}
 classify = pipeline("tart-classification", model="{repo}", examples=examples)
-classify("a text")"""
+classify("{query}")"""
+
+INPUTS = {"text": "texts", "image": "images", "audio": "recordings"}
+# Of each modality: examples, and what is classified.
+SHOWN = {
+    "text": (
+        '[{"text": "free entry, text WIN now", "label": "spam"}, {"text": "see you at eight", "label": "ham"}]',
+        "a text",
+    ),
+    "image": ('[{"image": "tabby.jpg", "label": "cat"}, {"image": "beagle.jpg", "label": "dog"}]', "new.jpg"),
+    "audio": ('[{"audio": "yes.wav", "label": "yes"}, {"audio": "no.wav", "label": "no"}]', "new.wav"),
+}
 
 REASONER_USAGE = """from transformers_tart import TartReasoner
 
@@ -119,14 +130,19 @@ def classifier_card(
         **_reasoner_details(config.reasoner),
         **fitted,
     }
-    task = "A few-shot text classifier" if support_size is None else "A text classifier fitted to a task by examples"
-    usage = (MODEL_USAGE if support_size is None else TASK_USAGE).format(repo=facts.repo_id)
-    data = {"pipeline_tag": "text-classification", "tags": TAGS, "base_model": hub_id}
+    kind = config.modality
+    task = f"few-shot {kind} classifier" if support_size is None else f"{kind} classifier fitted to a task by examples"
+    article = "An" if task[0] in "aeiou" else "A"
+    examples, query = SHOWN[kind]
+    template = MODEL_USAGE if support_size is None else TASK_USAGE
+    usage = template.format(repo=facts.repo_id, examples=examples, query=query)
+    data = {"pipeline_tag": f"{kind}-classification", "tags": TAGS, "base_model": hub_id}
     return _card(
         facts,
         data,
         title=facts.repo_id,
-        summary=f"{task}, on a frozen backbone, made with transformers-tart.",
+        summary=f"{article} {task}, on a frozen backbone, made with transformers-tart.",
+        inputs=INPUTS[kind],
         usage=usage,
         details=details,
         stores_support=support_size is not None,
@@ -142,6 +158,7 @@ def reasoner_card(config: TartReasonerConfig, facts: CardFacts, training: Traini
         {"tags": [*TAGS, "tart-reasoner"]},
         title=facts.repo_id,
         summary="A reasoner for few-shot classification on labelled embeddings of any frozen model.",
+        inputs="texts, images or recordings",
         usage=REASONER_USAGE.format(repo=facts.repo_id),
         details={**_reasoner_details(config), **(training.run if training else {})},
         validation=training.validation if training else {},

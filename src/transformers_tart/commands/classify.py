@@ -1,4 +1,4 @@
-"""`transformers-tart classify`: a file of texts in, labels and scores out, row by row; an interrupted run goes on."""
+"""`transformers-tart classify`: a table of inputs in, labels and scores out row by row; a stopped run goes on."""
 
 import argparse
 import contextlib
@@ -7,7 +7,7 @@ import io
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,7 +19,7 @@ from transformers_tart.commands.common import (
     add_subparser,
     load_pipeline,
     read_examples,
-    stream_texts,
+    stream_inputs,
 )
 
 
@@ -34,21 +34,25 @@ def add_parser(subparsers: Any) -> None:
     parser = add_subparser(
         subparsers,
         "classify",
-        "Classify the texts of a file.",
+        "Classify the texts, images or audio of a table.",
         "transformers-tart classify --model EleutherAI/pythia-160m --examples train.csv --input new.csv --output "
         "out.jsonl",
     )
     add_model_options(parser)
     parser.add_argument("--embedding-cache", metavar="FOLDER", help="keep embeddings here from one run to the next")
     parser.add_argument("--compile", action="store_true", help="compile the backbone, which pays for many texts")
-    parser.add_argument("--examples", help="labelled examples: csv, tsv, json, jsonl or parquet with text and label")
     parser.add_argument(
-        "--input", required=True, help="texts: csv, tsv, json, jsonl or parquet with text, or txt by lines"
+        "--examples", help="labelled examples: csv, tsv, json, jsonl or parquet with text, image or audio, and label"
+    )
+    parser.add_argument(
+        "--input",
+        required=True,
+        help="inputs: csv, tsv, json, jsonl or parquet with text, image or audio (paths), or txt by lines",
     )
     parser.add_argument(
         "--output", help="jsonl or csv; a file of an interrupted run is continued (default: jsonl to stdout)"
     )
-    parser.add_argument("--batch-size", type=int, help="most texts of a forward pass (default: by a token budget)")
+    parser.add_argument("--batch-size", type=int, help="most inputs of a forward pass (default: by a token budget)")
     parser.add_argument("--overwrite", action="store_true", help="start the output file anew")
     parser.set_defaults(run=run)
 
@@ -75,20 +79,27 @@ def run(args: argparse.Namespace) -> None:
     if args.compile:
         classify.model.backbone.compile(dynamic=True)
     window = (args.batch_size or USUAL_BATCH_SIZE) * BATCHES_PER_WINDOW * state.num_processes
-    texts = enumerate(stream_texts(args.input, skip=done), start=done)
+    modality = classify.model.config.modality
+    fields = FIELDS if modality == "text" else (*FIELDS, "error")
+    inputs = enumerate(stream_inputs(args.input, modality, skip=done), start=done)
     bar = tqdm(
-        desc="classifying", unit="text", initial=done, disable=not (state.is_main_process and sys.stderr.isatty())
+        desc="classifying", unit=modality, initial=done, disable=not (state.is_main_process and sys.stderr.isatty())
     )
-    with open_output(output, done, state.is_main_process) as write, bar:
-        while rows := list(itertools.islice(texts, window)):
+    with open_output(output, done, state.is_main_process, fields) as write, bar:
+        while rows := list(itertools.islice(inputs, window)):
             with state.split_between_processes(rows) as mine:
-                answers = classify([text for _, text in mine], batch_size=args.batch_size)
-                records = [{"row": row, **answer} for (row, _), answer in zip(mine, answers, strict=True)]
+                answers = classify([given for _, given in mine], batch_size=args.batch_size)
+                records = [_record(row, answer) for (row, _), answer in zip(mine, answers, strict=True)]
             for record in gather_object(records):
                 write(record)
             bar.update(len(rows))
     state.wait_for_everyone()
     state.destroy_process_group()  # a process that just ends may break the others' connections
+
+
+def _record(row: int, answer: dict[str, Any]) -> dict[str, Any]:
+    """A line of the output; what could not be read has no score, since JSON knows no NaN."""
+    return {"row": row, **answer, "score": None if answer["label"] is None else answer["score"]}
 
 
 def finished_rows(output: Path) -> int:
@@ -129,7 +140,7 @@ def _is_csv(output: Path | None) -> bool:
 
 
 @contextlib.contextmanager
-def open_output(output: Path | None, done: int, writes: bool) -> Iterator[Any]:
+def open_output(output: Path | None, done: int, writes: bool, fields: Sequence[str] = FIELDS) -> Iterator[Any]:
     """A function that writes one record and flushes it; it does nothing in processes that do not write."""
     if not writes:
         yield lambda record: None
@@ -142,7 +153,7 @@ def open_output(output: Path | None, done: int, writes: bool) -> Iterator[Any]:
             else stack.enter_context(open(output, "a", encoding="utf-8", newline="" if as_csv else None))
         )
         if as_csv:
-            table = csv.DictWriter(file, FIELDS)
+            table = csv.DictWriter(file, fields)
             if done == 0 and output is not None and output.stat().st_size == 0:
                 table.writeheader()
 

@@ -10,9 +10,10 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 from transformers_tart.backbones import locate
 from transformers_tart.configuration_tart import PROTOCOLS, TartConfig
+from transformers_tart.examples import TEXT
 from transformers_tart.modeling_auto import PipelineModel
 from transformers_tart.pipeline_tart import TartClassificationPipeline
-from transformers_tart.tables import open_table
+from transformers_tart.tables import file_format, open_table
 
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def load_pipeline(
     embedding = {name: value for name, value in chosen.items() if value is not None}
     model = PipelineModel.from_pretrained(source, config=config, **hub, **embedding, **loading_options(args))
     tokenizer = None  # the backbone's
-    if isinstance(config, TartConfig) and has_tokenizer(source):
+    if isinstance(config, TartConfig) and config.modality == TEXT and has_tokenizer(source):
         tokenizer = AutoTokenizer.from_pretrained(source, **hub)
     return TartClassificationPipeline(
         model=model, tokenizer=tokenizer, examples=examples, device=args.device, embedding_cache=embedding_cache
@@ -103,27 +104,50 @@ def has_tokenizer(folder: str) -> bool:
 
 
 def read_examples(path: str) -> "IterableDataset":
-    """A file of labelled examples with the columns `text`, `label` and, for pairs, `text_pair`."""
-    table = open_table(path)
+    """A file of labelled examples: columns `text` and perhaps `text_pair`, `image` or `audio`, and `label`."""
+    table = _open(path)
     if Path(path).stat().st_size == 0:
-        raise ValueError(f"{path} is empty; it must hold the columns text and label.")
+        raise ValueError(f"{path} is empty; it must hold the columns text (or image, or audio) and label.")
     return table
 
 
-def stream_texts(path: str, skip: int = 0) -> Iterator[Any]:
-    """The texts or text pairs of a file, read as they are needed, after the first `skip`.
+def stream_inputs(path: str, key: str = "text", skip: int = 0) -> Iterator[Any]:
+    """The texts or text pairs, images or audio of a file, read as they are needed, after the first `skip`.
 
     Raises:
-        ValueError: When a row has no `text`.
+        ValueError: When a row has none.
     """
-    table = open_table(path)
+    table = _open(path)
     if Path(path).stat().st_size == 0:
         return
+    column = TEXT if file_format(path) == "text" else key  # the lines of a text file may be paths
     for number, row in enumerate(table.skip(skip), start=skip):
-        if "text" not in row:
-            raise ValueError(f"Row {number} of {path} has the columns {sorted(row)}; it needs a column text.")
+        if column not in row:
+            raise ValueError(f"Row {number} of {path} has the columns {sorted(row)}; it needs a column {column}.")
         pair = row.get("text_pair")
-        yield row["text"] if pair is None else {"text": row["text"], "text_pair": pair}
+        value = _beside(path, row[column]) if key != TEXT else row[column]
+        yield value if pair is None else {"text": value, "text_pair": pair}
+
+
+def _open(path: str) -> "IterableDataset":
+    """A table, whose images and audio are files as they are, their paths counted from its folder."""
+    from datasets import Audio, Image
+
+    table = open_table(path)
+    for kind, column in ((Image, "image"), (Audio, "audio")):
+        feature = (table.features or {}).get(column)
+        if isinstance(feature, kind):
+            table = table.cast_column(column, kind(decode=False))
+        elif column in (table.column_names or next(iter(table), {})):
+            table = table.map(lambda row, name=column: {name: _beside(path, row[name])})
+    return table
+
+
+def _beside(path: str, value: Any) -> Any:
+    """A path that stands in a table; what is none, or an address, stays."""
+    if not isinstance(value, str) or "://" in value or value.startswith("data:"):
+        return value
+    return str(Path(path).parent / value)
 
 
 __all__ = [
@@ -133,5 +157,5 @@ __all__ = [
     "load_pipeline",
     "loading_options",
     "read_examples",
-    "stream_texts",
+    "stream_inputs",
 ]
