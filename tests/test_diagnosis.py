@@ -20,7 +20,7 @@ from transformers_tart.evaluation.diagnosis.synthetic import SyntheticTasks, mea
 from transformers_tart.evaluation.diagnosis.views import view_of
 from transformers_tart.evaluation.diagnosis.wasserstein import max_sliced_wasserstein as max_sliced
 from transformers_tart.evaluation.diagnosis.wasserstein import sliced_wasserstein, squared_wasserstein
-from transformers_tart.evaluation.methods.base import Models, Support, TaskContext
+from transformers_tart.evaluation.methods import Models, Support, TaskContext
 from transformers_tart.evaluation.metrics import log_loss
 from transformers_tart.evaluation.report.statistics import Estimate
 from transformers_tart.evaluation.tasks import Task

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from transformers_tart.embeddings import encode_texts
 from transformers_tart.evaluation.baselines import logistic_regression
-from transformers_tart.evaluation.methods.base import Models, Support, TaskContext
+from transformers_tart.evaluation.methods import Models, Support, TaskContext
 from transformers_tart.evaluation.methods.fine_tuning import choose_part, fine_tune
 from transformers_tart.evaluation.methods.optimising import draw_batches, group_parameters
 from transformers_tart.evaluation.methods.pooled import Head, PooledEncoder

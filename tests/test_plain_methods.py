@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import save_backbone
 
-from transformers_tart.evaluation.methods.base import Models, Support, TaskContext
+from transformers_tart.evaluation.methods import Models, Support, TaskContext
 from transformers_tart.evaluation.methods.plain import majority, tfidf
 from transformers_tart.evaluation.methods.setfit import setfit
 from transformers_tart.evaluation.tasks import Task

@@ -146,7 +146,7 @@ def diagnose(
         num_classes=context.task.num_classes,
         k=k,
         seeds=tuple(seeds),
-        test_texts=len(context.test_texts),
+        test_texts=len(context.task.test_texts),
         gaps=gaps,
         shift=shift,
         synthetic=tasks.shape,
@@ -198,7 +198,7 @@ def _learn(
 def _synthetic(context: TaskContext, k: int, count: int, seed: int, tell: Callable[[str], None]) -> SyntheticTasks:
     """Synthetic tasks of the sizes in which the reasoner reads the real one."""
     reasoner, classes = context.models.reasoner, context.task.num_classes
-    queries = min(QUERIES, len(context.test_texts))
+    queries = min(QUERIES, len(context.task.test_texts))
     shape = Shape(min(k, reasoner.max_support), queries, min(classes, reasoner.max_classes or classes))
     return measure_synthetic(reasoner, shape, count, seed, lambda: tell("synthetic tasks"))
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from transformers_tart.embeddings import encode_texts
 from transformers_tart.evaluation.diagnosis.held_out import Answer, held_out_answers, join
 from transformers_tart.evaluation.methods.base import Support, TaskContext
 
@@ -49,10 +48,7 @@ class LayerScores:
 
 def count_layers(context: TaskContext) -> int:
     """Hidden states of the backbone, the input embedding among them."""
-    models = context.models
-    text = context.task.train_texts[:1]
-    found = encode_texts(models.backbone, models.tokenizer, text, layers="all", max_length=models.max_length)
-    return found.shape[1]
+    return context.models.embed(context.task.train_texts[:1], context.task.modality).shape[1]
 
 
 def choose_layers(asked: Sequence[int] | None, count: int) -> list[int]:

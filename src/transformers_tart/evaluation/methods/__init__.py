@@ -2,8 +2,9 @@
 
 from transformers_tart.configuration_tart import PROTOCOLS
 from transformers_tart.evaluation.baselines import BASELINES
-from transformers_tart.evaluation.methods.base import Method, Models, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
 from transformers_tart.evaluation.methods.fine_tuning import fine_tune
+from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import majority, tfidf
 from transformers_tart.evaluation.methods.probes import probe
 from transformers_tart.evaluation.methods.prompting import calibrated_prompting, prompting

@@ -12,7 +12,7 @@ from transformers_tart.examples import Text
 def majority(context: TaskContext, support: Support) -> Tensor:
     """Shares of the classes in the support set, one example added to each so that no class is impossible."""
     counts = torch.bincount(context.labels(support), minlength=context.task.num_classes).double() + 1
-    return (counts / counts.sum()).expand(len(context.test_texts), -1).clone()
+    return (counts / counts.sum()).expand(len(context.task.test_texts), -1).clone()
 
 
 def tfidf(context: TaskContext, support: Support) -> Tensor:

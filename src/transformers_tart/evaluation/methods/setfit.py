@@ -7,7 +7,8 @@ from torch import Tensor
 from transformers.utils import cached_file
 
 from transformers_tart.backbones import locate
-from transformers_tart.evaluation.methods.base import Models, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import join_pairs
 from transformers_tart.evaluation.methods.seeding import seeded
 

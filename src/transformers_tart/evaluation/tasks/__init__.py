@@ -1,8 +1,8 @@
-"""Tasks to evaluate on: texts and labels, for support sets and for tests."""
+"""Tasks to evaluate on: texts, images or recordings and their labels, for support sets and for tests."""
 
 from transformers_tart.evaluation.tasks.loading import load_task
 from transformers_tart.evaluation.tasks.registry import GROUPS, SEEDS, TASKS
-from transformers_tart.evaluation.tasks.task import SAMPLINGS, Task
+from transformers_tart.evaluation.tasks.task import MODALITIES, SAMPLINGS, Item, Task
 
 
-__all__ = ["GROUPS", "SAMPLINGS", "SEEDS", "TASKS", "Task", "load_task"]
+__all__ = ["GROUPS", "MODALITIES", "SAMPLINGS", "SEEDS", "TASKS", "Item", "Task", "load_task"]

@@ -1,7 +1,8 @@
-"""A task: texts and labels, from which support sets are drawn."""
+"""A task: texts, images or recordings and their labels, from which support sets are drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from transformers.utils import logging
@@ -12,7 +13,10 @@ from transformers_tart.examples import Text
 
 logger = logging.get_logger(__name__)
 
+Item: TypeAlias = Text | bytes
+
 SAMPLINGS = ("balanced", "natural")
+MODALITIES = {"text": "texts", "image": "images", "audio": "recordings"}  # and what the items of each are called
 
 
 @dataclass(frozen=True)
@@ -22,28 +26,41 @@ class Task:
     Attributes:
         name: as tables call it.
         label_names: names of the classes, in order.
-        train_texts: n texts or (text, text_pair) tuples, for support sets.
+        train_texts: n texts or (text, text_pair) tuples, for support sets; of images and audio the bytes of the
+            encoded files (png, jpeg, wav, flac, ...).
         train_labels: their indices into `label_names`.
-        test_texts: m texts or pairs, to be classified.
+        test_texts: m texts, pairs or encoded files, to be classified.
         test_labels: their indices into `label_names`.
+        modality: what they are: `"text"`, `"image"` or `"audio"`.
     """
 
     name: str
     label_names: tuple[str, ...]
-    train_texts: list[Text]
+    train_texts: list[Item]
     train_labels: list[int]
-    test_texts: list[Text]
+    test_texts: list[Item]
     test_labels: list[int]
+    modality: str = "text"
 
     def __post_init__(self) -> None:
-        for part, texts, labels in (
+        if self.modality not in MODALITIES:
+            raise ValueError(f'modality is "{self.modality}"; it must be one of {tuple(MODALITIES)}.')
+        for part, items, labels in (
             ("train", self.train_texts, self.train_labels),
             ("test", self.test_texts, self.test_labels),
         ):
-            if not texts or len(texts) != len(labels):
-                raise ValueError(f"The {part} split of {self.name} has {len(texts)} texts and {len(labels)} labels.")
+            if not items or len(items) != len(labels):
+                raise ValueError(
+                    f"The {part} split of {self.name} has {len(items)} {self.noun} and {len(labels)} labels."
+                )
+            odd = [item for item in items if isinstance(item, bytes) == (self.modality == "text")]
+            if odd:
+                form = "strings or pairs of them" if self.modality == "text" else "bytes of encoded files"
+                raise ValueError(f"The {self.noun} of {self.name} must be {form}; {len(odd)} are not.")
         if len(set(self.train_labels)) < 2:
-            raise ValueError(f"All training texts of {self.name} have one label; a task has two classes or more.")
+            raise ValueError(
+                f"All training {self.noun} of {self.name} have one label; a task has two classes or more."
+            )
         known = range(len(self.label_names))
         if not set(self.train_labels) | set(self.test_labels) <= set(known):
             raise ValueError(f"A label of {self.name} is none of its {len(self.label_names)} classes.")
@@ -52,6 +69,11 @@ class Task:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.label_names)
+
+    @property
+    def noun(self) -> str:
+        """What messages call that which is classified, such as texts."""
+        return MODALITIES[self.modality]
 
     def draw_support(self, k: int, seed: int, sampling: str = "balanced") -> list[int]:
         r"""
@@ -66,15 +88,17 @@ class Task:
                 `"balanced"`: the classes in turn, as long as they last; `"natural"`: as they come.
 
         Returns:
-            `list[int]`: k indices of training texts.
+            `list[int]`: k indices into `train_texts`.
 
         Raises:
-            ValueError: When there are fewer training texts, or the examples are all of one class.
+            ValueError: When there are fewer of them, or the examples are all of one class.
         """
         if sampling not in SAMPLINGS:
             raise ValueError(f'sampling is "{sampling}"; it must be one of {SAMPLINGS}.')
         if not 2 <= k <= len(self.train_texts):
-            raise ValueError(f"k is {k}; {self.name} has {len(self.train_texts)} training texts, and 2 are needed.")
+            raise ValueError(
+                f"k is {k}; {self.name} has {len(self.train_texts)} training {self.noun}, and 2 are needed."
+            )
         order = torch.randperm(len(self.train_texts), generator=torch.Generator().manual_seed(seed))
         if sampling == "balanced":
             order = order[classes_in_turn(torch.tensor(self.train_labels)[order])]
@@ -86,19 +110,19 @@ class Task:
         return chosen
 
     def find_leaks(self) -> list[int]:
-        """Indices of test texts that stand in the training split too."""
+        """Indices of what stands in the test split and in the training split too."""
         known = set(self.train_texts)
-        return [i for i, text in enumerate(self.test_texts) if text in known]
+        return [i for i, item in enumerate(self.test_texts) if item in known]
 
     def without_leaks(self) -> "Task":
-        """The task without training texts that stand in the test split, so that no support set can hold one."""
+        """The task without what stands in the test split among its training data: no support set can hold it."""
         tested = set(self.test_texts)
-        kept = [i for i, text in enumerate(self.train_texts) if text not in tested]
+        kept = [i for i, item in enumerate(self.train_texts) if item not in tested]
         if len(kept) == len(self.train_texts):
             return self
         logger.warning(
-            f"{len(self.train_texts) - len(kept)} training texts of {self.name} stand in the test split too; they are "
-            "left out of support sets."
+            f"{len(self.train_texts) - len(kept)} training {self.noun} of {self.name} stand in the test split too; "
+            "they are left out of support sets."
         )
         return replace(
             self,
@@ -107,19 +131,41 @@ class Task:
         )
 
     def with_tests(self, count: int | None, seed: int) -> "Task":
-        """The task with at most `count` test texts, drawn by the seed with the shares that the classes have."""
-        if count is None or count >= len(self.test_texts):
+        """The task with at most `count` to classify, drawn by the seed with the shares that the classes have."""
+        chosen = draw_with_shares(self.test_labels, count, seed)
+        if len(chosen) == len(self.test_texts):
             return self
-        if count < 1:
-            raise ValueError(f"The number of test texts is {count}; it must be at least 1.")
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self.test_texts), generator=generator).tolist()
-        chosen = sorted(_with_shares(order, [self.test_labels[i] for i in order], count))
         return replace(
             self,
             test_texts=[self.test_texts[i] for i in chosen],
             test_labels=[self.test_labels[i] for i in chosen],
         )
+
+
+def draw_with_shares(labels: Sequence[int], count: int | None, seed: int) -> list[int]:
+    r"""
+    Draw rows with the shares that the classes have.
+
+    Args:
+        labels (`Sequence[int]`):
+            The class of each row.
+        count (`int`, *optional*):
+            Most rows; all when not given.
+        seed (`int`):
+            Decides which.
+
+    Returns:
+        `list[int]`: indices, ascending.
+
+    Raises:
+        ValueError: When `count` is below 1.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"The number of test texts is {count}; it must be at least 1.")
+    if count is None or count >= len(labels):
+        return list(range(len(labels)))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist()
+    return sorted(_with_shares(order, [labels[i] for i in order], count))
 
 
 def _with_shares(order: Sequence[int], labels: Sequence[int], count: int) -> list[int]:
@@ -133,4 +179,4 @@ def _with_shares(order: Sequence[int], labels: Sequence[int], count: int) -> lis
     return [i for _, i in sorted(places)[:count]]
 
 
-__all__ = ["SAMPLINGS", "Task"]
+__all__ = ["MODALITIES", "SAMPLINGS", "Item", "Task", "draw_with_shares"]
