@@ -13,12 +13,21 @@ from typing import Any
 import pytest
 from conftest import make_texts
 from test_bench import TINY, FakeClock, _tiny_model, compare, constant  # noqa: F401 - the fixture is used by name
+from transformers import ViTConfig
 
 from transformers_tart.bench import memory
 from transformers_tart.bench.machine import machine_facts, version_facts
-from transformers_tart.bench.models import make_pipeline
+from transformers_tart.bench.models import RANDOM_VISION, make_pipeline, stream_queries
 from transformers_tart.bench.pairs import PAIRS, Pair
-from transformers_tart.bench.profile import BACKBONE, PARTS, REST, format_profile, profile_pipeline, share_outside
+from transformers_tart.bench.profile import (
+    BACKBONE,
+    MEDIA_PARTS,
+    REST,
+    TEXT_PARTS,
+    format_profile,
+    profile_pipeline,
+    share_outside,
+)
 from transformers_tart.bench.report import PairResult, format_row
 from transformers_tart.bench.timing import Times
 from transformers_tart.cli import main
@@ -76,7 +85,7 @@ def test__bench__options_that_make_no_sense__exit_code_1(options: list[object]) 
 
 
 def test__profile__tiny_pipeline__every_part_is_met_and_nothing_stays_wrapped() -> None:
-    before = [getattr(owner, name) for owner, name in PARTS.values()]
+    before = [getattr(owner, name) for owner, name in TEXT_PARTS.values()]
     clock = FakeClock()
 
     def ticking() -> float:
@@ -85,9 +94,24 @@ def test__profile__tiny_pipeline__every_part_is_met_and_nothing_stays_wrapped() 
 
     classify = make_pipeline(replace(TINY, k=6), 1, 12)
     seconds = profile_pipeline(classify, make_texts(5), 2, ticking)
-    assert list(seconds) == [*PARTS, REST]
+    assert list(seconds) == [*TEXT_PARTS, REST]
     assert all(len(times) == 2 and min(times) > 0 for times in seconds.values())
-    assert [getattr(owner, name) for owner, name in PARTS.values()] == before
+    assert [getattr(owner, name) for owner, name in TEXT_PARTS.values()] == before
+
+
+def test__profile__pipeline_of_pictures__every_part_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    monkeypatch.setitem(RANDOM_VISION, "tiny-vit", lambda: tiny)
+    workload = replace(TINY, k=6, queries=3, backbone="random:tiny-vit")
+    clock = FakeClock()
+
+    def ticking() -> float:
+        clock.time += 1
+        return clock.time
+
+    seconds = profile_pipeline(make_pipeline(workload, 1, 2), list(stream_queries(workload, 1, 2)), 1, ticking)
+    assert list(seconds) == [*MEDIA_PARTS, REST]
+    assert all(min(times) > 0 for times in seconds.values())
 
 
 def slowed(function: Callable, duration: float, clock: FakeClock) -> Callable:
@@ -103,11 +127,11 @@ def slowed(function: Callable, duration: float, clock: FakeClock) -> Callable:
 def test__profile__nested_parts__each_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
     classify = make_pipeline(replace(TINY, k=6), 1, 12)
-    for (owner, name), duration in zip(PARTS.values(), (1, 10, 100, 1000), strict=True):
+    for (owner, name), duration in zip(TEXT_PARTS.values(), (1, 10, 100, 1000), strict=True):
         monkeypatch.setattr(owner, name, slowed(getattr(owner, name), duration, clock))
     seconds = profile_pipeline(classify, make_texts(3), 1, clock)
     assert {part: times[0] for part, times in seconds.items()} == dict(
-        zip([*PARTS, REST], (1, 10, 100, 1000, 0), strict=True)
+        zip([*TEXT_PARTS, REST], (1, 10, 100, 1000, 0), strict=True)
     )
     assert share_outside(seconds) == pytest.approx(1 - 10 / 1111)
     assert f"| {BACKBONE} | 10 | 0.9% |" in format_profile(seconds)
@@ -130,23 +154,23 @@ def test__bench__memory__a_process_for_each_number_of_texts(
         return subprocess.CompletedProcess(command, 0, out.getvalue())
 
     monkeypatch.setattr(subprocess, "run", run_here)
-    assert run_bench("--memory", "--memory-texts", 3, 9, "--k", 4, "--json", tmp_path / "memory.json") == 0
+    assert run_bench("--memory", "--memory-inputs", 3, 9, "--k", 4, "--json", tmp_path / "memory.json") == 0
     found = json.loads((tmp_path / "memory.json").read_text())["memory"]
     peaks = [memory.Peak(**peak) for peak in found["peaks"]]
-    assert [peak.texts for peak in peaks] == [3, 9]
+    assert [peak.inputs for peak in peaks] == [3, 9]
     assert all(peak.megabytes > 10 and peak.dtype == "float32" for peak in peaks)
     assert memory.format_memory(peaks) in capsys.readouterr().out
 
 
 def test__memory__process_fails__error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 1, ""))
-    with pytest.raises(ValueError, match="of 5 texts has failed"):
+    with pytest.raises(ValueError, match="of 5 inputs has failed"):
         memory.measure_memory(TINY)
 
 
 def test__memory__two_peaks__difference_of_the_larger_number() -> None:
     lines = memory.format_memory([memory.Peak(100_000, "float32", 530.0), memory.Peak(1000, "float32", 500.0)])
-    assert lines.endswith("100,000 texts take 30.0 MB more than 1,000")
+    assert lines.endswith("100,000 inputs take 30.0 MB more than 1,000")
 
 
 def test__pipeline__as_profiled__answers_as_without() -> None:

@@ -132,7 +132,7 @@ def test__read_audio__url__same_samples(server: str) -> None:
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
-@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("channels", [1, 2, 9])
 def test__read_audio__wav_of_any_width__same_samples(library: str, width: int, channels: int) -> None:
     shares = np.arange(1, channels + 1) / (channels + 1)  # different channels, of which the mean is half
     samples = read(write_wave(np.outer(SAMPLES, shares).ravel(), width=width, channels=channels))
@@ -156,9 +156,9 @@ def test__read_audio__kind_of_file_in_blocks__same_samples(
 
 def test__read_audio__without_soundfile__says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "soundfile", None)
-    floats = bytearray(WAV)
-    floats[20] = 3  # the tag of floats
-    for data in (b"fLaC" + bytes(60), bytes(floats), b"ID3", bytes(200)):
+    floats = WAV[:20] + b"\3" + WAV[21:]
+    wide = WAV[:34] + b"\x40" + WAV[35:]  # 64 bits
+    for data in (floats, wide, b"fLaC" + bytes(60), b"ID3", bytes(200)):
         with pytest.raises(ImportError, match=r'^Input 3 .*pip install "transformers-tart\[audio\]"'):
             read(data)
 
@@ -193,6 +193,7 @@ def test__read_audio__short_or_square__channels_as_documented() -> None:
     assert read(decoder(torch.tensor([[0.1], [0.5]]))) == pytest.approx([0.3])
     assert read(np.int16([-32768, 0, 16384])).tolist() == [-1, 0, 0.5]
     assert read(np.uint8([0, 128, 192])).tolist() == [-1, 0, 0.5]
+    assert read(torch.tensor([-1, 0, 0.5], dtype=torch.bfloat16)).tolist() == [-1, 0, 0.5]
 
 
 def test__read_audio__a_little_out_of_range__as_it_is() -> None:

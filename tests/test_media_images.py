@@ -266,9 +266,10 @@ def test__read_image__too_many_pixels__value_error(monkeypatch: pytest.MonkeyPat
             read_image(value, "Input 3")
 
 
-@pytest.mark.parametrize("name", ["absent.png", "abcd", "absent/absent.png", "x" * 300, "", "nul\0.png"])
+@pytest.mark.parametrize("name", ["absent.png", "abcd", "file/absent.png", "x" * 300, "", "nul\0.png"])
 @pytest.mark.parametrize("kind", [str, Path])
 def test__read_image__missing_file__file_not_found(name: str, kind: type, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     given = kind(tmp_path / name) if name else kind("absent" if kind is Path else "")
     with pytest.raises(FileNotFoundError, match="^Input 3 is not at the path.*check the path"):
         read_image(given, "Input 3")

@@ -35,14 +35,14 @@ def test__readme__python_blocks__print_what_is_written(tmp_path: Path, monkeypat
         numbers = [[float(x) for x in NUMBER.findall(text)] for text in (printed.getvalue(), expected)]
         assert numbers[0] == pytest.approx(numbers[1], abs=0.02)
         checked += 1
-    assert checked == 4
+    assert checked == 5
 
 
 def test__readme__commands__are_understood() -> None:
     lines = [line for language, block in read_blocks() if language == "bash" for line in block.splitlines()]
     commands = [line.split("&&")[-1].strip() for line in lines]
     ours = [command for command in commands if command.startswith("transformers-tart")]
-    assert len(ours) == 10
+    assert len(ours) == 11
     for command in ours:
         assert build_parser().parse_args(shlex.split(command)[1:]).run
 

@@ -1,9 +1,8 @@
-"""Peak memory of classifying a stream of texts, each size in a process of its own.
+"""Peak memory of classifying a stream of texts or pictures, each size in a process of its own.
 
 The child is `python -m transformers_tart.bench.memory`, with the options as JSON; it prints its peak as JSON.
 """
 
-import itertools
 import json
 import subprocess
 import sys
@@ -15,8 +14,7 @@ import torch
 from transformers.utils import logging
 
 from transformers_tart.bench.machine import dtype_name
-from transformers_tart.bench.models import make_pipeline
-from transformers_tart.bench.texts import texts
+from transformers_tart.bench.models import make_pipeline, stream_queries
 from transformers_tart.bench.workload import Workload
 
 
@@ -25,22 +23,21 @@ LENGTHS = (2, 8)  # in words
 
 @dataclass(frozen=True)
 class Peak:
-    """Most resident memory of a process that classified a number of texts."""
+    """Most resident memory of a process that classified a number of texts or pictures."""
 
-    texts: int
+    inputs: int
     dtype: str
     megabytes: float
 
 
 def classify_stream(workload: Workload) -> Peak:
-    """Classify as many texts of a generator as there are queries, in this process, keeping none; read its peak."""
+    """Classify as many inputs of a generator as there are queries, in this process, keeping none; read its peak."""
     try:
         import resource
     except ImportError as err:
         raise OSError("Peak memory is read with getrusage, which this system does not have.") from err
     classify = make_pipeline(workload, *LENGTHS)
-    stream = itertools.islice(texts(workload.seed + 1, *LENGTHS), workload.queries)
-    count = sum(1 for _ in classify(stream))
+    count = sum(1 for _ in classify(stream_queries(workload, *LENGTHS)))
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     dtype = dtype_name(classify.model.backbone.dtype)
     return Peak(count, dtype, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
@@ -56,17 +53,17 @@ def measure_memory(workload: Workload) -> Peak:
     command = [sys.executable, "-m", "transformers_tart.bench.memory", options]
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if finished.returncode != 0:
-        raise ValueError(f"The process of {workload.queries} texts has failed; its messages are above.")
+        raise ValueError(f"The process of {workload.queries} inputs has failed; its messages are above.")
     return Peak(**json.loads(finished.stdout))
 
 
 def format_memory(peaks: Sequence[Peak]) -> str:
-    """A line for each number of texts, and what the largest takes more than the smallest."""
-    lines = [f"| {'texts':>9} | peak, MB |", "|---|---|"]
-    lines += [f"| {peak.texts:>9,} | {peak.megabytes:.1f} |" for peak in peaks]
-    least, most = min(peaks, key=lambda peak: peak.texts), max(peaks, key=lambda peak: peak.texts)
+    """A line for each number of inputs, and what the largest takes more than the smallest."""
+    lines = [f"| {'inputs':>9} | peak, MB |", "|---|---|"]
+    lines += [f"| {peak.inputs:>9,} | {peak.megabytes:.1f} |" for peak in peaks]
+    least, most = min(peaks, key=lambda peak: peak.inputs), max(peaks, key=lambda peak: peak.inputs)
     difference = most.megabytes - least.megabytes
-    return "\n".join(lines) + f"\n\n{most.texts:,} texts take {difference:.1f} MB more than {least.texts:,}"
+    return "\n".join(lines) + f"\n\n{most.inputs:,} inputs take {difference:.1f} MB more than {least.inputs:,}"
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
-"""Language models to measure with: named ones, and random ones of a known size."""
+"""Models to measure with: named language models, and random ones of text and images of a known size."""
 
 import copy
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +14,14 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    ViTConfig,
+    ViTImageProcessor,
+    ViTModel,
 )
 
 from transformers_tart.backbones import MINI, locate
-from transformers_tart.bench.texts import draw_texts
+from transformers_tart.bench.images import pictures
+from transformers_tart.bench.texts import texts
 from transformers_tart.bench.workload import Workload
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 from transformers_tart.tokenization import backbone_max_length
@@ -27,6 +32,11 @@ RANDOM_PREFIX = "random:"
 # With the tokenizer of the mini backbone, whose vocabulary is padded.
 RANDOM: dict[str, Callable[[], PreTrainedConfig]] = {
     "gpt2-small": lambda: GPT2Config(n_positions=POSITIONS, vocab_size=50257, bos_token_id=0, eos_token_id=0),
+}
+# Which read pictures.
+RANDOM_VISION: dict[str, Callable[[], ViTConfig]] = {
+    "vit-tiny": lambda: ViTConfig(hidden_size=192, num_attention_heads=3, intermediate_size=768),
+    "vit-base": lambda: ViTConfig(),
 }
 
 
@@ -72,7 +82,8 @@ def load_language_model(workload: Workload) -> LanguageModel:
 
 def _random_model(name: str, workload: Workload) -> PreTrainedModel:
     if name not in RANDOM:
-        raise ValueError(f'There is no random model "{name}"; choose one of {sorted(RANDOM)}.')
+        also = f"; {sorted(RANDOM_VISION)} are for --profile and --memory" if name in RANDOM_VISION else ""
+        raise ValueError(f'There is no random language model "{name}"; choose one of {sorted(RANDOM)}{also}.')
     dtype = torch.float32 if workload.dtype == "auto" else getattr(torch, workload.dtype)
     torch.manual_seed(workload.seed)
     return AutoModelForCausalLM.from_config(RANDOM[name](), dtype=dtype)
@@ -86,14 +97,52 @@ def _more_positions(config: PreTrainedConfig) -> dict[str, int]:
     return {}
 
 
+def reads_pictures(workload: Workload) -> bool:
+    """Whether the backbone of a workload is one of images."""
+    return workload.backbone.removeprefix(RANDOM_PREFIX) in RANDOM_VISION
+
+
 def make_pipeline(workload: Workload, min_words: int, max_words: int) -> TartClassificationPipeline:
     """The pipeline of a workload's backbone, the reasoner inside this package and k examples."""
+    if reads_pictures(workload):
+        return _vision_pipeline(workload)
     model = load_language_model(workload)
-    texts = draw_texts(workload.k, workload.seed, min_words, max_words)
-    examples = [{"text": text, "label": str(label)} for text, label in zip(texts, workload.labels, strict=True)]
+    drawn = itertools.islice(texts(workload.seed, min_words, max_words), workload.k)
+    examples = [{"text": text, "label": str(label)} for text, label in zip(drawn, workload.labels, strict=True)]
     return TartClassificationPipeline(
         model=model.backbone, tokenizer=model.tokenizer, examples=examples, device=workload.device
     )
 
 
-__all__ = ["POSITIONS", "RANDOM", "RANDOM_PREFIX", "LanguageModel", "load_language_model", "make_pipeline"]
+def _vision_pipeline(workload: Workload) -> TartClassificationPipeline:
+    dtype = torch.float32 if workload.dtype == "auto" else getattr(torch, workload.dtype)
+    torch.manual_seed(workload.seed)
+    backbone = ViTModel(RANDOM_VISION[workload.backbone.removeprefix(RANDOM_PREFIX)]())
+    backbone.to(device=workload.device, dtype=dtype)  # type: ignore[call-arg]
+    if workload.compile:
+        backbone.compile(dynamic=True)
+    drawn = itertools.islice(pictures(workload.seed), workload.k)
+    examples = [{"image": image, "label": str(label)} for image, label in zip(drawn, workload.labels, strict=True)]
+    return TartClassificationPipeline(
+        model=backbone.eval(), image_processor=ViTImageProcessor(), examples=examples, device=workload.device
+    )
+
+
+def stream_queries(workload: Workload, min_words: int, max_words: int) -> Iterator[object]:
+    """As many texts or pictures as a workload has queries, made as they are read."""
+    seed = workload.seed + 1
+    source = pictures(seed) if reads_pictures(workload) else texts(seed, min_words, max_words)
+    return itertools.islice(source, workload.queries)
+
+
+__all__ = [
+    "POSITIONS",
+    "RANDOM",
+    "RANDOM_PREFIX",
+    "RANDOM_VISION",
+    "LanguageModel",
+    "load_language_model",
+    "make_pipeline",
+    "reads_pictures",
+    "stream_queries",
+]

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from transformers_tart.bench.timing import Clock, Meter
-from transformers_tart.embeddings import embedder, pooling, stream
+from transformers_tart.embeddings import embedder, media, pooling, stream
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 
@@ -17,10 +17,16 @@ from transformers_tart.pipeline_tart import TartClassificationPipeline
 BACKBONE, REST = "backbone", "rest"
 # Functions as their callers look them up; what a part calls of another part counts for the other. A forward hook would
 # be compiled into the backbone.
-PARTS: dict[str, tuple[Any, str]] = {
+TEXT_PARTS: dict[str, tuple[Any, str]] = {
     "tokenising": (embedder, "tokenize"),
     BACKBONE: (pooling, "run_backbone"),
     "pooling": (stream, "pool_rows"),
+    "reasoner": (TartReasoner, "query"),
+}
+MEDIA_PARTS: dict[str, tuple[Any, str]] = {
+    "image processor": (media.MediaEmbedder, "row"),
+    BACKBONE: (media, "run_backbone"),
+    "pooling": (media.MediaEmbedder, "pool_batch"),
     "reasoner": (TartReasoner, "query"),
 }
 
@@ -75,7 +81,7 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 def profile_pipeline(
     classify: TartClassificationPipeline,
-    texts: Sequence[str],
+    inputs: Sequence[Any],
     repeats: int,
     clock: Clock = time.perf_counter,
     progress: Callable[[], object] = lambda: None,
@@ -88,7 +94,7 @@ def profile_pipeline(
     Args:
         classify ([`TartClassificationPipeline`]):
             With a support set.
-        texts (`list[str]`):
+        inputs (`list`):
             What is classified.
         repeats (`int`):
             Counted runs, after one that is not.
@@ -100,17 +106,17 @@ def profile_pipeline(
     Returns:
         `dict[str, list[float]]`: the seconds of each part in each run.
     """
-    runs = []
+    runs, parts = [], TEXT_PARTS if classify.model.config.modality == "text" else MEDIA_PARTS
     for _ in range(repeats + 1):
         watch = Stopwatch(Meter(clock, classify.model.reasoner.device))
         with ExitStack() as stack:
-            for part, (owner, name) in PARTS.items():
+            for part, (owner, name) in parts.items():
                 stack.enter_context(replaced(owner, name, watch.wrap(part, getattr(owner, name))))
             with watch.part(REST):
-                classify(texts)
+                classify(inputs)
         progress()
         runs.append(watch.seconds)
-    return {part: [run.get(part, 0.0) for run in runs[1:]] for part in (*PARTS, REST)}
+    return {part: [run.get(part, 0.0) for run in runs[1:]] for part in (*parts, REST)}
 
 
 def share_outside(seconds: dict[str, list[float]]) -> float:
@@ -129,4 +135,13 @@ def format_profile(seconds: dict[str, list[float]]) -> str:
     return "\n".join(lines) + f"\n\noutside the backbone's forward pass: {share_outside(seconds):.1%}"
 
 
-__all__ = ["BACKBONE", "PARTS", "REST", "Stopwatch", "format_profile", "profile_pipeline", "share_outside"]
+__all__ = [
+    "BACKBONE",
+    "MEDIA_PARTS",
+    "REST",
+    "TEXT_PARTS",
+    "Stopwatch",
+    "format_profile",
+    "profile_pipeline",
+    "share_outside",
+]

@@ -10,11 +10,10 @@ from tqdm.auto import tqdm
 
 from transformers_tart.bench.machine import default_device, describe, dtype_name, machine_facts, version_facts
 from transformers_tart.bench.memory import format_memory, measure_memory
-from transformers_tart.bench.models import make_pipeline
+from transformers_tart.bench.models import make_pipeline, stream_queries
 from transformers_tart.bench.pairs import PAIRS
 from transformers_tart.bench.profile import format_profile, profile_pipeline, share_outside
 from transformers_tart.bench.report import PairResult, format_heading, format_row
-from transformers_tart.bench.texts import draw_texts
 from transformers_tart.bench.timing import measure
 from transformers_tart.bench.workload import Workload
 from transformers_tart.commands.common import DTYPES, add_subparser
@@ -23,7 +22,7 @@ from transformers_tart.files import write_whole
 
 PIPELINE_K, PIPELINE_QUERIES = 64, 500
 PROFILE_LENGTHS = (1, 60)  # in words
-MEMORY_TEXTS = (1_000, 100_000)
+MEMORY_INPUTS = (1_000, 100_000)
 OPTIONS = ("naive_queries", "backbone", "max_characters", "dtype", "compile", "seed")
 
 
@@ -39,7 +38,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("pairs", nargs="*", type=_pair_name, metavar="PAIR", help=f"(default: all) {summaries}")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--profile", action="store_true", help="instead: where the time of the pipeline goes")
-    instead.add_argument("--memory", action="store_true", help="instead: peak memory of few and of many texts")
+    instead.add_argument("--memory", action="store_true", help="instead: peak memory of few and of many inputs")
     parser.add_argument("--repeats", type=int, default=3, help="counted runs of each side (default: 3)")
     parser.add_argument(
         "--naive-queries", type=int, default=20, help="how many the naive side computes; 0: all (default: 20)"
@@ -47,10 +46,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--k", type=int, help="size of the support set (default: the pair's; of the pipeline 64)")
     parser.add_argument("--queries", type=int, help="how many (default: the pair's; of --profile 500)")
     parser.add_argument(
-        "--memory-texts", type=int, nargs=2, default=MEMORY_TEXTS, metavar=("A", "B"), help="(default: 1000 100000)"
+        "--memory-inputs", type=int, nargs=2, default=MEMORY_INPUTS, metavar=("A", "B"), help="(default: 1000 100000)"
     )
     parser.add_argument(
-        "--backbone", default="mini", help="mini, a folder, a Hub id or random:gpt2-small (default: mini)"
+        "--backbone",
+        default="mini",
+        help="mini, a folder, a Hub id or random:gpt2-small; of --profile and --memory also random:vit-tiny or "
+        "random:vit-base, which read pictures (default: mini)",
     )
     parser.add_argument("--max-characters", type=int, default=100, help="of a text in a prompt (default: 100)")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="precision of the backbone (default: auto)")
@@ -106,22 +108,22 @@ def run_profile(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     workload = make_workload(args, PIPELINE_K, PIPELINE_QUERIES)
     classify = make_pipeline(workload, *PROFILE_LENGTHS)
     dtype = dtype_name(classify.model.backbone.dtype)
-    texts = draw_texts(workload.queries, workload.seed + 1, *PROFILE_LENGTHS)
+    inputs = list(stream_queries(workload, *PROFILE_LENGTHS))
     with tqdm(desc="timing", unit="run", total=args.repeats + 1) as bar:
-        seconds = profile_pipeline(classify, texts, args.repeats, progress=bar.update)
-    print(f"{describe_pipeline(workload, dtype)}, {len(texts)} texts, medians of {args.repeats} runs\n")
+        seconds = profile_pipeline(classify, inputs, args.repeats, progress=bar.update)
+    print(f"{describe_pipeline(workload, dtype)}, {len(inputs)} inputs, medians of {args.repeats} runs\n")
     print(format_profile(seconds))
-    found = {"dtype": dtype, "device": str(workload.device), "k": workload.k, "queries": len(texts)}
+    found = {"dtype": dtype, "device": str(workload.device), "k": workload.k, "queries": len(inputs)}
     found |= {"seconds": seconds, "outside_backbone": share_outside(seconds)}
     write_json(args, {**facts, "profile": found})
 
 
 def run_memory(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     """Read the peak memory of two processes."""
-    workloads = [replace(make_workload(args, PIPELINE_K, 1), queries=count) for count in args.memory_texts]
+    workloads = [replace(make_workload(args, PIPELINE_K, 1), queries=count) for count in args.memory_inputs]
     peaks = [measure_memory(workload) for workload in tqdm(workloads, desc="classifying", unit="process")]
     first = workloads[0]
-    print(f"{describe_pipeline(first, peaks[0].dtype)}, each number of texts in a process of its own\n")
+    print(f"{describe_pipeline(first, peaks[0].dtype)}, each number of inputs in a process of its own\n")
     print(format_memory(peaks))
     found = {"device": str(first.device), "k": first.k, "peaks": [asdict(peak) for peak in peaks]}
     write_json(args, {**facts, "memory": found})
