@@ -75,11 +75,11 @@ def read_audio(
     assumed = wanted if assumed_rate is None else _check_rate(assumed_rate, f"{where} is assumed to be at")
     samples, rate = _read(value, where, timeout, assumed)
     if rate == wanted:
-        return np.ascontiguousarray(samples)
+        return samples
     from scipy.signal import resample_poly
 
     common = math.gcd(wanted, rate)
-    return np.ascontiguousarray(resample_poly(samples, wanted // common, rate // common), dtype=np.float32)
+    return resample_poly(samples, wanted // common, rate // common).astype(np.float32, copy=False)
 
 
 def _read(value: object, where: str, timeout: float | None, assumed_rate: int) -> Waveform:
@@ -153,7 +153,7 @@ def _mono(array: np.ndarray, where: str, channel_axis: int | None = None) -> np.
                 f"{where} has the shape {array.shape}, of more than {MOST_CHANNELS} channels; give one recording at a "
                 "time, and of more channels their mean."
             )
-        floats = floats.mean(axis=axis, dtype=np.float64)
+        floats = floats.mean(axis=axis)
     return floats.astype(np.float32)
 
 

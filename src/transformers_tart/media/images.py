@@ -13,7 +13,7 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 
-from transformers_tart.media.audio import BYTES, URLS, read_file, to_numpy, unwrap
+from transformers_tart.media.audio import BYTES, read_file, to_numpy, unwrap
 
 
 Image: TypeAlias = PIL.Image.Image
@@ -84,8 +84,6 @@ def read_image(value: object, where: str, timeout: float | None = None) -> Image
 
 def _from_base64(text: str) -> bytes | None:
     """The image file in a base64 string, or None when the string is something else: a path is base64 at times."""
-    if text[:8].lower().startswith(URLS) or os.path.isfile(text):
-        return None
     try:
         data = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
@@ -173,7 +171,7 @@ def _to_levels(array: np.ndarray, where: str) -> np.ndarray:
             f"{where} has floats from {low:.4g} to {high:.4g}; they must be in [0, 1]: divide by 255, or undo the "
             "normalisation of an image processor."
         )
-    return np.rint(np.clip(array.astype(np.float64), 0, 1) * 255).astype(np.uint8)
+    return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
 
 
 __all__ = ["Image", "read_image"]
