@@ -26,6 +26,12 @@ PHI3 = {
     **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
     **{"intermediate_size": 64, "vocab_size": 99, "max_position_embeddings": 512, "pad_token_id": 0},
 }
+POOLED = {
+    "mean": lambda span: span.mean(0),
+    "last": lambda span: span[-1],
+    "first": lambda span: span[0],
+    "max": lambda span: span.max(0).values,
+}
 LONG = {"gpt2": "n_positions", "bloom": None}  # how a config names its context, where otherwise
 
 
@@ -55,7 +61,7 @@ def read_whole(
         output = backbone(input_ids=torch.tensor([[*before, *branch.ids]]), output_hidden_states=True)
     begin, end = (len(before) + place for place in branch.span)
     spans = [hidden[0, begin:end] for hidden in output.hidden_states]
-    return torch.stack([span.mean(0) if pooling == "mean" else span[-1] for span in spans])
+    return torch.stack([POOLED[pooling](span) for span in spans])
 
 
 def expected_support(backbone: PreTrainedModel, written: WrittenPrompt, protocol: str, pooling: str) -> Tensor:

@@ -22,6 +22,7 @@ TART_FIELDS = [
     {},
     {"text_config": {"model_type": "bert", "hidden_size": 32}, "base_model_name_or_path": "org/base"},
     {"base_model_revision": "main", "include_backbone": True, "has_support": True, "max_length": 7},
+    {"pooling": "first", "normalize": True, "base_model_subfolder": "0_Transformer"},
     {"pooling": "last", "layers": -2, "reasoner_config": {"architecture": "gpt2"}, "id2label": {0: "ham", 1: "spam"}},
 ]
 
@@ -93,7 +94,7 @@ def test__reasoner_config__invalid_field__says_what_is_allowed(fields: dict, mes
     ("fields", "message"),
     [
         ({"protocol": "brook"}, "protocol is \"brook\"; it must be one of .*'stream'"),
-        ({"pooling": "max"}, "pooling is \"max\"; it must be one of .*'mean', 'last'"),
+        ({"pooling": "sum"}, "pooling is \"sum\"; it must be one of .*'mean', 'last'"),
         ({"layers": "some"}, 'layers is "some"; it must be an index or "all"'),
         ({"max_length": 0}, "max_length must be at least 1, got 0"),
         ({"layers": 0.5}, "layers"),
@@ -106,7 +107,7 @@ def test__tart_config__invalid_field__says_what_is_allowed(fields: dict, message
 
 def test__tart_config__invalid_field_set_later__cannot_be_saved(tmp_path: Path) -> None:
     config = TartConfig(text_config=GPT2Config().to_dict())
-    config.pooling = "max"
+    config.pooling = "sum"
     with pytest.raises((ValueError, StrictDataclassError), match="pooling"):
         config.save_pretrained(tmp_path)
 

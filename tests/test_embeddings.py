@@ -13,6 +13,12 @@ from transformers_tart.projection import LayerScaling
 
 
 TEXTS = make_texts(11, seed=3)
+POOLED = {
+    "mean": lambda tokens: tokens.mean(0),
+    "last": lambda tokens: tokens[-1],
+    "first": lambda tokens: tokens[0],
+    "max": lambda tokens: tokens.max(0).values,
+}
 
 
 def embed_alone(backbone: PreTrainedModel, text: str, pooling: str) -> Tensor:
@@ -20,10 +26,10 @@ def embed_alone(backbone: PreTrainedModel, text: str, pooling: str) -> Tensor:
     input_ids = torch.tensor([build_tokenizer()(text)["input_ids"]])
     with torch.no_grad():
         hidden_states = backbone(input_ids=input_ids, output_hidden_states=True).hidden_states
-    return torch.stack([hidden[0].mean(0) if pooling == "mean" else hidden[0, -1] for hidden in hidden_states])
+    return torch.stack([POOLED[pooling](hidden[0]) for hidden in hidden_states])
 
 
-@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("pooling", POOLED)
 def test__encode_texts__batched__equals_one_at_a_time(
     backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, pooling: str
 ) -> None:
@@ -40,7 +46,7 @@ def test__encode_texts__layer_index__that_layer_of_all(layers: int, tokenizer: P
     torch.testing.assert_close(encode_texts(backbone, tokenizer, TEXTS, layers=layers)[:, 0], every[:, layers])
 
 
-@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("pooling", POOLED)
 def test__pooled_hidden_states__left_padding__same(backbone: PreTrainedModel, pooling: str) -> None:
     pooled = []
     for side in ("left", "right"):
@@ -59,11 +65,12 @@ def test__pooled_hidden_states__no_mask__all_are_tokens() -> None:
     )
 
 
-def test__pooled_hidden_states__nan_at_the_padding__does_not_reach_the_mean() -> None:
+@pytest.mark.parametrize("pooling", POOLED)
+def test__pooled_hidden_states__nan_at_the_padding__does_not_reach_the_embedding(pooling: str) -> None:
     backbone = build_backbone("llama")
     backbone.layers[-1].register_forward_hook(lambda *args: args[-1].index_fill(1, torch.tensor([3, 4]), torch.nan))
     mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0]])
-    pooled = pooled_hidden_states(backbone, torch.full((2, 5), 7), mask)
+    pooled = pooled_hidden_states(backbone, torch.full((2, 5), 7), mask, pooling=pooling)
     assert torch.isfinite(pooled).all()
 
 
@@ -86,11 +93,13 @@ def test__pooled_hidden_states__segments__only_where_the_backbone_knows_them() -
         assert torch.equal(with_segments, pooled_hidden_states(backbone, input_ids)) != matters
 
 
-@pytest.mark.parametrize("options", [{"layers": 3}, {"layers": -4}, {"layers": "some"}, {"pooling": "max"}])
+@pytest.mark.parametrize("options", [{"layers": 3}, {"layers": -4}, {"layers": "some"}, {"pooling": "sum"}])
 def test__encode_texts__invalid_option__says_what_is_allowed(
     options: dict, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    message = 'hidden states 0 to 2, or "all"' if "layers" in options else 'must be "mean" or "last"'
+    message = (
+        'hidden states 0 to 2, or "all"' if "layers" in options else "must be one of .'mean', 'last', 'first', 'max'."
+    )
     with pytest.raises(ValueError, match=message):
         encode_texts(build_backbone("llama"), tokenizer, TEXTS, **options)
 

@@ -13,6 +13,7 @@ from prompts_given import (
     LABELS,
     NAMES,
     PHI3,
+    POOLED,
     QUERIES,
     TEXTS,
     ask,
@@ -74,8 +75,20 @@ def test__read_support__eager_attention__same(model_type: str) -> None:
     torch.testing.assert_close(Reader(backbone).embed(trunk, ask(written)), query, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("protocol", ["vanilla", "loo"])
+@pytest.mark.parametrize("pooling", POOLED)
+def test__read_support__any_pooling__equals_whole_prompts_one_at_a_time(pooling: str, protocol: str) -> None:
+    backbone = build_long("llama")
+    reader, written = Reader(backbone, "all", pooling), write(backbone)
+    support, trunk = read_support(reader, written, protocol)
+    query = read_queries(backbone, written, pooling)
+    torch.testing.assert_close(reader.embed(trunk, ask(written)), query, atol=1e-4, rtol=1e-4)
+    expected = expected_support(backbone, written, protocol, pooling)
+    torch.testing.assert_close(support, expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("way", ["copied", "plain"])
-@pytest.mark.parametrize("pooling", ["mean", "last"])
+@pytest.mark.parametrize("pooling", POOLED)
 def test__reader__every_way__same_answer(way: str, pooling: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, written = Reader(build_long("opt"), pooling=pooling), write(build_long("opt"))
     support, trunk = read_support(reader, written, "loo")
@@ -148,7 +161,7 @@ def test__embed__seed__decides_the_order_alone() -> None:
 
 
 @settings(max_examples=5)
-@given(pooling=st.sampled_from(["mean", "last"]), layers=st.sampled_from([0, 1, -1]))
+@given(pooling=st.sampled_from(list(POOLED)), layers=st.sampled_from([0, 1, -1]))
 def test__embed__layer_index__that_layer(pooling: str, layers: int) -> None:
     backbone = build_long("gpt2")
     options = {"protocol": "loo", "pooling": pooling, "label_names": NAMES}

@@ -187,7 +187,10 @@ def test__encoder_backbone__refused_when_it_reads_examples(protocol: str) -> Non
         model.encode_support(make_examples(), build_tokenizer())
 
 
-@pytest.mark.parametrize("change", [{"protocol": "stream"}, {"pooling": "last"}, {"layers": 0}, {"max_length": 2}])
+@pytest.mark.parametrize(
+    "change",
+    [{"protocol": "stream"}, {"pooling": "last"}, {"normalize": True}, {"layers": 0}, {"max_length": 2}],
+)
 def test__from_pretrained__setting_that_contradicts_the_stored_support__refused(
     change: dict[str, object], tmp_path: Path
 ) -> None:

@@ -50,6 +50,7 @@ def test__embed__reference__golden_embeddings_features_and_logits(protocol: str)
     ("options", "labels", "message"),
     [
         ({"pooling": "last"}, [0, 1], "leave them at their defaults"),
+        ({"normalize": True}, [0, 1], "leave them at their defaults"),
         ({"layers": "all"}, [0, 1], "leave them at their defaults"),
         ({"template": "{text} {label}"}, [0, 1], "leave them at their defaults"),
         ({"max_length": 5}, [0, 1], "leave them at their defaults"),

@@ -16,7 +16,7 @@ class TartMediaConfig(TartConfig):
     """What configurations of classifiers of images and of audio share: see [`TartConfig`].
 
     Each input is embedded alone (`protocol="stream"`), by the `"mean"` of what the backbone makes of its parts, or by
-    the `"first"` of them, which many backbones add for the whole.
+    the `"first"` of them, which many backbones add for the whole, and divided by its norm with `normalize=True`.
     """
 
     def validate_embedding(self) -> None:

@@ -11,7 +11,7 @@ from transformers_tart.template import parse_template
 
 IN_CONTEXT_PROTOCOLS = ("vanilla", "loo")
 PROTOCOLS = ("stream", *IN_CONTEXT_PROTOCOLS)
-POOLINGS = ("mean", "last")
+POOLINGS = ("mean", "last", "first", "max")
 
 
 @strict
@@ -134,6 +134,8 @@ class TartConfig(PreTrainedConfig):
             Hub id or folder of the backbone, or `"mini"`, the one inside this package.
         base_model_revision (`str`, *optional*):
             Revision of the backbone's repository; of `"mini"`, a digest of its files.
+        base_model_subfolder (`str`, *optional*):
+            Folder of the backbone inside its repository.
         include_backbone (`bool`, *optional*, defaults to `False`):
             Whether the backbone's weights are saved with the reasoner's. Set by `save_pretrained`.
         has_support (`bool`, *optional*, defaults to `False`):
@@ -147,7 +149,10 @@ class TartConfig(PreTrainedConfig):
             How an example stands in a prompt, with `{text}`, for pairs `{text_pair}`, and `{label}`; the paper's,
             `"Sentence: {text}\nLabel: {label}\n"`, when not given.
         pooling (`str`, *optional*, defaults to `"mean"`):
-            `"mean"` of the tokens of a text, or its `"last"` token.
+            `"mean"` of the tokens of a text, its `"last"` token, its `"first"`, which many backbones that read in both
+            directions add for the whole, or `"max"`, the greatest value of each dimension.
+        normalize (`bool`, *optional*, defaults to `False`):
+            Whether each embedding, of each layer, is divided by its Euclidean norm.
         layers (`int` or `str`, *optional*, defaults to `"all"`):
             Index into the backbone's hidden states (0 is the input embedding, -1 the last layer), or `"all"`: every
             one, each centred and scaled by the support set, side by side.
@@ -166,12 +171,14 @@ class TartConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     base_model_name_or_path: str | None = None
     base_model_revision: str | None = None
+    base_model_subfolder: str | None = None
     include_backbone: bool = False
     has_support: bool = False
     reasoner_config: dict | PreTrainedConfig | None = None
     protocol: str = "stream"
     template: str | None = None
     pooling: str = "mean"
+    normalize: bool = False
     layers: int | str = "all"
     max_length: int | None = None
 

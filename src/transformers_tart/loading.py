@@ -16,6 +16,7 @@ from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
 from transformers_tart.hub import explain_failures, pin_revision
 from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.sentence_encoders import find_sentence_encoder
 from transformers_tart.support import SUPPORT_FILE, SupportSet
 from transformers_tart.towers import find_tower, load_tower
 
@@ -27,8 +28,8 @@ SHARED = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 REPOSITORY = ("revision", "subfolder")
 # What Auto classes and pipelines pass along for themselves.
 PASSENGERS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
-EMBEDDING_FIELDS = ("protocol", "template", "pooling", "layers", "max_length")
-CONFIG_FIELDS = ("base_model_name_or_path", "base_model_revision", *EMBEDDING_FIELDS)
+EMBEDDING_FIELDS = ("protocol", "template", "pooling", "normalize", "layers", "max_length")
+CONFIG_FIELDS = ("base_model_name_or_path", "base_model_revision", "base_model_subfolder", *EMBEDDING_FIELDS)
 
 
 def load_default_reasoner() -> TartReasoner:
@@ -67,11 +68,11 @@ def compose(
         name = as_name(name_or_model)
         source, source_revision = locate(name, revision)
         with explain_failures(name):
-            backbone = load_tower(source, modality, revision=source_revision, **loading)
+            backbone, embedding = _load_named(source, modality, source_revision, embedding, loading)
     if not isinstance(reasoner, TartReasoner):
         reasoner = load_default_reasoner() if reasoner is None else TartReasoner.from_pretrained(reasoner)
-    if embedding["layers"] is None:
-        embedding = {**embedding, "layers": "all" if reasoner.config.projection == "none" else -1}
+    usual = {"pooling": "mean", "normalize": False, "layers": "all" if reasoner.config.projection == "none" else -1}
+    embedding = {**embedding, **{field: value for field, value in usual.items() if embedding[field] is None}}
     name, revision = (None, revision) if name is None else reference(name, revision)
     # a copy: a config that is shared with a live model is changed by the wrapper
     fields = {key: value for key, value in backbone.config.to_dict().items() if key != "_name_or_path"}
@@ -85,6 +86,27 @@ def compose(
     model = cls(config, backbone=backbone, reasoner=place_beside(reasoner, backbone)).eval()
     model.hub_arguments = _take(loading, SHARED)
     return model
+
+
+def _load_named(
+    source: str, modality: str, revision: str | None, embedding: dict[str, Any], loading: dict[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A backbone, and the fields of the config that say how it embeds and where it is in its repository.
+
+    A sentence encoder completes what is not given.
+    """
+    hub = {key: loading[key] for key in (*SHARED, "subfolder") if loading.get(key) is not None}
+    revision = pin_revision(source, revision, **hub)
+    folder, encoder = hub.get("subfolder"), None
+    if modality == "text":
+        is_told = embedding["pooling"] is not None
+        encoder = find_sentence_encoder(source, quiet=is_told, revision=revision, **hub)
+    if encoder is not None:
+        embedding = encoder.fill(embedding)
+        folder = "/".join(part for part in (folder, encoder.path) if part)
+    place = _inside(folder)
+    backbone = load_tower(source, modality, **{**loading, "revision": revision, **place})
+    return backbone, {**embedding, **{f"base_model_{key}": value for key, value in place.items()}}
 
 
 def _take_tower(model: PreTrainedModel, modality: str) -> PreTrainedModel:
@@ -174,7 +196,10 @@ def _load_backbone(
         name = as_name(given)
         # a support set that was made with an embedded backbone wants the same version of it
         wanted = config.base_model_revision if name in EMBEDDED and name == config.base_model_name_or_path else None
-        return load_tower(locate(name, wanted)[0], modality, **shared, **loading)
+        source = locate(name, wanted)[0]
+        # only a copy of a repository in which the backbone is in a folder may have it in one too
+        encoder = find_sentence_encoder(source, quiet=True, **shared) if config.base_model_subfolder else None
+        return load_tower(source, modality, **_inside(encoder.path if encoder else None), **shared, **loading)
     if config.include_backbone:
         folder = "/".join(part for part in (repository.get("subfolder"), BACKBONE_FOLDER) if part)
         try:
@@ -193,7 +218,8 @@ def _load_backbone(
     source, source_revision = locate(base, revision)
     try:
         with explain_failures(base):
-            return load_tower(source, modality, revision=source_revision, **shared, **loading)
+            place = {"revision": source_revision, **_inside(config.base_model_subfolder)}
+            return load_tower(source, modality, **place, **shared, **loading)
     except CorruptFileError:
         raise
     except OSError as err:
@@ -202,6 +228,10 @@ def _load_backbone(
             f"be loaded: {err}\nIf it has moved or the network is down, pass a copy: from_pretrained(..., "
             "backbone=<Hub id, folder or model>)."
         ) from err
+
+
+def _inside(folder: str | None) -> dict[str, str]:
+    return {"subfolder": folder} if folder else {}
 
 
 def _load_support(name: str, hub: dict) -> SupportSet:

@@ -124,9 +124,10 @@ def classifier_card(
     backbone, hub_id = _describe_backbone(config)
     labels = ", ".join(_as_code(str(name)) for name in (config.id2label or {}).values())
     fitted = {} if support_size is None else {"labels": labels, "support set": f"{support_size} examples"}
+    normalised = ", normalised" if config.normalize else ""
     details = {
         "backbone": backbone,
-        "protocol": f"`{config.protocol}`, {config.pooling} pooling, layers {config.layers}",
+        "protocol": f"`{config.protocol}`, {config.pooling} pooling{normalised}, layers {config.layers}",
         **_reasoner_details(config.reasoner),
         **fitted,
     }

@@ -80,7 +80,8 @@ class TartPreTrainedModel(InferenceMixin, SavingMixin, PreTrainedModel):
         *,
         protocol: str = "stream",
         template: str | None = None,
-        pooling: str = "mean",
+        pooling: str | None = None,
+        normalize: bool | None = None,
         layers: int | str | None = None,
         max_length: int | None = None,
         revision: str | None = None,
@@ -88,6 +89,9 @@ class TartPreTrainedModel(InferenceMixin, SavingMixin, PreTrainedModel):
     ) -> Self:
         r"""
         Compose a backbone that reads what this class classifies with a reasoner.
+
+        A repository of sentence-transformers is read as its modules say: what is not given of `pooling`, `normalize`,
+        `layers` and `max_length` is that of its sentence embedding.
 
         Args:
             name_or_model (`str`, `Path` or `PreTrainedModel`):
@@ -97,10 +101,12 @@ class TartPreTrainedModel(InferenceMixin, SavingMixin, PreTrainedModel):
             reasoner ([`TartReasoner`], `str` or `Path`, *optional*):
                 A reasoner, or where to load one from; the one inside this package when not given.
             protocol (`str`, *optional*, defaults to `"stream"`), template (`str`, *optional*),
-            pooling (`str`, *optional*, defaults to `"mean"`), max_length (`int`, *optional*):
-                As in the configuration of this class.
+            pooling (`str`, *optional*), normalize (`bool`, *optional*), max_length (`int`, *optional*):
+                As in the configuration of this class; where not given, and no sentence encoder says otherwise,
+                `"mean"`, `False` and all that tokenizer and backbone allow.
             layers (`int` or `str`, *optional*):
-                As in [`TartConfig`]; `"all"` when not given, or -1 for a reasoner that projects its input.
+                As in [`TartConfig`]; when not given -1 for a sentence encoder and for a reasoner that projects its
+                input, else `"all"`.
             revision (`str`, *optional*):
                 Revision of the backbone's repository. A loaded model does not know its own: give it here to note it.
             loading_arguments:
@@ -111,10 +117,11 @@ class TartPreTrainedModel(InferenceMixin, SavingMixin, PreTrainedModel):
             The model, in evaluation mode.
 
         Raises:
-            ValueError: When the backbone reads something else.
+            ValueError: When the backbone reads something else, or is a sentence encoder of modules that this package
+                does not have.
         """
-        embedding = {"protocol": protocol, "template": template, "pooling": pooling, "max_length": max_length}
-        embedding["layers"] = layers
+        embedding: dict[str, Any] = {"protocol": protocol, "template": template, "pooling": pooling}
+        embedding.update(normalize=normalize, layers=layers, max_length=max_length)
         return compose(cls, name_or_model, reasoner, embedding, revision=revision, **loading_arguments)
 
     @classmethod

@@ -41,6 +41,12 @@ def load_processor(model: TartPreTrainedModel) -> Any:
         raise ValueError(f"The model names no backbone to take the {argument} from; pass {argument}=...")
     try:
         source, source_revision = locate(base, revision)
+        folder = model.config.base_model_subfolder
+        if folder is not None:
+            try:
+                return loader.from_pretrained(source, revision=source_revision, subfolder=folder, **hub)
+            except (OSError, ValueError) as err:  # many repositories have it beside that folder
+                failures.append(err)
         return loader.from_pretrained(source, revision=source_revision, **hub)
     except (OSError, ValueError) as err:
         raise ValueError(

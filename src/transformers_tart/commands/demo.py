@@ -120,8 +120,9 @@ def measure(
     """The accuracy of each way on the same model and examples."""
     config, names = classify.model.config, support.label_names
     truth = torch.tensor([names.index(label) for label in task.labels])
-    embedding = {"pooling": config.pooling, "layers": config.layers, "max_length": config.max_length}
-    query = encode_texts(classify.model.backbone, classify.tokenizer, task.texts, **embedding)  # type: ignore[arg-type]
+    fields = ("pooling", "normalize", "layers", "max_length")
+    embedding = {field: getattr(config, field) for field in fields}
+    query = encode_texts(classify.model.backbone, classify.tokenizer, task.texts, **embedding)
     scaling = classify.model.prepare_support(support).scaling
     known, new = (scaling.transform(rows.to(scaling.mean.device)) for rows in (support.embeddings, query))
     probe = accuracy(logistic_regression(known, support.labels, new, len(names)), truth)

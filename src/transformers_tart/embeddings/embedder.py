@@ -13,7 +13,7 @@ from transformers_tart.configuration_tart import IN_CONTEXT_PROTOCOLS, TartConfi
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.in_context import read_prompt, read_support, write_prompt
-from transformers_tart.embeddings.pooling import input_device, pooled_hidden_states
+from transformers_tart.embeddings.pooling import input_device, normalised, pooled_hidden_states
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.embeddings.reader import Reader
 from transformers_tart.embeddings.stream import encode_rows, encode_texts
@@ -48,7 +48,7 @@ class Embedder:
         backbone (`PreTrainedModel`):
             The frozen model.
         config ([`TartConfig`]):
-            Says protocol, template, pooling, layers and lengths.
+            Says protocol, template, pooling, normalisation, layers and lengths.
         cache ([`EmbeddingCache`], *optional*):
             Where embeddings are looked up first, and kept.
         max_length (`int`, *optional*):
@@ -99,6 +99,7 @@ class Embedder:
                 examples.texts,
                 pooling=config.pooling,
                 layers=config.layers,
+                normalize=config.normalize,
                 max_length=self.longest,
                 batch_size=batch_size,
                 progress_bar=progress_bar,
@@ -116,7 +117,7 @@ class Embedder:
             seed=seed,
         )
         embeddings, trunk = read_support(self.reader, written, config.protocol)
-        return EmbeddedExamples(embeddings, written.order, written.prompt, trunk)
+        return EmbeddedExamples(normalised(embeddings, config.normalize), written.order, written.prompt, trunk)
 
     def read_prompt(self, prompt: Prompt | None) -> Trunk | None:
         """Read the prompt of a support set that was embedded before; `None` for protocols without one.
@@ -146,9 +147,12 @@ class Embedder:
         batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
         if prompt is None or trunk is None:
             options = {"pooling": self.config.pooling, "layers": self.config.layers, "cache": self.cache}
-            return encode_rows(self.backbone, rows, pad_token_id, batcher, progress=progress, **options)  # type: ignore
-        branches = [prompt.branch(_parts(row, prompt), self.longest) for row in rows]
-        return self.reader.embed(trunk, branches, batcher, progress)
+            found = encode_rows(self.backbone, rows, pad_token_id, batcher, progress=progress, **options)  # type: ignore
+        else:
+            branches = [prompt.branch(_parts(row, prompt), self.longest) for row in rows]
+            found = self.reader.embed(trunk, branches, batcher, progress)
+        # after the cache, whose embeddings serve both ways
+        return normalised(found, self.config.normalize)
 
     def embed_batch(self, batch: dict[str, Tensor], prompt: Prompt | None, trunk: Trunk | None) -> Tensor:
         """Embeddings (n, layers, hidden) of a padded batch `input_ids`, `attention_mask` and perhaps
@@ -156,12 +160,14 @@ class Embedder:
         if prompt is None:
             batch = truncate(pad_right(batch), self.longest, backbone_max_length(self.backbone))
             options = {"pooling": self.config.pooling, "layers": self.config.layers}
-            return pooled_hidden_states(self.backbone, **batch, **options)  # type: ignore[arg-type]
+            found = pooled_hidden_states(self.backbone, **batch, **options)  # type: ignore[arg-type]
+            return normalised(found, self.config.normalize)
         mask = batch.pop("attention_mask").bool()
         rows = [{name: tensor[i][mask[i]].tolist() for name, tensor in batch.items()} for i in range(len(mask))]
         # a tokenizer has put special tokens around them, which stand in no prompt
         branches = [prompt.branch([prompt.strip(part) for part in _parts(row, prompt)], self.longest) for row in rows]
-        return self.reader.embed(trunk, branches) if trunk is not None else torch.empty(0)
+        found = self.reader.embed(trunk, branches) if trunk is not None else torch.empty(0)
+        return normalised(found, self.config.normalize)
 
 
 def _parts(row: dict[str, list[int]], prompt: Prompt) -> list[list[int]]:

@@ -21,7 +21,7 @@ from transformers_tart.configuration_media import TartMediaConfig
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.embedder import EmbeddedExamples
-from transformers_tart.embeddings.pooling import accepts, are_close, input_device, run_backbone
+from transformers_tart.embeddings.pooling import accepts, are_close, input_device, normalised, run_backbone
 from transformers_tart.examples import Examples
 from transformers_tart.media import read_audio, read_image
 
@@ -46,7 +46,7 @@ class MediaEmbedder:
         backbone (`PreTrainedModel`):
             The frozen model.
         config ([`TartMediaConfig`]):
-            Says pooling and layers.
+            Says pooling, normalisation and layers.
         cache ([`EmbeddingCache`], *optional*):
             Where embeddings are looked up first, and kept.
     """
@@ -130,10 +130,15 @@ class MediaEmbedder:
             found.append(run_batches(batcher, lengths, work, cache=self.cache, keys=keys, progress=progress))
         together = torch.cat([embeddings.to(found[-1].device) for embeddings in found])
         order = torch.tensor([i for members in groups for i in members], device=together.device)
-        return torch.empty_like(together).index_copy_(0, order, together)
+        # after the cache, whose embeddings serve both ways
+        return normalised(torch.empty_like(together).index_copy_(0, order, together), self.config.normalize)
 
     def embed_batch(self, batch: Row, prompt: object = None, trunk: object = None) -> Tensor:
         """Embeddings (n, layers, hidden) float32 of a batch of inputs, which never see each other."""
+        return normalised(self.pool_batch(batch), self.config.normalize)
+
+    def pool_batch(self, batch: Row) -> Tensor:
+        """[`embed_batch`] without the normalisation."""
         mask = batch.get(MASK)
         given = {name: tensor for name, tensor in batch.items() if accepts(self.backbone, name)}
         dtype = self.backbone.dtype
@@ -194,7 +199,7 @@ class MediaEmbedder:
         if not accepts(self.backbone, MASK):
             return False
         if self.backbone not in _MAY_PAD:
-            alone, beside = (self.embed_batch(collate(rows))[:1] for rows in ([short], [short, long]))
+            alone, beside = (self.pool_batch(collate(rows))[:1] for rows in ([short], [short, long]))
             _MAY_PAD[self.backbone] = are_close(beside, alone, self.backbone.dtype)
         return _MAY_PAD[self.backbone]
 
@@ -221,7 +226,7 @@ def _mask_of_outputs(mask: Tensor, length: int, to_outputs: Callable | None) -> 
 def _on(embedder: MediaEmbedder, rows: Sequence[Row]) -> Callable[[list[int]], Tensor]:
     """What embeds chosen rows."""
     device = input_device(embedder.backbone)
-    return lambda chosen: embedder.embed_batch(move(collate([rows[i] for i in chosen]), device))
+    return lambda chosen: embedder.pool_batch(move(collate([rows[i] for i in chosen]), device))
 
 
 __all__ = ["MediaEmbedder", "collate"]

@@ -1,4 +1,4 @@
-"""From tokens to embeddings: one forward pass of a backbone, and the mean or last of its hidden states."""
+"""From tokens to embeddings: one forward pass of a backbone, and one vector of the hidden states of its tokens."""
 
 import inspect
 from collections.abc import Sequence
@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
+from transformers_tart.configuration_tart import POOLINGS
 from transformers_tart.tokenization import backbone_max_length, pad_right
 
 
@@ -86,7 +88,7 @@ def pooled_hidden_states(
         token_type_ids (`torch.LongTensor` of shape `(n, length)`, *optional*):
             Segments of text pairs, left out for backbones that take none.
         pooling (`str`, *optional*, defaults to `"mean"`):
-            `"mean"` or `"last"`, over the tokens of each text.
+            `"mean"`, `"last"`, `"first"` or `"max"`, over the tokens of each text.
         layers (`int` or `str`, *optional*, defaults to -1):
             Index into the hidden states, or `"all"`.
 
@@ -114,13 +116,13 @@ def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], *, pooling: s
 
 def pool_spans(hidden_states: Sequence[Tensor], spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
     """Embeddings (s, layers, hidden) float32 of spans (begin, end) of one row, (1, length, hidden) a layer."""
-    length = hidden_states[0].shape[1]
-    bounds = torch.tensor(spans)
-    begin, end, place = bounds[:, :1], bounds[:, 1:], torch.arange(length)
-    chosen = (place >= begin) & (place < end) if pooling == "mean" else place == end - 1
-    weights = chosen.float() / chosen.sum(1, keepdim=True)
-    pooled = [weights.to(hidden.device) @ hidden[0].float() for hidden in hidden_states]
+    pooled = [_pool_spans(hidden[0], spans, pooling) for hidden in hidden_states]
     return torch.stack([p.to(pooled[-1].device) for p in pooled], dim=1)
+
+
+def normalised(embeddings: Tensor, wanted: bool = True) -> Tensor:
+    """Embeddings (..., hidden) float32 divided by their Euclidean norms, zeros as they are; or all as they are."""
+    return normalize(embeddings, dim=-1) if wanted else embeddings
 
 
 def _layer(hidden_states: tuple[Tensor, ...], index: int | str) -> Tensor:
@@ -132,19 +134,44 @@ def _layer(hidden_states: tuple[Tensor, ...], index: int | str) -> Tensor:
 
 def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
     """(n, length, hidden) -> (n, hidden) float32, over the tokens of a right-padded mask."""
+    _check_pooling(pooling)
+    if pooling == "first":
+        return hidden[:, 0].float()
     if pooling == "last":
         return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1].float()
-    if pooling == "mean":
-        weights = mask / mask.sum(1, keepdim=True)
-        # rows of the padding may hold anything, NaN included
-        return torch.einsum("nl,nlh->nh", weights.float(), hidden.float().masked_fill(mask[..., None] == 0, 0.0))
-    raise ValueError(f'pooling is "{pooling}"; it must be "mean" or "last".')
+    # rows of the padding may hold anything, NaN included
+    padding = mask[..., None] == 0
+    if pooling == "max":
+        return hidden.float().masked_fill(padding, -torch.inf).amax(1)
+    weights = mask / mask.sum(1, keepdim=True)
+    return torch.einsum("nl,nlh->nh", weights.float(), hidden.float().masked_fill(padding, 0.0))
+
+
+def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
+    """(length, hidden) -> (s, hidden) float32."""
+    _check_pooling(pooling)
+    if pooling == "max":
+        return torch.stack([hidden[begin:end].float().amax(0) for begin, end in spans])
+    bounds = torch.tensor(spans)
+    begin, end = bounds[:, :1], bounds[:, 1:]
+    if pooling != "mean":
+        return hidden[(begin if pooling == "first" else end - 1)[:, 0].to(hidden.device)].float()
+    place = torch.arange(len(hidden))
+    chosen = (place >= begin) & (place < end)
+    weights = chosen.float() / chosen.sum(1, keepdim=True)
+    return weights.to(hidden.device) @ hidden.float()
+
+
+def _check_pooling(pooling: str) -> None:
+    if pooling not in POOLINGS:
+        raise ValueError(f'pooling is "{pooling}"; it must be one of {POOLINGS}.')
 
 
 __all__ = [
     "accepts",
     "are_close",
     "input_device",
+    "normalised",
     "pool_rows",
     "pool_spans",
     "pooled_hidden_states",

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers_tart.configuration_tart import IN_CONTEXT_PROTOCOLS, PROTOCOLS
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.in_context import read_support, write_prompt
+from transformers_tart.embeddings.pooling import normalised
 from transformers_tart.embeddings.reader import Reader
 from transformers_tart.embeddings.reference import MAX_CHARACTERS, PublishedProcedure
 from transformers_tart.embeddings.stream import encode_texts
@@ -25,6 +26,7 @@ def embed(
     *,
     protocol: str = "stream",
     pooling: str = "mean",
+    normalize: bool = False,
     layers: int | str = -1,
     template: str | None = None,
     label_names: Sequence[str] | None = None,
@@ -48,7 +50,7 @@ def embed(
         protocol (`str`, *optional*, defaults to `"stream"`):
             `"stream"`: each text alone. `"vanilla"`: all examples in one prompt, which queries follow. `"loo"`: each
             example after all the others, as queries are. The last two need a causal language model.
-        pooling (`str`):
+        pooling (`str`), normalize (`bool`):
             As in [`encode_texts`].
         layers (`int` or `str`, *optional*, defaults to -1):
             Index into the hidden states, or `"all"`: each layer centred and scaled by the support set, side by side.
@@ -86,11 +88,11 @@ def embed(
             "texts; give as many labels as support texts, and at least one text of each kind."
         )
     if reference:
-        options = {"pooling": pooling != "mean", "layers": layers != -1, "template": template, "labels": label_names}
-        if any(options.values()) or max_length is not None:
+        options = [pooling != "mean", normalize, layers != -1, template, label_names, max_length is not None]
+        if any(options):
             raise ValueError(
-                "reference=True repeats the published procedure, which knows no other pooling, layers, template, "
-                "label names or max_length: leave them at their defaults."
+                "reference=True repeats the published procedure, which knows no other pooling, normalize, layers, "
+                "template, label names or max_length: leave them at their defaults."
             )
         return _published(
             backbone, tokenizer, support_texts, support_labels, query_texts, protocol, seed, max_characters
@@ -113,6 +115,7 @@ def embed(
             for texts in (support_texts, query_texts)
         )
     labels = torch.tensor(support_labels, dtype=torch.int64, device=support.device)
+    support, query = normalised(support, normalize), normalised(query, normalize)
     if layers != "all":
         return support.squeeze(1), query.squeeze(1), labels
     scaling = LayerScaling.fit(support)

@@ -111,7 +111,7 @@ class Reader(Reading):
         """The trunk with what all its branches begin with, which is then read once and counts for each."""
         if not ids:
             return trunk
-        longer, embeddings = replace(self, pooling="mean").extend(trunk, ids, [(0, len(ids))])
+        longer, embeddings = self.extend(trunk, ids, [(0, len(ids))])
         return replace(longer, lead=embeddings[0], lead_length=len(ids))
 
     def embed(
@@ -128,11 +128,7 @@ class Reader(Reading):
         def work(chosen: list[int]) -> Tensor:
             way = plain if crossing[chosen[0]] else WAYS[trunk.way]
             found = way(self, trunk, [branches[i] for i in chosen], device)
-            if trunk.lead is None or self.pooling != "mean":
-                return found
-            own = torch.tensor([branches[i].span[1] - branches[i].span[0] for i in chosen], device=found.device)
-            share = (own / (own + trunk.lead_length))[:, None, None]
-            return share * found + (1 - share) * trunk.lead
+            return self._with_lead(trunk, found, [branches[i].span for i in chosen])
 
         keys = [] if self.cache is None else [self.cache.key(trunk.ids, b.ids, b.span) for b in branches]
         is_plain = trunk.way == "plain"
@@ -146,6 +142,18 @@ class Reader(Reading):
         if batcher is not None and own.max_tokens < budget:
             batcher.max_tokens = own.max_tokens
         return result
+
+    def _with_lead(self, trunk: Trunk, found: Tensor, spans: Sequence[tuple[int, int]]) -> Tensor:
+        """Embeddings (n, layers, hidden) of spans together with what all branches begin with."""
+        if trunk.lead is None or self.pooling == "last":
+            return found
+        if self.pooling == "first":
+            return trunk.lead.expand_as(found)
+        if self.pooling == "max":
+            return torch.maximum(found, trunk.lead)
+        own = torch.tensor([end - begin for begin, end in spans], device=found.device)
+        share = (own / (own + trunk.lead_length))[:, None, None]
+        return share * found + (1 - share) * trunk.lead
 
     def _batcher(self, trunk: Trunk, given: Batcher | None) -> Batcher:
         """How branches of a trunk become batches, within what is given."""

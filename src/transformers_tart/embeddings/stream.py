@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.pooling import input_device, pool_rows, switch_length
+from transformers_tart.embeddings.pooling import input_device, normalised, pool_rows, switch_length
 from transformers_tart.examples import Text
 from transformers_tart.tokenization import collate, resolve_max_length, tokenize
 
@@ -23,6 +23,7 @@ def encode_texts(
     *,
     pooling: str = "mean",
     layers: int | str = -1,
+    normalize: bool = False,
     max_length: int | None = None,
     batch_size: int | None = None,
     progress_bar: bool = False,
@@ -39,6 +40,8 @@ def encode_texts(
             n texts or (text, text_pair) tuples.
         pooling (`str`), layers (`int` or `str`):
             As in [`pooled_hidden_states`].
+        normalize (`bool`, *optional*, defaults to `False`):
+            Whether each embedding, of each layer, is divided by its Euclidean norm.
         max_length (`int`, *optional*):
             Longest text in tokens; what the tokenizer and the backbone allow when not given.
         batch_size (`int`, *optional*):
@@ -62,10 +65,11 @@ def encode_texts(
     shown = progress_bar and (accelerator is None or accelerator.is_main_process)
     with tqdm(total=len(mine), desc="embedding", unit="text", disable=not shown) as bar:
         if accelerator is None or accelerator.num_processes == 1:
-            return encode_rows(backbone, rows, tokenizer.pad_token_id, batcher, progress=bar, **options)
+            found = encode_rows(backbone, rows, tokenizer.pad_token_id, batcher, progress=bar, **options)
+            return normalised(found, normalize)
         # a process without a text of its own reads one for the shape
         found = encode_rows(backbone, mine or rows[:1], tokenizer.pad_token_id, batcher, progress=bar, **options)
-    return _gather(found, len(rows), accelerator)
+    return normalised(_gather(found, len(rows), accelerator), normalize)
 
 
 def _gather(found: Tensor, count: int, accelerator: Accelerator) -> Tensor:

@@ -30,8 +30,8 @@ _REPLACING = threading.Lock()
 class Trunk:
     """The beginning of prompts: its token ids, what a backbone keeps of them, and the way its branches are read.
 
-    Where every branch begins alike, the trunk holds that beginning too: `lead` is the mean (layers, hidden) over its
-    last `lead_length` tokens, which belong to the span of every branch. `kind` is that of the reader.
+    Where every branch begins alike, the trunk holds that beginning too: `lead` is the embedding (layers, hidden) of
+    its last `lead_length` tokens, which belong to the span of every branch. `kind` is that of the reader.
     """
 
     ids: tuple[int, ...] = ()
@@ -154,8 +154,11 @@ def _rows(branches: Sequence[Branch], device: torch.device) -> Tensor:
 
 
 def _pool_each(hidden_states: Sequence[Tensor], spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
-    """One span of each row."""
-    rows = [pool_spans([hidden[i : i + 1] for hidden in hidden_states], [s], pooling) for i, s in enumerate(spans)]
+    """One span of each row, without the padding behind it."""
+    rows = [
+        pool_spans([hidden[i : i + 1, : span[1]] for hidden in hidden_states], [span], pooling)
+        for i, span in enumerate(spans)
+    ]
     return torch.cat(rows)
 
 
