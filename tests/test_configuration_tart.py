@@ -61,7 +61,7 @@ def test__tart_config__nothing_given__no_backbone_and_default_reasoner() -> None
     assert (config.protocol, config.pooling, config.layers) == ("stream", "mean", "all")
 
 
-@pytest.mark.parametrize(("architecture", "projection"), [("kernel", "none"), ("gpt2", "whitened_pca")])
+@pytest.mark.parametrize(("architecture", "projection"), [("kernel", "clipped"), ("gpt2", "whitened_pca")])
 def test__reasoner_config__projection_not_given__follows_architecture(architecture: str, projection: str) -> None:
     assert TartReasonerConfig(architecture=architecture).projection == projection
 
@@ -77,7 +77,7 @@ def test__from_pretrained__field_of_a_later_version__is_kept(config_class: type,
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"projection": "pca"}, 'must be "none" or "whitened_pca"'),
+        ({"projection": "pca"}, "must be one of .*'none', 'clipped', 'whitened_pca'"),
         ({"ridge_strengths": [1.0, 0.0]}, "ridge_strengths must be positive"),
         ({"kernel_sharpness": [-1.0]}, "kernel_sharpness must be 0 or more"),
         ({"max_support": 1}, "max_support must be at least 2, got 1"),

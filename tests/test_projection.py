@@ -1,4 +1,4 @@
-"""WhitenedPCA and LayerScaling."""
+"""WhitenedPCA, ClippedSpectrum and LayerScaling."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from transformers_tart.projection import Identity, LayerScaling, WhitenedPCA, fit_projection
+from transformers_tart.projection import ClippedSpectrum, Identity, LayerScaling, WhitenedPCA, fit_projection
 
 
 SHAPES = st.tuples(st.integers(2, 40), st.integers(1, 30))
@@ -124,6 +124,79 @@ def test__layer_scaling__any_scale__same_result(scale: float) -> None:
     x, query = draw(9, 2, 5), draw(4, 2, 5, seed=1)
     expected = LayerScaling.fit(x).transform(query)
     torch.testing.assert_close(LayerScaling.fit(x * scale).transform(query * scale), expected, atol=1e-4, rtol=1e-4)
+
+
+def draw_dominated(share: float, k: int = 60, dim: int = 40, seed: int = 0) -> torch.Tensor:
+    """Rows whose first direction has about this share of the variance, and the others have it evenly."""
+    x = torch.randn(1, k, dim, generator=torch.Generator().manual_seed(seed))
+    x[..., 0] *= (share / (1 - share) * (dim - 1)) ** 0.5
+    return x + 5.0
+
+
+def spectrum(x: torch.Tensor) -> torch.Tensor:
+    """Variances of the principal components of (1, k, dim), as shares, from the largest."""
+    squares = torch.linalg.svdvals((x[0] - x[0].mean(0)).double()).square()
+    return squares / squares.sum()
+
+
+def test__clipped_spectrum__direction_that_drowns_the_others__has_its_share() -> None:
+    x = draw_dominated(0.99)
+    found = spectrum(ClippedSpectrum(0.2).fit(x).transform(x))
+    assert spectrum(x)[0] > 0.98
+    assert found[0] == pytest.approx(0.2, abs=1e-4)
+    rest = spectrum(x)[1:] / spectrum(x)[1:].sum()
+    torch.testing.assert_close(found[1:] / found[1:].sum(), rest, rtol=1e-3, atol=1e-6)
+
+
+def test__clipped_spectrum__several_directions_too_large__all_at_the_limit() -> None:
+    x = draw_dominated(0.5)
+    x[..., 1:4] = 20 * (x[..., 1:4] - 5) * torch.tensor([1.0, 2.0, 3.0])
+    found = spectrum(ClippedSpectrum(0.1).fit(x).transform(x))
+    torch.testing.assert_close(found[:4], torch.full((4,), 0.1, dtype=torch.float64), rtol=1e-3, atol=1e-4)
+    assert found[4:].max() <= 0.1 + 1e-4
+
+
+def test__clipped_spectrum__even_directions__only_centre_and_scale() -> None:
+    x = draw_dominated(0.01, k=400)
+    found = ClippedSpectrum().fit(x).transform(x)
+    centred = x - x.mean(1, keepdim=True)
+    torch.testing.assert_close(found, centred / centred.square().sum(-1).mean().sqrt(), rtol=1e-4, atol=1e-5)
+
+
+@given(seed=st.integers(0, 99), k=st.integers(2, 40), share=st.floats(0.01, 0.999))
+def test__clipped_spectrum__any_support__mean_squared_norm_of_one(seed: int, k: int, share: float) -> None:
+    x = draw_dominated(share, k=k, seed=seed)
+    found = ClippedSpectrum().fit(x).transform(x)
+    assert found.mean(1).abs().max() < 1e-3
+    assert found.square().sum(-1).mean() == pytest.approx(1.0, abs=1e-3)
+
+
+def test__clipped_spectrum__rotated_shifted_and_scaled__inner_products_stay() -> None:
+    x, queries = draw_dominated(0.9), draw_dominated(0.9, k=7, seed=1)
+    rotation = torch.linalg.qr(torch.randn(40, 40, generator=torch.Generator().manual_seed(2)))[0]
+    plain, turned = ClippedSpectrum().fit(x), ClippedSpectrum().fit(3 * x @ rotation + 1)
+    expected = plain.transform(queries) @ plain.transform(x).transpose(1, 2)
+    found = turned.transform(3 * queries @ rotation + 1) @ turned.transform(3 * x @ rotation + 1).transpose(1, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("x", [torch.ones(1, 5, 3), torch.zeros(1, 1, 4)], ids=["equal", "one"])
+def test__clipped_spectrum__no_variance__zeros(x: torch.Tensor) -> None:
+    found = ClippedSpectrum().fit(x)
+    assert torch.equal(found.transform(x), torch.zeros_like(x))
+    assert torch.isfinite(found.transform(x + 1)).all()
+
+
+def test__clipped_spectrum__each_of_a_batch__on_its_own() -> None:
+    x = torch.cat([draw_dominated(0.9), draw_dominated(0.01, seed=1)])
+    together = ClippedSpectrum().fit(x).to("cpu").transform(x)
+    alone = torch.cat([ClippedSpectrum().fit(each[None]).transform(each[None]) for each in x])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test__clipped_spectrum__not_fitted__error() -> None:
+    with pytest.raises(ValueError, match="not fitted"):
+        ClippedSpectrum().transform(torch.ones(1, 2, 3))
 
 
 def test__fit_projection__names__give_their_projection() -> None:

@@ -11,6 +11,7 @@ from transformers_tart.template import parse_template
 
 IN_CONTEXT_PROTOCOLS = ("vanilla", "loo")
 PROTOCOLS = ("stream", *IN_CONTEXT_PROTOCOLS)
+PROJECTIONS = ("none", "clipped", "whitened_pca")
 POOLINGS = ("mean", "last", "first", "max")
 
 
@@ -56,9 +57,9 @@ class TartReasonerConfig(PreTrainedConfig):
             Most classes read in one pass; `None` means any number. With 2, more classes are read one against the rest,
             in one batch.
         projection (`str`, *optional*):
-            What the reasoner reads: `"none"`, the embeddings themselves, or `"whitened_pca"`, their first
-            `num_components` whitened principal components, fitted on the support set. Defaults to `"whitened_pca"` for
-            `gpt2`, else to `"none"`.
+            What the reasoner reads: `"none"`, the embeddings themselves; `"clipped"`, these without directions that
+            drown all others; or `"whitened_pca"`, their first `num_components` whitened principal components. Both
+            are fitted on the support set. Defaults to `"whitened_pca"` for `gpt2`, else to `"clipped"`.
         num_components (`int`, *optional*, defaults to 16):
             Components of the projection.
         initializer_range (`float`, *optional*, defaults to 0.02):
@@ -95,7 +96,7 @@ class TartReasonerConfig(PreTrainedConfig):
         if self.ridge_strengths is None:
             self.ridge_strengths = [0.02, 0.1, 0.5]
         if self.projection is None:
-            self.projection = "whitened_pca" if self.architecture == "gpt2" else "none"
+            self.projection = "whitened_pca" if self.architecture == "gpt2" else "clipped"
         super().__post_init__(**kwargs)
 
     @property
@@ -105,8 +106,8 @@ class TartReasonerConfig(PreTrainedConfig):
 
     def validate_reasoner(self) -> None:
         """Check that the fields describe a reasoner that can be built."""
-        if self.projection not in ("none", "whitened_pca"):
-            raise ValueError(f'projection is "{self.projection}"; it must be "none" or "whitened_pca".')
+        if self.projection not in PROJECTIONS:
+            raise ValueError(f'projection is "{self.projection}"; it must be one of {PROJECTIONS}.')
         if min(self.ridge_strengths or [0.0]) <= 0:
             raise ValueError(f"ridge_strengths must be positive, at least one; got {self.ridge_strengths}.")
         if min(self.kernel_sharpness or [-1.0]) < 0:

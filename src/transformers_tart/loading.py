@@ -71,7 +71,11 @@ def compose(
             backbone, embedding = _load_named(source, modality, source_revision, embedding, loading)
     if not isinstance(reasoner, TartReasoner):
         reasoner = load_default_reasoner() if reasoner is None else TartReasoner.from_pretrained(reasoner)
-    usual = {"pooling": "mean", "normalize": False, "layers": "all" if reasoner.config.projection == "none" else -1}
+    usual = {
+        "pooling": "mean",
+        "normalize": False,
+        "layers": -1 if reasoner.config.projection == "whitened_pca" else "all",
+    }
     embedding = {**embedding, **{field: value for field, value in usual.items() if embedding[field] is None}}
     name, revision = (None, revision) if name is None else reference(name, revision)
     # a copy: a config that is shared with a live model is changed by the wrapper
