@@ -21,6 +21,13 @@ from transformers_tart.configuration_media import TartMediaConfig
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.embedder import EmbeddedExamples
+from transformers_tart.embeddings.media_pooling import (
+    Heard,
+    has_padding,
+    heard_outputs,
+    mask_of_outputs,
+    pool_map,
+)
 from transformers_tart.embeddings.pooling import accepts, are_close, input_device, normalised, run_backbone
 from transformers_tart.examples import Examples
 from transformers_tart.media import read_audio, read_image
@@ -139,36 +146,26 @@ class MediaEmbedder:
 
     def pool_batch(self, batch: Row) -> Tensor:
         """[`embed_batch`] without the normalisation."""
-        mask = batch.get(MASK)
-        given = {name: tensor for name, tensor in batch.items() if accepts(self.backbone, name)}
         dtype = self.backbone.dtype
+        given = {name: tensor for name, tensor in batch.items() if accepts(self.backbone, name)}
         given = {name: x.to(dtype) if x.is_floating_point() else x for name, x in given.items()}
-        _, hidden_states = run_backbone(self.backbone, self.config.layers, **given)
-        frames = batch[self.backbone.main_input_name].shape[1:]
-        to_outputs: Callable | None = getattr(self.backbone, "_get_feat_extract_output_lengths", None)
-        if mask is not None and mask.shape[1] not in frames:
-            to_outputs = None  # the mask counts samples, and the backbone frames
-        pooled = [self._pool(hidden, mask, to_outputs) for hidden in hidden_states]
+        hidden_states, heard = self._read(given, batch.get(MASK))
+        pooled = [pool_map(hidden, self.config.pooling, heard) for hidden in hidden_states]
         width = max(layer.shape[-1] for layer in pooled)  # layers of a pyramid have several
         return torch.stack([pad(layer.to(pooled[-1].device), (0, width - layer.shape[-1])) for layer in pooled], dim=1)
 
-    def _pool(self, hidden: Tensor, mask: Tensor | None, to_outputs: Callable | None) -> Tensor:
-        """(n, length, hidden), or a map (n, hidden, height, width), -> (n, hidden) float32."""
-        if hidden.dim() == 4:
-            hidden = hidden.flatten(2).transpose(1, 2)
-            if self.config.pooling == "first":
-                raise ValueError(
-                    f"{type(self.backbone).__name__} gives maps of features, of which none is the first: compose it "
-                    'with pooling="mean".'
-                )
-        if self.config.pooling == "first":
-            return hidden[:, 0].float()
-        if mask is None:
-            return hidden.float().mean(1)
-        weights = _mask_of_outputs(mask, hidden.shape[1], to_outputs).to(hidden.device)
-        # rows of the padding may hold anything, NaN included
-        total = hidden.float().masked_fill(~weights[..., None], 0.0).sum(1)
-        return total / weights.sum(1, keepdim=True)
+    def _read(self, given: Row, mask: Tensor | None) -> tuple[tuple[Tensor, ...], Heard | None]:
+        """A forward pass: the hidden states that the config asks for, and which outputs are of sound."""
+        inputs, layers = given[self.backbone.main_input_name], self.config.layers
+        if mask is not None:
+            return run_backbone(self.backbone, layers, **given)[1], mask_of_outputs(self.backbone, mask, inputs)
+        if self.config.modality == "image" or not has_padding(inputs):
+            return run_backbone(self.backbone, layers, **given)[1], None
+        output, everything = run_backbone(self.backbone, "all", **given)
+        heard = heard_outputs(self.backbone, self.backbone.main_input_name, inputs, everything[0])
+        if layers == "all":
+            return everything, heard
+        return (output.last_hidden_state if layers == -1 else everything[layers],), heard  # type: ignore[index]
 
     def _check_length(self, features: Any, samples: int, rate: int, where: str) -> None:
         """Refuse sound that is shorter than what the backbone makes one output of."""
@@ -214,13 +211,6 @@ def collate(rows: Sequence[Row]) -> Row:
     if MASK in batch and batch[MASK].all():
         del batch[MASK]  # some backbones were trained without one
     return batch
-
-
-def _mask_of_outputs(mask: Tensor, length: int, to_outputs: Callable | None) -> Tensor:
-    """Which of `length` outputs (n, length) are of inputs that a mask (n, inputs) counts."""
-    given = mask.sum(1)
-    counts = (given * length / mask.shape[1]).ceil() if to_outputs is None else to_outputs(given)
-    return torch.arange(length, device=mask.device) < counts.clamp(1, length)[:, None]
 
 
 def _on(embedder: MediaEmbedder, rows: Sequence[Row]) -> Callable[[list[int]], Tensor]:
