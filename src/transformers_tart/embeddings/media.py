@@ -39,6 +39,7 @@ MASK = "attention_mask"
 # Values of an input that make about one token, by which batches are cut: a patch of 16 x 16 pixels of three colours,
 # or 20 ms of sound at 16 kHz.
 VALUES_PER_TOKEN = {"image": 768, "audio": 320}
+TRIAL = 16000  # samples of the noise by which it is found out whether padding changes anything
 WINDOW = 64  # examples that are in memory at a time
 
 _MAY_PAD: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
@@ -185,18 +186,20 @@ class MediaEmbedder:
         by_shape: dict[tuple, list[int]] = {}
         for i, row in enumerate(rows):
             by_shape.setdefault(tuple((name, tuple(row[name].shape)) for name in sorted(row)), []).append(i)
-        groups = sorted(by_shape.values(), key=lambda members: self._values(rows[members[0]]))
-        are_sounds = all(row[self.backbone.main_input_name].dim() == 1 for row in rows)
-        if len(groups) > 1 and are_sounds and self._may_pad(rows[groups[0][0]], rows[groups[-1][0]]):
+        name = self.backbone.main_input_name
+        if len(by_shape) > 1 and all(row[name].dim() == 1 for row in rows) and self._may_pad(name):
             return [list(range(len(rows)))]
-        return groups
+        return list(by_shape.values())
 
-    def _may_pad(self, short: Row, long: Row) -> bool:
-        """Whether the short row gives the same beside the long one, padded to its length, as alone."""
+    def _may_pad(self, name: str) -> bool:
+        """Whether a sound gives the same beside a longer one, padded to its length, as alone: tried on noise."""
         if not accepts(self.backbone, MASK):
             return False
         if self.backbone not in _MAY_PAD:
-            alone, beside = (self.pool_batch(collate(rows))[:1] for rows in ([short], [short, long]))
+            noise = torch.randn(TRIAL, generator=torch.Generator().manual_seed(0))
+            long, short = ({name: x, MASK: torch.ones(len(x), dtype=torch.long)} for x in (noise, noise[: TRIAL // 2]))
+            device = input_device(self.backbone)
+            alone, beside = (self.pool_batch(move(collate(rows), device))[:1] for rows in ([short], [short, long]))
             _MAY_PAD[self.backbone] = are_close(beside, alone, self.backbone.dtype)
         return _MAY_PAD[self.backbone]
 
