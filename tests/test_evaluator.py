@@ -7,10 +7,13 @@ import evaluate
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 from conftest import build_tokenizer, compose, make_examples, make_pipeline, make_texts, save_backbone, score_all
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from PIL import Image as PillowImage
+from transformers import ViTConfig, ViTImageProcessor, ViTModel, pipeline
 
-from transformers_tart import TartClassificationPipeline
+from transformers_tart import TartClassificationPipeline, evaluation
 from transformers_tart.evaluation.evaluator import TartEvaluator
 from transformers_tart.evaluation.metric import LABEL_METRICS, SCORE_METRICS, TartMetric
 
@@ -192,3 +195,28 @@ def test__compute__wrong_arguments__refused_before_any_text_is_read(
 def test__compute__no_support_set__says_what_to_give(evaluator: TartEvaluator, data: Dataset) -> None:
     with pytest.raises(ValueError, match="no support set: pass examples"):
         evaluator.compute(make_pipeline(examples=None), data)
+
+
+def test__evaluator__pipeline_of_images__same_as_a_loop() -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    vit = ViTModel(ViTConfig(**sizes, image_size=16, patch_size=8))
+    rng = np.random.default_rng(0)
+    shades = [rng.normal(60 + 90 * (i % 2), 20, (16, 16, 3)).clip(0, 255).astype(np.uint8) for i in range(16)]
+    features = Features({"image": Image(), "label": ClassLabel(names=["dark", "light"])})
+    pictures = [PillowImage.fromarray(shade) for shade in shades]
+    data = Dataset.from_dict({"image": pictures, "label": [i % 2 for i in range(16)]}, features=features)
+    processor = ViTImageProcessor(size={"height": 16, "width": 16})
+    pipe = pipeline("tart-classification", model=vit, image_processor=processor, examples=data.select(range(8)))
+    tested = data.select(range(8, 16))
+    found = evaluation.TartEvaluator().compute(pipe, data=tested, input_column="image")
+    right = [pipe(row["image"])["label"] == ["dark", "light"][row["label"]] for row in tested]
+    assert found["accuracy"] == sum(right) / 8 > 0.5
+    broken = Dataset.from_dict({"image": [b"no image"], "label": [0]})
+    with pytest.raises(ValueError, match="1 of 1 inputs cannot be read"):
+        evaluation.TartEvaluator().compute(pipe, data=broken, input_column="image")
+
+
+def test__evaluation__unknown_name__attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'TartEvaluators'"):
+        _ = evaluation.TartEvaluators

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from evaluate.evaluator import SUPPORTED_EVALUATOR_TASKS
+from evaluate.evaluator.utils import DatasetColumn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, pipeline
 
 from transformers_tart.evaluation.labels import Label, match_labels
@@ -118,10 +119,15 @@ class TartEvaluator(evaluate.TextClassificationEvaluator):
         rows = self.load_data(data, subset, split)
         inputs, texts = self.prepare_data(rows, input_column, second_input_column, label_column)
         pipe = self.prepare_pipeline(model_or_pipeline, tokenizer, device=device)
+        if pipe.model.config.modality != "text":
+            texts = DatasetColumn(rows, input_column)  # the others come as texts and pairs
         support = _read_support(pipe, examples)
         class_names = getattr(rows.features[label_column], "names", None)  # of a ClassLabel
         references, classes = match_labels(inputs["references"], support.label_names, class_names, label_mapping)
         results, seconds = self.call_pipeline(pipe, texts, examples=support)
+        unreadable = [result[0]["error"] for result in results if result[0]["label"] is None]
+        if unreadable:
+            raise ValueError(f"{len(unreadable)} of {len(results)} inputs cannot be read. {unreadable[0]}")
         inputs = {"references": references, **self.predictions_processor(results, classes)}
         if not isinstance(measure, TartMetric):
             del inputs["prediction_scores"]
