@@ -20,8 +20,8 @@ from transformers_tart.tokenization import resolve_max_length, tokenize
 
 
 # Peak learning rates for 64 dimensions, of the backbone and of the head; in inverse proportion for more, so that 768
-# have the usual 2.5e-5, and 2.5e-4 for adapters. On stories260K, of 64, three times the rate of "full" is better still:
-# 91.7 and 58.0 % of train rows of sms_spam and trec6 in place of 88.3 and 55.7 (k=128, 300 held out).
+# have the usual 2.5e-5, and 2.5e-4 for adapters. On stories260K, of 64, three times the rate of "full" is better: 91.7
+# and 58.0 % of train rows of sms_spam and trec6 in place of 88.3 and 55.7 (k=128, 300 held out).
 LEARNING_RATES = {"head": 0.0, "last": 3e-4, "full": 3e-4, "lora": 3e-3}
 HEAD_LEARNING_RATE = 1e-2
 DIMENSIONS = 64
