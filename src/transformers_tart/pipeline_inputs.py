@@ -80,7 +80,8 @@ class MediaInputs:
         if isinstance(inputs, (str, bytes, bytearray, os.PathLike, Mapping, Image.Image)):
             return True
         if isinstance(inputs, (np.ndarray, torch.Tensor)):
-            return inputs.ndim <= self.most_dims
+            is_of_names = isinstance(inputs, np.ndarray) and inputs.dtype.kind in "OUS"
+            return inputs.ndim <= self.most_dims and not is_of_names
         return not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__")
 
     def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:

@@ -25,9 +25,15 @@ HUB = (
 )
 
 
+# What the main input of a model is called, where its class does not say what it reads.
+INPUTS = {"pixel_values": "image", "input_values": "audio", "input_features": "audio"}
+
+
 def modalities_of(model: Any) -> tuple[str, ...]:
-    """What a model, or a class of models, reads, by its class attribute `input_modalities`."""
+    """What a model, or a class of models, reads, by its class attributes."""
     given = model.input_modalities
+    if given == PreTrainedModel.input_modalities:
+        given = INPUTS.get(model.main_input_name, given)
     return (given,) if isinstance(given, str) else tuple(given)
 
 
@@ -52,17 +58,37 @@ def find_tower(model: PreTrainedModel, modality: str) -> tuple[str, PreTrainedMo
             f"{model.name_or_path or 'The model'} is a TART model or reasoner, not a backbone: load a model with "
             "from_pretrained, or give a backbone here and the reasoner as reasoner=..."
         )
-    base: PreTrainedModel = model.base_model  # type: ignore[assignment]
+    base: PreTrainedModel = model if _is_whole(model) else model.base_model  # type: ignore[assignment]
     own = modalities_of(base)
-    if own == (modality,):
+    if modality != "text" and base.config.is_encoder_decoder:
+        encoder = base.get_encoder()
+        if encoder is not base:
+            return next(path for path, part in base.named_modules() if part is encoder), encoder
+    if own == (modality,) and _is_whole(base):
         return "", base
     for path, part in base.named_modules():
-        if isinstance(part, PreTrainedModel) and part is not base and modalities_of(part) == (modality,):
+        is_part = isinstance(part, PreTrainedModel) and part is not base and modalities_of(part) == (modality,)
+        # of what reads nothing else, a part is taken only where it is a model below a head
+        if is_part and (own != (modality,) or _is_whole(part)):
             return path, part
+    if own == (modality,):
+        return "", base
     raise ValueError(
         f"{type(base).__name__} reads {' and '.join(own)}, and no part of it reads {modality} alone; take a backbone "
         f"that reads {modality}, or the class for what this one reads."
     )
+
+
+def _is_whole(model: Any) -> bool:
+    """Whether a model is what `AutoModel` makes of its config: no head, and no part."""
+    return isinstance(model, _class_of(model.config))
+
+
+def _class_of(config: PreTrainedConfig) -> tuple[Any, ...]:
+    """What `AutoModel` makes of a config; nothing, where it does not know."""
+    known = AutoModel._model_mapping.get(type(config), ())
+    classes = known if isinstance(known, (tuple, list)) else (known,)
+    return tuple(each for each in classes if each is not None)
 
 
 def build_tower(config: PreTrainedConfig, modality: str) -> PreTrainedModel:
@@ -87,13 +113,15 @@ def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
     """
     hub = {key: loading[key] for key in HUB if key in loading}
     config = AutoConfig.from_pretrained(name, **hub)
-    known = AutoModel._model_mapping.get(type(config), None)
-    if known is None or isinstance(known, tuple) or modalities_of(known) == (modality,):
+    known = _class_of(config)
+    needs_all = modality == "text" or not config.is_encoder_decoder
+    if len(known) != 1 or (modalities_of(known[0]) == (modality,) and needs_all):
         return find_tower(AutoModel.from_pretrained(name, **loading), modality)[1]
     with torch.device("meta"):
         path, tower = find_tower(AutoModel.from_config(config), modality)
-    prefix = re.escape(known.base_model_prefix), re.escape(path)
-    loaded, info = type(tower).from_pretrained(
+    prefix = re.escape(known[0].base_model_prefix), re.escape(path)
+    tower_class: Any = type(tower)
+    loaded, info = tower_class.from_pretrained(
         name,
         config=tower.config,
         key_mapping={rf"^(?:{prefix[0]}\.)?{prefix[1]}\.": ""},

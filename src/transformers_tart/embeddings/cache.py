@@ -195,6 +195,10 @@ def _before_fork() -> None:
         environment.close()
 
 
+# Hidden states do not depend on it, and transformers draws it anew where a repository has none.
+UNREAD = "pooler."
+
+
 def _fingerprint(backbone: PreTrainedModel) -> bytes:
     """A hash of the config, the revision and all weights of a model, the same on every device."""
     config = _without_noise(json.loads(backbone.config.to_json_string(use_diff=False)))
@@ -202,6 +206,8 @@ def _fingerprint(backbone: PreTrainedModel) -> bytes:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     multipliers: dict[torch.device, Tensor] = {}
     for name, value in backbone.state_dict().items():
+        if name.startswith(UNREAD):
+            continue
         for path, tensor in _plain_tensors(name, value):
             if tensor.device not in multipliers:
                 multipliers[tensor.device] = _multipliers(tensor.device)

@@ -28,7 +28,14 @@ from transformers_tart.embeddings.media_pooling import (
     mask_of_outputs,
     pool_map,
 )
-from transformers_tart.embeddings.pooling import accepts, are_close, input_device, normalised, run_backbone
+from transformers_tart.embeddings.pooling import (
+    accepts,
+    are_close,
+    choose_layer,
+    input_device,
+    normalised,
+    run_backbone,
+)
 from transformers_tart.examples import Examples
 from transformers_tart.media import read_audio, read_image
 
@@ -79,11 +86,11 @@ class MediaEmbedder:
             ValueError, TypeError, OSError: When it cannot be read.
         """
         if self.config.modality == "image":
-            features = processor(images=read_image(item, where), return_tensors="pt")
+            features = _process(where, processor, images=read_image(item, where))
         else:
             rate = processor.sampling_rate
             samples = read_audio(item, where, rate)
-            features = processor(samples, sampling_rate=rate, return_attention_mask=True, return_tensors="pt")
+            features = _process(where, processor, samples, sampling_rate=rate, return_attention_mask=True)
             self._check_length(features, len(samples), rate, where)
         return {name: tensor[0] for name, tensor in features.items()}
 
@@ -129,13 +136,17 @@ class MediaEmbedder:
     ) -> Tensor:
         """Embeddings (n, layers, hidden) float32 of what [`row`] gives."""
         batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
-        groups = self._groups(rows)
+        keys = [] if self.cache is None else [self.cache.key_of_tensors(row) for row in rows]
+        cached = [] if self.cache is None else [e is not None for e in self.cache.get(keys)]
+        known = [i for i, is_known in enumerate(cached) if is_known]
+        groups = [known] if known else []
+        groups += self._groups(rows, [i for i in range(len(rows)) if not (cached and cached[i])])
         found = []
         for members in groups:
             work = _on(self, [rows[i] for i in members])
             lengths = [-(-self._values(rows[i]) // VALUES_PER_TOKEN[self.config.modality]) for i in members]
-            keys = [] if self.cache is None else [self.cache.key_of_tensors(rows[i]) for i in members]
-            found.append(run_batches(batcher, lengths, work, cache=self.cache, keys=keys, progress=progress))
+            own = [keys[i] for i in members] if keys else []
+            found.append(run_batches(batcher, lengths, work, cache=self.cache, keys=own, progress=progress))
         together = torch.cat([embeddings.to(found[-1].device) for embeddings in found])
         order = torch.tensor([i for members in groups for i in members], device=together.device)
         # after the cache, whose embeddings serve both ways
@@ -148,9 +159,15 @@ class MediaEmbedder:
     def pool_batch(self, batch: Row) -> Tensor:
         """[`embed_batch`] without the normalisation."""
         dtype = self.backbone.dtype
-        given = {name: tensor for name, tensor in batch.items() if accepts(self.backbone, name)}
+        main = self.backbone.main_input_name
+        given = {name: tensor for name, tensor in batch.items() if name == main or accepts(self.backbone, name)}
         given = {name: x.to(dtype) if x.is_floating_point() else x for name, x in given.items()}
-        hidden_states, heard = self._read(given, batch.get(MASK))
+        mask = batch.get(MASK)
+        # a mask that leaves nothing out says nothing, and is not what some backbones were trained with
+        if mask is not None and mask.all():
+            given.pop(MASK, None)
+            mask = None
+        hidden_states, heard = self._read(given, mask)
         pooled = [pool_map(hidden, self.config.pooling, heard) for hidden in hidden_states]
         width = max(layer.shape[-1] for layer in pooled)  # layers of a pyramid have several
         return torch.stack([pad(layer.to(pooled[-1].device), (0, width - layer.shape[-1])) for layer in pooled], dim=1)
@@ -166,7 +183,7 @@ class MediaEmbedder:
         heard = heard_outputs(self.backbone, self.backbone.main_input_name, inputs, everything[0])
         if layers == "all":
             return everything, heard
-        return (output.last_hidden_state if layers == -1 else everything[layers],), heard  # type: ignore[index]
+        return (output.last_hidden_state if layers == -1 else choose_layer(everything, layers),), heard
 
     def _check_length(self, features: Any, samples: int, rate: int, where: str) -> None:
         """Refuse sound that is shorter than what the backbone makes one output of."""
@@ -181,14 +198,14 @@ class MediaEmbedder:
     def _values(self, row: Row) -> int:
         return row[self.backbone.main_input_name].numel()
 
-    def _groups(self, rows: Sequence[Row]) -> list[list[int]]:
-        """Indices of rows that may share a batch: of one shape, or, where padding changes nothing, of any length."""
+    def _groups(self, rows: Sequence[Row], members: list[int]) -> list[list[int]]:
+        """Members that may share a batch: of one shape, or, where padding changes nothing, of any length."""
         by_shape: dict[tuple, list[int]] = {}
-        for i, row in enumerate(rows):
-            by_shape.setdefault(tuple((name, tuple(row[name].shape)) for name in sorted(row)), []).append(i)
+        for i in members:
+            by_shape.setdefault(tuple((name, tuple(rows[i][name].shape)) for name in sorted(rows[i])), []).append(i)
         name = self.backbone.main_input_name
-        if len(by_shape) > 1 and all(row[name].dim() == 1 for row in rows) and self._may_pad(name):
-            return [list(range(len(rows)))]
+        if len(by_shape) > 1 and all(rows[i][name].dim() == 1 for i in members) and self._may_pad(name):
+            return [members]
         return list(by_shape.values())
 
     def _may_pad(self, name: str) -> bool:
@@ -211,9 +228,16 @@ def collate(rows: Sequence[Row]) -> Row:
         tensors = [row[name] for row in rows]
         same = len({tensor.shape for tensor in tensors}) == 1
         batch[name] = torch.stack(tensors) if same else pad_sequence(tensors, batch_first=True)
-    if MASK in batch and batch[MASK].all():
-        del batch[MASK]  # some backbones were trained without one
     return batch
+
+
+def _process(where: str, processor: Any, *given: Any, **options: Any) -> Any:
+    """What a processor makes of one input."""
+    try:
+        return processor(*given, **options, return_tensors="pt")
+    except (ValueError, TypeError, RuntimeError, AssertionError, IndexError) as err:
+        name = type(processor).__name__
+        raise ValueError(f"{where} cannot be prepared by {name}: {err}. Leave it out, or give a larger one.") from err
 
 
 def _on(embedder: MediaEmbedder, rows: Sequence[Row]) -> Callable[[list[int]], Tensor]:

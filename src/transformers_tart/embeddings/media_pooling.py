@@ -29,7 +29,7 @@ def pool_map(hidden: Tensor, pooling: str, heard: Heard | None = None) -> Tensor
     Embeddings (n, hidden) float32 of hidden states.
 
     Args:
-        hidden (`Tensor` of shape `(n, length, hidden)` or `(n, hidden, height, width)`):
+        hidden (`Tensor` of shape `(n, length, hidden)`, `(n, hidden, height, width)` or `(n, size, size, hidden)`):
             Of one layer.
         pooling (`str`):
             `"mean"` or `"first"`.
@@ -42,7 +42,8 @@ def pool_map(hidden: Tensor, pooling: str, heard: Heard | None = None) -> Tensor
     if hidden.dim() == 4:
         if pooling == "first":
             raise ValueError('The backbone gives maps of features, of which none is the first: pooling="mean".')
-        hidden = hidden.flatten(2).transpose(1, 2)
+        is_last = hidden.shape[1] == hidden.shape[2] != hidden.shape[3]
+        hidden = hidden.flatten(1, 2) if is_last else hidden.flatten(2).transpose(1, 2)
     if pooling == "first":
         return hidden[:, 0].float()
     if heard is None:
@@ -60,7 +61,9 @@ def mask_of_outputs(backbone: PreTrainedModel, mask: Tensor, inputs: Tensor) -> 
     given = mask.sum(1)
 
     def heard(length: int) -> Tensor:
-        counts = (given * length / mask.shape[1]).ceil() if to_outputs is None else to_outputs(given)
+        counts = (given * length / mask.shape[1]).ceil()
+        if to_outputs is not None:  # of some models it takes one number alone
+            counts = torch.stack([torch.as_tensor(to_outputs(each)) for each in given])
         return torch.arange(length, device=mask.device) < counts.clamp(1, length)[:, None]
 
     return heard

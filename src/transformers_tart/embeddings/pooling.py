@@ -63,7 +63,7 @@ def run_backbone(backbone: PreTrainedModel, layers: int | str, **inputs: Any) ->
             return output, (output.last_hidden_state,)
         output = backbone(**inputs, return_dict=True, output_hidden_states=True)
     hidden_states = output.hidden_states
-    return output, hidden_states if layers == "all" else (_layer(hidden_states, layers),)
+    return output, hidden_states if layers == "all" else (choose_layer(hidden_states, layers),)
 
 
 def pooled_hidden_states(
@@ -125,7 +125,8 @@ def normalised(embeddings: Tensor, wanted: bool = True) -> Tensor:
     return normalize(embeddings, dim=-1) if wanted else embeddings
 
 
-def _layer(hidden_states: tuple[Tensor, ...], index: int | str) -> Tensor:
+def choose_layer(hidden_states: tuple[Tensor, ...], index: int | str) -> Tensor:
+    """One of the hidden states by its index, from either end."""
     count = len(hidden_states)
     if not isinstance(index, int) or not -count <= index < count:
         raise ValueError(f'layers is {index!r}; the backbone has hidden states 0 to {count - 1}, or "all".')
@@ -170,6 +171,7 @@ def _check_pooling(pooling: str) -> None:
 __all__ = [
     "accepts",
     "are_close",
+    "choose_layer",
     "input_device",
     "normalised",
     "pool_rows",
