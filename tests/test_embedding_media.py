@@ -283,3 +283,11 @@ def test__embed_batch__mask_without_padding__changes_nothing(layers: int | str) 
         assert batch["attention_mask"].all()
         masked = model.embedder().embed_batch(batch)
         assert_close(masked, model.embedder().embed_batch({"input_values": batch["input_values"]}))
+
+
+@pytest.mark.parametrize("layers", ["all", 1])
+def test__embed_batch__padded_sounds_before_an_adapter__each_as_alone(layers: int | str) -> None:
+    model, sounds = compose_with_adapter(), make_sounds(3)
+    model.config.layers = layers
+    alone = [model.embedder().embed_batch(process("wav2vec2_layer", [sound])) for sound in sounds]
+    assert_close(model.embedder().embed_batch(process("wav2vec2_layer", sounds)), torch.cat(alone))

@@ -32,7 +32,7 @@ def compose_any(name_or_model: str | os.PathLike | PreTrainedModel, **kwargs: An
         backbone that reads several things, for images before audio, and for audio before texts.
     """
     if isinstance(name_or_model, PreTrainedModel):
-        return CLASSES[_choose(modalities_of(type(name_or_model.base_model)))].from_backbone(name_or_model, **kwargs)
+        return CLASSES[_choose(modalities_of(type(name_or_model)))].from_backbone(name_or_model, **kwargs)
     source, revision = locate(as_name(name_or_model), kwargs.get("revision"))
     hub = {**{key: kwargs[key] for key in HUB if key in kwargs}, "revision": revision}
     config = AutoConfig.from_pretrained(source, **hub)

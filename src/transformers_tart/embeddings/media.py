@@ -23,6 +23,7 @@ from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.embedder import EmbeddedExamples
 from transformers_tart.embeddings.media_pooling import (
     Heard,
+    count_outputs,
     has_padding,
     heard_outputs,
     mask_of_outputs,
@@ -164,11 +165,15 @@ class MediaEmbedder:
         given = {name: x.to(dtype) if x.is_floating_point() else x for name, x in given.items()}
         mask = batch.get(MASK)
         # a mask that leaves nothing out says nothing, and is not what some backbones were trained with
-        if mask is not None and mask.all():
+        is_whole = mask is not None and bool(mask.all())
+        if is_whole:
             given.pop(MASK, None)
-            mask = None
-        hidden_states, heard = self._read(given, mask)
-        pooled = [pool_map(hidden, self.config.pooling, heard) for hidden in hidden_states]
+        if is_whole or self.config.modality == "image":
+            hidden_states, heard = run_backbone(self.backbone, self.config.layers, **given)[1], None
+        else:
+            hidden_states, heard = self._read(given, mask)
+        size = getattr(self.backbone.config, "hidden_size", None)
+        pooled = [pool_map(hidden, self.config.pooling, heard, size) for hidden in hidden_states]
         width = max(layer.shape[-1] for layer in pooled)  # layers of a pyramid have several
         return torch.stack([pad(layer.to(pooled[-1].device), (0, width - layer.shape[-1])) for layer in pooled], dim=1)
 
@@ -177,7 +182,7 @@ class MediaEmbedder:
         inputs, layers = given[self.backbone.main_input_name], self.config.layers
         if mask is not None:
             return run_backbone(self.backbone, layers, **given)[1], mask_of_outputs(self.backbone, mask, inputs)
-        if self.config.modality == "image" or not has_padding(inputs):
+        if not has_padding(inputs):
             return run_backbone(self.backbone, layers, **given)[1], None
         output, everything = run_backbone(self.backbone, "all", **given)
         heard = heard_outputs(self.backbone, self.backbone.main_input_name, inputs, everything[0])
@@ -189,7 +194,8 @@ class MediaEmbedder:
         """Refuse sound that is shorter than what the backbone makes one output of."""
         to_outputs: Callable | None = getattr(self.backbone, "_get_feat_extract_output_lengths", None)
         inputs = features[self.backbone.main_input_name]
-        if to_outputs is not None and int(to_outputs(torch.tensor(inputs.shape[-1]))) < 1:
+        outputs = None if to_outputs is None else count_outputs(to_outputs, inputs.shape[-1])
+        if outputs is not None and outputs < 1:
             raise ValueError(
                 f"{where} lasts {1000 * samples / rate:.0f} ms, which is too short for "
                 f"{type(self.backbone).__name__}; leave it out or give a longer one."

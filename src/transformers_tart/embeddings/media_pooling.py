@@ -24,17 +24,19 @@ EQUAL = 1e-5  # relative to the largest value: states that differ by less are th
 _PADDING: WeakKeyDictionary[PreTrainedModel, dict[bytes, tuple[Tensor, Tensor]]] = WeakKeyDictionary()
 
 
-def pool_map(hidden: Tensor, pooling: str, heard: Heard | None = None) -> Tensor:
+def pool_map(hidden: Tensor, pooling: str, heard: Heard | None = None, size: int | None = None) -> Tensor:
     r"""
     Embeddings (n, hidden) float32 of hidden states.
 
     Args:
-        hidden (`Tensor` of shape `(n, length, hidden)`, `(n, hidden, height, width)` or `(n, size, size, hidden)`):
+        hidden (`Tensor` of shape `(n, length, hidden)`, `(n, hidden, height, width)` or `(n, height, width, hidden)`):
             Of one layer.
         pooling (`str`):
             `"mean"` or `"first"`.
         heard (`Callable`, *optional*):
             Which outputs count; all when not given.
+        size (`int`, *optional*):
+            The hidden size of the backbone, by which a map with the hidden axis last is known.
 
     Raises:
         ValueError: For `"first"` of a map.
@@ -42,7 +44,7 @@ def pool_map(hidden: Tensor, pooling: str, heard: Heard | None = None) -> Tensor
     if hidden.dim() == 4:
         if pooling == "first":
             raise ValueError('The backbone gives maps of features, of which none is the first: pooling="mean".')
-        is_last = hidden.shape[1] == hidden.shape[2] != hidden.shape[3]
+        is_last = hidden.shape[3] == size != hidden.shape[1]
         hidden = hidden.flatten(1, 2) if is_last else hidden.flatten(2).transpose(1, 2)
     if pooling == "first":
         return hidden[:, 0].float()
@@ -62,11 +64,23 @@ def mask_of_outputs(backbone: PreTrainedModel, mask: Tensor, inputs: Tensor) -> 
 
     def heard(length: int) -> Tensor:
         counts = (given * length / mask.shape[1]).ceil()
-        if to_outputs is not None:  # of some models it takes one number alone
-            counts = torch.stack([torch.as_tensor(to_outputs(each)) for each in given])
+        # it may count what an adapter makes of the outputs, which hidden states are before
+        for options in ({}, {"add_adapter": False}):
+            if to_outputs is not None and count_outputs(to_outputs, mask.shape[1], **options) == length:
+                found = [count_outputs(to_outputs, number, **options) for number in given.tolist()]
+                counts = torch.tensor(found, device=mask.device)
+                break
         return torch.arange(length, device=mask.device) < counts.clamp(1, length)[:, None]
 
     return heard
+
+
+def count_outputs(to_outputs: Callable, inputs: int, **options: bool) -> int | None:
+    """How many outputs a backbone's method says it makes; of some the method takes or gives something else."""
+    try:
+        return int(to_outputs(torch.tensor(inputs), **options))
+    except TypeError:
+        return None
 
 
 def heard_outputs(backbone: PreTrainedModel, name: str, inputs: Tensor, states: Tensor) -> Heard:
@@ -119,4 +133,4 @@ def _padding_states(backbone: PreTrainedModel, name: str, row: Tensor) -> tuple[
     return known[key]
 
 
-__all__ = ["Heard", "has_padding", "heard_outputs", "mask_of_outputs", "pool_map"]
+__all__ = ["Heard", "count_outputs", "has_padding", "heard_outputs", "mask_of_outputs", "pool_map"]
