@@ -58,9 +58,10 @@ def diagnosis() -> Diagnosis:
 def test__reasoner_losses__batched_episodes__as_one_by_one() -> None:
     episodes = draw_episodes(shared_reasoner(), SHAPE, 5, seeded(2))
     for episode, loss in zip(episodes, reasoner_losses(shared_reasoner(), episodes), strict=True):
-        given = (part[None] for part in (episode.support, episode.labels, episode.query))
+        architecture = shared_reasoner().architecture  # after the projection, as episodes are
         with torch.no_grad():
-            logits = shared_reasoner()(*given, num_labels=2).logits[0]
+            state = architecture.prepare(episode.support[None], episode.labels[None], 2)
+            logits = architecture.query(state, episode.query[None])[0]
         assert episode.truth is not None
         assert loss == pytest.approx(log_loss(logits.softmax(-1), episode.truth), abs=1e-4)
 

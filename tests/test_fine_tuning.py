@@ -179,7 +179,7 @@ def test__fine_tune__real_model_and_messages__about_as_good_as_the_linear_probe(
     path = SHARED / "data" / "text" / "sms_spam.jsonl.gz"
     if not path.exists():
         pytest.skip("needs the real data sets, which are absent here")
-    context = TaskContext(load_task(str(path), max_test=400), Models(stories_folder, max_length=64))
+    context = TaskContext(load_task(str(path), max_test=400), Models(stories_folder, max_length=128))
     support = Support.draw(context.task, 256, 42)
     known, tests = context.embeddings(support)
     probe = logistic_regression(known, context.labels(support), tests, 2)

@@ -135,6 +135,10 @@ class ClippedSpectrum:
         """Shrink embeddings (batch, n, dim), to float32."""
         if self.mean is None or self.directions is None or self.shrinkage is None or self.scale is None:
             raise ValueError("This ClippedSpectrum is not fitted; call fit(support_embeddings) first.")
+        if x.shape[-1] != self.mean.shape[-1]:
+            raise ValueError(
+                f"ClippedSpectrum was fitted on {self.mean.shape[-1]} dimensions, these have {x.shape[-1]}."
+            )
         centred = x.float() - self.mean
         along = (centred @ self.directions) * self.shrinkage[..., None, :]
         return (centred - along @ self.directions.transpose(-1, -2)) * self.scale
