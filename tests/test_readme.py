@@ -49,4 +49,4 @@ def test__readme__commands__are_understood() -> None:
 
 def test__readme__promise__two_commands_that_install_everything() -> None:
     installs = [line for line in README.read_text().splitlines() if line.startswith("python -m pip install ")]
-    assert [line.split("&&")[1].strip() for line in installs] == ["transformers-tart demo", "python -m pytest"]
+    assert [line.split("&&")[1].strip() for line in installs] == ["transformers-tart demo", "python -m pytest -n auto"]

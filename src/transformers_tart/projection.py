@@ -93,21 +93,22 @@ class WhitenedPCA:
 
 
 class ClippedSpectrum:
-    """Keeps any one direction from drowning the others: none has more than a share of the variance.
+    """Keeps a few directions from drowning the others.
 
     Of embeddings in which a few directions hold nearly all of the variance, whatever the task (the brightness of an
-    image, the length of a text), kernels see those alone. Principal components of the support set above the share are
-    shrunk to it, and everything is centred and scaled to a mean squared norm of 1. Where there is no such direction,
-    and that is so of most embeddings, only the centre and the scale change.
+    image, the length of a text), kernels see those alone. The largest variances of the support set are cut at a level:
+    the highest at which their participation ratio, the square of their sum over the sum of their squares, which counts
+    even directions, is large enough. Everything is centred and scaled to a mean squared norm of 1. Where directions
+    are even enough, only the centre and the scale change.
 
     Args:
-        share (`float`, *optional*, defaults to 0.04):
-            Largest share of the variance that a direction may have; where the support set varies in few directions,
-            `FEWEST` times that of even ones.
+        participation (`float`, *optional*, defaults to 40.0):
+            The participation ratio that is enough; so is `EVEN` of the number of directions in which the support set
+            varies, of which k examples have k - 1.
     """
 
-    def __init__(self, share: float = 0.04):
-        self.share = share
+    def __init__(self, participation: float = 40.0):
+        self.participation = participation
         self.mean: Tensor | None = None
         self.directions: Tensor | None = None
         self.shrinkage: Tensor | None = None
@@ -122,7 +123,7 @@ class ClippedSpectrum:
         unit = (centred / size).to(wide)
         variances, vectors = torch.linalg.eigh(unit @ unit.transpose(-1, -2))
         variances, vectors = variances.flip(-1).clamp_min(0), vectors.flip(-1)
-        allowed = torch.stack([_clip(each, self.share) for each in variances])
+        allowed = variances.clamp_max(_level(variances, self.participation))
         count = max(1, int((allowed < variances).sum(-1).max()))
         top = variances[..., :count].clamp_min(tiny)
         directions = (unit.transpose(-1, -2) @ vectors[..., :count]) / top.sqrt()[..., None, :]
@@ -146,7 +147,9 @@ class ClippedSpectrum:
     def to(self, device: torch.device | str) -> "ClippedSpectrum":
         """The same fitted projection on another device."""
         parts = (self.mean, self.directions, self.shrinkage, self.scale)
-        return ClippedSpectrum(self.share)._with(*(None if part is None else part.to(device) for part in parts))
+        return ClippedSpectrum(self.participation)._with(
+            *(None if part is None else part.to(device) for part in parts)
+        )
 
     def _with(
         self, mean: Tensor | None, directions: Tensor | None, shrinkage: Tensor | None, scale: Tensor | None
@@ -155,22 +158,29 @@ class ClippedSpectrum:
         return self
 
 
-FEWEST = 2.0
+EVEN = 0.5
 NOISE = 1e-9  # of the largest variance: directions with less carry rounding errors only
+STEPS = 40  # of the bisection, on a logarithmic scale
 
 
-def _clip(variances: Tensor, share: float) -> Tensor:
-    """Variances (k,), from the largest, none above a share of the sum of what comes out."""
-    share = max(share, FEWEST / max(1, int((variances > NOISE * variances[0]).sum())))
-    remaining = variances.flip(0).cumsum(0).flip(0)  # of each and all that are smaller
-    for count, variance in enumerate(variances):
-        if share * count >= 1:
-            break
-        # so many directions at the limit, and the others as they are
-        limit = share * remaining[count] / (1 - share * count)
-        if variance <= limit:
-            return variances.clamp_max(limit)
-    return variances
+def _level(variances: Tensor, participation: float) -> Tensor:
+    """The level (batch, 1) at which variances (batch, k), from the largest, are cut; the largest where none is."""
+    highest = variances[..., :1]
+    varies = variances > NOISE * highest
+    enough = (EVEN * varies.sum(-1, keepdim=True)).clamp_max(participation)
+    high = highest.clamp_min(torch.finfo(variances.dtype).tiny)
+    low = torch.where(varies, variances, high).amin(-1, keepdim=True)
+    for _ in range(STEPS):
+        middle = (low * high).sqrt()
+        is_enough = _participation(variances.clamp_max(middle)) >= enough
+        low, high = torch.where(is_enough, middle, low), torch.where(is_enough, high, middle)
+    return torch.where(_participation(variances) >= enough, highest, low)
+
+
+def _participation(variances: Tensor) -> Tensor:
+    """The participation ratio (batch, 1) of variances (batch, k)."""
+    squares = variances.square().sum(-1, keepdim=True)
+    return variances.sum(-1, keepdim=True).square() / squares.clamp_min(torch.finfo(variances.dtype).tiny)
 
 
 # A layer whose spread over the support set is below this share of its size carries rounding errors only.
