@@ -205,16 +205,15 @@ def test__call__processor_that_fails_at_an_input__others_keep_their_answers(
 
     class Failing:
         sampling_rate = RATE
-        calls = 0
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            self.calls += 1
-            if self.calls == 3:
+            if not np.asarray(args[0] if args else kwargs["images"]).any():
                 raise error("choose a window size 400 that is [2, 100]")
             return processor(*args, **kwargs)
 
     monkeypatch.setattr(classify, argument, Failing())
-    found = classify([*items[:2], items[0], *items[2:]], top_k=None)
+    empty = np.zeros((20, 20, 3), np.uint8) if modality == "image" else np.zeros(8000, np.float32)
+    found = classify([*items[:2], empty, *items[2:]], top_k=None)
     assert_failed(found[2][0], "Input 2 ")
     assert found[:2] + found[3:] == expected
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence, Sized
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -85,14 +86,18 @@ class MediaInputs:
         return not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__")
 
     def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
-        """What the backbone takes of each input, or why there is nothing."""
-        rows: list[Any] = []
-        for where, item in items:
-            try:
-                rows.append(self.embedder.row(self.processor, item, where))
-            except (ValueError, TypeError, OSError) as err:
-                rows.append(Unreadable(err))
-        return rows
+        """What the backbone takes of each input, or why there is nothing; processors leave Python to the others."""
+        if len(items) == 1:
+            return [self._row(items[0])]
+        with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
+            return list(pool.map(self._row, items))
+
+    def _row(self, item: tuple[str, Any]) -> Any:
+        where, given = item
+        try:
+            return self.embedder.row(self.processor, given, where)
+        except (ValueError, TypeError, OSError) as err:
+            return Unreadable(err)
 
 
 __all__ = ["Inputs", "MediaInputs", "TextInputs", "Unreadable"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from transformers_tart import pipeline_inputs
 from transformers_tart.bench.timing import Clock, Meter
 from transformers_tart.embeddings import embedder, media, pooling, stream
 from transformers_tart.modeling_reasoner import TartReasoner
@@ -24,7 +25,7 @@ TEXT_PARTS: dict[str, tuple[Any, str]] = {
     "reasoner": (TartReasoner, "query"),
 }
 MEDIA_PARTS: dict[str, tuple[Any, str]] = {
-    "image processor": (media.MediaEmbedder, "row"),
+    "image processor": (pipeline_inputs.MediaInputs, "rows"),
     BACKBONE: (media, "run_backbone"),
     "pooling": (media.MediaEmbedder, "pool_batch"),
     "reasoner": (TartReasoner, "query"),

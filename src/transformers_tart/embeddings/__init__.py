@@ -1,8 +1,9 @@
-"""Protocols: how texts become embeddings."""
+"""Protocols: how texts, images and audio become embeddings."""
 
+from transformers_tart.embeddings.media_protocols import embed_media
 from transformers_tart.embeddings.pooling import input_device, pooled_hidden_states, text_encoder
 from transformers_tart.embeddings.protocols import embed
 from transformers_tart.embeddings.stream import encode_texts
 
 
-__all__ = ["embed", "encode_texts", "input_device", "pooled_hidden_states", "text_encoder"]
+__all__ = ["embed", "embed_media", "encode_texts", "input_device", "pooled_hidden_states", "text_encoder"]
