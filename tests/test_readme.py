@@ -42,7 +42,7 @@ def test__readme__commands__are_understood() -> None:
     lines = [line for language, block in read_blocks() if language == "bash" for line in block.splitlines()]
     commands = [line.split("&&")[-1].strip() for line in lines]
     ours = [command for command in commands if command.startswith("transformers-tart")]
-    assert len(ours) == 11
+    assert len(ours) == 13
     for command in ours:
         assert build_parser().parse_args(shlex.split(command)[1:]).run
 
