@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import ModelCard
 from tqdm.auto import tqdm
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.pipelines.text_classification import ClassificationFunction, sigmoid, softmax
+from transformers.pipelines.text_classification import ClassificationFunction
 from transformers.utils import logging
 
 from transformers_tart.embeddings.batching import Batcher
@@ -23,6 +23,7 @@ from transformers_tart.hub import HubMixin
 from transformers_tart.modeling_auto import compose_any
 from transformers_tart.modeling_tart import PreparedSupport, TartPreTrainedModel
 from transformers_tart.pipeline_inputs import Inputs, MediaInputs, TextInputs, Unreadable
+from transformers_tart.pipeline_outputs import answer, answer_options, failure
 from transformers_tart.processors import LOADERS, load_processor
 from transformers_tart.streams import is_eager, iterate
 from transformers_tart.support import SupportSet
@@ -137,20 +138,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         max_length: int | None = None,
     ) -> tuple[dict, dict, dict]:
         preprocess: dict[str, Any] = {} if max_length is None else {"max_length": max_length}
-        postprocess: dict[str, Any] = {}
-        if top_k is None or isinstance(top_k, int):
-            if top_k is not None and top_k < 1:
-                raise ValueError(f"top_k is {top_k}; it must be at least 1, or None for all classes.")
-            postprocess["top_k"] = top_k
-        if function_to_apply is not None:
-            names = ("DEFAULT", *ClassificationFunction.__members__)
-            name = getattr(function_to_apply, "name", function_to_apply)
-            if not isinstance(name, str) or name.upper() not in names:
-                raise ValueError(
-                    f'function_to_apply is "{function_to_apply}"; it must be "default", "softmax", "sigmoid" or "none"'
-                )
-            postprocess["function_to_apply"] = function_to_apply
-        return preprocess, {}, postprocess
+        return preprocess, {}, answer_options(top_k, function_to_apply)
 
     def __call__(
         self,
@@ -258,8 +246,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         names = support.support.label_names
         for row in rows:
             if isinstance(row, Unreadable):
-                failed = {"label": None, "score": float("nan"), "error": str(row.error)}
-                yield [failed] if "top_k" in postprocess else failed
+                yield failure(row.error, as_list="top_k" in postprocess)
             else:
                 yield self.postprocess({"logits": next(logits)[None], "label_names": names}, **postprocess)
 
@@ -287,16 +274,9 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         top_k: Any = "",
         function_to_apply: str | ClassificationFunction = "default",
     ) -> Any:
-        """Labels and scores of one text, by the conventions of the text-classification pipeline."""
+        """Labels and scores of one input, by the conventions of the text-classification pipeline."""
         logits = model_outputs["logits"][0].float().numpy()
-        function = str(getattr(function_to_apply, "value", function_to_apply)).lower()
-        scores = {"sigmoid": sigmoid, "none": lambda x: x}.get(function, softmax)(logits)
-        results = [
-            {"label": name, "score": float(score)}
-            for name, score in zip(model_outputs["label_names"], scores, strict=True)
-        ]
-        results.sort(key=lambda result: result["score"], reverse=True)
-        return results[0] if top_k == "" else results[:top_k]
+        return answer(logits, model_outputs["label_names"], top_k, function_to_apply)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save the task: model, support set, tokenizer or processor, and card.

@@ -110,8 +110,8 @@ def heard_outputs(backbone: PreTrainedModel, name: str, inputs: Tensor, states: 
 
 
 def has_padding(inputs: Tensor) -> bool:
-    """Whether some row of frames (n, frames, bins) ends in equal ones."""
-    return inputs.dim() == 3 and bool(_padded(inputs).any())
+    """Whether some row of frames (n, frames, bins) ends in equal ones; frames outnumber bins."""
+    return inputs.dim() == 3 and inputs.shape[1] > inputs.shape[2] and bool(_padded(inputs).any())
 
 
 def _padded(inputs: Tensor) -> Tensor:
