@@ -3,13 +3,13 @@
 import os
 from typing import Any
 
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from transformers_tart.backbones import as_name, locate
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.modeling_media import TartForAudioClassification, TartForImageClassification
 from transformers_tart.modeling_tart import TartForSequenceClassification, TartPreTrainedModel
-from transformers_tart.towers import HUB, modalities_of
+from transformers_tart.towers import HUB, classes_of, modalities_of
 
 
 CLASSES: dict[str, type[TartPreTrainedModel]] = {
@@ -36,8 +36,8 @@ def compose_any(name_or_model: str | os.PathLike | PreTrainedModel, **kwargs: An
     source, revision = locate(as_name(name_or_model), kwargs.get("revision"))
     hub = {**{key: kwargs[key] for key in HUB if key in kwargs}, "revision": revision}
     config = AutoConfig.from_pretrained(source, **hub)
-    known = AutoModel._model_mapping.get(type(config), None)
-    reads = ("text",) if known is None or isinstance(known, tuple) else modalities_of(known)
+    known = classes_of(config)
+    reads = modalities_of(known[0]) if len(known) == 1 else ("text",)
     return CLASSES[_choose(reads)].from_backbone(name_or_model, **kwargs)
 
 

@@ -1,5 +1,6 @@
 """What prepares inputs for a backbone: its tokenizer, image processor or feature extractor."""
 
+import contextlib
 from typing import Any
 
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
@@ -31,22 +32,17 @@ def load_processor(model: TartPreTrainedModel) -> Any:
     loader, argument = LOADERS[model.config.modality]
     base, revision = model.config.base_model_name_or_path, model.config.base_model_revision
     name, hub = model.name_or_path, model.hub_arguments
-    failures = []
     if model.config.modality != "text" and name:
-        try:
+        with contextlib.suppress(OSError, ValueError):
             return loader.from_pretrained(name, revision=getattr(model.config, "_commit_hash", None), **hub)
-        except (OSError, ValueError) as err:
-            failures.append(err)
     if base is None:
         raise ValueError(f"The model names no backbone to take the {argument} from; pass {argument}=...")
     try:
         source, source_revision = locate(base, revision)
         folder = model.config.base_model_subfolder
         if folder is not None:
-            try:
+            with contextlib.suppress(OSError, ValueError):  # many repositories have it beside that folder
                 return loader.from_pretrained(source, revision=source_revision, subfolder=folder, **hub)
-            except (OSError, ValueError) as err:  # many repositories have it beside that folder
-                failures.append(err)
         return loader.from_pretrained(source, revision=source_revision, **hub)
     except (OSError, ValueError) as err:
         raise ValueError(

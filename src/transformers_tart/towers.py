@@ -12,7 +12,6 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 
 
 OWN = "tart"  # how the model types of this package begin
-MODALITIES = ("text", "image", "audio")
 HUB = (
     "cache_dir",
     "force_download",
@@ -81,10 +80,10 @@ def find_tower(model: PreTrainedModel, modality: str) -> tuple[str, PreTrainedMo
 
 def _is_whole(model: Any) -> bool:
     """Whether a model is what `AutoModel` makes of its config: no head, and no part."""
-    return isinstance(model, _class_of(model.config))
+    return isinstance(model, classes_of(model.config))
 
 
-def _class_of(config: PreTrainedConfig) -> tuple[Any, ...]:
+def classes_of(config: PreTrainedConfig) -> tuple[Any, ...]:
     """What `AutoModel` makes of a config; nothing, where it does not know."""
     known = AutoModel._model_mapping.get(type(config), ())
     classes = known if isinstance(known, (tuple, list)) else (known,)
@@ -113,7 +112,7 @@ def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
     """
     hub = {key: loading[key] for key in HUB if key in loading}
     config = AutoConfig.from_pretrained(name, **hub)
-    known = _class_of(config)
+    known = classes_of(config)
     needs_all = modality == "text" or not config.is_encoder_decoder
     if len(known) != 1 or (modalities_of(known[0]) == (modality,) and needs_all):
         return find_tower(AutoModel.from_pretrained(name, **loading), modality)[1]
@@ -135,4 +134,4 @@ def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
     return loaded
 
 
-__all__ = ["MODALITIES", "build_tower", "find_tower", "load_tower", "modalities_of"]
+__all__ = ["build_tower", "classes_of", "find_tower", "load_tower", "modalities_of"]

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from transformers_tart.backbones import locate
-from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig
+from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig, TartMediaConfig
 from transformers_tart.embeddings import encode_texts
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.evaluation.prompting import can_be_prompted
@@ -98,14 +98,14 @@ class Models:
         return self.load(AutoModel)
 
     @cached_property
-    def vision_tower(self) -> PreTrainedModel:
-        """What of the backbone reads images."""
-        return self._load_tower("image")
+    def images(self) -> tuple[MediaEmbedder, Any]:
+        """What reads images: the tower of the backbone, and its processor."""
+        return self._load_media("image", TartImageConfig())
 
     @cached_property
-    def audio_tower(self) -> PreTrainedModel:
-        """What of the backbone reads audio."""
-        return self._load_tower("audio")
+    def audio(self) -> tuple[MediaEmbedder, Any]:
+        """What reads audio: the tower of the backbone, and its feature extractor."""
+        return self._load_media("audio", TartAudioConfig())
 
     @cached_property
     def reasoner(self) -> TartReasoner:
@@ -121,10 +121,11 @@ class Models:
     def _dtype(self) -> Any:
         return self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
 
-    def _load_tower(self, modality: str) -> PreTrainedModel:
+    def _load_media(self, modality: str, config: TartMediaConfig) -> tuple[MediaEmbedder, Any]:
         path, revision = locate(self.name, self.revision)
         tower = load_tower(path, modality, revision=revision, dtype=self._dtype)
-        return tower.to(self.device).eval()  # type: ignore[arg-type]
+        tower.to(self.device).eval()  # type: ignore[arg-type]
+        return MediaEmbedder(tower, config), LOADERS[modality][0].from_pretrained(path, revision=revision)
 
     def embed(self, items: Sequence[Item], modality: str) -> Tensor:
         """Embeddings (n, layers, hidden) float32 on the CPU, each item alone, of every layer."""
@@ -132,13 +133,9 @@ class Models:
         if modality == "text":
             options |= {"layers": "all", "max_length": self.max_length}
             return encode_texts(self.backbone, self.tokenizer, items, **options).cpu()  # type: ignore[arg-type]
-        path, revision = locate(self.name, self.revision)
-        processor = LOADERS[modality][0].from_pretrained(path, revision=revision)
-        tower, config = (
-            (self.vision_tower, TartImageConfig()) if modality == "image" else (self.audio_tower, TartAudioConfig())
-        )
+        embedder, processor = self.images if modality == "image" else self.audio
         given = Examples(list(items), [0] * len(items), ())
-        return MediaEmbedder(tower, config).embed_examples(given, processor, **options).embeddings.cpu()
+        return embedder.embed_examples(given, processor, **options).embeddings.cpu()
 
 
 __all__ = ["Models"]
