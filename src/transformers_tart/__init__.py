@@ -23,7 +23,7 @@ from transformers_tart.pipeline_tart import TartClassificationPipeline
 from transformers_tart.support import SupportSet
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 AutoConfig.register("tart", TartConfig)
 AutoConfig.register("tart_image", TartImageConfig)

@@ -1,10 +1,33 @@
 """A prompt that has been read once, and that any number of continuations attend to without a copy of their own."""
 
+import inspect
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
+
+
+def innermost(model: nn.Module) -> nn.Module:
+    """Return the model inside wrappers, such as those of peft, whose `forward` takes `*args, **kwargs`."""
+    while hasattr(model, "get_base_model"):
+        model = model.get_base_model()  # type: ignore[operator]
+    return model
+
+
+def cache_argument(model: nn.Module) -> str:
+    """Return the name under which the forward pass of a model takes a KV cache, and its output returns one.
+
+    It is `cache`, or `past_key_values` for code written before transformers 5.24.
+    """
+    parameters = inspect.signature(innermost(model).forward).parameters
+    return "cache" if "cache" in parameters else "past_key_values"
+
+
+def returned_cache(model: nn.Module, output: Any) -> Cache | None:
+    """Return the KV cache in the output of a model, `None` where there is none."""
+    return getattr(output, cache_argument(model), None)
 
 
 @dataclass(frozen=True)
@@ -14,13 +37,13 @@ class Prefix:
     layers: tuple[tuple[Tensor, Tensor], ...]
 
     @classmethod
-    def from_cache(cls, cache: Cache) -> "Prefix":
+    def from_cache(cls, cache: Cache | None) -> "Prefix":
         """What a cache holds after a forward pass.
 
         Raises:
             TypeError: When the backbone does not use the cache, or keeps something else in it.
         """
-        if not cache.layers or not all(type(layer) is DynamicLayer for layer in cache.layers):
+        if cache is None or not cache.layers or not all(type(layer) is DynamicLayer for layer in cache.layers):
             raise TypeError("The backbone does not keep the keys and values of every token in this cache.")
         return cls(tuple((layer.keys, layer.values) for layer in cache.layers))  # type: ignore[union-attr, misc]
 
@@ -74,4 +97,4 @@ def _filled(layer: DynamicLayer, keys: Tensor, values: Tensor) -> DynamicLayer:
     return layer
 
 
-__all__ = ["Prefix"]
+__all__ = ["Prefix", "cache_argument", "innermost", "returned_cache"]

@@ -9,7 +9,7 @@ from transformers import DynamicCache, GPT2Config, GPT2Model
 
 from transformers_tart.architectures.base import Architecture
 from transformers_tart.configuration_tart import TartReasonerConfig
-from transformers_tart.prefix_cache import Prefix
+from transformers_tart.prefix_cache import Prefix, cache_argument
 
 
 QUERY_BLOCK = 256
@@ -65,7 +65,8 @@ class GPT2Architecture(Architecture):
             )
         tokens = self._interleave(embeddings, labels)
         cache = DynamicCache(config=self.backbone.config)
-        self.backbone(inputs_embeds=self.read_in(tokens), past_key_values=cache, use_cache=True)
+        given = {cache_argument(self.backbone): cache}
+        self.backbone(inputs_embeds=self.read_in(tokens), use_cache=True, **given)
         return Prefix.from_cache(cache)
 
     def query(self, state: Prefix, embeddings: Tensor) -> Tensor:
@@ -86,10 +87,10 @@ class GPT2Architecture(Architecture):
         mask = mask.masked_fill(~visible, torch.finfo(inputs.dtype).min).expand(batch, 1, -1, -1)
         hidden = self.backbone(
             inputs_embeds=inputs,
-            past_key_values=state.cache(),
             attention_mask=mask,
             position_ids=torch.full((batch, size), state.length, device=inputs.device),
             use_cache=True,
+            **{cache_argument(self.backbone): state.cache()},
         ).last_hidden_state
         return self.read_out(hidden).squeeze(-1).float()
 

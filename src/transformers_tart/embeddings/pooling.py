@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
 from transformers_tart.configuration_tart import POOLINGS
+from transformers_tart.prefix_cache import innermost
 from transformers_tart.tokenization import backbone_max_length, pad_right
 
 
@@ -20,7 +21,7 @@ def text_encoder(backbone: PreTrainedModel) -> PreTrainedModel:
 
 def accepts(backbone: PreTrainedModel, argument: str) -> bool:
     """Whether the forward pass of a backbone takes an argument of this name."""
-    return argument in inspect.signature(backbone.forward).parameters
+    return argument in inspect.signature(innermost(backbone).forward).parameters
 
 
 def without_cache(backbone: PreTrainedModel) -> dict[str, bool]:

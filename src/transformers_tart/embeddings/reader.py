@@ -22,7 +22,7 @@ from transformers_tart.embeddings.pooling import (
     without_cache,
 )
 from transformers_tart.embeddings.trunk import WAYS, Branch, Reading, Trunk, plain
-from transformers_tart.prefix_cache import Prefix
+from transformers_tart.prefix_cache import Prefix, cache_argument
 
 
 logger = logging.get_logger(__name__)
@@ -67,7 +67,7 @@ class Reader(Reading):
             spans = [(begin + trunk.length, end + trunk.length) for begin, end in spans]
             return longer, pool_spans(hidden_states, spans, self.pooling)
         cache = DynamicCache() if trunk.prefix is None else trunk.prefix.growing_cache()
-        inputs = {"input_ids": tokens, "past_key_values": cache, "use_cache": True}
+        inputs = {"input_ids": tokens, cache_argument(self.backbone): cache, "use_cache": True}
         _, hidden_states = run_backbone(self.backbone, self.layers, **inputs)
         longer = replace(longer, prefix=Prefix.from_cache(cache))
         return longer, pool_spans(hidden_states, spans, self.pooling) if spans else torch.empty(0)

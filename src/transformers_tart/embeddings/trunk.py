@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from transformers_tart.embeddings.pooling import accepts, pool_spans, run_backbone, without_cache
-from transformers_tart.prefix_cache import Prefix
+from transformers_tart.prefix_cache import Prefix, cache_argument
 
 
 _REPLACING = threading.Lock()
@@ -82,7 +82,7 @@ def _shared(reading: Reading, trunk: Trunk, branches: Sequence[Branch], device: 
     if trunk.prefix is None:
         inputs.update(without_cache(reading.backbone))
     else:
-        inputs.update(past_key_values=trunk.prefix.cache(), use_cache=True)
+        inputs.update({cache_argument(reading.backbone): trunk.prefix.cache(), "use_cache": True})
     with _linear_biases(reading.backbone, key_positions):
         _, hidden_states = run_backbone(reading.backbone, reading.layers, **inputs)
     spans = [(at + b.span[0], at + b.span[1]) for at, b in zip(first.tolist(), branches, strict=True)]
@@ -134,7 +134,8 @@ def _copied(reading: Reading, trunk: Trunk, branches: Sequence[Branch], device: 
     if trunk.prefix is None:
         return plain(reading, trunk, branches, device)
     mask = pad_sequence([torch.ones(trunk.length + len(branch.ids)) for branch in branches], batch_first=True).long()
-    inputs = {"past_key_values": trunk.prefix.cache(), "use_cache": True, "attention_mask": mask.to(device)}
+    cache = {cache_argument(reading.backbone): trunk.prefix.cache()}
+    inputs = {**cache, "use_cache": True, "attention_mask": mask.to(device)}
     _, hidden_states = run_backbone(reading.backbone, reading.layers, input_ids=_rows(branches, device), **inputs)
     return _pool_each(hidden_states, [branch.span for branch in branches], reading.pooling)
 

@@ -19,7 +19,7 @@ from transformers_tart.balance import balanced_tails
 from transformers_tart.embeddings import input_device
 from transformers_tart.embeddings.batching import Batcher, run_batches
 from transformers_tart.embeddings.pooling import switch_length
-from transformers_tart.prefix_cache import Prefix
+from transformers_tart.prefix_cache import Prefix, cache_argument, returned_cache
 from transformers_tart.tokenization import backbone_max_length, say_what_is_cut
 
 
@@ -214,7 +214,7 @@ def _score_stems(
         cache = longer.growing_cache()
         stems = torch.tensor([query[0].ids[prefix.length : length] for query in own], device=device)
         mask = torch.ones(len(own), length, dtype=torch.long, device=device)
-        model(input_ids=stems, attention_mask=mask, past_key_values=cache, use_cache=True)
+        model(input_ids=stems, attention_mask=mask, use_cache=True, **{cache_argument(model): cache})
         longer = Prefix.from_cache(cache)
     tails = [(i, Row(row.ids[length:], row.meant)) for i, query in enumerate(own) for row in query]
     most = max(1, CACHE_BYTES * len(own) // longer.nbytes)
@@ -229,8 +229,8 @@ def _read(model: PreTrainedModel, ids: list[int]) -> Prefix | None:
     """Keys and values of the shared beginning; `None` where the model keeps none that rows can share."""
     output = model(input_ids=torch.tensor([ids], device=input_device(model)), use_cache=True)
     try:
-        return Prefix.from_cache(output.past_key_values)
-    except (AttributeError, TypeError):
+        return Prefix.from_cache(returned_cache(model, output))
+    except TypeError:
         return None
 
 
@@ -245,7 +245,7 @@ def _score(model: PreTrainedModel, prefix: Prefix | None, rows: Sequence[Row]) -
     options = {}
     if prefix is not None:
         mask = torch.cat([mask.new_ones(len(rows), prefix.length), mask], dim=1)
-        options["past_key_values"] = prefix.cache()
+        options[cache_argument(model)] = prefix.cache()
     logits = model(input_ids=tokens, attention_mask=mask.long(), **options).logits
     is_meant = (place[1:] >= lengths - meant) & (place[1:] < lengths)
     # of a large vocabulary, only the rows that count are kept in float32
