@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, pipeline
 
 from transformers_tart import SupportSet, TartForSequenceClassification, TartReasoner
-from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
+from transformers_tart.errors import BackboneMismatchError, BackboneNotFoundError, CorruptFileError
 from transformers_tart.support import METADATA_KEY
 
 
@@ -199,9 +199,8 @@ def test__load__reasoner_of_a_later_version__says_to_update(task: Path) -> None:
 
 def test__load__support_made_with_another_backbone__says_so(task: Path, tmp_path: Path) -> None:
     other = save_backbone(tmp_path / "other", "gpt2", n_embd=16, n_head=2)
-    model = TartForSequenceClassification.from_pretrained(task, backbone=other)
-    with pytest.raises(ValueError, match="made with another backbone or other layers"):
-        model(torch.full((1, 3), 7))
+    with pytest.raises(BackboneMismatchError, match=rf"{other}.* of {task} has other settings.*model_type"):
+        TartForSequenceClassification.from_pretrained(task, backbone=other)
 
 
 def test__from_backbone__task_folder_as_reasoner__is_refused(saved: Path) -> None:

@@ -237,7 +237,7 @@ def test__from_pretrained__embedding_field_given__replaces_the_saved_one(base: s
 
 
 def test__from_pretrained__layer_added_to_the_given_backbone__survives(base: str, tmp_path: Path) -> None:
-    fit(base).save_pretrained(tmp_path / "task")
+    TartForSequenceClassification.from_backbone(base).save_pretrained(tmp_path / "task")  # without a support set
     backbone = build_backbone("llama")
     projection = backbone.layers[0].self_attn.q_proj
     projection.up = torch.nn.Linear(2, 32, bias=False)

@@ -13,6 +13,8 @@ IN_CONTEXT_PROTOCOLS = ("vanilla", "loo")
 PROTOCOLS = ("stream", *IN_CONTEXT_PROTOCOLS)
 PROJECTIONS = ("none", "clipped", "whitened_pca")
 POOLINGS = ("mean", "last", "first", "max")
+# What decides the embedding of an input, beside the backbone.
+EMBEDDING_FIELDS = ("protocol", "template", "pooling", "normalize", "layers", "max_length")
 
 
 @strict
@@ -189,6 +191,11 @@ class TartConfig(PreTrainedConfig):
         return getattr(self, self.backbone_key)
 
     @property
+    def embedding_options(self) -> dict[str, Any]:
+        """The values of [`EMBEDDING_FIELDS`]."""
+        return {name: getattr(self, name) for name in EMBEDDING_FIELDS}
+
+    @property
     def reasoner(self) -> TartReasonerConfig:
         """The configuration of the reasoner."""
         if not isinstance(self.reasoner_config, TartReasonerConfig):
@@ -217,4 +224,4 @@ class TartConfig(PreTrainedConfig):
             raise ValueError(f"max_length must be at least 1, got {self.max_length}.")
 
 
-__all__ = ["TartConfig", "TartReasonerConfig"]
+__all__ = ["EMBEDDING_FIELDS", "TartConfig", "TartReasonerConfig"]

@@ -5,8 +5,12 @@ class BackboneNotFoundError(OSError):
     """The backbone that a TART repository refers to cannot be loaded."""
 
 
+class BackboneMismatchError(ValueError):
+    """A support set was embedded by another backbone, or with other options, than those that are to read queries."""
+
+
 class CorruptFileError(OSError):
     """A file of weights or of a support set is damaged or does not hold what its config announces."""
 
 
-__all__ = ["BackboneNotFoundError", "CorruptFileError"]
+__all__ = ["BackboneMismatchError", "BackboneNotFoundError", "CorruptFileError"]

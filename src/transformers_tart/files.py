@@ -4,11 +4,14 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+STAGING = ".partial-"  # how folders begin in which files are collected
 NOTHING_LEFT = 1 << 14  # bytes; a disk with less is full
 
 
@@ -28,6 +31,67 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def staged(folder: str | os.PathLike, owned: Sequence[str] = (), last: str = "config.json") -> Iterator[Path]:
+    r"""
+    Collect files that replace those of a folder together when the block ends.
+
+    A process that dies while the files are moved leaves the folder without its `last` file, so that it is not taken
+    for a whole one; before that, the folder is as it was.
+
+    Args:
+        folder (`str` or `os.PathLike`):
+            The folder, made when it does not exist. Other files in it stay.
+        owned (`Sequence[str]`, *optional*):
+            Patterns of files that are removed where the block does not write them anew.
+        last (`str`, *optional*, defaults to `"config.json"`):
+            The file that is removed first and put last.
+
+    Yields:
+        `Path`: an empty folder inside the folder; a folder in it replaces one of the same name as a whole.
+
+    Raises:
+        OSError: When the disk is full or the folder cannot be written.
+    """
+    folder = Path(folder)
+    with explain_full_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"{STAGING}*"):
+            shutil.rmtree(left)  # of a process that was killed
+        with tempfile.TemporaryDirectory(prefix=STAGING, dir=folder) as name:
+            stage = Path(name)
+            yield stage
+            _make_durable(stage)
+            _move_in(stage, folder, owned, last)
+
+
+def _make_durable(stage: Path) -> None:
+    """Bring files to the disk, with the permissions of files that the user makes."""
+    (probe := stage / "permissions").touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for path in stage.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+
+
+def _move_in(stage: Path, folder: Path, owned: Sequence[str], last: str) -> None:
+    new = sorted(stage.iterdir(), key=lambda path: path.name == last)
+    if (stage / last).exists():
+        (folder / last).unlink(missing_ok=True)
+    names = {path.name for path in new}
+    for old in {path for pattern in owned for path in folder.glob(pattern)}:
+        if old.name not in names:
+            old.unlink()
+    for path in new:
+        target = folder / path.name
+        if path.is_dir() and target.is_dir():
+            shutil.rmtree(target)
+        os.replace(path, target)
 
 
 @contextlib.contextmanager
@@ -62,4 +126,4 @@ def _full_disk_code(error: Exception, path: str | os.PathLike) -> int | None:
     return errno.ENOSPC if shutil.disk_usage(folder).free < NOTHING_LEFT else None
 
 
-__all__ = ["explain_full_disk", "write_whole"]
+__all__ = ["explain_full_disk", "staged", "write_whole"]

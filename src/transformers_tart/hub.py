@@ -17,7 +17,7 @@ from transformers.utils.hub import hf_api, resolve_revision
 
 from transformers_tart.backbones import is_local
 from transformers_tart.errors import CorruptFileError
-from transformers_tart.model_card import CardFacts
+from transformers_tart.model_card import CardFacts, is_generated, sign
 from transformers_tart.remote_code import NoCodeCopy
 
 
@@ -29,6 +29,7 @@ else:
     Base = object
 
 CARD_FILE = "README.md"
+OWNED_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 HUB_ARGUMENTS = ("private", "token", "revision", "create_pr", "commit_message", "commit_description", "tags")
 
 
@@ -91,7 +92,8 @@ class HubMixin(NoCodeCopy, Base):
         tags = [*(getattr(self, "model_tags", None) or []), *(tags or [])]
         if CARD_FILE not in known:
             _name_repository(folder / CARD_FILE, repo_id)
-        is_new = _merge_card(folder / CARD_FILE, _remote_card(repo_id, revision, token), tags)
+        remote = _remote_card(repo_id, revision, token)
+        is_new = _merge_card(folder / CARD_FILE, remote, tags)
         known = {**known, CARD_FILE: 0.0 if is_new else float("inf")}
         return self._upload_modified_files(folder, repo_id, known, token=token, revision=revision, **commit)
 
@@ -138,20 +140,34 @@ def _check_can_be_pushed(folder: Path) -> None:
         )
 
 
+def keep_edited_card(stage: Path, folder: Path) -> None:
+    """Drop the new card of a staged save where the folder has one that the user wrote or edited."""
+    card = folder / CARD_FILE
+    if card.exists() and not is_generated(card.read_text(encoding="utf-8")):
+        (stage / CARD_FILE).unlink(missing_ok=True)
+
+
 def _name_repository(path: Path, repo_id: str) -> None:
     """Put the repository into a card that was written before it was known."""
-    path.write_text(path.read_text(encoding="utf-8").replace(CardFacts.repo_id, repo_id), encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    named = text.replace(CardFacts.repo_id, repo_id)
+    path.write_text(sign(named) if is_generated(text) else named, encoding="utf-8")
 
 
 def _merge_card(path: Path, remote: ModelCard | None, tags: list[str]) -> bool:
-    """Make the card at a path the one to upload; returns whether there is anything to upload."""
-    card = remote or ModelCard.load(path)
+    """Make the card at a path the one to upload; return whether there is anything to upload.
+
+    A remote card that the user wrote or edited is kept, with the tags that it lacks.
+    """
+    is_kept = remote is not None and not is_generated(remote.content)
+    card = remote if is_kept and remote is not None else ModelCard.load(path)
+    unedited = is_generated(card.content)
     present = card.data.get("tags") or []
     missing = [tag for tag in tags if tag not in present]
     if missing:
         card.data["tags"] = [*present, *missing]
-        card.save(path)
-    return remote is None or bool(missing)
+        path.write_text(sign(str(card)) if unedited else str(card), encoding="utf-8")
+    return not is_kept or bool(missing)
 
 
 def _remote_card(repo_id: str, revision: str | None, token: str | bool | None) -> ModelCard | None:
@@ -163,4 +179,4 @@ def _remote_card(repo_id: str, revision: str | None, token: str | bool | None) -
         return _remote_card(repo_id, None, token)
 
 
-__all__ = ["CARD_FILE", "HubMixin", "explain_failures", "pin_revision"]
+__all__ = ["CARD_FILE", "OWNED_WEIGHTS", "HubMixin", "explain_failures", "keep_edited_card", "pin_revision"]

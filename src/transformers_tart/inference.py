@@ -1,31 +1,42 @@
 """What a composed model does with support sets and queries: embeds and reads the ones once, and answers the others."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
+from transformers_tart.backbones.digest import BackboneDigest, weights_token
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.embedder import EmbeddedExamples, Embedder
 from transformers_tart.embeddings.trunk import Trunk
+from transformers_tart.errors import BackboneMismatchError
 from transformers_tart.examples import Examples, RawExamples, parse_examples
 from transformers_tart.modeling_reasoner import ReasonerState, TartReasoner
 from transformers_tart.projection import LayerScaling
 from transformers_tart.support import SupportSet
 
 
+logger = logging.get_logger(__name__)
+
+
 @dataclass(frozen=True)
 class PreparedSupport:
-    """A support set as the model has read it: what every query needs, and nothing that depends on one."""
+    """A support set as the model has read it: what every query needs, and nothing that depends on one.
+
+    `token` is that of the backbone's weights ([`weights_token`]) for which the support set was last compared.
+    """
 
     support: SupportSet
     scaling: LayerScaling
     state: ReasonerState
     trunk: Trunk | None = None
+    token: tuple[object, ...] | None = None
 
 
 class InferenceMixin:
@@ -71,7 +82,7 @@ class InferenceMixin:
         embedded = self.embedder().embed_examples(
             parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar, seed=seed
         )
-        return _support_set(parsed, embedded, keep_texts)
+        return self._support_set(parsed, embedded, keep_texts)
 
     def prepare_examples(
         self,
@@ -96,12 +107,24 @@ class InferenceMixin:
         embedded = self.embedder(cache, max_length).embed_examples(
             parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar
         )
-        return self._prepare(_support_set(parsed, embedded, keep_texts), embedded.trunk)
+        support = self._support_set(parsed, embedded, keep_texts, max_length)
+        return self._prepare(support, embedded.trunk)
 
     def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
-        """Store a support set with the model, or remove it; the label names of the config follow."""
-        self._prepared = support if isinstance(support, PreparedSupport) else None
-        self.support = support.support if isinstance(support, PreparedSupport) else support
+        """Store a support set with the model, or remove it; the label names of the config follow.
+
+        Raises:
+            BackboneMismatchError: When it was embedded by another backbone, or with other options.
+        """
+        if isinstance(support, PreparedSupport):
+            if support.support.options is not None:  # which the pipeline may have been given for all of its calls
+                self.config.max_length = support.support.options["max_length"]
+            prepared, support = support, support.support
+        else:
+            prepared = None
+        if support is not None:
+            self.check_support(support)
+        self._prepared, self.support = prepared, support
         if self.support is not None:
             self.config.id2label = dict(enumerate(self.support.label_names))
             self.config.label2id = {name: i for i, name in enumerate(self.support.label_names)}
@@ -127,6 +150,7 @@ class InferenceMixin:
         cached = self._prepared
         if cached is not None and cached.support is support and self._is_current(cached):
             return cached
+        self.check_support(support)
         prepared = self._prepare(support, self.embedder().read_prompt(support.prompt))
         if support is self.support:
             self._prepared = prepared
@@ -135,7 +159,57 @@ class InferenceMixin:
     def _is_current(self, prepared: PreparedSupport) -> bool:
         """Whether reasoner and backbone are still where and what they were."""
         trunk, device = prepared.trunk, prepared.scaling.mean.device
-        return device == self.reasoner.device and (trunk is None or trunk.kind == self.embedder().reader.kind)
+        is_in_place = device == self.reasoner.device and (trunk is None or trunk.kind == self.embedder().reader.kind)
+        return is_in_place and prepared.token == weights_token(self.backbone)
+
+    def backbone_digest(self) -> BackboneDigest:
+        """Digest of the backbone as it is now, under the name that the config refers to."""
+        digest = BackboneDigest.of(self.backbone)
+        return replace(digest, name=self.config.base_model_name_or_path or digest.name)
+
+    def check_support(self, support: SupportSet) -> None:
+        """Check that a support set was embedded by this backbone, with the options of this config.
+
+        Raises:
+            BackboneMismatchError: When it was not. The message names what differs.
+        """
+        if support.options is not None and (differing := _differing(support.options, self.config.embedding_options)):
+            raise BackboneMismatchError(
+                f"The support set was embedded with {differing[0]}, the config of the model says {differing[1]}: its "
+                "answers would be wrong. Correct the config, or encode the examples again with this model."
+            )
+        if support.digest is None:
+            return
+        digest = self.backbone_digest()
+        if not digest.is_comparable(support.digest):
+            logger.warning_once(
+                f"The support set was embedded by a backbone with quantization {support.digest.quantization}, this "
+                f"one has {digest.quantization}: whether both are the same model is not checked."
+            )
+        elif differences := support.digest.differences(digest):
+            raise BackboneMismatchError(
+                f"The support set was embedded by the backbone {_named(support.digest)}, the model now has "
+                f"{_named(digest)}, and {'; '.join(differences)}: its answers would be wrong. Use the former backbone "
+                "(backbone=...), or encode the examples again with this one."
+            )
+
+    def _support_set(
+        self, examples: Examples, embedded: EmbeddedExamples, keep_texts: bool, max_length: int | None = None
+    ) -> SupportSet:
+        labels = torch.tensor([examples.labels[i] for i in embedded.order], device=embedded.embeddings.device)
+        texts = tuple(examples.texts[i] for i in embedded.order) if keep_texts else None
+        options = self.config.embedding_options
+        if max_length is not None:
+            options["max_length"] = max_length
+        return SupportSet(
+            embedded.embeddings,
+            labels,
+            examples.label_names,
+            texts,
+            embedded.prompt,
+            options,
+            self.backbone_digest(),
+        )
 
     def _prepare(self, support: SupportSet, trunk: Trunk | None) -> PreparedSupport:
         embeddings = support.embeddings.to(self.reasoner.device)
@@ -144,7 +218,7 @@ class InferenceMixin:
         labels = support.labels.to(self.reasoner.device)[None]
         with torch.no_grad():
             state = self.reasoner.prepare(scaling.transform(embeddings)[None], labels, support.num_labels)
-        return PreparedSupport(support, scaling, state, trunk)
+        return PreparedSupport(support, scaling, state, trunk, weights_token(self.backbone))
 
     def classify_rows(
         self,
@@ -198,10 +272,16 @@ class InferenceMixin:
         return self.reasoner.query(prepared.state, prepared.scaling.transform(embeddings)[None])[0]
 
 
-def _support_set(examples: Examples, embedded: EmbeddedExamples, keep_texts: bool) -> SupportSet:
-    labels = torch.tensor([examples.labels[i] for i in embedded.order], device=embedded.embeddings.device)
-    texts = tuple(examples.texts[i] for i in embedded.order) if keep_texts else None
-    return SupportSet(embedded.embeddings, labels, examples.label_names, texts, embedded.prompt)
+def _differing(made_with: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What differs between the options of a support set and of a config, of either side."""
+    fields = [name for name in config if made_with.get(name) != config[name]]
+    if not fields:
+        return None
+    return tuple(", ".join(f"{name}={options.get(name)!r}" for name in fields) for options in (made_with, config))  # type: ignore[return-value]
+
+
+def _named(digest: BackboneDigest) -> str:
+    return f'"{digest.name or "without a name"}" (digest {digest.hexdigest})'
 
 
 __all__ = ["InferenceMixin", "PreparedSupport"]

@@ -4,22 +4,29 @@ The parts are loaded apart and composed afterwards: weights cannot be loaded ins
 loaded backbone that passes through another `from_pretrained` loses its non-persistent buffers.
 """
 
+import json
 import os
+from dataclasses import replace
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
-from transformers.utils import cached_file
+from transformers.utils import cached_file, logging
 
 from transformers_tart.backbones import EMBEDDED, as_name, locate, reference
-from transformers_tart.configuration_tart import TartConfig
-from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
+from transformers_tart.backbones.adapters import unwrap
+from transformers_tart.backbones.digest import BackboneDigest
+from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartConfig
+from transformers_tart.errors import BackboneMismatchError, BackboneNotFoundError, CorruptFileError
 from transformers_tart.hub import explain_failures, pin_revision
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.sentence_encoders import find_sentence_encoder
 from transformers_tart.support import SUPPORT_FILE, SupportSet
 from transformers_tart.towers import find_tower, load_tower
 
+
+logger = logging.get_logger(__name__)
 
 DEFAULT_REASONER = "kernel"
 BACKBONE_FOLDER = "backbone"
@@ -28,7 +35,6 @@ SHARED = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 REPOSITORY = ("revision", "subfolder")
 # What Auto classes and pipelines pass along for themselves.
 PASSENGERS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
-EMBEDDING_FIELDS = ("protocol", "template", "pooling", "normalize", "layers", "max_length")
 CONFIG_FIELDS = ("base_model_name_or_path", "base_model_revision", "base_model_subfolder", *EMBEDDING_FIELDS)
 
 
@@ -56,6 +62,7 @@ def compose(
 ) -> Any:
     """Compose a backbone with a reasoner; see [`TartPreTrainedModel.from_backbone`]."""
     modality = cls.config_class.modality
+    name_or_model, checked = unwrap(name_or_model), None
     if isinstance(name_or_model, PreTrainedModel):
         if loading:
             raise ValueError(
@@ -69,6 +76,7 @@ def compose(
         source, source_revision = locate(name, revision)
         with explain_failures(name):
             backbone, embedding = _load_named(source, modality, source_revision, embedding, loading)
+        checked = BackboneDigest.of(backbone)
     if not isinstance(reasoner, TartReasoner):
         reasoner = load_default_reasoner() if reasoner is None else TartReasoner.from_pretrained(reasoner)
     usual = {
@@ -89,7 +97,20 @@ def compose(
     )
     model = cls(config, backbone=backbone, reasoner=place_beside(reasoner, backbone)).eval()
     model.hub_arguments = _take(loading, SHARED)
+    model.reference_digest = checked
     return model
+
+
+def load_reference(config: TartConfig, dtype: torch.dtype, **shared: Any) -> PreTrainedModel:
+    """Load the backbone that a config refers to, on the CPU.
+
+    Raises:
+        OSError, ValueError: When it cannot be loaded.
+    """
+    source, revision = locate(str(config.base_model_name_or_path), config.base_model_revision)
+    place = {"revision": revision, **_inside(config.base_model_subfolder)}
+    with explain_failures(source):
+        return load_tower(source, config.modality, **place, **shared, dtype=dtype)
 
 
 def _load_named(
@@ -142,7 +163,11 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     for key, value in overrides.items():
         setattr(config, key, value)
     config.validate()
-    backbone = _load_backbone(config, name, backbone, shared, repository, kwargs)
+    given = unwrap(backbone)
+    backbone = _load_backbone(config, name, given, shared, repository, kwargs)
+    if given is not None and not isinstance(given, PreTrainedModel):
+        config.base_model_name_or_path, config.base_model_revision = reference(as_name(given))
+        config.include_backbone = False
     reasoner, info = TartReasoner.from_pretrained(
         name,
         config=config.reasoner,
@@ -154,8 +179,10 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     )
     model = cls(config, *model_args, backbone=backbone, reasoner=place_beside(reasoner, backbone)).eval()
     model.hub_arguments = shared
+    if not isinstance(given, PreTrainedModel) and not config.include_backbone:
+        model.reference_digest = BackboneDigest.of(backbone)
     if config.has_support:
-        model.set_support(_load_support(name, {**shared, **repository}).to(model.reasoner.device))
+        _load_support_into(model, name, {**shared, **repository})
     return (model, info) if with_info else model
 
 
@@ -238,14 +265,66 @@ def _inside(folder: str | None) -> dict[str, str]:
     return {"subfolder": folder} if folder else {}
 
 
-def _load_support(name: str, hub: dict) -> SupportSet:
+def _load_support_into(model: Any, name: str, hub: dict) -> None:
+    """Load the support set of a repository, compared with its config and with the backbone."""
     try:
         path = cached_file(name, SUPPORT_FILE, **hub)
     except OSError as err:
         raise CorruptFileError(
             f"The config of {name} announces a support set, but {SUPPORT_FILE} cannot be loaded: {err}"
         ) from err
-    return SupportSet.load(str(path))
+    support, config = SupportSet.load(str(path)), model.config
+    stored, current = support.options, config.embedding_options
+    if stored is not None and (fields := [field for field in current if stored.get(field) != current[field]]):
+        raise CorruptFileError(
+            f"config.json and {SUPPORT_FILE} of {name} are of two tasks, or one was edited: the support set was "
+            f"embedded with { ({field: stored.get(field) for field in fields}) }, the config says "
+            f"{ ({field: current[field] for field in fields}) }. Save the task again from its examples."
+        )
+    if support.digest is None:
+        logger.warning_once(
+            f"{name} was saved by version 0.1, without a digest of its backbone: whether that is still the same model "
+            "is not checked. Save the task again to store one."
+        )
+    elif fields := _differing_settings(config.of_backbone, model.backbone.config):
+        raise BackboneMismatchError(
+            f"The backbone {config.base_model_name_or_path!r} of {name} has other settings than when the support set "
+            f"was embedded: {', '.join(fields)}. Give the former one (backbone=...), or make the task anew from its "
+            "examples."
+        )
+    else:
+        support = replace(support, digest=replace(support.digest, name=config.base_model_name_or_path))
+    model.set_support(support.to(model.reasoner.device))
 
 
-__all__ = ["BACKBONE_FOLDER", "compose", "load_composed", "load_default_reasoner", "place_beside"]
+# Of a backbone's config, what changes no embedding.
+UNREAD_SETTINGS = {
+    *PreTrainedConfig().to_dict().keys() - {"model_type"},
+    "_commit_hash",
+    "name_or_path",
+    "quantization_config",
+    "tie_word_embeddings",
+    "use_cache",
+}
+
+
+def _differing_settings(stored: PreTrainedConfig, current: PreTrainedConfig) -> list[str]:
+    """Names of settings that two configs of a backbone both have, with different values."""
+    pair = [json.loads(json.dumps(_settings(config.to_dict()), default=str)) for config in (stored, current)]
+    return sorted(name for name in pair[0].keys() & pair[1].keys() if pair[0][name] != pair[1][name])
+
+
+def _settings(fields: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a config and, by dotted names, of the configs in it."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        if name in UNREAD_SETTINGS or name.endswith("_token_id"):
+            continue
+        if isinstance(value, dict) and "model_type" in value:
+            found |= {f"{name}.{inner}": setting for inner, setting in _settings(value).items()}
+        else:
+            found[name] = value
+    return found
+
+
+__all__ = ["BACKBONE_FOLDER", "compose", "load_composed", "load_default_reasoner", "load_reference", "place_beside"]

@@ -3,13 +3,14 @@
 import os
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from transformers_tart.backbones import as_name, locate
+from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.modeling_media import TartForAudioClassification, TartForImageClassification
 from transformers_tart.modeling_tart import TartForSequenceClassification, TartPreTrainedModel
-from transformers_tart.towers import HUB, classes_of, modalities_of
+from transformers_tart.towers import HUB, backbone_config, classes_of, modalities_of
 
 
 CLASSES: dict[str, type[TartPreTrainedModel]] = {
@@ -31,12 +32,12 @@ def compose_any(name_or_model: str | os.PathLike | PreTrainedModel, **kwargs: An
         [`TartForSequenceClassification`], [`TartForImageClassification`] or [`TartForAudioClassification`]: of a
         backbone that reads several things, for images before audio, and for audio before texts.
     """
+    name_or_model = unwrap(name_or_model)
     if isinstance(name_or_model, PreTrainedModel):
         return CLASSES[_choose(modalities_of(type(name_or_model)))].from_backbone(name_or_model, **kwargs)
     source, revision = locate(as_name(name_or_model), kwargs.get("revision"))
     hub = {**{key: kwargs[key] for key in HUB if key in kwargs}, "revision": revision}
-    config = AutoConfig.from_pretrained(source, **hub)
-    known = classes_of(config)
+    known = classes_of(backbone_config(source, **hub))
     reads = modalities_of(known[0]) if len(known) == 1 else ("text",)
     return CLASSES[_choose(reads)].from_backbone(name_or_model, **kwargs)
 
@@ -53,7 +54,7 @@ class PipelineModel:
     def from_pretrained(cls, name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -> TartPreTrainedModel:
         """Load by the kind of repository that `config` describes."""
         if config is None:
-            config = AutoConfig.from_pretrained(name)
+            config = backbone_config(name, **{key: kwargs[key] for key in HUB if kwargs.get(key) is not None})
         if isinstance(config, TartConfig):
             return CLASSES[config.modality].from_pretrained(name, config=config, **kwargs)
         kwargs.pop("_from_pipeline", None)

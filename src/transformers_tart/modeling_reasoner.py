@@ -18,7 +18,8 @@ from transformers_tart.architectures.base import Architecture
 from transformers_tart.balance import balanced_subsets, seeded_orders
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.errors import CorruptFileError
-from transformers_tart.hub import CARD_FILE, HubMixin, explain_failures, pin_revision
+from transformers_tart.files import staged
+from transformers_tart.hub import CARD_FILE, OWNED_WEIGHTS, HubMixin, explain_failures, keep_edited_card, pin_revision
 from transformers_tart.model_card import CardFacts, reasoner_card
 from transformers_tart.projection import Projection, fit_projection
 from transformers_tart.reasoners import locate
@@ -139,17 +140,19 @@ class TartReasoner(HubMixin, PreTrainedModel):
         return (model, info) if with_info else model
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save weights, config and, where there is none, a card; the arguments are those of `PreTrainedModel`."""
+        """Save weights, config and a card, as `PreTrainedModel` does; a card that the user has edited stays."""
         folder, is_main_process = Path(save_directory), kwargs.get("is_main_process", True)
+        if kwargs.get("state_dict") is not None:
+            kwargs["state_dict"] = dict(kwargs["state_dict"])  # transformers empties the one it is given
         with self._pushing(folder, kwargs, is_main_process):
-            if is_main_process:
-                folder.mkdir(parents=True, exist_ok=True)
-                self.config.auto_map = self.write_stub(folder)
-                if not (folder / CARD_FILE).exists():
-                    self.model_card().save(folder / CARD_FILE)
-            if kwargs.get("state_dict") is not None:
-                kwargs["state_dict"] = dict(kwargs["state_dict"])  # transformers empties the one it is given
-            super().save_pretrained(save_directory, **kwargs)
+            if not is_main_process:
+                super().save_pretrained(folder, **kwargs)
+                return
+            with staged(folder, OWNED_WEIGHTS) as stage:
+                self.config.auto_map = self.write_stub(stage)
+                self.model_card().save(stage / CARD_FILE)
+                super().save_pretrained(stage, **kwargs)
+                keep_edited_card(stage, folder)
 
     def model_card(self, facts: CardFacts | None = None) -> ModelCard:
         """The card of this reasoner, from the template."""

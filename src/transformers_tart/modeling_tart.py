@@ -13,9 +13,10 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 from typing_extensions import Self
 
+from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.hub import explain_failures
-from transformers_tart.inference import InferenceMixin, PreparedSupport
+from transformers_tart.inference import PreparedSupport
 from transformers_tart.loading import compose, load_composed
 from transformers_tart.model_card import CardFacts
 from transformers_tart.modeling_reasoner import TartReasoner
@@ -24,7 +25,7 @@ from transformers_tart.support import SupportSet
 from transformers_tart.towers import build_tower
 
 
-class TartPreTrainedModel(InferenceMixin, SavingMixin, PreTrainedModel):
+class TartPreTrainedModel(SavingMixin, PreTrainedModel):
     r"""
     Few-shot classifier: a frozen backbone embeds, a reasoner reads the support set and predicts.
 
@@ -65,6 +66,7 @@ class TartPreTrainedModel(InferenceMixin, SavingMixin, PreTrainedModel):
         self.support: SupportSet | None = None
         self.card_facts = CardFacts()
         self.hub_arguments: dict[str, Any] = {}  # token, cache and the like, for the tokenizer of the backbone
+        self.reference_digest: BackboneDigest | None = None
         self._prepared: PreparedSupport | None = None
         self.post_init()
         frozen = {BACKBONE_KEYS + name for name in self.backbone.state_dict()}

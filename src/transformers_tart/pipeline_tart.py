@@ -4,6 +4,7 @@ import copy
 import itertools
 import os
 from collections.abc import Iterator, Sized
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,12 +20,14 @@ from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.embeddings.media import collate as collate_media
 from transformers_tart.embeddings.pooling import input_device
 from transformers_tart.examples import RawExamples
-from transformers_tart.hub import HubMixin
+from transformers_tart.files import staged
+from transformers_tart.hub import HubMixin, keep_edited_card
 from transformers_tart.modeling_auto import compose_any
 from transformers_tart.modeling_tart import PreparedSupport, TartPreTrainedModel
 from transformers_tart.pipeline_inputs import Inputs, MediaInputs, TextInputs, Unreadable
 from transformers_tart.pipeline_outputs import answer, answer_options, failure
 from transformers_tart.processors import LOADERS, load_processor
+from transformers_tart.saving import OWNED
 from transformers_tart.streams import is_eager, iterate
 from transformers_tart.support import SupportSet
 from transformers_tart.tokenization import collate
@@ -293,9 +296,10 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             processor.pad_token = processor.eos_token or processor.bos_token or processor.unk_token
         if self.model.config.modality == "audio":
             processor.return_attention_mask = True  # by which padding is left out
-        with self._pushing(save_directory, kwargs):
-            self.model.save_pretrained(save_directory, **kwargs)
-            processor.save_pretrained(save_directory)
+        with self._pushing(save_directory, kwargs), staged(save_directory, OWNED) as stage:
+            self.model.save_pretrained(stage, **kwargs)
+            processor.save_pretrained(stage)
+            keep_edited_card(stage, Path(save_directory))
 
     def model_card(self) -> ModelCard:
         """The card of the task."""

@@ -6,6 +6,7 @@ from typing import Any
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
 
 from transformers_tart.backbones import locate
+from transformers_tart.backbones.adapters import base_of_adapter
 from transformers_tart.modeling_tart import TartPreTrainedModel
 
 
@@ -39,6 +40,11 @@ def load_processor(model: TartPreTrainedModel) -> Any:
         raise ValueError(f"The model names no backbone to take the {argument} from; pass {argument}=...")
     try:
         source, source_revision = locate(base, revision)
+        with contextlib.suppress(OSError, ValueError):
+            if (whole := base_of_adapter(source, revision=source_revision, **hub)) is not None:
+                with contextlib.suppress(OSError, ValueError):
+                    return loader.from_pretrained(source, revision=source_revision, **hub)
+                source, source_revision = whole
         folder = model.config.base_model_subfolder
         if folder is not None:
             with contextlib.suppress(OSError, ValueError):  # many repositories have it beside that folder

@@ -2,31 +2,46 @@
 
 import copy
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 from transformers_tart.backbones import is_local
+from transformers_tart.backbones.adapters import has_adapters
+from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.configuration_tart import TartConfig
-from transformers_tart.hub import CARD_FILE, HubMixin
-from transformers_tart.loading import BACKBONE_FOLDER
+from transformers_tart.errors import BackboneMismatchError
+from transformers_tart.files import staged
+from transformers_tart.hub import CARD_FILE, OWNED_WEIGHTS, HubMixin, keep_edited_card
+from transformers_tart.inference import InferenceMixin
+from transformers_tart.loading import BACKBONE_FOLDER, load_reference
 from transformers_tart.model_card import CardFacts, classifier_card
 from transformers_tart.support import SUPPORT_FILE, SupportSet
 
 
+logger = logging.get_logger(__name__)
+
 BACKBONE_KEYS = "backbone."
+OWNED = (*OWNED_WEIGHTS, SUPPORT_FILE)
+WAYS_OUT = (
+    "pass include_backbone=True, or save the backbone first (backbone.save_pretrained) and compose from that folder"
+)
 
 
-class SavingMixin(HubMixin):
+class SavingMixin(InferenceMixin, HubMixin):
     """Saves the reasoner, the config, the support set and a card; the backbone only when asked."""
 
     config: TartConfig
     backbone: PreTrainedModel
     support: SupportSet | None
     card_facts: CardFacts
+    hub_arguments: dict[str, Any]
+    reference_digest: BackboneDigest | None  # of the backbone that the config refers to, where it was loaded
 
     def save_pretrained(
         self,
@@ -57,27 +72,72 @@ class SavingMixin(HubMixin):
                 As in `PreTrainedModel.save_pretrained`: `push_to_hub`, `repo_id`, `token`, `max_shard_size`, ...
 
         Raises:
-            ValueError: When the backbone has no name to refer to and is not included.
+            ValueError: When the backbone has no name to refer to and is not included, or has adapters and is.
+            BackboneMismatchError: When the weights of the backbone are not those of the model that it refers to, or
+                not those that made the support set.
+            OSError: When the disk is full; what was in the folder before stays.
         """
-        if not include_backbone and self.config.base_model_name_or_path is None:
-            raise ValueError(
-                "This backbone has no Hub id or folder to refer to; pass include_backbone=True, or save the backbone "
-                "first and compose from that folder."
-            )
+        if is_main_process:
+            self._check_backbone(include_backbone)
         weights = self.state_dict() if state_dict is None else state_dict
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(BACKBONE_KEYS)}
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        live = self.config
+        folder, live = Path(save_directory), self.config
         self.config = self._config_to_save(include_backbone)
         try:
             with self._pushing(folder, kwargs, is_main_process):
-                if is_main_process:
-                    self.config.auto_map = self.write_stub(folder)
-                    self._save_parts(folder, include_backbone, include_texts, kwargs.get("max_shard_size"))
-                super().save_pretrained(folder, state_dict=weights, is_main_process=is_main_process, **kwargs)
+                if not is_main_process:
+                    super().save_pretrained(folder, state_dict=weights, is_main_process=False, **kwargs)
+                    return
+                with staged(folder, OWNED) as stage:
+                    self.config.auto_map = self.write_stub(stage)
+                    self._save_parts(stage, include_backbone, include_texts, kwargs.get("max_shard_size"))
+                    super().save_pretrained(stage, state_dict=weights, **kwargs)
+                    keep_edited_card(stage, folder)
         finally:
             self.config = live
+
+    def _check_backbone(self, include_backbone: bool) -> None:
+        """Check that what is saved will load with the backbone as it is now.
+
+        Raises:
+            ValueError: When it would load with another one, or none.
+            BackboneMismatchError: When its weights are not those that made the support set, or of the reference.
+        """
+        if self.support is not None:
+            self.check_support(self.support)
+        if include_backbone:
+            if has_adapters(self.backbone):
+                raise ValueError(
+                    "The backbone has adapters of peft, which are not saved inside a task. Merge them into it "
+                    "(merge_and_unload of peft), compose anew and save that with include_backbone=True; or save the "
+                    "adapter to a folder and compose from there."
+                )
+            return
+        name = self.config.base_model_name_or_path
+        if name is None:
+            raise ValueError(f"This backbone has no Hub id or folder to refer to; {WAYS_OUT}.")
+        digest = self.backbone_digest()
+        if digest.quantization is not None and self.reference_digest is None:
+            logger.warning_once(f"The backbone is quantized, so that it is not compared with {name}.")
+            return
+        if self.reference_digest is None:
+            self.reference_digest = self._digest_of_reference(name)
+        if differences := self.reference_digest.differences(digest):
+            raise BackboneMismatchError(
+                f"The backbone is no longer, or never was, {name!r}, to which the saved model would refer: "
+                f"{'; '.join(differences)}. Its weights were changed, an adapter was loaded, or it is of another "
+                f"revision (from_backbone(..., revision=...)); {WAYS_OUT}."
+            )
+
+    def _digest_of_reference(self, name: str) -> BackboneDigest:
+        """Digest of the backbone that the config refers to, of which only a loaded model was given."""
+        try:
+            return BackboneDigest.of(load_reference(self.config, self.backbone.dtype, **self.hub_arguments))
+        except (OSError, ValueError) as err:
+            raise ValueError(
+                f"The backbone was given as a loaded model, and {name!r}, to which the saved model would refer, "
+                f"cannot be loaded to compare their weights: {err}\nGive its right name, or {WAYS_OUT}."
+            ) from err
 
     def _config_to_save(self, include_backbone: bool) -> TartConfig:
         config = copy.deepcopy(self.config)
@@ -91,17 +151,16 @@ class SavingMixin(HubMixin):
         return config
 
     def _save_parts(self, folder: Path, include_backbone: bool, include_texts: bool, max_shard_size: Any) -> None:
-        """Write what stands beside the reasoner: the support set, the backbone if asked, and a card where none is."""
+        """Write what stands beside the reasoner: the support set, the backbone if asked, and a card."""
         if self.support is not None:
-            self.support.save(folder / SUPPORT_FILE, include_texts=include_texts)
-        else:
-            (folder / SUPPORT_FILE).unlink(missing_ok=True)
+            support = self.support
+            if support.digest is None:
+                support = replace(support, digest=self.backbone_digest(), options=self.config.embedding_options)
+            support.save(folder / SUPPORT_FILE, include_texts=include_texts)
         if include_backbone:
             options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
             self.backbone.save_pretrained(folder / BACKBONE_FOLDER, **options)
-            os.utime(folder / BACKBONE_FOLDER)  # files that are written over leave it, and a push looks at it
-        if not (folder / CARD_FILE).exists():
-            self.model_card(stores_texts=include_texts).save(folder / CARD_FILE)
+        self.model_card(stores_texts=include_texts).save(folder / CARD_FILE)
 
     def model_card(self, facts: CardFacts | None = None, *, stores_texts: bool = False) -> ModelCard:
         """The card of this model, from the template.

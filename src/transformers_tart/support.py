@@ -1,6 +1,7 @@
 """The support set: the labelled embeddings that a reasoner reads."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.errors import CorruptFileError
 
@@ -35,6 +37,11 @@ class SupportSet:
             The texts, where the user asked to keep them.
         prompt ([`Prompt`], *optional*):
             The token ids of the examples in their prompt, for the protocols that read queries after it.
+        options (`dict`, *optional*):
+            The embedding options with which the embeddings were made, [`EMBEDDING_FIELDS`] of a config. `None` where
+            they are not known, as in files of version 0.1: nothing is compared then.
+        digest ([`BackboneDigest`], *optional*):
+            Of the backbone that made the embeddings; `None` where it is not known.
 
     Raises:
         ValueError: On lengths that do not fit, labels out of range, fewer than two classes, or embeddings that are not
@@ -46,6 +53,8 @@ class SupportSet:
     label_names: tuple[str, ...]
     texts: tuple | None = None
     prompt: Prompt | None = None
+    options: Mapping[str, Any] | None = None
+    digest: BackboneDigest | None = None
 
     def __post_init__(self) -> None:
         if self.embeddings.dim() not in (2, 3) or self.labels.shape != self.embeddings.shape[:1]:
@@ -101,9 +110,13 @@ class SupportSet:
             facts["texts"] = self.texts
         if self.prompt is not None:
             facts["prompt"] = self.prompt.as_json()
-        metadata = {METADATA_KEY: json.dumps(facts)}
+        if self.options is not None:
+            facts["options"] = dict(self.options)
         tensors = {"embeddings": self.embeddings.contiguous().cpu(), "labels": self.labels.contiguous().cpu()}
-        save_file(tensors, path, metadata=metadata)
+        if self.digest is not None:
+            facts["backbone"] = self.digest.facts()
+            tensors |= self.digest.tensors()
+        save_file(tensors, path, metadata={METADATA_KEY: json.dumps(facts)})
 
     @classmethod
     def load(cls, path: str | Path) -> "SupportSet":
@@ -115,12 +128,16 @@ class SupportSet:
         try:
             with safe_open(path, framework="pt") as file:
                 facts = json.loads((file.metadata() or {})[METADATA_KEY])
-                tensors = {name: file.get_tensor(name) for name in ("embeddings", "labels")}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             names, texts = tuple(facts["label_names"]), facts.get("texts")
             if texts is not None:
                 texts = tuple(text if isinstance(text, str) else tuple(text) for text in texts)
             prompt = None if facts.get("prompt") is None else Prompt.from_json(facts["prompt"])
-            return cls(tensors["embeddings"], tensors["labels"], names, texts, prompt)
+            backbone, options = facts.get("backbone"), facts.get("options")
+            if options is not None and not isinstance(options, Mapping):
+                raise TypeError(f"its embedding options are {type(options).__name__}, not an object")
+            digest = None if backbone is None else BackboneDigest.from_file(backbone, tensors)
+            return cls(tensors["embeddings"], tensors["labels"], names, texts, prompt, options, digest)
         except (SafetensorError, KeyError, ValueError, TypeError) as err:
             raise CorruptFileError(
                 f"{Path(path).name} is no readable support set ({err}); download it again, or fit the task again "

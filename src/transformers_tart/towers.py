@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from transformers_tart.backbones.adapters import base_of_adapter, explain_adapters
+
 
 OWN = "tart"  # how the model types of this package begin
 HUB = (
@@ -90,6 +92,16 @@ def classes_of(config: PreTrainedConfig) -> tuple[Any, ...]:
     return tuple(each for each in classes if each is not None)
 
 
+def backbone_config(name: str, **hub: Any) -> PreTrainedConfig:
+    """Load the config of a backbone, or of the model that an adapter was made for; `hub` as in `load_tower`."""
+    plain = {key: value for key, value in hub.items() if key != "trust_remote_code"}
+    base = base_of_adapter(name, **plain)
+    if base is not None and base[0] != name:
+        name, hub["revision"] = base
+        hub.pop("subfolder", None)
+    return AutoConfig.from_pretrained(name, **hub)
+
+
 def build_tower(config: PreTrainedConfig, modality: str) -> PreTrainedModel:
     """A random tower of a config, of the whole model or of the tower alone."""
     return find_tower(AutoModel.from_config(config), modality)[1]
@@ -111,6 +123,9 @@ def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
         ValueError: When no part of the model reads the modality alone.
     """
     hub = {key: loading[key] for key in HUB if key in loading}
+    if base_of_adapter(name, **{key: value for key, value in hub.items() if key != "trust_remote_code"}) is not None:
+        with explain_adapters(name):
+            return find_tower(AutoModel.from_pretrained(name, **loading), modality)[1]
     config = AutoConfig.from_pretrained(name, **hub)
     known = classes_of(config)
     needs_all = modality == "text" or not config.is_encoder_decoder
@@ -134,4 +149,4 @@ def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
     return loaded
 
 
-__all__ = ["build_tower", "classes_of", "find_tower", "load_tower", "modalities_of"]
+__all__ = ["backbone_config", "build_tower", "classes_of", "find_tower", "load_tower", "modalities_of"]
