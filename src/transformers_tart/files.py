@@ -9,9 +9,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from transformers_tart.errors import CorruptFileError
+
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 STAGING = ".partial-"  # how folders begin in which files are collected
+SAVED = "transformers_tart_classes.py"  # a file of every save
 NOTHING_LEFT = 1 << 14  # bytes; a disk with less is full
 
 
@@ -65,6 +68,20 @@ def staged(folder: str | os.PathLike, owned: Sequence[str] = (), last: str = "co
             yield stage
             _make_durable(stage)
             _move_in(stage, folder, owned, last)
+
+
+def check_whole(folder: str | os.PathLike, last: str = "config.json") -> None:
+    """Check that a local folder is not what a killed [`staged`] save leaves.
+
+    Raises:
+        CorruptFileError: When it holds files of a save, but not the last one.
+    """
+    path = Path(folder)
+    if path.is_dir() and not (path / last).exists() and (path / SAVED).exists():
+        raise CorruptFileError(
+            f"{folder} is torn: saving to it was interrupted, so that {last} is missing and the other files may be of "
+            "two models. Save to it again."
+        )
 
 
 def _make_durable(stage: Path) -> None:
@@ -126,4 +143,4 @@ def _full_disk_code(error: Exception, path: str | os.PathLike) -> int | None:
     return errno.ENOSPC if shutil.disk_usage(folder).free < NOTHING_LEFT else None
 
 
-__all__ = ["explain_full_disk", "staged", "write_whole"]
+__all__ = ["check_whole", "explain_full_disk", "staged", "write_whole"]

@@ -19,6 +19,7 @@ from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartConfig
 from transformers_tart.errors import BackboneMismatchError, BackboneNotFoundError, CorruptFileError
+from transformers_tart.files import check_whole
 from transformers_tart.hub import explain_failures, pin_revision
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.sentence_encoders import find_sentence_encoder
@@ -145,6 +146,7 @@ def _take_tower(model: PreTrainedModel, modality: str) -> PreTrainedModel:
 def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
     """Load a TART repository; see [`TartPreTrainedModel.from_pretrained`]."""
     name = os.fspath(name_or_path)
+    check_whole(name)
     with_info = kwargs.pop("output_loading_info", False)
     backbone, config = kwargs.pop("backbone", None), kwargs.pop("config", None)
     for passenger in PASSENGERS:

@@ -8,6 +8,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers_tart.backbones import as_name, locate
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.configuration_tart import TartConfig
+from transformers_tart.files import check_whole
 from transformers_tart.modeling_media import TartForAudioClassification, TartForImageClassification
 from transformers_tart.modeling_tart import TartForSequenceClassification, TartPreTrainedModel
 from transformers_tart.towers import HUB, backbone_config, classes_of, modalities_of
@@ -53,6 +54,7 @@ class PipelineModel:
     @classmethod
     def from_pretrained(cls, name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -> TartPreTrainedModel:
         """Load by the kind of repository that `config` describes."""
+        check_whole(name)
         if config is None:
             config = backbone_config(name, **{key: kwargs[key] for key in HUB if kwargs.get(key) is not None})
         if isinstance(config, TartConfig):

@@ -18,7 +18,7 @@ from transformers_tart.architectures.base import Architecture
 from transformers_tart.balance import balanced_subsets, seeded_orders
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.errors import CorruptFileError
-from transformers_tart.files import staged
+from transformers_tart.files import check_whole, staged
 from transformers_tart.hub import CARD_FILE, OWNED_WEIGHTS, HubMixin, explain_failures, keep_edited_card, pin_revision
 from transformers_tart.model_card import CardFacts, reasoner_card
 from transformers_tart.projection import Projection, fit_projection
@@ -115,6 +115,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
         with_info = kwargs.pop("output_loading_info", False)
         if kwargs.get("config") is None:  # whoever read a config read it from a folder or the Hub
             pretrained_model_name_or_path = locate(pretrained_model_name_or_path)
+            check_whole(pretrained_model_name_or_path)
         kwargs = {"dtype": torch.float32, "use_safetensors": True, **kwargs}
         kwargs["revision"] = pin_revision(pretrained_model_name_or_path, **kwargs)
         try:
