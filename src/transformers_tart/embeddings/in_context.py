@@ -91,7 +91,8 @@ def write_prompt(
     random.Random(seed).shuffle(order)
     ids = (*start, *(token for i in order for token in blocks[i].ids))
     room = None if context is None else context - len(ids)
-    return WrittenPrompt(Prompt(ids, question, writer.special, room), writer, [blocks[i] for i in order], order)
+    prompt = Prompt(ids, question, writer.special, room, writer.truncation_side)
+    return WrittenPrompt(prompt, writer, [blocks[i] for i in order], order)
 
 
 def read_prompt(reader: Reader, prompt: Prompt) -> Trunk:
