@@ -1,5 +1,6 @@
 """The reasoner: reads labelled embeddings and predicts the labels of others. Trained once, on synthetic tasks."""
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,8 +180,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
             num_labels (`int`, *optional*):
                 Number of classes; one more than the largest label when not given.
             seed (`int`, *optional*, defaults to 0):
-                Seed of the split into balanced subsets, which happens only above [`TartReasoner.max_support`]
-                examples, and of the orders that are averaged where the config asks for several.
+                Seed of the orders that are averaged where the config asks for several.
 
         Returns:
             [`ReasonerState`]: what [`TartReasoner.query`] needs.
@@ -192,7 +192,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
         num_labels = _validate_support(support_embeddings, support_labels, num_labels)
         one_vs_rest = self.max_classes is not None and num_labels > self.max_classes
         parts, weights = [], []
-        subsets = balanced_subsets(support_labels, self.max_support, seed)
+        subsets = balanced_subsets(support_embeddings, support_labels, self.max_support)
         for index in [order for subset in subsets for order in seeded_orders(subset, self.config.num_orders, seed)]:
             embeddings = support_embeddings.gather(1, index[..., None].expand(-1, -1, support_embeddings.shape[-1]))
             labels = support_labels.gather(1, index)
@@ -221,9 +221,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
         logits = [self._query_part(state, *part, query_embeddings) for part in state.parts]
         if len(logits) == 1:
             return logits[0]
-        weighted = [
-            torch.log_softmax(x, -1) + torch.tensor(w).log() for x, w in zip(logits, state.weights, strict=True)
-        ]
+        weighted = [torch.log_softmax(x, -1) + math.log(w) for x, w in zip(logits, state.weights, strict=True)]
         return torch.logsumexp(torch.stack(weighted), dim=0)
 
     def _query_part(self, state: ReasonerState, projection: Projection, part: Any, embeddings: Tensor) -> Tensor:
