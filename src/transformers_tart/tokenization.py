@@ -11,6 +11,7 @@ from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from transformers_tart.examples import Text
+from transformers_tart.tracing import is_traced
 
 
 logger = logging.get_logger(__name__)
@@ -201,7 +202,7 @@ def pad_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
             Tensors (n, length), `attention_mask` among them.
     """
     mask = batch["attention_mask"]
-    if (mask[:, :-1] >= mask[:, 1:]).all():
+    if not is_traced() and (mask[:, :-1] >= mask[:, 1:]).all():
         return batch
     order = torch.argsort(mask, dim=1, descending=True, stable=True)
     return {name: tensor.gather(1, order) for name, tensor in batch.items()}
@@ -210,7 +211,7 @@ def pad_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def truncate(batch: dict[str, Tensor], *limits: int | None) -> dict[str, Tensor]:
     """Cut the ends of a right-padded batch at the smallest of the limits that are given, which is said once."""
     limit = min((limit for limit in limits if limit is not None), default=None)
-    if not say_what_is_cut(list(batch["attention_mask"][:1]), limit):
+    if not is_traced() and not say_what_is_cut(list(batch["attention_mask"][:1]), limit):
         return batch
     return {name: tensor[:, :limit] for name, tensor in batch.items()}
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from transformers_tart.configuration_tart import POOLINGS
 from transformers_tart.prefix_cache import innermost
 from transformers_tart.tokenization import backbone_max_length, pad_right
+from transformers_tart.tracing import is_traced
 
 
 def text_encoder(backbone: PreTrainedModel) -> PreTrainedModel:
@@ -97,7 +98,7 @@ def pooled_hidden_states(
         `torch.FloatTensor` of shape `(n, layers, hidden)`: float32, one layer for an index.
     """
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    if not mask.any(dim=1).all():
+    if not is_traced() and not mask.any(dim=1).all():
         raise ValueError("A row of the batch has no token: its attention mask is all zero.")
     batch = {"input_ids": input_ids, "attention_mask": mask}
     if token_type_ids is not None:
