@@ -146,8 +146,8 @@ def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
     padding = mask[..., None] == 0
     if pooling == "max":
         return hidden.float().masked_fill(padding, -torch.inf).amax(1)
-    weights = mask / mask.sum(1, keepdim=True)
-    return torch.einsum("nl,nlh->nh", weights.float(), hidden.float().masked_fill(padding, 0.0))
+    weights = mask.float() / mask.sum(1, keepdim=True)
+    return torch.einsum("nl,nlh->nh", weights, hidden.float().masked_fill(padding, 0.0))
 
 
 def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:

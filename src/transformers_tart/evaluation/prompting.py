@@ -189,7 +189,7 @@ def _score_all(model: PreTrainedModel, rows: Sequence[Row], num_labels: int, bat
     for i, query in enumerate(queries):
         by_length.setdefault(_stem_length(query) - shared, []).append(i)
     batcher.max_rows = min(batcher.max_rows or len(rows), max(1, CACHE_BYTES // prefix.nbytes))
-    result = torch.empty(len(queries), num_labels)
+    result = torch.empty(len(queries), num_labels, dtype=torch.float32)
     # rows of one length need no padding between what is read and what comes after
     for length, members in by_length.items():
         work = partial(_score_stems, model, prefix, [queries[i] for i in members], shared + length)
