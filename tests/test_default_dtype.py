@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import build_reasoner, make_examples, make_pipeline, make_texts, save_backbone, score_all
+from media_backbones import class_of, make_media, make_media_examples, save_media
 from torch import Tensor
 from transformers import AutoTokenizer, pipeline
 
@@ -81,3 +82,18 @@ def test__default_dtype__float64_while_something_is_done__same(folder: Path, whe
     with default_dtype(torch.float64 if when == "classifying" else torch.float32):
         found = score_all(classify, TEXTS)
     torch.testing.assert_close(found.float(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["vit", "convnext", "wav2vec2", "ast"])
+def test__default_dtype__float64_for_images_and_audio__answers_of_float32(name: str, tmp_path: Path) -> None:
+    modality = class_of(name).config_class.modality
+    folder = save_media(tmp_path, name)
+
+    def probabilities() -> Tensor:
+        classify = pipeline("tart-classification", model=folder, examples=make_media_examples(modality))
+        return score_all(classify, make_media(modality, 6, seed=3)).float()
+
+    expected = probabilities()
+    with default_dtype(torch.float64):
+        found = probabilities()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

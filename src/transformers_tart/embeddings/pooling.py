@@ -1,7 +1,9 @@
 """From tokens to embeddings: one forward pass of a backbone, and one vector of the hidden states of its tokens."""
 
 import inspect
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +15,9 @@ from transformers_tart.configuration_tart import POOLINGS
 from transformers_tart.prefix_cache import innermost
 from transformers_tart.tokenization import backbone_max_length, pad_right
 from transformers_tart.tracing import is_traced
+
+
+_SWITCHING = threading.Lock()
 
 
 def text_encoder(backbone: PreTrainedModel) -> PreTrainedModel:
@@ -58,8 +63,12 @@ def input_device(backbone: PreTrainedModel) -> torch.device:
 
 
 def run_backbone(backbone: PreTrainedModel, layers: int | str, **inputs: Any) -> tuple[Any, tuple[Tensor, ...]]:
-    """A forward pass without gradients: the output, and the hidden states (n, length, hidden) of the layers asked."""
-    with torch.no_grad():
+    """A forward pass without gradients: the output, and the hidden states (n, length, hidden) of the layers asked.
+
+    One thread at a time where a pass changes the backbone: rotary embeddings that switch with the length keep their
+    frequencies in a buffer.
+    """
+    with torch.no_grad(), nullcontext() if switch_length(backbone) is None else _SWITCHING:
         if layers == -1:
             output = backbone(**inputs, return_dict=True)
             return output, (output.last_hidden_state,)

@@ -110,14 +110,18 @@ def _masks(reading: Reading, visible: Tensor, distance: Tensor, device: torch.de
 def _linear_biases(backbone: PreTrainedModel, positions: Tensor) -> Iterator[None]:
     """Let a backbone whose attention is biased by distance (ALiBi) count the keys of a row at these positions.
 
-    One thread at a time: it is the backbone's own method that is replaced.
+    One thread at a time: it is the backbone's own method that is replaced, which does as before for other threads.
     """
     original: Callable | None = getattr(type(backbone), "build_alibi_tensor", None)
     if original is None:
         yield
         return
 
+    owner = threading.get_ident()
+
     def build(mask: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if threading.get_ident() != owner:
+            return original(backbone, mask, *args, **kwargs)
         straight = torch.ones(1, int(positions.max()) + 1, dtype=torch.long, device=mask.device)
         return original(backbone, straight, *args, **kwargs)[..., positions.to(mask.device)]
 
