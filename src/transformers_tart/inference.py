@@ -20,6 +20,7 @@ from transformers_tart.examples import Examples, RawExamples, parse_examples
 from transformers_tart.modeling_reasoner import ReasonerState, TartReasoner
 from transformers_tart.projection import LayerScaling
 from transformers_tart.support import SupportSet
+from transformers_tart.tracing import is_traced
 
 
 logger = logging.get_logger(__name__)
@@ -150,6 +151,11 @@ class InferenceMixin:
         cached = self._prepared
         if cached is not None and cached.support is support and self._is_current(cached):
             return cached
+        if is_traced():
+            raise ValueError(
+                "The support set has not been read yet, and reading it cannot be exported: call "
+                "model.prepare_support() first."
+            )
         self.check_support(support)
         prepared = self._prepare(support, self.embedder().read_prompt(support.prompt))
         if support is self.support:
@@ -160,7 +166,7 @@ class InferenceMixin:
         """Whether reasoner and backbone are still where and what they were."""
         trunk, device = prepared.trunk, prepared.scaling.mean.device
         is_in_place = device == self.reasoner.device and (trunk is None or trunk.kind == self.embedder().reader.kind)
-        return is_in_place and prepared.token == weights_token(self.backbone)
+        return is_in_place and (is_traced() or prepared.token == weights_token(self.backbone))
 
     def backbone_digest(self) -> BackboneDigest:
         """Digest of the backbone as it is now, under the name that the config refers to."""
@@ -259,7 +265,7 @@ class InferenceMixin:
     def _reason(self, embeddings: Tensor, prepared: PreparedSupport) -> Tensor:
         """Logits (n, num_labels) of query embeddings (n, layers, hidden)."""
         embeddings = embeddings.to(self.reasoner.device)
-        if not torch.isfinite(embeddings).all():
+        if not is_traced() and not torch.isfinite(embeddings).all():
             raise ValueError(
                 "The backbone gives NaN or infinite embeddings: it is broken, or overflows its dtype. Load it with "
                 "dtype=torch.float32 or torch.bfloat16."

@@ -297,6 +297,8 @@ def _load_support_into(model: Any, name: str, hub: dict) -> None:
     else:
         support = replace(support, digest=replace(support.digest, name=config.base_model_name_or_path))
     model.set_support(support.to(model.reasoner.device))
+    if support.prompt is None:  # a prompt, which takes long to read, is read with the first query
+        model.prepare_support()
 
 
 # Of a backbone's config, what changes no embedding.

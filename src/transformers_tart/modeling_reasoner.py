@@ -1,7 +1,8 @@
 """The reasoner: reads labelled embeddings and predicts the labels of others. Trained once, on synthetic tasks."""
 
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from transformers_tart.files import check_whole, staged
 from transformers_tart.hub import CARD_FILE, OWNED_WEIGHTS, HubMixin, explain_failures, keep_edited_card, pin_revision
 from transformers_tart.model_card import CardFacts, reasoner_card
 from transformers_tart.projection import Projection, fit_projection
+from transformers_tart.reasoner_inputs import check_queries, check_query_labels, check_seed, check_support
 from transformers_tart.reasoners import locate
+from transformers_tart.tracing import is_traced
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,21 @@ class ReasonerState:
         one_vs_rest: whether each class was read as a binary task of its own, C of them stacked in the batch.
         parts: one (projection, architecture state) pair for each subset of the support set; one in most cases.
         weights: share of the support set in each part.
+        batch: number of support sets.
+        dim: width of their embeddings.
     """
 
     num_labels: int
     one_vs_rest: bool
     parts: tuple[tuple[Projection, Any], ...]
     weights: tuple[float, ...]
+    batch: int
+    dim: int
 
     def to(self, device: torch.device | str) -> "ReasonerState":
         """The same state on another device."""
         parts = tuple((projection.to(device), state.to(device)) for projection, state in self.parts)
-        return ReasonerState(self.num_labels, self.one_vs_rest, parts, self.weights)
+        return replace(self, parts=parts)
 
 
 @dataclass
@@ -183,20 +190,21 @@ class TartReasoner(HubMixin, PreTrainedModel):
             num_labels (`int`, *optional*):
                 Number of classes; one more than the largest label when not given.
             seed (`int`, *optional*, defaults to 0):
-                Seed of the split into balanced subsets, which happens only above [`TartReasoner.max_support`]
-                examples, and of the orders that are averaged where the config asks for several.
+                Seed of the orders that are averaged where the config asks for several.
 
         Returns:
             [`ReasonerState`]: what [`TartReasoner.query`] needs.
 
         Raises:
             ValueError: On shapes that do not fit, fewer than two classes, or embeddings that are not finite or all
-            equal.
+                equal.
+            TypeError: On embeddings, labels, a number of classes or a seed of another type.
         """
-        num_labels = _validate_support(support_embeddings, support_labels, num_labels)
+        support_embeddings, support_labels, num_labels = check_support(support_embeddings, support_labels, num_labels)
+        seed = check_seed(seed)
         one_vs_rest = self.max_classes is not None and num_labels > self.max_classes
         parts, weights = [], []
-        subsets = balanced_subsets(support_labels, self.max_support, seed)
+        subsets = balanced_subsets(support_embeddings, support_labels, self.max_support)
         for index in [order for subset in subsets for order in seeded_orders(subset, self.config.num_orders, seed)]:
             embeddings = support_embeddings.gather(1, index[..., None].expand(-1, -1, support_embeddings.shape[-1]))
             labels = support_labels.gather(1, index)
@@ -208,7 +216,8 @@ class TartReasoner(HubMixin, PreTrainedModel):
             state = self.architecture.prepare(embeddings, labels, 2 if one_vs_rest else num_labels)
             parts.append((projection, state))
             weights.append(index.shape[1] / support_labels.shape[1] / self.config.num_orders)
-        return ReasonerState(num_labels, one_vs_rest, tuple(parts), tuple(weights))
+        batch, _, dim = support_embeddings.shape
+        return ReasonerState(num_labels, one_vs_rest, tuple(parts), tuple(weights), batch, dim)
 
     def query(self, state: ReasonerState, query_embeddings: Tensor) -> Tensor:
         """Logits of queries: log-probabilities up to a constant.
@@ -221,13 +230,18 @@ class TartReasoner(HubMixin, PreTrainedModel):
 
         Returns:
             `torch.FloatTensor` of shape `(batch, n, num_labels)`, float32.
+
+        Raises:
+            ValueError: On another batch or width than the support set's, or embeddings that are not finite.
+            TypeError: On embeddings of another type.
         """
+        query_embeddings = check_queries(query_embeddings, state.batch, state.dim)
+        if not is_traced() and query_embeddings.shape[1] == 0:
+            return query_embeddings.new_zeros(state.batch, 0, state.num_labels)
         logits = [self._query_part(state, *part, query_embeddings) for part in state.parts]
         if len(logits) == 1:
             return logits[0]
-        weighted = [
-            torch.log_softmax(x, -1) + torch.tensor(w).log() for x, w in zip(logits, state.weights, strict=True)
-        ]
+        weighted = [torch.log_softmax(x, -1) + math.log(w) for x, w in zip(logits, state.weights, strict=True)]
         return torch.logsumexp(torch.stack(weighted), dim=0)
 
     def _query_part(self, state: ReasonerState, projection: Projection, part: Any, embeddings: Tensor) -> Tensor:
@@ -265,32 +279,9 @@ class TartReasoner(HubMixin, PreTrainedModel):
         logits = self.query(self.prepare(support_embeddings, support_labels, num_labels), query_embeddings)
         loss = None
         if query_labels is not None:
+            query_labels = check_query_labels(query_labels, logits.shape[:2], logits.shape[2])
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), query_labels.flatten())
         return TartReasonerOutput(loss=loss, logits=logits)
-
-
-def _validate_support(embeddings: Tensor, labels: Tensor, num_labels: int | None) -> int:
-    """Check a support set and return the number of classes."""
-    if embeddings.dim() != 3 or labels.shape != embeddings.shape[:2]:
-        raise ValueError(
-            "Support embeddings must be (batch, k, dim) and support labels (batch, k); got "
-            f"{tuple(embeddings.shape)} and {tuple(labels.shape)}."
-        )
-    if labels.dtype.is_floating_point or labels.dtype == torch.bool or labels.numel() == 0 or labels.min() < 0:
-        raise ValueError(f"Support labels must be integers from 0, at least one of them; got {labels.dtype}.")
-    largest = int(labels.max())
-    num_labels = largest + 1 if num_labels is None else num_labels
-    if largest >= num_labels:
-        raise ValueError(f"A support label is {largest}, but there are {num_labels} classes, numbered from 0.")
-    if (labels == labels[:, :1]).all(dim=1).any():
-        raise ValueError("All examples of the support set have one label; give examples of at least two classes.")
-    if not torch.isfinite(embeddings).all():
-        raise ValueError(
-            "The support embeddings hold NaN or infinite values: the backbone is broken or overflows its dtype."
-        )
-    if (embeddings == embeddings[:, :1]).flatten(1).all(dim=1).any():
-        raise ValueError("All support embeddings are equal, so nothing can be learned from them.")
-    return num_labels
 
 
 __all__ = ["ReasonerState", "TartReasoner", "TartReasonerOutput"]

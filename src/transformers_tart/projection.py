@@ -64,7 +64,7 @@ class WhitenedPCA:
         count = min(self.n_components, singular.shape[-1])
         singular, rows = singular[..., :count], rows[..., :count, :]
         strongest = rows.gather(-1, rows.abs().argmax(-1, keepdim=True))
-        rows = rows * torch.where(strongest < 0, -1.0, 1.0)
+        rows = torch.where(strongest < 0, -rows, rows)
         # of the decomposition, and of the centring
         size = torch.maximum(singular[..., :1] * max(x.shape[-2:]), x.abs().amax((-2, -1))[..., None])
         noise = size * torch.finfo(x.dtype).eps

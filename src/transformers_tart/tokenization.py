@@ -1,19 +1,26 @@
 """Texts to padded batches of token ids, for any tokenizer."""
 
+import copy
 from collections.abc import Sequence, Sized
+from typing import TypeVar
 
 import torch
+from tokenizers import Encoding
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from transformers_tart.examples import Text
+from transformers_tart.tracing import is_traced
 
 
 logger = logging.get_logger(__name__)
 
 # Tokenizers without a limit of their own carry a huge number instead.
 NO_LIMIT = int(1e6)
+TRUNCATION_SIDES = ("right", "left")
+
+T = TypeVar("T")
 
 
 def backbone_max_length(backbone: PreTrainedModel) -> int | None:
@@ -39,41 +46,117 @@ def resolve_max_length(
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    first: Sequence[str],
+    second: Sequence[str] | None = None,
+    *,
+    add_special_tokens: bool = True,
+) -> BatchEncoding:
+    """Encode whole texts, or text pairs, whatever truncation and padding the tokenizer is set to.
+
+    Both are state of the backend that all threads share, so they are never set here; where another thread sets them
+    between two calls, the texts are encoded again by a copy.
+    """
+
+    def run(chosen: PreTrainedTokenizerBase) -> BatchEncoding:
+        return chosen(
+            list(first),
+            None if second is None else list(second),
+            add_special_tokens=add_special_tokens,
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            verbose=False,
+        )
+
+    encoded = run(tokenizer)
+    is_whole = not any(row.overflowing or 0 in row.attention_mask for row in encoded.encodings or ())
+    return encoded if is_whole else run(copy.deepcopy(tokenizer))
+
+
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], max_length: int | None
 ) -> list[dict[str, list[int]]]:
-    """Token ids of each text or text pair, unpadded; truncated to `max_length`, which is said once.
+    """Return the token ids of each text or text pair, unpadded.
 
-    A text without any token, which happens to tokenizers that add none, becomes a single neutral token.
+    What is longer than `max_length` is truncated as the tokenizer does it with `truncation=True`, which is logged
+    once. A text without any token, which happens to tokenizers that add none, becomes a single neutral token.
+
+    Raises:
+        ValueError: When the special tokens leave no room for a text that is cut.
     """
     first = [text if isinstance(text, str) else text[0] for text in texts]
     second = [text[1] for text in texts if not isinstance(text, str)]
+    if not first:
+        return []
     if second and len(second) != len(first):
         pairs = [text for text in texts if not isinstance(text, str)]
         done = iter(tokenize(tokenizer, pairs, max_length))
         single = iter(tokenize(tokenizer, [text for text in texts if isinstance(text, str)], max_length))
         return [next(single) if isinstance(text, str) else next(done) for text in texts]
-    encoded = tokenizer(
-        first, second or None, truncation=False, padding=False, return_attention_mask=False, verbose=False
-    )
-    if say_what_is_cut(encoded["input_ids"], max_length):
-        encoded = tokenizer(first, second or None, truncation=True, max_length=max_length, return_attention_mask=False)
+    encoded = encode(tokenizer, first, second or None)
     names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
     rows = [{name: list(encoded[name][i]) for name in names} for i in range(len(texts))]
+    if max_length is not None and say_what_is_cut(encoded["input_ids"], max_length):
+        for i, row in enumerate(rows):
+            if len(row["input_ids"]) > max_length:
+                whole = None if encoded.encodings is None else encoded.encodings[i]
+                rows[i] = _truncate_row(tokenizer, texts[i], row, whole, max_length)
     return [
         row if row["input_ids"] else {name: [neutral_token(tokenizer) * (name == "input_ids")] for name in names}
         for row in rows
     ]
 
 
+def _truncate_row(
+    tokenizer: PreTrainedTokenizerBase, text: Text, row: dict[str, list[int]], whole: Encoding | None, limit: int
+) -> dict[str, list[int]]:
+    """Return a row as the tokenizer truncates it, with its special tokens."""
+    first, second = (text, None) if isinstance(text, str) else text
+    added = tokenizer.num_special_tokens_to_add(pair=second is not None)
+    if limit <= added:
+        raise ValueError(
+            f"Texts are cut at {limit} tokens, of which the tokenizer needs {added} for its special tokens, so that "
+            f"nothing of a text is left; set max_length to {added + 1} or more."
+        )
+    if whole is None:  # tokenizers in Python keep no state
+        again = tokenizer(first, second, truncation=True, max_length=limit, verbose=False)
+        return {name: list(again[name]) for name in row}
+    owners = whole.sequence_ids
+    parts = [[place for place, owner in enumerate(owners) if owner == part] for part in (0, 1)]
+    counts = _longest_first(len(parts[0]), len(parts[1]), limit - owners.count(None))
+    kept = {i for part, count in zip(parts, counts, strict=True) for i in cut(part, count, tokenizer.truncation_side)}
+    places = [place for place, owner in enumerate(owners) if owner is None or place in kept]
+    return {name: [values[place] for place in places] for name, values in row.items()}
+
+
+def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """Return how many tokens two texts keep where the longer one is truncated first, as tokenizers do it."""
+    if first + second <= room:
+        return first, second
+    shorter = min(first, second, room // 2)
+    return (shorter, room - shorter) if first <= second else (room - shorter, shorter)
+
+
+def cut(ids: Sequence[T], limit: int | None, side: str) -> Sequence[T]:
+    """Return what is left of the token ids of a text when one side is truncated."""
+    if limit is None or len(ids) <= limit:
+        return ids
+    return ids[len(ids) - limit :] if side == "left" else ids[:limit]
+
+
 def tokenize_parts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, list[int]]]:
-    """Token ids of each text, or of each text and its pair one after the other, whole and without special tokens.
+    """Return the token ids of each text, or of each text and its pair one after the other, whole and without special
+    tokens.
 
     `token_type_ids` of pairs are 0 for the first text and 1 for the second.
     """
     split = [(text,) if isinstance(text, str) else text for text in texts]
     flat = [part for parts in split for part in parts]
-    ids = iter(tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"])
+    if not flat:
+        return []
+    ids = iter(encode(tokenizer, flat, add_special_tokens=False)["input_ids"])
     rows = []
     for parts in split:
         encoded = [list(next(ids)) for _ in parts]
@@ -119,7 +202,7 @@ def pad_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
             Tensors (n, length), `attention_mask` among them.
     """
     mask = batch["attention_mask"]
-    if (mask[:, :-1] >= mask[:, 1:]).all():
+    if not is_traced() and (mask[:, :-1] >= mask[:, 1:]).all():
         return batch
     order = torch.argsort(mask, dim=1, descending=True, stable=True)
     return {name: tensor.gather(1, order) for name, tensor in batch.items()}
@@ -128,14 +211,17 @@ def pad_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def truncate(batch: dict[str, Tensor], *limits: int | None) -> dict[str, Tensor]:
     """Cut the ends of a right-padded batch at the smallest of the limits that are given, which is said once."""
     limit = min((limit for limit in limits if limit is not None), default=None)
-    if not say_what_is_cut(list(batch["attention_mask"][:1]), limit):
+    if not is_traced() and not say_what_is_cut(list(batch["attention_mask"][:1]), limit):
         return batch
     return {name: tensor[:, :limit] for name, tensor in batch.items()}
 
 
 __all__ = [
+    "TRUNCATION_SIDES",
     "backbone_max_length",
     "collate",
+    "cut",
+    "encode",
     "neutral_token",
     "pad_right",
     "resolve_max_length",

@@ -8,6 +8,7 @@ support set nor the names of the classes can matter. Queries read the support se
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -238,14 +239,15 @@ class KernelArchitecture(Architecture):
         """
         size, classes = located.shape[1], frequency.shape[1]
         shape = (located.shape[0], classes, size)
-        is_query = torch.full(shape, float(labels is None), device=located.device)
+        made: dict[str, Any] = {"dtype": located.dtype, "device": located.device}
+        is_query = torch.full(shape, float(labels is None), **made)
         plain = [
-            torch.zeros(shape, device=located.device) if labels is None else labels * 2.0,
+            torch.zeros(shape, **made) if labels is None else labels * 2.0,
             is_query,
             torch.log(located.norm(dim=-1) + 0.1)[:, None].expand(shape),
             torch.log(frequency * classes + 1e-3)[..., None].expand(shape),
-            torch.full(shape, math.log(support_size or size) / 5, device=located.device),
-            torch.full(shape, math.log(classes), device=located.device),
+            torch.full(shape, math.log(support_size or size) / 5, **made),
+            torch.full(shape, math.log(classes), **made),
         ]
         features = [
             torch.stack(plain, dim=-1),

@@ -123,7 +123,7 @@ def fit_stack(predictions: Tensor, members: Tensor, log_frequency: Tensor, prior
     shared = torch.einsum("bkac,ba->bkc", predictions.float(), prior.shares)
     columns = torch.cat([shared[:, :, None], predictions.float()], dim=2)
     problem = _Problem(columns, members, log_frequency[:, None], prior)
-    sizes = torch.tensor(STEP_SIZES, device=members.device)
+    sizes = torch.tensor(STEP_SIZES, device=members.device, dtype=torch.float32)
     with torch.no_grad():
         weights, offset = prior.mean, torch.zeros_like(log_frequency)
         for _ in range(STEPS):

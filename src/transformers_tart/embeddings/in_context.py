@@ -18,6 +18,7 @@ from transformers_tart.embeddings.prompts import Block, Prompt, Writer, choose_t
 from transformers_tart.embeddings.reader import Reader
 from transformers_tart.embeddings.trunk import Branch, Trunk
 from transformers_tart.examples import Text
+from transformers_tart.reasoner_inputs import check_seed
 from transformers_tart.tokenization import resolve_max_length
 
 
@@ -88,10 +89,11 @@ def write_prompt(
         reserved = usual if max_length is None else question.length + fields * longest
         limit = context - len(start) - reserved
     order = fit([len(block.ids) for block in blocks], labels, limit)
-    random.Random(seed).shuffle(order)
+    random.Random(check_seed(seed)).shuffle(order)
     ids = (*start, *(token for i in order for token in blocks[i].ids))
     room = None if context is None else context - len(ids)
-    return WrittenPrompt(Prompt(ids, question, writer.special, room), writer, [blocks[i] for i in order], order)
+    prompt = Prompt(ids, question, writer.special, room, writer.truncation_side)
+    return WrittenPrompt(prompt, writer, [blocks[i] for i in order], order)
 
 
 def read_prompt(reader: Reader, prompt: Prompt) -> Trunk:

@@ -219,7 +219,7 @@ class MediaEmbedder:
         if not accepts(self.backbone, MASK):
             return False
         if self.backbone not in _MAY_PAD:
-            noise = torch.randn(TRIAL, generator=torch.Generator().manual_seed(0))
+            noise = torch.randn(TRIAL, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
             long, short = ({name: x, MASK: torch.ones(len(x), dtype=torch.long)} for x in (noise, noise[: TRIAL // 2]))
             device = input_device(self.backbone)
             alone, beside = (self.pool_batch(move(collate(rows), device))[:1] for rows in ([short], [short, long]))

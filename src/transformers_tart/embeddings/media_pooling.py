@@ -63,7 +63,7 @@ def mask_of_outputs(backbone: PreTrainedModel, mask: Tensor, inputs: Tensor) -> 
     given = mask.sum(1)
 
     def heard(length: int) -> Tensor:
-        counts = (given * length / mask.shape[1]).ceil()
+        counts = -(-given * length // mask.shape[1])
         # it may count what an adapter makes of the outputs, which hidden states are before
         for options in ({}, {"add_adapter": False}):
             if to_outputs is not None and count_outputs(to_outputs, mask.shape[1], **options) == length:
@@ -123,14 +123,15 @@ def _padding_states(backbone: PreTrainedModel, name: str, row: Tensor) -> tuple[
     which of it the backbone adds to every input, whatever it holds."""
     known = _PADDING.setdefault(backbone, {})
     key = row[-1].float().cpu().numpy().tobytes()
-    if key not in known:
+    found = known.get(key)
+    if found is None:
         known.clear()  # extractors fill with one value; others are not worth keeping
         alone, other = (
             run_backbone(backbone, 0, **{name: frame.expand_as(row)[None]})[1][0][0]
             for frame in (row[-1], row[-1] + 1)
         )
-        known[key] = alone, (alone == other).all(-1)
-    return known[key]
+        found = known[key] = alone, (alone == other).all(-1)
+    return found  # another thread may have cleared what is known
 
 
 __all__ = ["Heard", "count_outputs", "has_padding", "heard_outputs", "mask_of_outputs", "pool_map"]

@@ -1,7 +1,9 @@
 """From tokens to embeddings: one forward pass of a backbone, and one vector of the hidden states of its tokens."""
 
 import inspect
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -12,6 +14,10 @@ from transformers import PreTrainedModel
 from transformers_tart.configuration_tart import POOLINGS
 from transformers_tart.prefix_cache import innermost
 from transformers_tart.tokenization import backbone_max_length, pad_right
+from transformers_tart.tracing import is_traced
+
+
+_SWITCHING = threading.Lock()
 
 
 def text_encoder(backbone: PreTrainedModel) -> PreTrainedModel:
@@ -57,8 +63,12 @@ def input_device(backbone: PreTrainedModel) -> torch.device:
 
 
 def run_backbone(backbone: PreTrainedModel, layers: int | str, **inputs: Any) -> tuple[Any, tuple[Tensor, ...]]:
-    """A forward pass without gradients: the output, and the hidden states (n, length, hidden) of the layers asked."""
-    with torch.no_grad():
+    """A forward pass without gradients: the output, and the hidden states (n, length, hidden) of the layers asked.
+
+    One thread at a time where a pass changes the backbone: rotary embeddings that switch with the length keep their
+    frequencies in a buffer.
+    """
+    with torch.no_grad(), nullcontext() if switch_length(backbone) is None else _SWITCHING:
         if layers == -1:
             output = backbone(**inputs, return_dict=True)
             return output, (output.last_hidden_state,)
@@ -97,7 +107,7 @@ def pooled_hidden_states(
         `torch.FloatTensor` of shape `(n, layers, hidden)`: float32, one layer for an index.
     """
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    if not mask.any(dim=1).all():
+    if not is_traced() and not mask.any(dim=1).all():
         raise ValueError("A row of the batch has no token: its attention mask is all zero.")
     batch = {"input_ids": input_ids, "attention_mask": mask}
     if token_type_ids is not None:
@@ -145,8 +155,8 @@ def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
     padding = mask[..., None] == 0
     if pooling == "max":
         return hidden.float().masked_fill(padding, -torch.inf).amax(1)
-    weights = mask / mask.sum(1, keepdim=True)
-    return torch.einsum("nl,nlh->nh", weights.float(), hidden.float().masked_fill(padding, 0.0))
+    weights = mask.float() / mask.sum(1, keepdim=True)
+    return torch.einsum("nl,nlh->nh", weights, hidden.float().masked_fill(padding, 0.0))
 
 
 def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:

@@ -16,7 +16,7 @@ from transformers.utils import logging
 from transformers_tart.embeddings.trunk import Branch
 from transformers_tart.examples import Text
 from transformers_tart.template import PAIR_TEMPLATE, TEMPLATE, parse_template
-from transformers_tart.tokenization import neutral_token, say_what_is_cut
+from transformers_tart.tokenization import TRUNCATION_SIDES, cut, encode, neutral_token, say_what_is_cut
 
 
 logger = logging.get_logger(__name__)
@@ -83,12 +83,12 @@ class Writer:
     def start(self) -> tuple[int, ...]:
         """What the tokenizer puts before every text."""
         bos = self.tokenizer.bos_token_id
-        return (bos,) if bos is not None and self.tokenizer("a")["input_ids"][:1] == [bos] else ()
+        return (bos,) if bos is not None and encode(self.tokenizer, ["a"])["input_ids"][0][:1] == [bos] else ()
 
     @property
     def special(self) -> tuple[int, ...]:
         """What the tokenizer puts around a text, or two."""
-        added = self.tokenizer("")["input_ids"], self.tokenizer("", "")["input_ids"]
+        added = encode(self.tokenizer, [""])["input_ids"] + encode(self.tokenizer, [""], [""])["input_ids"]
         return tuple(sorted({token for ids in added for token in ids}))
 
     @property
@@ -97,6 +97,11 @@ class Writer:
         template = parse_template(self.template)
         before = tuple(self._encode(literal) for literal in template.before)
         return Question(before, self._encode(template.question), neutral_token(self.tokenizer))
+
+    @property
+    def truncation_side(self) -> str:
+        """Return the side on which long texts are cut."""
+        return self.tokenizer.truncation_side
 
     def label(self, name: str) -> tuple[int, ...]:
         """The token ids of a label name, and of what closes an example."""
@@ -109,13 +114,15 @@ class Writer:
         """The token ids of each text, or of each text and its pair, cut at the limits."""
         split = [[text] if isinstance(text, str) else list(text) for text in texts]
         flat = [part[:max_characters] for parts in split for part in parts]
-        encoded = self.tokenizer(flat, add_special_tokens=False, verbose=False)["input_ids"]
+        if not flat:
+            return []
+        encoded, side = encode(self.tokenizer, flat, add_special_tokens=False)["input_ids"], self.truncation_side
         say_what_is_cut(encoded, max_length)
         ids = iter(encoded)
-        return [[list(next(ids))[:max_length] for _ in parts] for parts in split]
+        return [[list(cut(next(ids), max_length, side)) for _ in parts] for parts in split]
 
     def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else ()
+        return tuple(encode(self.tokenizer, [text], add_special_tokens=False)["input_ids"][0]) if text else ()
 
 
 @dataclass(frozen=True)
@@ -132,16 +139,24 @@ class Prompt:
             Ids of special tokens, which are taken off the ends of queries.
         room (`int`, *optional*):
             Most tokens of a query, what stands around it included; `None` without a limit.
+        truncation_side (`str`, *optional*, defaults to `"right"`):
+            On which side the texts of queries are cut.
     """
 
     ids: tuple[int, ...]
     question: Question
     special: tuple[int, ...] = ()
     room: int | None = None
+    truncation_side: str = "right"
+
+    def __post_init__(self) -> None:
+        if self.truncation_side not in TRUNCATION_SIDES:
+            raise ValueError(f"truncation_side is {self.truncation_side!r}; it must be one of {TRUNCATION_SIDES}.")
 
     def as_json(self) -> dict[str, Any]:
         """Lists and numbers, for a file."""
-        return {"ids": self.ids, "question": self.question, "special": self.special, "room": self.room}
+        names = ("ids", "question", "special", "room", "truncation_side")
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Prompt":
@@ -149,19 +164,20 @@ class Prompt:
         before, after, neutral = fields["question"]
         question = Question(tuple(_token_ids(piece) for piece in before), _token_ids(after), int(neutral))
         room = fields["room"]
-        return cls(
-            _token_ids(fields["ids"]), question, _token_ids(fields["special"]), None if room is None else int(room)
-        )
+        ids, special = _token_ids(fields["ids"]), _token_ids(fields["special"])
+        side = fields.get("truncation_side", "right")  # which files of version 0.1 do not name
+        return cls(ids, question, special, None if room is None else int(room), side)
 
     def branch(self, parts: Sequence[Sequence[int]], max_length: int | None = None) -> Branch:
         """A query as what follows the prompt and the beginning of all queries, `question.before[0]`.
 
-        The end of each text is cut where its share of the room or `max_length` ends, which is said.
+        Each text is cut to its share of the room and to `max_length`, which is logged once.
         """
         limits = [max_length] if self.room is None else [max_length, (self.room - self.question.length) // len(parts)]
         limit = min((limit for limit in limits if limit is not None), default=None)
         say_what_is_cut(parts, limit)
-        ids = self.question.ask([part[:limit] for part in parts])[len(self.question.before[0]) :]
+        shown = [cut(part, limit, self.truncation_side) for part in parts]
+        ids = self.question.ask(shown)[len(self.question.before[0]) :]
         return Branch(ids, (0, len(ids)))
 
     def strip(self, ids: Sequence[int]) -> list[int]:

@@ -152,7 +152,7 @@ class Reader(Reading):
         if self.pooling == "max":
             return torch.maximum(found, trunk.lead)
         own = torch.tensor([end - begin for begin, end in spans], device=found.device)
-        share = (own / (own + trunk.lead_length))[:, None, None]
+        share = (own.to(found.dtype) / (own + trunk.lead_length))[:, None, None]
         return share * found + (1 - share) * trunk.lead
 
     def _batcher(self, trunk: Trunk, given: Batcher | None) -> Batcher:

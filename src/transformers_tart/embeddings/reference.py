@@ -44,7 +44,7 @@ class PublishedProcedure:
         self.backbone, self.tokenizer = backbone, copy.deepcopy(tokenizer)
         self.tokenizer.truncation_side = "left"
         self.seed, self.max_characters = seed, max_characters
-        self.label_tokens = torch.tensor([tokenizer(f" {word}")["input_ids"][0] for word in LABEL_WORDS])
+        self.label_tokens = torch.tensor([self.tokenizer(f" {word}")["input_ids"][0] for word in LABEL_WORDS])
 
     def embed(
         self, protocol: str, texts: Sequence[str], labels: Sequence[int], queries: Sequence[str]

@@ -110,14 +110,18 @@ def _masks(reading: Reading, visible: Tensor, distance: Tensor, device: torch.de
 def _linear_biases(backbone: PreTrainedModel, positions: Tensor) -> Iterator[None]:
     """Let a backbone whose attention is biased by distance (ALiBi) count the keys of a row at these positions.
 
-    One thread at a time: it is the backbone's own method that is replaced.
+    One thread at a time: it is the backbone's own method that is replaced, which does as before for other threads.
     """
     original: Callable | None = getattr(type(backbone), "build_alibi_tensor", None)
     if original is None:
         yield
         return
 
+    owner = threading.get_ident()
+
     def build(mask: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if threading.get_ident() != owner:
+            return original(backbone, mask, *args, **kwargs)
         straight = torch.ones(1, int(positions.max()) + 1, dtype=torch.long, device=mask.device)
         return original(backbone, straight, *args, **kwargs)[..., positions.to(mask.device)]
 
@@ -133,7 +137,9 @@ def _copied(reading: Reading, trunk: Trunk, branches: Sequence[Branch], device: 
     """A batch whose rows begin with a copy of the trunk's keys and values."""
     if trunk.prefix is None:
         return plain(reading, trunk, branches, device)
-    mask = pad_sequence([torch.ones(trunk.length + len(branch.ids)) for branch in branches], batch_first=True).long()
+    mask = pad_sequence(
+        [torch.ones(trunk.length + len(branch.ids), dtype=torch.long) for branch in branches], batch_first=True
+    )
     cache = {cache_argument(reading.backbone): trunk.prefix.cache()}
     inputs = {**cache, "use_cache": True, "attention_mask": mask.to(device)}
     _, hidden_states = run_backbone(reading.backbone, reading.layers, input_ids=_rows(branches, device), **inputs)
@@ -144,7 +150,7 @@ def plain(reading: Reading, trunk: Trunk, branches: Sequence[Branch], device: to
     """A batch whose rows hold the whole prompt."""
     at = trunk.length
     whole = [Branch((*trunk.ids, *b.ids), (at + b.span[0], at + b.span[1])) for b in branches]
-    mask = pad_sequence([torch.ones(len(branch.ids)) for branch in whole], batch_first=True).long()
+    mask = _mask([len(branch.ids) for branch in whole])
     inputs = {"input_ids": _rows(whole, device), "attention_mask": mask.to(device), **without_cache(reading.backbone)}
     _, hidden_states = run_backbone(reading.backbone, reading.layers, **inputs)
     return _pool_each(hidden_states, [branch.span for branch in whole], reading.pooling)
@@ -152,6 +158,11 @@ def plain(reading: Reading, trunk: Trunk, branches: Sequence[Branch], device: to
 
 def _rows(branches: Sequence[Branch], device: torch.device) -> Tensor:
     return pad_sequence([torch.tensor(branch.ids) for branch in branches], batch_first=True).to(device)
+
+
+def _mask(lengths: Sequence[int]) -> Tensor:
+    """Return the attention mask (n, longest) int64 of rows that are padded on the right."""
+    return pad_sequence([torch.ones(length, dtype=torch.int64) for length in lengths], batch_first=True)
 
 
 def _pool_each(hidden_states: Sequence[Tensor], spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:

@@ -20,7 +20,7 @@ from transformers_tart.embeddings import input_device
 from transformers_tart.embeddings.batching import Batcher, run_batches
 from transformers_tart.embeddings.pooling import switch_length
 from transformers_tart.prefix_cache import Prefix, cache_argument, returned_cache
-from transformers_tart.tokenization import backbone_max_length, say_what_is_cut
+from transformers_tart.tokenization import backbone_max_length, cut, encode, say_what_is_cut
 
 
 QUESTION = "Sentence: {text}\nLabel:"
@@ -64,8 +64,8 @@ def prompt_log_probs(
     Mean log-probability of the tokens of each label name after the labelled examples and the query.
 
     Where the examples do not fit the model's context, the last ones of each class stay, at most as many of one class
-    as of another. The end of a text is cut off where a query would take more than a quarter of the context, or an
-    example more than its class's share of what is left, which is said.
+    as of another. A text is truncated, on the tokenizer's side, where a query would take more than a quarter of the
+    context, or an example more than its class's share of what is left, which is logged once.
 
     Args:
         model (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
@@ -116,15 +116,15 @@ def _cut(
     longest = max(len(ids) for ids in _encode_all(tokenizer, query_texts))
     of_query = min(longest, max(1, int(QUERY_SHARE * limit) - around_query))
     of_example = max(1, (limit - of_query - around_query) // len(set(support_labels)) - around_example)
-    return _beginnings(tokenizer, support_texts, of_example), _beginnings(tokenizer, query_texts, of_query)
+    return _shorten(tokenizer, support_texts, of_example), _shorten(tokenizer, query_texts, of_query)
 
 
-def _beginnings(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int) -> list[str]:
-    """The first tokens of each text, as text."""
-    encoded = _encode_all(tokenizer, texts)
+def _shorten(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int) -> list[str]:
+    """Return each text, or what the tokenizer leaves of one that is longer than so many tokens, as text."""
+    encoded, side = _encode_all(tokenizer, texts), tokenizer.truncation_side
     say_what_is_cut(encoded, limit)
     return [
-        text if len(ids) <= limit else str(tokenizer.decode(ids[:limit]))
+        text if len(ids) <= limit else str(tokenizer.decode(list(cut(ids, limit, side))))
         for text, ids in zip(texts, encoded, strict=True)
     ]
 
@@ -171,7 +171,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def _encode_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return encode(tokenizer, texts, add_special_tokens=False)["input_ids"]
 
 
 def _score_all(model: PreTrainedModel, rows: Sequence[Row], num_labels: int, batch_size: int | None) -> Tensor:
@@ -189,7 +189,7 @@ def _score_all(model: PreTrainedModel, rows: Sequence[Row], num_labels: int, bat
     for i, query in enumerate(queries):
         by_length.setdefault(_stem_length(query) - shared, []).append(i)
     batcher.max_rows = min(batcher.max_rows or len(rows), max(1, CACHE_BYTES // prefix.nbytes))
-    result = torch.empty(len(queries), num_labels)
+    result = torch.empty(len(queries), num_labels, dtype=torch.float32)
     # rows of one length need no padding between what is read and what comes after
     for length, members in by_length.items():
         work = partial(_score_stems, model, prefix, [queries[i] for i in members], shared + length)
