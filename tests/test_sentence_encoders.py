@@ -259,7 +259,7 @@ def test__find_sentence_encoder__path_out_of_the_repository__refused(tmp_path: P
     for path in ("../other", "/etc", "a/../../b", "..\\other"):
         rows = [{"idx": i, "name": "", "path": path, "type": KINDS[kind]} for i, kind in enumerate(list(KINDS)[:2])]
         write_json(tmp_path / "encoder" / "modules.json", rows)
-        with pytest.raises(ValueError, match="must be a folder inside the repository"):
+        with pytest.raises(ValueError, match="must be a file or folder inside the repository"):
             find_sentence_encoder(folder)
 
 
