@@ -5,6 +5,7 @@ They are far above anything that a working model needs; they keep a damaged or h
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
@@ -124,7 +125,7 @@ def parse_json(text: str, name: str) -> Any:
     raise ValueError(f"{name} is JSON nested deeper than {MAX_JSON_DEPTH}.")
 
 
-def read_object(path: str | Path, name: str) -> dict[str, Any]:
+def read_object(path: str | os.PathLike, name: str) -> dict[str, Any]:
     """Return the object that a JSON file holds.
 
     Raises:

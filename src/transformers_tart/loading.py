@@ -290,6 +290,17 @@ def _load_support_into(model: Any, name: str, hub: dict) -> None:
             f"embedded with { ({field: stored.get(field) for field in fields}) }, the config says "
             f"{ ({field: current[field] for field in fields}) }. Save the task again from its examples."
         )
+    if support.num_labels != config.num_labels:
+        raise CorruptFileError(
+            f"{SUPPORT_FILE} of {name} has {support.num_labels} classes, id2label of its config.json "
+            f"{config.num_labels}. Download the repository again, or save the task again from its examples."
+        )
+    vocabulary = getattr(model.backbone.get_input_embeddings(), "num_embeddings", None) if support.prompt else None
+    if support.prompt is not None and vocabulary is not None and support.prompt.largest_id >= vocabulary:
+        raise CorruptFileError(
+            f"{SUPPORT_FILE} of {name} has the token id {support.prompt.largest_id}, beyond the {vocabulary} of the "
+            "backbone. Download the repository again, or save the task again from its examples."
+        )
     if support.digest is None:
         logger.warning_once(
             f"{name} was saved by version 0.1, without a digest of its backbone: whether that is still the same model "

@@ -76,7 +76,7 @@ def read_headers(name: str, variant: str | None = None, **hub: Any) -> dict[str,
     return headers
 
 
-def read_shards(name: str, index: str | Path) -> list[str]:
+def read_shards(name: str, index: str | os.PathLike) -> list[str]:
     """Return the files that an index of weights names.
 
     Raises:
