@@ -3,7 +3,7 @@
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from transformers_tart.bounds import (
@@ -169,6 +169,24 @@ class TartReasonerConfig(PreTrainedConfig):
             check_integer("max_classes", self.max_classes, 2, MAX_CLASSES)
 
 
+class ForeignConfig(PreTrainedConfig):
+    """Config of a backbone whose class is code of its repository: the fields as they are."""
+
+    foreign_type: str = ""
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> "ForeignConfig":
+        """Make one of the fields of a config of another class."""
+        others = {name: value for name, value in fields.items() if name not in ("model_type", "foreign_type")}
+        check_fields(cls, fields.get("dtype"), others)
+        return cls(foreign_type=str(fields["model_type"]), **others)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields under their own model type."""
+        fields = super().to_dict()
+        return {**fields, "model_type": fields.pop("foreign_type")}
+
+
 @strict
 class TartConfig(PreTrainedConfig):
     r"""
@@ -238,6 +256,8 @@ class TartConfig(PreTrainedConfig):
             raise ValueError(
                 f'{self.backbone_key} is of model type "{kind}", one of this package, which cannot be a backbone.'
             )
+        if isinstance(described, dict) and kind is not None and kind not in CONFIG_MAPPING:
+            setattr(self, self.backbone_key, ForeignConfig.of(described))
         super().__post_init__(**kwargs)
 
     @property

@@ -74,6 +74,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
     _load_processor = False  # type: ignore[assignment]
     _load_image_processor = False  # type: ignore[assignment]
     _load_feature_extractor = False  # type: ignore[assignment]
+    _load_video_processor = False  # type: ignore[assignment]
 
     def __init__(
         self,
