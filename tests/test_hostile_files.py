@@ -211,7 +211,8 @@ def shard(folder: Path, **index: Any) -> None:
 
 @pytest.mark.parametrize("name", [
     "../outside.safetensors", "/etc/passwd", "..\\outside.safetensors", "a/../../outside.safetensors",
-    "a\0.safetensors", "pytorch_model.bin", 7, None, ["x"], "C:/x.safetensors", "~/x.safetensors", "missing.safetensors",
+    "a\0.safetensors", "pytorch_model.bin", 7, None, ["x"], "C:/x.safetensors", "~/x.safetensors",
+    "missing.safetensors",
 ])  # fmt: skip
 def test__load__shard_outside_or_no_safetensors__refused(name: Any, copied: Path) -> None:
     shutil.copy(copied / "base" / "model.safetensors", copied / "outside.safetensors")

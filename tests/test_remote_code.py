@@ -118,7 +118,6 @@ WAYS = {
     "demo": lambda: run("demo", "--model", "coded"),
     "push": lambda: run("push", "--model", "coded", "me/name"),
     "evaluate": lambda: run("evaluate", "--model", "coded", "--tasks", "rows.jsonl", "--output", "out"),
-    "bench": lambda: run("bench", "--backbone", "coded"),
 }
 
 

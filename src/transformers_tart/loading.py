@@ -182,7 +182,7 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
         **repository,
     )
     model = cls(config, *model_args, backbone=backbone, reasoner=place_beside(reasoner, backbone)).eval()
-    model.repository = repository
+    model.repository = {"name": name, **repository}
     model.hub_arguments = {**shared, **_take(kwargs, (TRUST,))}
     if not isinstance(given, PreTrainedModel) and not config.include_backbone:
         model.reference_digest = BackboneDigest.of(backbone)

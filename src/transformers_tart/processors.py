@@ -36,9 +36,10 @@ def load_processor(model: TartPreTrainedModel) -> Any:
     """
     loader, argument = LOADERS[model.config.modality]
     base, revision = model.config.base_model_name_or_path, model.config.base_model_revision
-    name, hub = model.name_or_path, dict(model.hub_arguments)
-    if name and any(find_file(name, file, **hub, **model.repository) for file in FILES[model.config.modality]):
-        return load_auto(loader, name, **hub, **model.repository)
+    hub, place = model.hub_arguments, dict(model.repository)
+    name = place.pop("name", None)
+    if name and any(find_file(name, file, **hub, **place) for file in FILES[model.config.modality]):
+        return load_auto(loader, name, **hub, **place)
     if base is None:
         raise ValueError(f"The model names no backbone to take the {argument} from; pass {argument}=...")
     try:

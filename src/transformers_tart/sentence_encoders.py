@@ -140,7 +140,7 @@ def _explain(name: str, what: str) -> str:
 
 
 def _read_modules(name: str, quiet: bool, hub: dict[str, Any]) -> list[dict[str, str]]:
-    """The modules that change an embedding; none where there is no list of modules of that library."""
+    """The modules that change an embedding; none where there is no list of modules."""
     try:
         path = cached_file(name, MODULES_FILE, **hub)
     except OSError as err:
@@ -154,7 +154,12 @@ def _read_modules(name: str, quiet: bool, hub: dict[str, Any]) -> list[dict[str,
     is_list = isinstance(listed, list) and all(
         isinstance(module, dict) and {str} == {type(module.get(key)) for key in ("type", "path")} for module in listed
     )
-    return [module for module in listed if _kind(module["type"]) != "Dropout"] if is_list else []
+    if not is_list:
+        raise CorruptFileError(
+            f"{MODULES_FILE} of {name} is no list of modules, each with a type and a path; download the repository "
+            "again (force_download=True)."
+        )
+    return [module for module in listed if _kind(module["type"]) != "Dropout"]
 
 
 def _kind(module_type: str) -> str:
