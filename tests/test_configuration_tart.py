@@ -79,9 +79,9 @@ def test__from_pretrained__field_of_a_later_version__is_kept(config_class: type,
     [
         ({"projection": "pca"}, "must be one of .*'none', 'clipped', 'whitened_pca'"),
         ({"ridge_strengths": [1.0, 0.0]}, "ridge_strengths must be positive"),
-        ({"kernel_sharpness": [-1.0]}, "kernel_sharpness must be 0 or more"),
-        ({"max_support": 1}, "max_support must be at least 2, got 1"),
-        ({"max_classes": 1}, "max_classes must be None or at least 2, got 1"),
+        ({"kernel_sharpness": [-1.0]}, r"kernel_sharpness is \[-1.0\]; it must be .* at least 0"),
+        ({"max_support": 1}, "max_support is 1; it must be an integer from 2"),
+        ({"max_classes": 1}, "max_classes is 1; it must be an integer from 2"),
         ({"hidden_size": "wide"}, "hidden_size"),
     ],
 )
@@ -96,7 +96,7 @@ def test__reasoner_config__invalid_field__says_what_is_allowed(fields: dict, mes
         ({"protocol": "brook"}, "protocol is \"brook\"; it must be one of .*'stream'"),
         ({"pooling": "sum"}, "pooling is \"sum\"; it must be one of .*'mean', 'last'"),
         ({"layers": "some"}, 'layers is "some"; it must be an index or "all"'),
-        ({"max_length": 0}, "max_length must be at least 1, got 0"),
+        ({"max_length": 0}, "max_length is 0; it must be an integer from 1"),
         ({"layers": 0.5}, "layers"),
     ],
 )

@@ -157,7 +157,7 @@ def test__from_backbone__arguments_given__win(given: dict[str, Any], tmp_path: P
     assert {key: getattr(config, key) for key in expected} == expected
 
 
-@pytest.mark.parametrize("content", [None, [], {"idx": 0}, [{"path": "a"}], "text"])
+@pytest.mark.parametrize("content", [None, []])
 def test__from_backbone__no_sentence_encoder__as_before(content: Any, tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     build_backbone("bert").save_pretrained(tmp_path)
@@ -167,6 +167,14 @@ def test__from_backbone__no_sentence_encoder__as_before(content: Any, tmp_path: 
     assert (config.pooling, config.normalize, config.layers, config.max_length) == ("mean", False, "all", None)
     loaded = compose(AutoModel.from_pretrained(write_encoder(tmp_path / "encoder")))  # who loads it, says how
     assert (loaded.config.pooling, loaded.config.layers) == ("mean", "all")
+
+
+@pytest.mark.parametrize("content", [{"idx": 0}, [{"path": "a"}], "text", [1], None])
+def test__from_backbone__list_of_modules_that_is_none__said(content: Any, tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path)
+    write_json(tmp_path / "modules.json", content)
+    with pytest.raises(CorruptFileError, match="modules.json of .* is no list of modules"):
+        compose(folder)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +267,7 @@ def test__find_sentence_encoder__path_out_of_the_repository__refused(tmp_path: P
     for path in ("../other", "/etc", "a/../../b", "..\\other"):
         rows = [{"idx": i, "name": "", "path": path, "type": KINDS[kind]} for i, kind in enumerate(list(KINDS)[:2])]
         write_json(tmp_path / "encoder" / "modules.json", rows)
-        with pytest.raises(ValueError, match="must be a folder inside the repository"):
+        with pytest.raises(ValueError, match="must be a file or folder inside the repository"):
             find_sentence_encoder(folder)
 
 

@@ -120,7 +120,6 @@ class Run:
         warmup = math.ceil(size.warmup_part * size.steps)
         self.schedulers = [get_cosine_schedule_with_warmup(o, warmup, size.steps) for o in optimizers]
         self.loss, *self.optimizers = accelerator.prepare(NextTokenLoss(model), *optimizers)
-        accelerator.register_for_checkpointing(*self.schedulers)
         self.log = output / "log.jsonl"
 
     @property
@@ -146,11 +145,11 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint in place of the last one."""
-        save_checkpoint(self.accelerator, self.output, self.step)
+        save_checkpoint(self.accelerator, self.output, self.step, *self.schedulers)
 
     def resume(self) -> None:
         """Go on from the last checkpoint, if there is one."""
-        self.step = load_checkpoint(self.accelerator, self.output)
+        self.step = load_checkpoint(self.accelerator, self.output, *self.schedulers)
 
     def note(self, **facts: float) -> None:
         """Add a line to the log; called by the main process."""

@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
+from transformers_tart.bounds import MAX_LAYERS, check_integer
 from transformers_tart.configuration_tart import TartConfig, TartReasonerConfig
 
 
@@ -30,6 +31,8 @@ class TartMediaConfig(TartConfig):
             raise ValueError(f'pooling is "{self.pooling}"; it must be one of {POOLINGS}.')
         if isinstance(self.layers, str) and self.layers != "all":
             raise ValueError(f'layers is "{self.layers}"; it must be an index or "all".')
+        if self.layers != "all":
+            check_integer("layers", self.layers, -MAX_LAYERS, MAX_LAYERS)
         if self.max_length is not None:
             raise ValueError(
                 f"max_length is {self.max_length}, which is for texts; cut {self.modality} inputs before."

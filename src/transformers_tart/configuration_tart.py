@@ -3,9 +3,27 @@
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig
+from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
+from transformers_tart.bounds import (
+    MAX_CLASSES,
+    MAX_HEADS,
+    MAX_INTEGER,
+    MAX_LAYERS,
+    MAX_ORDERS,
+    MAX_POSITIONS,
+    MAX_SMOOTHERS,
+    MAX_SUPPORT,
+    MAX_TEMPLATE,
+    MAX_WIDTH,
+    check_fields,
+    check_finite,
+    check_inside,
+    check_integer,
+    check_label_names,
+    check_numbers,
+)
 from transformers_tart.template import parse_template
 
 
@@ -15,6 +33,19 @@ PROJECTIONS = ("none", "clipped", "whitened_pca")
 POOLINGS = ("mean", "last", "first", "max")
 # What decides the embedding of an input, beside the backbone.
 EMBEDDING_FIELDS = ("protocol", "template", "pooling", "normalize", "layers", "max_length")
+# Of the reasoner: the least and the most of what counts something.
+BOUNDS = {
+    "hidden_size": (1, MAX_WIDTH),
+    "num_hidden_layers": (0, MAX_LAYERS),
+    "intermediate_size": (1, 4 * MAX_WIDTH),
+    "num_softmax_heads": (0, MAX_HEADS),
+    "head_dim": (1, MAX_WIDTH),
+    "num_attention_heads": (1, MAX_HEADS),
+    "n_positions": (2, MAX_POSITIONS),
+    "max_support": (2, MAX_SUPPORT),
+    "num_orders": (1, MAX_ORDERS),
+    "num_components": (1, MAX_WIDTH),
+}
 
 
 @strict
@@ -89,6 +120,7 @@ class TartReasonerConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
+        check_fields(type(self), self.dtype, kwargs)
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         if self.num_hidden_layers is None:
@@ -110,19 +142,49 @@ class TartReasonerConfig(PreTrainedConfig):
         """Check that the fields describe a reasoner that can be built."""
         if self.projection not in PROJECTIONS:
             raise ValueError(f'projection is "{self.projection}"; it must be one of {PROJECTIONS}.')
-        if min(self.ridge_strengths or [0.0]) <= 0:
+        for field, bounds in BOUNDS.items():
+            check_integer(field, getattr(self, field), *bounds)
+        check_numbers("ridge_strengths", self.ridge_strengths, 0, MAX_SMOOTHERS)
+        check_numbers("kernel_sharpness", self.kernel_sharpness, 0, MAX_SMOOTHERS)
+        if min(self.ridge_strengths or ()) <= 0:
             raise ValueError(f"ridge_strengths must be positive, at least one; got {self.ridge_strengths}.")
-        if min(self.kernel_sharpness or [-1.0]) < 0:
-            raise ValueError(f"kernel_sharpness must be 0 or more, at least one; got {self.kernel_sharpness}.")
-        if self.max_support < 2:
-            raise ValueError(f"max_support must be at least 2, got {self.max_support}.")
-        if self.num_orders < 1 or (self.num_orders > 1 and self.architecture == "kernel"):
+        if self.num_smoothers > MAX_SMOOTHERS:
+            raise ValueError(
+                f"kernel_sharpness and ridge_strengths make {self.num_smoothers} smoothers; at most {MAX_SMOOTHERS} "
+                "are read."
+            )
+        check_finite("layer_norm_eps", self.layer_norm_eps, 0)
+        check_finite("initializer_range", self.initializer_range, 0)
+        if self.num_orders > 1 and self.architecture == "kernel":
             raise ValueError(
                 f"num_orders is {self.num_orders}; it must be at least 1, and 1 for the kernel architecture, which "
                 "gives the same answer for every order."
             )
-        if self.max_classes is not None and self.max_classes < 2:
-            raise ValueError(f"max_classes must be None or at least 2, got {self.max_classes}.")
+        if self.architecture == "gpt2" and self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size is {self.hidden_size}, which num_attention_heads={self.num_attention_heads} does not "
+                "divide."
+            )
+        if self.max_classes is not None:
+            check_integer("max_classes", self.max_classes, 2, MAX_CLASSES)
+
+
+class ForeignConfig(PreTrainedConfig):
+    """Config of a backbone whose class is code of its repository: the fields as they are."""
+
+    foreign_type: str = ""
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> "ForeignConfig":
+        """Make one of the fields of a config of another class."""
+        others = {name: value for name, value in fields.items() if name not in ("model_type", "foreign_type")}
+        check_fields(cls, fields.get("dtype"), others)
+        return cls(foreign_type=str(fields["model_type"]), **others)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields under their own model type."""
+        fields = super().to_dict()
+        return {**fields, "model_type": fields.pop("foreign_type")}
 
 
 @strict
@@ -185,6 +247,19 @@ class TartConfig(PreTrainedConfig):
     layers: int | str = "all"
     max_length: int | None = None
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        check_fields(type(self), self.dtype, kwargs)
+        self.check_labels()
+        described = getattr(self, self.backbone_key)
+        kind = described.get("model_type") if isinstance(described, dict) else getattr(described, "model_type", None)
+        if str(kind).startswith("tart"):  # each would be built inside the one before
+            raise ValueError(
+                f'{self.backbone_key} is of model type "{kind}", one of this package, which cannot be a backbone.'
+            )
+        if isinstance(described, dict) and kind is not None and kind not in CONFIG_MAPPING:
+            setattr(self, self.backbone_key, ForeignConfig.of(described))
+        super().__post_init__(**kwargs)
+
     @property
     def of_backbone(self) -> PreTrainedConfig | None:
         """The configuration of the backbone, where there is one."""
@@ -202,8 +277,33 @@ class TartConfig(PreTrainedConfig):
             raise ValueError(f"reasoner_config is {type(self.reasoner_config).__name__}, not a TartReasonerConfig.")
         return self.reasoner_config
 
+    def check_labels(self) -> None:
+        """Check the names of the classes: strings, each once, by their indices."""
+        if self.id2label is None:
+            return
+        try:
+            indices = sorted(int(index) for index in self.id2label)
+        except (TypeError, ValueError) as err:
+            raise ValueError(f"id2label has indices that are no integers: {err}.") from err
+        if len(indices) > MAX_CLASSES or indices != list(range(len(indices))):
+            raise ValueError(
+                f"id2label has {len(indices)} indices; they must be 0, 1, ... in turn, at most {MAX_CLASSES}."
+            )
+        check_label_names("id2label", list(self.id2label.values()))
+
+    def validate_reference(self) -> None:
+        """Check where the backbone is."""
+        for field in ("base_model_name_or_path", "base_model_revision"):
+            value = getattr(self, field)
+            if value is not None and (not value or len(value) > MAX_TEMPLATE or not value.isprintable()):
+                raise ValueError(f"{field} is {value[:100]!r}, which names nothing that can be loaded.")
+        if self.base_model_subfolder is not None:
+            check_inside("base_model_subfolder", self.base_model_subfolder)
+
     def validate_template(self) -> None:
         """Check that a template can be read, and is."""
+        if self.template is not None and len(self.template) > MAX_TEMPLATE:
+            raise ValueError(f"template has {len(self.template)} characters; at most {MAX_TEMPLATE} are read.")
         if self.template is not None:
             parse_template(self.template)
         if self.template is not None and self.protocol not in IN_CONTEXT_PROTOCOLS:
@@ -220,8 +320,10 @@ class TartConfig(PreTrainedConfig):
             raise ValueError(f'pooling is "{self.pooling}"; it must be one of {POOLINGS}.')
         if isinstance(self.layers, str) and self.layers != "all":
             raise ValueError(f'layers is "{self.layers}"; it must be an index or "all".')
-        if self.max_length is not None and self.max_length < 1:
-            raise ValueError(f"max_length must be at least 1, got {self.max_length}.")
+        if self.layers != "all":
+            check_integer("layers", self.layers, -MAX_LAYERS, MAX_LAYERS)
+        if self.max_length is not None:
+            check_integer("max_length", self.max_length, 1, MAX_INTEGER)
 
 
 __all__ = ["EMBEDDING_FIELDS", "TartConfig", "TartReasonerConfig"]

@@ -1,8 +1,8 @@
 """Reads checkpoints of the published TART code."""
 
-import json
 import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transformers_tart.bounds import read_object
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.modeling_reasoner import TartReasoner
@@ -18,6 +19,19 @@ from transformers_tart.modeling_reasoner import TartReasoner
 PREFIXES = {"_read_in.": "read_in.", "_backbone.": "backbone.", "_read_out.": "read_out."}
 # The vocabulary, which nothing reads, and masks that old versions of transformers kept among the weights.
 UNUSED = (".wte.weight", ".attn.bias", ".attn.masked_bias")
+# What torch raises for damaged files.
+DAMAGE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+ROOM = 2**20  # archives are not compressed; their directory is small
 
 
 def convert_reference_checkpoint(
@@ -42,7 +56,7 @@ def convert_reference_checkpoint(
         ValueError: When sizes are missing, or differ from those of the weights.
     """
     if isinstance(config, (str, os.PathLike)):
-        config = json.loads(Path(config).read_text())
+        config = read_object(config, Path(config).name)
     if isinstance(config, Mapping):
         config = _reasoner_config(config)
     if not isinstance(config, TartReasonerConfig):
@@ -58,11 +72,15 @@ def convert_reference_checkpoint(
             f"{max(0, len(difference) - 3)} more weights are in one only; check n_layer."
         )
     for name, tensor in weights.items():
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
+            raise CorruptFileError(f"{name} of the checkpoint is no tensor of floating-point numbers.")
         if tensor.shape != expected[name].shape:
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)} in the checkpoint and {tuple(expected[name].shape)} by the "
                 "config; check n_dims, n_positions and n_embd."
             )
+        if not torch.isfinite(tensor).all():
+            raise CorruptFileError(f"{name} of the checkpoint holds NaN or infinite values.")
     reasoner.architecture.load_state_dict(weights)
     return reasoner.eval()
 
@@ -83,8 +101,15 @@ def _reasoner_config(sizes: Mapping[str, Any]) -> TartReasonerConfig:
 
 def _read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                announced = sum(entry.file_size for entry in archive.infolist())
+            if announced > os.path.getsize(path) + ROOM:
+                raise RuntimeError(f"it announces {announced} bytes, more than it holds")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as err:
+    except torch.OutOfMemoryError:
+        raise
+    except DAMAGE as err:
         raise CorruptFileError(f"{path} cannot be read as a file of tensors: {err}") from err
     state = checkpoint.get("model_state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not any(str(name).startswith("_backbone.") for name in state):

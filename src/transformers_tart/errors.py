@@ -13,4 +13,8 @@ class CorruptFileError(OSError):
     """A file of weights or of a support set is damaged or does not hold what its config announces."""
 
 
-__all__ = ["BackboneMismatchError", "BackboneNotFoundError", "CorruptFileError"]
+class MissingPackageError(ImportError, ValueError):
+    """A backbone needs a package that is not installed, or another version of one."""
+
+
+__all__ = ["BackboneMismatchError", "BackboneNotFoundError", "CorruptFileError", "MissingPackageError"]

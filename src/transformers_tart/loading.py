@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import cached_file, logging
 
-from transformers_tart.backbones import EMBEDDED, as_name, locate, reference
+from transformers_tart.auto import check_files, explain_damage
+from transformers_tart.backbones import EMBEDDED, as_name, check_reference, locate, reference
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartConfig
@@ -34,6 +35,7 @@ BACKBONE_FOLDER = "backbone"
 
 SHARED = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 REPOSITORY = ("revision", "subfolder")
+TRUST = "trust_remote_code"  # is for the repository of the backbone alone
 # What Auto classes and pipelines pass along for themselves.
 PASSENGERS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
 CONFIG_FIELDS = ("base_model_name_or_path", "base_model_revision", "base_model_subfolder", *EMBEDDING_FIELDS)
@@ -97,7 +99,7 @@ def compose(
         **embedding,
     )
     model = cls(config, backbone=backbone, reasoner=place_beside(reasoner, backbone)).eval()
-    model.hub_arguments = _take(loading, SHARED)
+    model.hub_arguments = _take(loading, (*SHARED, TRUST))
     model.reference_digest = checked
     return model
 
@@ -180,7 +182,8 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
         **repository,
     )
     model = cls(config, *model_args, backbone=backbone, reasoner=place_beside(reasoner, backbone)).eval()
-    model.hub_arguments = shared
+    model.repository = {"name": name, **repository}
+    model.hub_arguments = {**shared, **_take(kwargs, (TRUST,))}
     if not isinstance(given, PreTrainedModel) and not config.include_backbone:
         model.reference_digest = BackboneDigest.of(backbone)
     if config.has_support:
@@ -198,7 +201,9 @@ def _load_config(config_class: type[TartConfig], name: Any, **hub: Any) -> TartC
     """The config of a TART repository, checked to be one: transformers would take another's with a warning."""
     if isinstance(name, PreTrainedConfig):
         raise ValueError(f'The config is of model type "{name.model_type}", not "{config_class.model_type}".')
-    fields, _ = PreTrainedConfig.get_config_dict(name, **hub)
+    with explain_damage(name):
+        check_files(name, **hub)
+        fields, _ = PreTrainedConfig.get_config_dict(name, **hub)
     model_type = fields.get("model_type")
     if model_type == "tart_reasoner":
         raise ValueError(
@@ -215,7 +220,8 @@ def _load_config(config_class: type[TartConfig], name: Any, **hub: Any) -> TartC
             f'{name} holds a model of type "{model_type}", not a TART repository; to use it as a backbone call '
             "TartForSequenceClassification.from_backbone."
         )
-    return config_class.from_pretrained(name, **hub)
+    with explain_damage(name):
+        return config_class.from_pretrained(name, **hub)
 
 
 def _load_backbone(
@@ -248,6 +254,7 @@ def _load_backbone(
     base, revision = config.base_model_name_or_path, config.base_model_revision
     if base is None:
         raise ValueError(f"{name} names no backbone; pass one: backbone=...")
+    check_reference(base, name)
     source, source_revision = locate(base, revision)
     try:
         with explain_failures(base):
@@ -282,6 +289,17 @@ def _load_support_into(model: Any, name: str, hub: dict) -> None:
             f"config.json and {SUPPORT_FILE} of {name} are of two tasks, or one was edited: the support set was "
             f"embedded with { ({field: stored.get(field) for field in fields}) }, the config says "
             f"{ ({field: current[field] for field in fields}) }. Save the task again from its examples."
+        )
+    if support.num_labels != config.num_labels:
+        raise CorruptFileError(
+            f"{SUPPORT_FILE} of {name} has {support.num_labels} classes, id2label of its config.json "
+            f"{config.num_labels}. Download the repository again, or save the task again from its examples."
+        )
+    vocabulary = getattr(model.backbone.get_input_embeddings(), "num_embeddings", None) if support.prompt else None
+    if support.prompt is not None and vocabulary is not None and support.prompt.largest_id >= vocabulary:
+        raise CorruptFileError(
+            f"{SUPPORT_FILE} of {name} has the token id {support.prompt.largest_id}, beyond the {vocabulary} of the "
+            "backbone. Download the repository again, or save the task again from its examples."
         )
     if support.digest is None:
         logger.warning_once(

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,18 @@ from transformers.utils.generic import can_return_tuple
 from transformers_tart.alignment import align_weights
 from transformers_tart.architectures import ARCHITECTURES
 from transformers_tart.architectures.base import Architecture
+from transformers_tart.auto import HUB, check_files, explain_damage
 from transformers_tart.balance import balanced_subsets, seeded_orders
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.files import check_whole, staged
-from transformers_tart.hub import CARD_FILE, OWNED_WEIGHTS, HubMixin, explain_failures, keep_edited_card, pin_revision
+from transformers_tart.hub import CARD_FILE, OWNED_WEIGHTS, HubMixin, keep_edited_card, pin_revision
 from transformers_tart.model_card import CardFacts, reasoner_card
 from transformers_tart.projection import Projection, fit_projection
 from transformers_tart.reasoner_inputs import check_queries, check_query_labels, check_seed, check_support
 from transformers_tart.reasoners import locate
 from transformers_tart.tracing import is_traced
+from transformers_tart.weights import check_fit, check_not_pickled, read_headers
 
 
 @dataclass(frozen=True)
@@ -125,27 +128,44 @@ class TartReasoner(HubMixin, PreTrainedModel):
             check_whole(pretrained_model_name_or_path)
         kwargs = {"dtype": torch.float32, "use_safetensors": True, **kwargs}
         kwargs["revision"] = pin_revision(pretrained_model_name_or_path, **kwargs)
-        try:
-            with explain_failures(pretrained_model_name_or_path):
-                loaded: Any = super().from_pretrained(
-                    pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
-                )
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as err:
-            raise CorruptFileError(
-                f"The weights of the reasoner in {pretrained_model_name_or_path} do not fit its config; "
-                f"download them again (force_download=True): {err}"
-            ) from err
+        name, hub = os.fspath(pretrained_model_name_or_path), {key: kwargs[key] for key in HUB if key in kwargs}
+        if kwargs["use_safetensors"] is not True:
+            raise ValueError(f"use_safetensors is {kwargs['use_safetensors']}, but this package unpickles no weights.")
+        with explain_damage(name):
+            if not isinstance(kwargs.get("config"), TartReasonerConfig):
+                check_files(name, **hub)
+                kwargs["config"] = TartReasonerConfig.from_pretrained(kwargs.get("config") or name, **hub)
+            cls._check_weights(name, kwargs["config"], kwargs.get("key_mapping"), kwargs.get("variant"), hub)
+            loaded: Any = super().from_pretrained(name, *model_args, output_loading_info=True, **kwargs)
         model, info = loaded
-        if info["missing_keys"]:
+        wrong = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+        if wrong:
             raise CorruptFileError(
-                f"The weights of the reasoner in {pretrained_model_name_or_path} are incomplete: "
-                f"{sorted(info['missing_keys'])[:3]} and {max(0, len(info['missing_keys']) - 3)} more are missing. "
-                "Of a task or composition, take TartForSequenceClassification.from_pretrained(...).reasoner."
+                f"The weights of the reasoner in {name} hold NaN or infinite values: {wrong[:3]}. Download "
+                "them again (force_download=True)."
             )
         align_weights(model)
         return (model, info) if with_info else model
+
+    @classmethod
+    def _check_weights(
+        cls, name: str, config: TartReasonerConfig, key_mapping: Any, variant: str | None, hub: dict[str, Any]
+    ) -> None:
+        """Compare the header of the weights with what the config describes, before memory is taken for either."""
+        headers = read_headers(name, variant, **hub)
+        if headers is None:
+            check_not_pickled(name, **hub)
+            return
+        for pattern, new in (key_mapping or {}).items():
+            headers = {re.sub(pattern, new, key): header for key, header in headers.items()}
+        if (config.num_hidden_layers or 0) > len(headers):
+            raise CorruptFileError(
+                f"The config of the reasoner in {name} says num_hidden_layers={config.num_hidden_layers}, but its "
+                f"weights hold {len(headers)} tensors; download them again (force_download=True)."
+            )
+        with torch.device("meta"):
+            expected = cls(config).state_dict()
+        check_fit(name, headers, expected)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save weights, config and a card, as `PreTrainedModel` does; a card that the user has edited stays."""

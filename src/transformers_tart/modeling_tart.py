@@ -65,6 +65,7 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
         self.backbone.eval()
         self.support: SupportSet | None = None
         self.card_facts = CardFacts()
+        self.repository: dict[str, Any] = {}  # name, revision and subfolder of the task itself
         self.hub_arguments: dict[str, Any] = {}  # token, cache and the like, for the tokenizer of the backbone
         self.reference_digest: BackboneDigest | None = None
         self._prepared: PreparedSupport | None = None

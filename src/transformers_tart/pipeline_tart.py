@@ -14,6 +14,7 @@ from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pipelines.text_classification import ClassificationFunction
 from transformers.utils import logging
 
+from transformers_tart.auto import load_auto
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.media import MediaEmbedder
@@ -68,10 +69,12 @@ class TartClassificationPipeline(HubMixin, Pipeline):
     model: TartPreTrainedModel
     tokenizer: PreTrainedTokenizerBase  # type: ignore[assignment]
 
-    _load_tokenizer = None  # taken from the backbone's repository where this one has none
+    # loaded here: transformers would ask on the terminal whether code of the repository may run
+    _load_tokenizer = False  # type: ignore[assignment]
     _load_processor = False  # type: ignore[assignment]
     _load_image_processor = False  # type: ignore[assignment]
     _load_feature_extractor = False  # type: ignore[assignment]
+    _load_video_processor = False  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -88,6 +91,9 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         given = {"tokenizer": tokenizer, "image_processor": image_processor, "feature_extractor": feature_extractor}
         argument = LOADERS[model.config.modality][1]
         processor = given[argument] or load_processor(model)
+        if isinstance(processor, (str, os.PathLike)):
+            trusts = model.hub_arguments.get("trust_remote_code")
+            processor = load_auto(LOADERS[model.config.modality][0], processor, trust_remote_code=trusts)
         super().__init__(model=model, **{argument: processor}, **kwargs)
         self._cache_folder = embedding_cache
         self._cache: tuple[tuple, EmbeddingCache] | None = None

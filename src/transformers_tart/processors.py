@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
 
+from transformers_tart.auto import find_file, load_auto
 from transformers_tart.backbones import locate
 from transformers_tart.backbones.adapters import base_of_adapter
 from transformers_tart.modeling_tart import TartPreTrainedModel
@@ -16,6 +17,9 @@ LOADERS: dict[str, tuple[Any, str]] = {
     "image": (AutoImageProcessor, "image_processor"),
     "audio": (AutoFeatureExtractor, "feature_extractor"),
 }
+# The files that show that a repository has one.
+MEDIA_FILES = ("preprocessor_config.json", "processor_config.json")
+FILES = {"text": ("tokenizer_config.json", "tokenizer.json"), "image": MEDIA_FILES, "audio": MEDIA_FILES}
 
 
 def load_processor(model: TartPreTrainedModel) -> Any:
@@ -24,32 +28,33 @@ def load_processor(model: TartPreTrainedModel) -> Any:
 
     Args:
         model ([`TartPreTrainedModel`]):
-            Of images and audio, what was saved with it is taken first; else, and of texts, what the repository of its
-            backbone holds.
+            What was saved with it is taken first, else what the repository of its backbone holds.
 
     Raises:
+        CorruptFileError: When what was saved with the model is damaged.
         ValueError: When there is none.
     """
     loader, argument = LOADERS[model.config.modality]
     base, revision = model.config.base_model_name_or_path, model.config.base_model_revision
-    name, hub = model.name_or_path, model.hub_arguments
-    if model.config.modality != "text" and name:
-        with contextlib.suppress(OSError, ValueError):
-            return loader.from_pretrained(name, revision=getattr(model.config, "_commit_hash", None), **hub)
+    hub, place = model.hub_arguments, dict(model.repository)
+    name = place.pop("name", None)
+    if name and any(find_file(name, file, **hub, **place) for file in FILES[model.config.modality]):
+        return load_auto(loader, name, **hub, **place)
     if base is None:
         raise ValueError(f"The model names no backbone to take the {argument} from; pass {argument}=...")
     try:
         source, source_revision = locate(base, revision)
         with contextlib.suppress(OSError, ValueError):
-            if (whole := base_of_adapter(source, revision=source_revision, **hub)) is not None:
+            plain = {key: value for key, value in hub.items() if key != "trust_remote_code"}
+            if (whole := base_of_adapter(source, revision=source_revision, **plain)) is not None:
                 with contextlib.suppress(OSError, ValueError):
-                    return loader.from_pretrained(source, revision=source_revision, **hub)
+                    return load_auto(loader, source, revision=source_revision, **hub)
                 source, source_revision = whole
         folder = model.config.base_model_subfolder
         if folder is not None:
             with contextlib.suppress(OSError, ValueError):  # many repositories have it beside that folder
-                return loader.from_pretrained(source, revision=source_revision, subfolder=folder, **hub)
-        return loader.from_pretrained(source, revision=source_revision, **hub)
+                return load_auto(loader, source, revision=source_revision, subfolder=folder, **hub)
+        return load_auto(loader, source, revision=source_revision, **hub)
     except (OSError, ValueError) as err:
         raise ValueError(
             f'No {argument} can be loaded from the backbone "{base}"; pass {argument}=... ({err})'

@@ -4,15 +4,15 @@
 run: what the modules ask for is done by the poolings of this package.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers.utils import cached_file, logging
 
+from transformers_tart.bounds import check_inside, parse_json
 from transformers_tart.errors import CorruptFileError
 
 
@@ -111,11 +111,12 @@ def find_sentence_encoder(name: str, *, quiet: bool = False, **hub: Any) -> Sent
     if not modules:
         return None
     kinds = [_kind(module["type"]) for module in modules]
-    path = _inside(name, modules[0]["path"]) if kinds[0].endswith("Transformer") else ""
+    field = f"{MODULES_FILE} of {name}"
+    path = check_inside(field, modules[0]["path"]) if kinds[0].endswith("Transformer") else ""
     if kinds[:2] != ["Transformer", "Pooling"]:
         return SentenceEncoder(path, None, problem=_explain(name, f"is made of {', '.join(kinds)}"))
     settings = _read_settings(name, path, hub)
-    modes = _modes(_read_needed(name, _join(_inside(name, modules[1]["path"]), "config.json"), hub))
+    modes = _modes(_read_needed(name, _join(check_inside(field, modules[1]["path"]), "config.json"), hub))
     length = settings.get("max_seq_length") or _foreign(settings).get("model_max_length")
     max_length = length if type(length) is int and length > 0 else None
     problem = None
@@ -139,7 +140,7 @@ def _explain(name: str, what: str) -> str:
 
 
 def _read_modules(name: str, quiet: bool, hub: dict[str, Any]) -> list[dict[str, str]]:
-    """The modules that change an embedding; none where there is no list of modules of that library."""
+    """The modules that change an embedding; none where there is no list of modules."""
     try:
         path = cached_file(name, MODULES_FILE, **hub)
     except OSError as err:
@@ -153,22 +154,17 @@ def _read_modules(name: str, quiet: bool, hub: dict[str, Any]) -> list[dict[str,
     is_list = isinstance(listed, list) and all(
         isinstance(module, dict) and {str} == {type(module.get(key)) for key in ("type", "path")} for module in listed
     )
-    return [module for module in listed if _kind(module["type"]) != "Dropout"] if is_list else []
+    if not is_list:
+        raise CorruptFileError(
+            f"{MODULES_FILE} of {name} is no list of modules, each with a type and a path; download the repository "
+            "again (force_download=True)."
+        )
+    return [module for module in listed if _kind(module["type"]) != "Dropout"]
 
 
 def _kind(module_type: str) -> str:
     """The class of a module of the library; modules of others, which are code, keep their whole type."""
     return module_type.rsplit(".", 1)[-1] if module_type.startswith(LIBRARY) else module_type
-
-
-def _inside(name: str, path: str) -> str:
-    """A path of the list, which must stay inside the repository."""
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path or ":" in path:
-        raise ValueError(
-            f"{MODULES_FILE} of {name} names the path {path!r}; it must be a folder inside the repository. Correct "
-            "the file, or take another repository."
-        )
-    return "/".join(PurePosixPath(path).parts)
 
 
 def _join(folder: str, file: str) -> str:
@@ -177,7 +173,7 @@ def _join(folder: str, file: str) -> str:
 
 def _read_json(name: str, file: str, path: str | None) -> Any:
     try:
-        return json.loads(Path(str(path)).read_text(encoding="utf-8"))
+        return parse_json(Path(str(path)).read_text(encoding="utf-8"), file)
     except (OSError, ValueError) as err:
         raise CorruptFileError(
             f"{file} of {name}, a repository of sentence-transformers, cannot be read; download it again, or pass a "

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from transformers_tart.backbones.digest import BackboneDigest
+from transformers_tart.bounds import check_label_names, parse_json
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.errors import CorruptFileError
 
@@ -19,6 +20,7 @@ from transformers_tart.errors import CorruptFileError
 SUPPORT_FILE = "support.safetensors"
 # One key for all: safetensors writes several in random order, and the same support set must give the same bytes.
 METADATA_KEY = "support_set"
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,11 @@ class SupportSet:
             raise ValueError(
                 "A support set needs embeddings (k, hidden) or (k, layers, hidden) and labels (k,); got "
                 f"{tuple(self.embeddings.shape)} and {tuple(self.labels.shape)}."
+            )
+        if self.embeddings.dtype not in FLOATS or 0 in self.embeddings.shape[1:]:
+            raise ValueError(
+                f"The embeddings of a support set must be floating-point numbers, at least one each; got "
+                f"{self.embeddings.dtype} of shape {tuple(self.embeddings.shape)}."
             )
         if self.labels.dtype != torch.int64:
             raise ValueError(f"The labels of a support set must be int64, got {self.labels.dtype}.")
@@ -127,9 +134,10 @@ class SupportSet:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {})[METADATA_KEY])
+                facts = parse_json((file.metadata() or {})[METADATA_KEY], "its description")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            names, texts = tuple(facts["label_names"]), facts.get("texts")
+            names, texts = facts["label_names"], facts.get("texts")
+            check_label_names("label_names", names)
             if texts is not None:
                 texts = tuple(text if isinstance(text, str) else tuple(text) for text in texts)
             prompt = None if facts.get("prompt") is None else Prompt.from_json(facts["prompt"])
@@ -137,8 +145,8 @@ class SupportSet:
             if options is not None and not isinstance(options, Mapping):
                 raise TypeError(f"its embedding options are {type(options).__name__}, not an object")
             digest = None if backbone is None else BackboneDigest.from_file(backbone, tensors)
-            return cls(tensors["embeddings"], tensors["labels"], names, texts, prompt, options, digest)
-        except (SafetensorError, KeyError, ValueError, TypeError) as err:
+            return cls(tensors["embeddings"], tensors["labels"], tuple(names), texts, prompt, options, digest)
+        except (SafetensorError, AttributeError, LookupError, RuntimeError, ValueError, TypeError) as err:
             raise CorruptFileError(
                 f"{Path(path).name} is no readable support set ({err}); download it again, or fit the task again "
                 "from its examples."

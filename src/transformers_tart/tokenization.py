@@ -1,7 +1,7 @@
 """Texts to padded batches of token ids, for any tokenizer."""
 
 import copy
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Sequence, Sized
 from typing import TypeVar
 
 import torch
@@ -181,6 +181,22 @@ def neutral_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return next((token for token in candidates if token is not None), 0)
 
 
+def check_vocabulary(backbone: PreTrainedModel, rows: Iterable[Sequence[int]]) -> None:
+    """Raise a ValueError when token ids are beyond the vocabulary of a backbone: the tokenizer is another's."""
+    largest = max((max(row, default=0) for row in rows), default=0)
+    if known_token(backbone, largest) is None:
+        raise ValueError(
+            f"The tokenizer gives the token id {largest}, which the backbone does not know: it is damaged, or that of "
+            "another model. Give the backbone's own: tokenizer=..."
+        )
+
+
+def known_token(backbone: PreTrainedModel, token: int | None) -> int | None:
+    """Return a token id, `None` where the backbone has no embedding for it, as for a pad token that was added."""
+    size = getattr(backbone.get_input_embeddings(), "num_embeddings", None)
+    return None if token is None or (size is not None and token >= size) else token
+
+
 def collate(rows: Sequence[dict[str, list[int]]], pad_token_id: int | None) -> dict[str, Tensor]:
     """Pad rows of token ids on the right to one length: tensors (n, length) int64, with the attention mask."""
     length = max(len(row["input_ids"]) for row in rows)
@@ -219,9 +235,11 @@ def truncate(batch: dict[str, Tensor], *limits: int | None) -> dict[str, Tensor]
 __all__ = [
     "TRUNCATION_SIDES",
     "backbone_max_length",
+    "check_vocabulary",
     "collate",
     "cut",
     "encode",
+    "known_token",
     "neutral_token",
     "pad_right",
     "resolve_max_length",

@@ -4,26 +4,15 @@ Which inputs a model and its parts read is what transformers says of them (`inpu
 name. Of a model with several towers, or of an encoder-decoder that hears, only the tower is loaded.
 """
 
+import functools
 import re
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from transformers_tart.auto import HUB, OWN, check_weights, explain_damage, is_own, load_auto, load_auto_model
 from transformers_tart.backbones.adapters import base_of_adapter, explain_adapters
-
-
-OWN = "tart"  # how the model types of this package begin
-HUB = (
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "proxies",
-    "revision",
-    "subfolder",
-    "token",
-    "trust_remote_code",
-)
 
 
 # What the main input of a model is called, where its class does not say what it reads.
@@ -99,12 +88,12 @@ def backbone_config(name: str, **hub: Any) -> PreTrainedConfig:
     if base is not None and base[0] != name:
         name, hub["revision"] = base
         hub.pop("subfolder", None)
-    return AutoConfig.from_pretrained(name, **hub)
+    return load_auto(AutoConfig, name, **hub)
 
 
 def build_tower(config: PreTrainedConfig, modality: str) -> PreTrainedModel:
     """A random tower of a config, of the whole model or of the tower alone."""
-    return find_tower(AutoModel.from_config(config), modality)[1]
+    return find_tower(AutoModel.from_config(config, trust_remote_code=False), modality)[1]
 
 
 def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
@@ -120,31 +109,39 @@ def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
             As in `AutoModel.from_pretrained`.
 
     Raises:
-        ValueError: When no part of the model reads the modality alone.
+        ValueError: When no part of the model reads the modality alone, or the repository is one of this package.
+        CorruptFileError: When its files are damaged, or its weights pickled.
     """
     hub = {key: loading[key] for key in HUB if key in loading}
+    config = backbone_config(name, **hub)
+    if is_own(config):  # a task that names itself would be loaded without end
+        raise ValueError(
+            f"{name} is a TART model or reasoner, not a backbone: load a model with from_pretrained, or give a "
+            "backbone here and the reasoner as reasoner=..."
+        )
     if base_of_adapter(name, **{key: value for key, value in hub.items() if key != "trust_remote_code"}) is not None:
         with explain_adapters(name):
-            return find_tower(AutoModel.from_pretrained(name, **loading), modality)[1]
-    config = AutoConfig.from_pretrained(name, **hub)
+            return find_tower(load_auto_model(AutoModel, name, **loading), modality)[1]
     known = classes_of(config)
     needs_all = modality == "text" or not config.is_encoder_decoder
     if len(known) != 1 or (modalities_of(known[0]) == (modality,) and needs_all):
-        return find_tower(AutoModel.from_pretrained(name, **loading), modality)[1]
+        return find_tower(load_auto_model(AutoModel, name, **loading), modality)[1]
+    check_weights(name, functools.partial(build_tower, modality=modality), **loading)
     with torch.device("meta"):
-        path, tower = find_tower(AutoModel.from_config(config), modality)
+        path, tower = find_tower(AutoModel.from_config(config, trust_remote_code=False), modality)
     prefix = re.escape(known[0].base_model_prefix), re.escape(path)
     tower_class: Any = type(tower)
-    loaded, info = tower_class.from_pretrained(
-        name,
-        config=tower.config,
-        key_mapping={rf"^(?:{prefix[0]}\.)?{prefix[1]}\.": ""},
-        output_loading_info=True,
-        **loading,
-    )
+    with explain_damage(name):
+        loaded, info = tower_class.from_pretrained(
+            name,
+            config=tower.config,
+            key_mapping={rf"^(?:{prefix[0]}\.)?{prefix[1]}\.": ""},
+            output_loading_info=True,
+            **{**loading, "use_safetensors": True},
+        )
     if info["missing_keys"]:
         # the weights lie under other names than the model's own
-        return find_tower(AutoModel.from_pretrained(name, **loading), modality)[1]
+        return find_tower(load_auto_model(AutoModel, name, **loading), modality)[1]
     vars(loaded).pop("_weight_conversions", None)  # or the tower would be saved under the names of the whole
     return loaded
 

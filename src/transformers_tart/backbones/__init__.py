@@ -9,6 +9,9 @@ import hashlib
 import os
 from pathlib import Path
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
 from transformers_tart.errors import BackboneNotFoundError
 
 
@@ -62,6 +65,22 @@ def locate(name: str, revision: str | None = None) -> tuple[str, str | None]:
     return str(EMBEDDED[name]), None
 
 
+def check_reference(base: str, task: str) -> None:
+    """Raise a ValueError when a task from the Hub refers to a folder of this machine.
+
+    A task that lies in a folder may: nothing of the other folder is read but configs, safetensors and tokenizers.
+    """
+    if os.path.isdir(task) or base in EMBEDDED:
+        return
+    try:
+        validate_repo_id(base)
+    except HFValidationError as err:
+        raise ValueError(
+            f"{task} refers to the backbone {base!r}, a path and not a repository of the Hub; pass a copy of the "
+            "backbone that you trust: backbone=<Hub id, folder or model>."
+        ) from err
+
+
 def is_local(name: str) -> bool:
     """Whether a reference is to a folder of this machine, which nobody else has."""
     return name not in EMBEDDED and os.path.isdir(name)
@@ -76,4 +95,4 @@ def version_of(name: str) -> str:
     return digest.hexdigest()[:12]
 
 
-__all__ = ["EMBEDDED", "MINI", "as_name", "is_local", "locate", "reference", "version_of"]
+__all__ = ["EMBEDDED", "MINI", "as_name", "check_reference", "is_local", "locate", "reference", "version_of"]

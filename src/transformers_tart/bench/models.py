@@ -19,6 +19,7 @@ from transformers import (
     ViTModel,
 )
 
+from transformers_tart.auto import load_auto, load_auto_model
 from transformers_tart.backbones import MINI, locate
 from transformers_tart.bench.images import pictures
 from transformers_tart.bench.texts import texts
@@ -66,10 +67,12 @@ def load_language_model(workload: Workload) -> LanguageModel:
         model, source = _random_model(name.removeprefix(RANDOM_PREFIX), workload), str(MINI)
     else:
         source, revision = locate(name)
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        config = load_auto(AutoConfig, source, revision=revision)
         dtype = workload.dtype if workload.dtype == "auto" else getattr(torch, workload.dtype)
-        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype, **_more_positions(config))
-    tokenizer = AutoTokenizer.from_pretrained(source)
+        model = load_auto_model(
+            AutoModelForCausalLM, source, revision=revision, dtype=dtype, **_more_positions(config)
+        )
+    tokenizer = load_auto(AutoTokenizer, source)
     # the published code takes no notice of the tokenizer's own limit
     tokenizer.model_max_length = backbone_max_length(model) or POSITIONS
     model.to(workload.device).eval()  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
+from transformers_tart.auto import load_auto
 from transformers_tart.backbones import locate
 from transformers_tart.configuration_tart import PROTOCOLS, TartConfig
 from transformers_tart.examples import TEXT
@@ -66,7 +67,7 @@ def load_config(args: argparse.Namespace) -> PreTrainedConfig:
     """
     try:
         source, revision = locate(args.model, args.revision)
-        return AutoConfig.from_pretrained(source, revision=revision, token=args.token)
+        return load_auto(AutoConfig, source, revision=revision, token=args.token)
     except OSError as err:
         raise OSError(f'The model "{args.model}" cannot be loaded: {err}') from err
 
@@ -92,7 +93,7 @@ def load_pipeline(
     model = PipelineModel.from_pretrained(source, config=config, **hub, **embedding, **loading_options(args))
     tokenizer = None  # the backbone's
     if isinstance(config, TartConfig) and config.modality == TEXT and has_tokenizer(source):
-        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+        tokenizer = load_auto(AutoTokenizer, source, **hub)
     return TartClassificationPipeline(
         model=model, tokenizer=tokenizer, examples=examples, device=args.device, embedding_cache=embedding_cache
     )

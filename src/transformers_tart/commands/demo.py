@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
+from transformers_tart.auto import load_auto, load_auto_model
 from transformers_tart.backbones import locate
 from transformers_tart.commands.common import (
     add_model_options,
@@ -102,11 +103,11 @@ def load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrain
         return load_pipeline(args, config=config), None
     source, revision = locate(args.model, args.revision)
     hub = {"revision": revision, "token": args.token}
-    language_model = AutoModelForCausalLM.from_pretrained(source, **hub, **loading_options(args))
-    tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+    language_model = load_auto_model(AutoModelForCausalLM, source, **hub, **loading_options(args))
+    tokenizer = load_auto(AutoTokenizer, source, **hub)
     classify = TartClassificationPipeline(model=language_model, tokenizer=tokenizer, device=args.device)
     if not hasattr(language_model, "hf_device_map"):
-        language_model.to(classify.device)  # type: ignore[arg-type]
+        language_model.to(classify.device)
     return classify, language_model
 
 

@@ -21,6 +21,7 @@ from transformers_tart.embeddings.trunk import Trunk
 from transformers_tart.examples import Examples, Text
 from transformers_tart.tokenization import (
     backbone_max_length,
+    check_vocabulary,
     pad_right,
     resolve_max_length,
     tokenize,
@@ -116,6 +117,7 @@ class Embedder:
             max_length=self.longest,
             seed=seed,
         )
+        check_vocabulary(self.backbone, [[written.prompt.largest_id]])
         embeddings, trunk = read_support(self.reader, written, config.protocol)
         return EmbeddedExamples(normalised(embeddings, config.normalize), written.order, written.prompt, trunk)
 
@@ -149,6 +151,7 @@ class Embedder:
             options = {"pooling": self.config.pooling, "layers": self.config.layers, "cache": self.cache}
             found = encode_rows(self.backbone, rows, pad_token_id, batcher, progress=progress, **options)  # type: ignore
         else:
+            check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
             branches = [prompt.branch(_parts(row, prompt), self.longest) for row in rows]
             found = self.reader.embed(trunk, branches, batcher, progress)
         # after the cache, whose embeddings serve both ways

@@ -4,6 +4,7 @@ A prompt is put together from the tokens of its parts, so that the span of every
 is the same whatever stands before it, and a text that holds a label name or a line of the template changes nothing.
 """
 
+import itertools
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from transformers_tart.bounds import MAX_INTEGER, MAX_TOKEN_ID, MAX_TOKENS, check_integer
 from transformers_tart.embeddings.trunk import Branch
 from transformers_tart.examples import Text
 from transformers_tart.template import PAIR_TEMPLATE, TEMPLATE, parse_template
@@ -162,11 +164,18 @@ class Prompt:
     def from_json(cls, fields: dict[str, Any]) -> "Prompt":
         """What [`Prompt.as_json`] made, as it comes out of a file."""
         before, after, neutral = fields["question"]
-        question = Question(tuple(_token_ids(piece) for piece in before), _token_ids(after), int(neutral))
+        check_integer("the neutral token of the prompt", neutral, 0, MAX_TOKEN_ID)
+        question = Question(tuple(_token_ids(piece) for piece in before), _token_ids(after), neutral)
         room = fields["room"]
-        ids, special = _token_ids(fields["ids"]), _token_ids(fields["special"])
+        if room is not None:
+            check_integer("the room of the prompt", room, 0, MAX_INTEGER)
         side = fields.get("truncation_side", "right")  # which files of version 0.1 do not name
-        return cls(ids, question, special, None if room is None else int(room), side)
+        return cls(_token_ids(fields["ids"]), question, _token_ids(fields["special"]), room, side)
+
+    @property
+    def largest_id(self) -> int:
+        """The largest token id."""
+        return max(itertools.chain([self.question.neutral], self.ids, self.question.after, *self.question.before))
 
     def branch(self, parts: Sequence[Sequence[int]], max_length: int | None = None) -> Branch:
         """A query as what follows the prompt and the beginning of all queries, `question.before[0]`.
@@ -187,7 +196,11 @@ class Prompt:
 
 
 def _token_ids(values: Sequence[Any]) -> tuple[int, ...]:
-    return tuple(int(value) for value in values)
+    if not isinstance(values, list) or len(values) > MAX_TOKENS:
+        raise ValueError(f"the prompt has token ids that are no list of at most {MAX_TOKENS}")
+    for value in values:
+        check_integer("a token id of the prompt", value, 0, MAX_TOKEN_ID)
+    return tuple(values)
 
 
 def fit(lengths: Sequence[int], labels: Sequence[int], limit: int | None) -> list[int]:

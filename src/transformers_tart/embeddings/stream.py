@@ -13,7 +13,7 @@ from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.pooling import input_device, normalised, pool_rows, switch_length
 from transformers_tart.examples import Text
-from transformers_tart.tokenization import collate, resolve_max_length, tokenize
+from transformers_tart.tokenization import check_vocabulary, collate, known_token, resolve_max_length, tokenize
 
 
 def encode_texts(
@@ -92,7 +92,8 @@ def encode_rows(
     progress: tqdm | None = None,
 ) -> Tensor:
     """Embeddings (n, layers, hidden) of rows of token ids, each read alone."""
-    device = input_device(backbone)
+    check_vocabulary(backbone, (row["input_ids"] for row in rows))
+    device, pad_token_id = input_device(backbone), known_token(backbone, pad_token_id)
 
     def work(chosen: list[int]) -> Tensor:
         batch = move(collate([rows[i] for i in chosen], pad_token_id), device)

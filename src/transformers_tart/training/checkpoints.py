@@ -1,13 +1,34 @@
-"""Checkpoints of a run: whole or not there, and only the last one kept."""
+"""Checkpoints of a run: whole or not there, and only the last one kept.
 
+What is registered with an accelerator is unpickled when it is loaded, code and all. So a run's own states are JSON
+here, and accelerate loads what holds tensors and numbers alone.
+"""
+
+import json
+import pickle
 import shutil
 from pathlib import Path
+from typing import Any, Protocol
 
 from accelerate import Accelerator
 
+from transformers_tart.bounds import read_object
+from transformers_tart.errors import CorruptFileError
+
 
 PREFIX = "checkpoint-"
+STATES_FILE = "states.json"
 PARTIAL = "partial-checkpoint"
+
+
+class State(Protocol):
+    """What a run saves beside its model and optimizer: a scheduler, or where it is."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from it."""
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
@@ -21,8 +42,8 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
-    """Write everything that is prepared or registered with the accelerator, then remove the other checkpoints.
+def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, *states: State) -> None:
+    """Write everything that is prepared with the accelerator, and more states, then remove the other checkpoints.
 
     Args:
         accelerator (`Accelerator`):
@@ -31,6 +52,8 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
             Of the run.
         step (`int`):
             Finished steps.
+        states (`State`):
+            What is saved too.
     """
     partial, whole = folder / PARTIAL, folder / f"{PREFIX}{step}"
     if accelerator.is_main_process:
@@ -39,6 +62,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
     accelerator.save_state(str(partial))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        (partial / STATES_FILE).write_text(json.dumps({"states": [state.state_dict() for state in states]}))
         shutil.rmtree(whole, ignore_errors=True)
         partial.rename(whole)
         for other in find_checkpoints(folder):
@@ -47,12 +71,30 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
     accelerator.wait_for_everyone()
 
 
-def load_checkpoint(accelerator: Accelerator, folder: Path) -> int:
-    """Load the last whole checkpoint; returns its step, 0 when there is none."""
+def load_checkpoint(accelerator: Accelerator, folder: Path, *states: State) -> int:
+    """Load the last whole checkpoint; return its step, 0 when there is none.
+
+    Raises:
+        CorruptFileError: When its files are damaged, or hold anything but tensors and numbers.
+    """
     found = find_checkpoints(folder)
     if not found:
         return 0
-    accelerator.load_state(str(found[-1]))
+    try:
+        saved = read_object(found[-1] / STATES_FILE, STATES_FILE).get("states")
+    except (OSError, ValueError) as err:
+        raise CorruptFileError(f"The checkpoint {found[-1]} cannot be continued: {err}") from err
+    if not isinstance(saved, list) or len(saved) != len(states):
+        raise CorruptFileError(f"{STATES_FILE} of the checkpoint {found[-1]} is of another kind of run.")
+    for state, values in zip(states, saved, strict=True):
+        state.load_state_dict(values)
+    try:
+        accelerator.load_state(str(found[-1]))
+    except (pickle.UnpicklingError, AttributeError, EOFError, LookupError, RuntimeError, TypeError) as err:
+        raise CorruptFileError(
+            f"The checkpoint {found[-1]} is damaged, or holds other things than tensors and numbers; remove it and "
+            f"start anew: {err}"
+        ) from err
     return step_of(found[-1])
 
 

@@ -1,9 +1,11 @@
 """Where a run is, and the tasks that come next."""
 
+import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Generator, Tensor
 
 from transformers_tart.training.sources import TaskSource, TrainingBatch
@@ -30,8 +32,8 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, as tensors, numbers and strings."""
-        return dict(vars(self))
+        """Return everything, as JSON can hold it."""
+        return {**vars(self), "random_state": self.random_state.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state.
@@ -39,11 +41,16 @@ class Progress:
         Raises:
             ValueError: When it is of a run with other arguments.
         """
-        changed = sorted(name for name, value in self.arguments.items() if state["arguments"].get(name) != value)
+        missing = sorted(vars(self).keys() - state.keys())
+        if missing:
+            raise ValueError(f"The checkpoint lacks {missing}; start anew.")
+        arguments = json.loads(json.dumps(self.arguments))
+        changed = sorted(name for name, value in arguments.items() if state["arguments"].get(name) != value)
         if changed:
             raise ValueError(f"The checkpoint is of a run with other {changed}; repeat them, or do not resume.")
         for name in vars(self):
             setattr(self, name, state[name])
+        self.random_state = torch.tensor(state["random_state"], dtype=torch.uint8)
 
     def finish_step(self, batch: TrainingBatch, random_state: Tensor, **values: float) -> None:
         """Count a step and fold its values into the averages."""

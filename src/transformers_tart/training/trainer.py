@@ -70,7 +70,7 @@ class Run:
             "tasks": {"source": type(tasks).__name__, **asdict(tasks)},
         }
         self.progress = Progress(arguments, Generator().manual_seed(args.seed).get_state())
-        self.accelerator.register_for_checkpointing(self.scheduler, self.progress)
+        self.states = (self.progress, self.scheduler)
 
     @property
     def reasoner(self) -> TartReasoner:
@@ -142,7 +142,7 @@ class Run:
             )
         self.progress.history.append(entry)
         save_run(self.accelerator, self.reasoner, self.progress, validation, preset, output_dir)
-        save_checkpoint(self.accelerator, output_dir, self.progress.step)
+        save_checkpoint(self.accelerator, output_dir, self.progress.step, *self.states)
 
 
 def train_reasoner(
@@ -192,7 +192,7 @@ def train_reasoner(
     args, output_dir, begin = args or ReasonerTrainingArguments(), Path(output_dir), time.monotonic()
     run = Run(config, args, tasks or RichTasks(), log_with, output_dir)
     if resume:
-        load_checkpoint(run.accelerator, output_dir)
+        load_checkpoint(run.accelerator, output_dir, *run.states)
     _start_trackers(run)
     run.objective.train()
     stream = TaskStream(run.tasks, run.progress.step, run.progress.random_state)

@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from transformers_tart.auto import load_auto, load_auto_model
 from transformers_tart.backbones import locate
 from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig, TartMediaConfig
 from transformers_tart.embeddings import encode_texts
@@ -69,13 +70,13 @@ class Models:
     def config(self) -> PreTrainedConfig:
         """The backbone's config."""
         path, revision = locate(self.name, self.revision)
-        return AutoConfig.from_pretrained(path, revision=revision)
+        return load_auto(AutoConfig, path, revision=revision)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The backbone's tokenizer."""
         path, revision = locate(self.name, self.revision)
-        return AutoTokenizer.from_pretrained(path, revision=revision)
+        return load_auto(AutoTokenizer, path, revision=revision)
 
     @cached_property
     def language_model(self) -> PreTrainedModel:
@@ -115,7 +116,8 @@ class Models:
     def load(self, auto_class: Any, **options: Any) -> PreTrainedModel:
         """Load the backbone anew, through any Auto class, in evaluation mode."""
         path, revision = locate(self.name, self.revision)
-        return auto_class.from_pretrained(path, revision=revision, dtype=self._dtype, **options).to(self.device).eval()
+        model = load_auto_model(auto_class, path, revision=revision, dtype=self._dtype, **options)
+        return model.to(self.device).eval()
 
     @property
     def _dtype(self) -> Any:
@@ -125,7 +127,7 @@ class Models:
         path, revision = locate(self.name, self.revision)
         tower = load_tower(path, modality, revision=revision, dtype=self._dtype)
         tower.to(self.device).eval()  # type: ignore[arg-type]
-        return MediaEmbedder(tower, config), LOADERS[modality][0].from_pretrained(path, revision=revision)
+        return MediaEmbedder(tower, config), load_auto(LOADERS[modality][0], path, revision=revision)
 
     def embed(self, items: Sequence[Item], modality: str) -> Tensor:
         """Embeddings (n, layers, hidden) float32 on the CPU, each item alone, of every layer."""

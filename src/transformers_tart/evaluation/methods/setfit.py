@@ -39,7 +39,13 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
     columns = {"text": join_pairs(context.texts(support)), "label": context.labels(support).tolist()}
     path, revision = locate(models.name, models.revision)
     with tempfile.TemporaryDirectory() as folder, seeded(support.seed):
-        encoder = SentenceTransformer(path, revision=revision, device=str(models.device))
+        encoder = SentenceTransformer(
+            path,
+            revision=revision,
+            device=str(models.device),
+            trust_remote_code=False,
+            model_kwargs={"use_safetensors": True},
+        )
         if models.max_length is not None:
             encoder.max_seq_length = min(models.max_length, encoder.max_seq_length or models.max_length)
         # composed here, since SetFitModel.from_pretrained would unpickle a head that lies beside the encoder
