@@ -14,8 +14,6 @@ from transformers_tart.backbones import MINI
 from transformers_tart.files import explain_full_disk, write_whole
 
 
-pytest_plugins = ["full_disk"]
-
 WRITERS = {
     "safetensors": lambda folder: safetensors.torch.save_file({"a": torch.zeros(300_000)}, folder / "a.safetensors"),
     "torch": lambda folder: torch.save(torch.zeros(300_000), folder / "a.pt"),

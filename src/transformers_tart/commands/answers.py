@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
-from transformers_tart.files import explain_full_disk
+from transformers_tart.files import explain_full_disk, write_all
 from transformers_tart.tables import well_formed
 
 
@@ -117,7 +117,7 @@ def open_output(output: Path | None) -> Iterator[Callable[[Sequence[Answer]], No
     def append(answers: Sequence[Answer]) -> None:
         nonlocal synced
         with explain_full_disk(output):
-            _write_all(file, _to_csv(answers) if is_csv(output) else _to_jsonl(answers))
+            write_all(file, _to_csv(answers) if is_csv(output) else _to_jsonl(answers))
             if time.monotonic() - synced > SYNC_SECONDS:
                 os.fsync(file)
                 synced = time.monotonic()
@@ -125,7 +125,7 @@ def open_output(output: Path | None) -> Iterator[Callable[[Sequence[Answer]], No
     try:
         if is_csv(output) and os.fstat(file).st_size == 0:
             with explain_full_disk(output):
-                _write_all(file, HEADER)
+                write_all(file, HEADER)
         yield append
         os.fsync(file)
     finally:
@@ -135,13 +135,6 @@ def open_output(output: Path | None) -> Iterator[Callable[[Sequence[Answer]], No
 def _write_to_stdout(answers: Sequence[Answer]) -> None:
     sys.stdout.buffer.write(_to_jsonl(answers))
     sys.stdout.buffer.flush()
-
-
-def _write_all(file: int, content: bytes) -> None:
-    """Write all bytes; where the disk has room for a part of them, the next attempt raises the error of a full one."""
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(file, rest) :]
 
 
 def _to_jsonl(answers: Sequence[Answer]) -> bytes:

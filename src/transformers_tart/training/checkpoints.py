@@ -5,6 +5,8 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from transformers_tart.files import explain_full_disk
+
 
 PREFIX = "checkpoint-"
 PARTIAL = "partial-checkpoint"
@@ -31,12 +33,20 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int) -> None:
             Of the run.
         step (`int`):
             Finished steps.
+
+    Raises:
+        OSError: When the disk is full or the folder cannot be written; the checkpoint before stays.
     """
     partial, whole = folder / PARTIAL, folder / f"{PREFIX}{step}"
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
+    try:
+        with explain_full_disk(whole):
+            accelerator.save_state(str(partial))
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         shutil.rmtree(whole, ignore_errors=True)

@@ -1,12 +1,13 @@
 """What a run leaves beside its weights: `training.json`, the whole record, and a card for people."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
-from transformers_tart.files import write_whole
+from transformers_tart.files import explain_full_disk, write_whole
 from transformers_tart.hub import CARD_FILE
 from transformers_tart.model_card import TrainingFacts, reasoner_card
 from transformers_tart.modeling_reasoner import TartReasoner
@@ -16,6 +17,7 @@ from transformers_tart.training.validation import Score, Validation
 
 TRAINING_RECORD = "training.json"
 REASONER = "reasoner"
+PARTIAL = "partial-reasoner"
 
 
 def save_run(
@@ -26,11 +28,14 @@ def save_run(
     preset: str | None,
     output_dir: Path,
 ) -> None:
-    """Save the weights, the config, the record and the card of the run from the main process."""
-    state = {name: tensor.detach().clone() for name, tensor in reasoner.state_dict().items()}
-    reasoner.save_pretrained(output_dir, is_main_process=accelerator.is_main_process, state_dict=state)
+    """Save the weights, the config, the record and the card of the run from the main process.
+
+    Raises:
+        OSError: When the disk is full or the folder cannot be written; each file there is an older or the new one.
+    """
     if not accelerator.is_main_process:
         return
+    _save_weights(reasoner, output_dir)
     references = {} if validation is None else validation.reference_scores
     facts = training_facts(progress, references, preset)
     record = {
@@ -43,6 +48,20 @@ def save_run(
     }
     write_whole(output_dir / TRAINING_RECORD, json.dumps(record, indent=2) + "\n")
     write_whole(output_dir / CARD_FILE, str(reasoner_card(reasoner.config, reasoner.card_facts, facts)))
+
+
+def _save_weights(reasoner: TartReasoner, output_dir: Path) -> None:
+    """Save into a folder inside, so that files that are saved in part replace none."""
+    partial = output_dir / PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    state = {name: tensor.detach().clone() for name, tensor in reasoner.state_dict().items()}
+    try:
+        with explain_full_disk(output_dir):
+            reasoner.save_pretrained(partial, state_dict=state)
+        for file in partial.iterdir():
+            file.replace(output_dir / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def training_facts(progress: Progress, references: dict[str, dict[str, Score]], preset: str | None) -> TrainingFacts:
