@@ -180,7 +180,8 @@ def _parse_json(path: str, text: str, first_line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as err:
-        raise ValueError(f"Line {first_line + err.lineno - 1} of {path} is not JSON: {err.msg}.") from err
+        line = first_line + text.rstrip().count("\n", 0, err.pos)  # of what ends too early, the last one
+        raise ValueError(f"Line {line} of {path} is not JSON: {err.msg}.") from err
     except (ValueError, RecursionError) as err:  # an integer of thousands of digits, or thousands of brackets
         raise ValueError(f"Line {first_line} of {path} cannot be read as JSON: {err}.") from err
 

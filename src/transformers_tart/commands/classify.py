@@ -26,6 +26,7 @@ from transformers_tart.commands.fingerprint import (
     remove_output,
     write_fingerprint,
 )
+from transformers_tart.tables import file_format, read_rows
 
 
 if TYPE_CHECKING:
@@ -94,12 +95,13 @@ def run(args: argparse.Namespace) -> None:
     check_columns(args.input, [modality])
     if args.examples is not None:
         check_columns(args.examples, [modality, "label"])
+    total = _count_rows(args.input) if state.is_main_process else None
     finished = Finished() if output is None else _prepare_output(args, output, config, modality, state)
     examples = None if args.examples is None else read_examples(args.examples)
     classify = load_pipeline(args, examples, config, embedding_cache=args.embedding_cache)
     if args.compile:
         classify.model.backbone.compile(dynamic=True)
-    _classify(args, classify, output, finished, state)
+    _classify(args, classify, output, finished, total, state)
     state.wait_for_everyone()
     state.destroy_process_group()  # a process that just ends may break the others' connections
 
@@ -114,6 +116,22 @@ def _check_arguments(args: argparse.Namespace, output: Path | None) -> None:
     if output is not None:
         is_csv(output)
         check_output_file(output, apart_from=[path for path in (args.input, args.examples) if path is not None])
+
+
+def _count_rows(path: str) -> int | None:
+    """Count the rows of a table; damage is said at once, and stops the run after the rows before it."""
+    if file_format(path) == "parquet":  # which may hold files, and is not damaged in a single row
+        return None
+    count = 0
+    try:
+        for _ in read_rows(path):
+            count += 1
+    except ValueError as err:
+        print(
+            f"classify: {err} The {count:,} rows before are classified first; mended, the file is another input.",
+            file=sys.stderr,
+        )
+    return count
 
 
 def _prepare_output(
@@ -140,6 +158,7 @@ def _classify(
     classify: "TartClassificationPipeline",
     output: Path | None,
     finished: Finished,
+    total: int | None,
     state: "PartialState",
 ) -> None:
     """Classify the rows that are not finished, window by window, and count them on stderr in the end."""
@@ -149,12 +168,15 @@ def _classify(
     modality, is_main = classify.model.config.modality, state.is_main_process
     size = (args.batch_size or USUAL_BATCH_SIZE) * BATCHES_PER_WINDOW * state.num_processes
     written, bad, done = 0, finished.bad, finished.rows
-    bar = tqdm(desc="classifying", unit=modality, initial=done, disable=not (is_main and sys.stderr.isatty()))
+    is_quiet = not (is_main and sys.stderr.isatty())
+    bar = tqdm(desc="classifying", unit=modality, initial=done, total=total, disable=is_quiet)
     with open_output(output if is_main else None) as write, bar:
         try:
-            for window in _windows(args.input, modality, done, size):
+            # a window that was written in part is computed again as a whole: other batches change the last digits
+            for window in _windows(args.input, modality, done - done % size, size):
                 with state.split_between_processes(window) as mine:
-                    answers = gather_object(_answer(classify, mine, args.batch_size))
+                    found = gather_object(_answer(classify, mine, args.batch_size))
+                answers = [answer for answer in found if answer["row"] >= done]
                 first_bad = next((i for i, answer in enumerate(answers) if "error" in answer), None)
                 allowed = answers[:first_bad] if args.strict else answers
                 if is_main:
