@@ -108,6 +108,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _check_arguments(args: argparse.Namespace, output: Path | None) -> None:
     """Check what can be checked before anything is loaded."""
+    from transformers_tart.template import parse_template
+
+    if args.template is not None:
+        parse_template(args.template)
     check_at_least("--batch-size", args.batch_size, 1)
     check_device(args.device)
     check_columns(args.input, ["text", "image", "audio"], any_of_them=True)
