@@ -316,3 +316,39 @@ def test__train_reasoner__unknown_preset__wrong_usage(capsys: pytest.CaptureFixt
         main(["train-reasoner", "--output", "nowhere", "--preset", "huge"])
     assert stop.value.code == 2
     assert "paper-258" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--task", "nowhere", "--output", "out"], "There are no tasks ['nowhere']"),
+        (["evaluate", "--task", "sms_spam", "nowhere", "--output", "out"], "There are no tasks ['nowhere']"),
+        (["evaluate", "--task", "sms_spam", "--methods", "odd", "--output", "out"], "Unknown methods"),
+        (["evaluate", "--task", "sms_spam", "--device", "foo", "--output", "out"], 'The device is "foo"'),
+        (["evaluate", "--task", "sms_spam", "--device", "cuda:77", "--output", "out"], 'The device is "cuda:77"'),
+        (["evaluate", "--task", "sms_spam", "--batch-size", "0", "--output", "out"], "--batch-size is 0"),
+        (["evaluate", "--task", "sms_spam", "--max-test", "0", "--output", "out"], "--max-test is 0"),
+        (["evaluate", "--task", "sms_spam", "--max-length", "-1", "--output", "out"], "--max-length is -1"),
+        (["evaluate", "--task", "sms_spam", "--seeds", "0", "--output", "out"], "--seeds is 0"),
+        (["evaluate", "--task", "sms_spam", "--output", "file"], "file"),
+        (["diagnose", "--task", "sms_spam", "--device", "foo"], 'The device is "foo"'),
+        (["diagnose", "--task", "sms_spam", "--json", "absent/out.json"], "There is no folder absent"),
+        (["train-reasoner", "--max-steps", "0", "--output", "out"], "--max-steps is 0"),
+        (["train-reasoner", "--output", "file"], "file"),
+        (["evaluate-reasoner", "a.safetensors", "--output", "absent/out.json"], "There is no folder absent"),
+        (["bench", "--json", "absent/out.json"], "There is no folder absent"),
+        (["bench", "--device", "foo"], 'The device is "foo"'),
+        (["demo", "--device", "foo"], 'The device is "foo"'),
+    ],
+)
+def test__command__bad_argument__said_before_the_work(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    model = ["--model", "mini"] if arguments[0] in ("evaluate", "diagnose") else []
+    assert main([*arguments, *model]) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

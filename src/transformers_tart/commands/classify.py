@@ -10,9 +10,7 @@ from transformers_tart.commands.answers import Answer, Finished, cut_torn_row, i
 from transformers_tart.commands.common import (
     add_model_options,
     add_subparser,
-    check_at_least,
     check_columns,
-    check_device,
     check_output_file,
     load_config,
     load_pipeline,
@@ -112,8 +110,6 @@ def _check_arguments(args: argparse.Namespace, output: Path | None) -> None:
 
     if args.template is not None:
         parse_template(args.template)
-    check_at_least("--batch-size", args.batch_size, 1)
-    check_device(args.device)
     check_columns(args.input, ["text", "image", "audio"], any_of_them=True)
     if args.examples is not None:
         check_columns(args.examples, ["label"])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 TEXT = "text"
+COUNTS = ("batch_size", "max_length", "max_steps", "max_test", "queries", "repeats", "seeds", "tasks")
 
 
 def add_subparser(subparsers: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
@@ -66,13 +67,12 @@ def load_config(args: argparse.Namespace) -> "PreTrainedConfig":
     Raises:
         OSError: When there is none; the message names the model.
     """
-    from transformers import AutoConfig
-
     from transformers_tart.backbones import locate
+    from transformers_tart.towers import backbone_config
 
     try:
         source, revision = locate(args.model, args.revision)
-        return AutoConfig.from_pretrained(source, revision=revision, token=args.token)
+        return backbone_config(source, revision=revision, token=args.token)
     except OSError as err:
         raise OSError(f'The model "{args.model}" cannot be loaded: {err}') from err
 
@@ -124,6 +124,20 @@ def modality_of(config: "PreTrainedConfig") -> str:
     from transformers_tart.modeling_auto import backbone_modality
 
     return config.modality if isinstance(config, TartConfig) else backbone_modality(config)
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Check the options that mean the same in every command: devices, numbers, and files of JSON.
+
+    Raises:
+        ValueError: When one of them is wrong.
+    """
+    options = vars(args)
+    check_device(options.get("device"))
+    for name in COUNTS:
+        check_at_least("--" + name.replace("_", "-"), options.get(name), 1)
+    if options.get("json") is not None:
+        check_output_file(Path(options["json"]))
 
 
 def check_at_least(option: str, value: float | None, least: float) -> None:
@@ -256,6 +270,7 @@ __all__ = [
     "check_at_least",
     "check_columns",
     "check_device",
+    "check_options",
     "check_output_file",
     "load_config",
     "load_pipeline",

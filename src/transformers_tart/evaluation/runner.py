@@ -25,7 +25,7 @@ from transformers_tart.evaluation.memory import PeakMemory
 from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
 from transformers_tart.evaluation.metric import TartMetric
 from transformers_tart.evaluation.records import Key, Record, append_record, calibration_bins, read_records
-from transformers_tart.evaluation.tasks import GROUPS, SEEDS, Task, load_task
+from transformers_tart.evaluation.tasks import GROUPS, SEEDS, TASKS, Task, load_task
 from transformers_tart.files import write_whole
 
 
@@ -77,6 +77,19 @@ class Plan:
         names = (name for given in self.tasks for name in GROUPS.get(given, (given,)))
         return list({os.path.realpath(name) if os.path.exists(name) else name: name for name in names}.values())
 
+    def check_tasks(self) -> None:
+        """Check that all tasks exist, before any of them is loaded.
+
+        Raises:
+            ValueError: When one of them is neither a file, a folder nor in the registry.
+        """
+        absent = [name for name in self.task_names if name not in TASKS and not os.path.exists(name)]
+        if absent:
+            raise ValueError(
+                f"There are no tasks {absent}: no files or folders, and the registry has {', '.join(TASKS)} and the "
+                f"groups {', '.join(GROUPS)}."
+            )
+
     def cells(self, tasks: Iterable[Task]) -> "Iterator[Cell]":
         """Yield what is measured, each once however often it is named."""
         named = (dict.fromkeys(names) for names in (self.sizes, self.seeds, self.methods))
@@ -124,6 +137,7 @@ def evaluate(plan: Plan, models: Models, folder: str | Path) -> int:
         ValueError: When no task can be loaded, or the folder holds results of another model or of other settings.
         OSError: When nothing can be written; what was finished before stays.
     """
+    plan.check_tasks()
     state, folder = PartialState(), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     settings = _settings(plan, models)

@@ -1,13 +1,12 @@
 """What a run leaves beside its weights: `training.json`, the whole record, and a card for people."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
-from transformers_tart.files import explain_full_disk, write_whole
+from transformers_tart.files import write_whole
 from transformers_tart.hub import CARD_FILE
 from transformers_tart.model_card import TrainingFacts, reasoner_card
 from transformers_tart.modeling_reasoner import TartReasoner
@@ -17,7 +16,6 @@ from transformers_tart.training.validation import Score, Validation
 
 TRAINING_RECORD = "training.json"
 REASONER = "reasoner"
-PARTIAL = "partial-reasoner"
 
 
 def save_run(
@@ -35,7 +33,8 @@ def save_run(
     """
     if not accelerator.is_main_process:
         return
-    _save_weights(reasoner, output_dir)
+    state = {name: tensor.detach().clone() for name, tensor in reasoner.state_dict().items()}
+    reasoner.save_pretrained(output_dir, state_dict=state)
     references = {} if validation is None else validation.reference_scores
     facts = training_facts(progress, references, preset)
     record = {
@@ -48,20 +47,6 @@ def save_run(
     }
     write_whole(output_dir / TRAINING_RECORD, json.dumps(record, indent=2) + "\n")
     write_whole(output_dir / CARD_FILE, str(reasoner_card(reasoner.config, reasoner.card_facts, facts)))
-
-
-def _save_weights(reasoner: TartReasoner, output_dir: Path) -> None:
-    """Save into a folder inside, so that files that are saved in part replace none."""
-    partial = output_dir / PARTIAL
-    shutil.rmtree(partial, ignore_errors=True)
-    state = {name: tensor.detach().clone() for name, tensor in reasoner.state_dict().items()}
-    try:
-        with explain_full_disk(output_dir):
-            reasoner.save_pretrained(partial, state_dict=state)
-        for file in partial.iterdir():
-            file.replace(output_dir / file.name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def training_facts(progress: Progress, references: dict[str, dict[str, Score]], preset: str | None) -> TrainingFacts:
