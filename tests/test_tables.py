@@ -10,6 +10,47 @@ from datasets import ClassLabel, Dataset, Features, Value
 from transformers_tart.tables import open_table, read_columns, read_rows
 
 
+WELL_FORMED: list[tuple[str, bytes, list]] = [
+    ("bom.csv", b"\xef\xbb\xbftext,label\r\na,b\r\n", ["a"]),
+    ("blank.csv", b"text\na\n\nb\n\n\n", ["a", "b"]),
+    ("quoted.csv", b'text,label\n"a\r\nb,""c""",d\n', ['a\r\nb,"c"']),
+    ("old.csv", b"text\ra\rb\r", ["a", "b"]),
+    ("numbers.csv", b"text,n\n12,1\nNA,\n,2\n", ["12", "NA", ""]),
+    ("long.csv", b"text\n" + b"x" * 200_000 + b"\n", ["x" * 200_000]),
+    ("tabs.tsv", b'text\tlabel\na "b, c\td\n', ['a "b, c']),
+    ("bom.jsonl", b'\xef\xbb\xbf{"text": "a"}\r\n\r\n{"text": null}\r\n\n', ["a", None]),
+    ("kinds.jsonl", b'{"text": "a"}\n{"text": 5}\n{"text": ["b"]}\n', ["a", 5, ["b"]]),
+    ("surrogate.jsonl", b'{"text": "a\\ud800b \\ud83d\\ude00"}\n', ["a\ufffdb \U0001f600"]),
+    ("separator.jsonl", '{"text": "a\u2028b\x85c"}\n'.encode(), ["a\u2028b\x85c"]),
+    ("array.json", b' [\n{"text": "a"},\n{"text": "b"}\n]\n', ["a", "b"]),
+    ("lines.txt", b"\xef\xbb\xbfa\r\n\r\nb", ["a", "", "b"]),
+    ("packed.jsonl.gz", gzip.compress(b'{"text": "a"}\n'), ["a"]),
+    *((f"nothing.{ending}", b"", []) for ending in ("csv", "tsv", "json", "jsonl", "parquet", "txt")),
+    ("header.csv", b"text,label\n", []),
+    ("blank.jsonl", b"\n\n", []),
+    ("array.jsonl", b"[]", []),
+]
+DAMAGED: list[tuple[str, bytes, list]] = [
+    ("few.csv", b"text,label\na,b\nc\n", ["a", "Line 3 of few.csv has 1 cells, but the header has 2"]),
+    ("many.csv", b'text,label\n"a\nb",c\nd,e,f\n', ["a\nb", "Line 4 of many.csv has 3 cells"]),
+    ("open.csv", b'text,label\na,b\n"c,d\ne,f\n', ["a", "The row that begins in line 3 of open.csv"]),
+    ("twice.csv", b"text,text\na,b\n", ["Line 1 of twice.csv names the columns ['text'] more than once"]),
+    ("latin.csv", b"text\na\n\xe9\n", ["a", "Line 3 of latin.csv is not UTF-8"]),
+    ("latin.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', ["a", "Line 2 of latin.jsonl is not UTF-8"]),
+    ("latin.txt", b"a\n\xe9\n", ["a", "Line 2 of latin.txt is not UTF-8"]),
+    ("wide.txt", "äö".encode("utf-16"), ["Line 1 of wide.txt is not UTF-8"]),
+    ("odd.jsonl", b'{"text": "a"}\n\n{"text": "b"\n', ["a", "Line 3 of odd.jsonl is not JSON"]),
+    ("list.jsonl", b'{"text": "a"}\n"b"\n', ["a", "Line 2 of list.jsonl is str in JSON"]),
+    ("deep.jsonl", b'{"text": ' + b"[" * 100_000 + b"\n", ["Line 1 of deep.jsonl cannot be read as JSON"]),
+    ("long.jsonl", b'{"text": ' + b"1" * 5000 + b"}\n", ["Line 1 of long.jsonl cannot be read as JSON"]),
+    ("odd.json", b'[\n{"text": "a"},\n{"text"}\n]', ["Line 3 of odd.json is not JSON"]),
+    ("numbers.json", b"[1]", ["Item 0 of the array in numbers.json is int"]),
+    ("cut.jsonl.gz", gzip.compress(b'{"text": "a"}\n')[:-4], ["a", "cut.jsonl.gz is damaged"]),
+    ("plain.jsonl.gz", b'{"text": "a"}\n', ["plain.jsonl.gz is damaged"]),
+    ("odd.parquet", b"PAR1" + b"x" * 600 + b"PAR1", ["odd.parquet cannot be read as a parquet file"]),
+]
+
+
 def write(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     return str(path)
@@ -25,55 +66,12 @@ def read(path: str) -> list:
     return found
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "expected"),
-    [
-        ("bom.csv", b"\xef\xbb\xbftext,label\r\na,b\r\n", ["a"]),
-        ("blank.csv", b"text\na\n\nb\n\n\n", ["a", "b"]),
-        ("quoted.csv", b'text,label\n"a\r\nb,""c""",d\n', ['a\r\nb,"c"']),
-        ("old.csv", b"text\ra\rb\r", ["a", "b"]),
-        ("numbers.csv", b"text,n\n12,1\nNA,\n,2\n", ["12", "NA", ""]),
-        ("long.csv", b"text\n" + b"x" * 200_000 + b"\n", ["x" * 200_000]),
-        ("tabs.tsv", b'text\tlabel\na "b, c\td\n', ['a "b, c']),
-        ("bom.jsonl", b'\xef\xbb\xbf{"text": "a"}\r\n\r\n{"text": null}\r\n\n', ["a", None]),
-        ("kinds.jsonl", b'{"text": "a"}\n{"text": 5}\n{"text": ["b"]}\n', ["a", 5, ["b"]]),
-        ("surrogate.jsonl", b'{"text": "a\\ud800b \\ud83d\\ude00"}\n', ["a\ufffdb \U0001f600"]),
-        ("separator.jsonl", '{"text": "a\u2028b\x85c"}\n'.encode(), ["a\u2028b\x85c"]),
-        ("array.json", b' [\n{"text": "a"},\n{"text": "b"}\n]\n', ["a", "b"]),
-        ("lines.txt", b"\xef\xbb\xbfa\r\n\r\nb", ["a", "", "b"]),
-        ("packed.jsonl.gz", gzip.compress(b'{"text": "a"}\n'), ["a"]),
-        *((f"nothing.{ending}", b"", []) for ending in ("csv", "tsv", "json", "jsonl", "parquet", "txt")),
-        ("header.csv", b"text,label\n", []),
-        ("blank.jsonl", b"\n\n", []),
-        ("array.jsonl", b"[]", []),
-    ],
-)
+@pytest.mark.parametrize(("name", "content", "expected"), WELL_FORMED, ids=[case[0] for case in WELL_FORMED])
 def test__read_rows__well_formed__texts_as_written(name: str, content: bytes, expected: list, tmp_path: Path) -> None:
     assert read(write(tmp_path / name, content)) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "expected"),
-    [
-        ("few.csv", b"text,label\na,b\nc\n", ["a", "Line 3 of few.csv has 1 cells, but the header has 2"]),
-        ("many.csv", b'text,label\n"a\nb",c\nd,e,f\n', ["a\nb", "Line 4 of many.csv has 3 cells"]),
-        ("open.csv", b'text,label\na,b\n"c,d\ne,f\n', ["a", "The row that begins in line 3 of open.csv"]),
-        ("twice.csv", b"text,text\na,b\n", ["Line 1 of twice.csv names the columns ['text'] more than once"]),
-        ("latin.csv", b"text\na\n\xe9\n", ["a", "Line 3 of latin.csv is not UTF-8"]),
-        ("latin.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', ["a", "Line 2 of latin.jsonl is not UTF-8"]),
-        ("latin.txt", b"a\n\xe9\n", ["a", "Line 2 of latin.txt is not UTF-8"]),
-        ("wide.txt", "äö".encode("utf-16"), ["Line 1 of wide.txt is not UTF-8"]),
-        ("odd.jsonl", b'{"text": "a"}\n\n{"text": "b"\n', ["a", "Line 3 of odd.jsonl is not JSON"]),
-        ("list.jsonl", b'{"text": "a"}\n"b"\n', ["a", "Line 2 of list.jsonl is str in JSON"]),
-        ("deep.jsonl", b'{"text": ' + b"[" * 100_000 + b"\n", ["Line 1 of deep.jsonl cannot be read as JSON"]),
-        ("long.jsonl", b'{"text": ' + b"1" * 5000 + b"}\n", ["Line 1 of long.jsonl cannot be read as JSON"]),
-        ("odd.json", b'[\n{"text": "a"},\n{"text"}\n]', ["Line 3 of odd.json is not JSON"]),
-        ("numbers.json", b"[1]", ["Item 0 of the array in numbers.json is int"]),
-        ("cut.jsonl.gz", gzip.compress(b'{"text": "a"}\n')[:-4], ["a", "cut.jsonl.gz is damaged"]),
-        ("plain.jsonl.gz", b'{"text": "a"}\n', ["plain.jsonl.gz is damaged"]),
-        ("odd.parquet", b"PAR1" + b"x" * 600 + b"PAR1", ["odd.parquet cannot be read as a parquet file"]),
-    ],
-)
+@pytest.mark.parametrize(("name", "content", "expected"), DAMAGED, ids=[case[0] for case in DAMAGED])
 def test__read_rows__damaged__rows_before_and_then_file_and_line(
     name: str, content: bytes, expected: list, tmp_path: Path
 ) -> None:

@@ -160,7 +160,7 @@ def check_device(name: str | None) -> None:
 
     if name is None:
         return
-    found = torch.accelerator.current_accelerator(check_available=True)
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     count = 0 if found is None else torch.accelerator.device_count()
     known = ["cpu"] if found is None else ["cpu", found.type, *(f"{found.type}:{i}" for i in range(count))]
     if name not in known and name != "cpu:0":

@@ -184,6 +184,8 @@ def _read_finished(folder: Path, models: Models, settings: Mapping[str, Any]) ->
     if others:
         raise ValueError(f"{folder} holds results of {others}, not of {models.title}; choose another folder.")
     file = folder / SETTINGS_FILE
+    if records and not file.exists():
+        logger.warning(f"{folder} holds results without {file.name}, so their settings are not checked.")
     if not records or not file.exists():  # version 0.1 wrote none
         return records
     try:
