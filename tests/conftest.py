@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from full_disk import small_disk  # noqa: F401
 from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast, pipeline

@@ -63,7 +63,7 @@ def test__classify__images_by_path__labels_and_why_one_has_none(backbone: str, f
     found = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
     assert [(row["row"], row["label"]) for row in found] == [(0, "red"), (1, None), (2, "blue")]
     assert found[1]["score"] is None
-    assert "Input 1" in found[1]["error"]
+    assert "Row 1 " in found[1]["error"]
     assert "error" not in found[0]
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ from transformers import AutoModel, AutoTokenizer
 
 from transformers_tart.backbones import MINI
 from transformers_tart.cli import COMMANDS, main
-from transformers_tart.commands.classify import finished_rows
+from transformers_tart.commands.answers import read_finished
 from transformers_tart.commands.demo import load_demo_task
+from transformers_tart.commands.fingerprint import fingerprint_file
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,12 @@ def read_jsonl(path: Path) -> list[dict]:
 def assert_same_answers(first: list[dict], second: list[dict]) -> None:
     assert [(row["row"], row["label"]) for row in first] == [(row["row"], row["label"]) for row in second]
     assert all(abs(a["score"] - b["score"]) < 1e-4 for a, b in zip(first, second, strict=True))
+
+
+def copy_output(source: Path, target: Path) -> None:
+    """Copy an output with its fingerprint."""
+    shutil.copy(source, target)
+    shutil.copy(fingerprint_file(source), fingerprint_file(target))
 
 
 @pytest.fixture(scope="module")
@@ -147,20 +155,17 @@ def test__classify__csv_output__header_and_rows(folder: Path, answers: list[dict
 
 @pytest.mark.parametrize("keep", [0, 1, 333, 1000])
 def test__classify__interrupted_output__continued(
-    folder: Path, answers: list[dict], tmp_path: Path, keep: int
+    folder: Path, answers: list[dict], tmp_path: Path, keep: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out.jsonl"
-    output.write_bytes((folder / "all.jsonl").read_bytes()[:keep])
+    copy_output(folder / "all.jsonl", output)
+    os.truncate(output, keep)
     kept = output.read_bytes()[: output.read_bytes().rfind(b"\n") + 1]
     assert main(classify(folder, "--input", folder / "texts.jsonl", "--output", output)) == 0
     assert output.read_bytes().startswith(kept)
     assert_same_answers(read_jsonl(output), answers)
-
-
-def test__finished_rows__line_separator_inside_a_label__one_row(tmp_path: Path) -> None:
-    rows = [{"row": i, "label": "a\u2028b\x85c", "score": 0.5} for i in range(3)]
-    (tmp_path / "out.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    assert finished_rows(tmp_path / "out.jsonl") == 3
+    done = kept.count(b"\n")
+    assert f"{done} rows were finished before, {40 - done} were written now" in capsys.readouterr().err
 
 
 def test__classify__finished_output__left_as_it_is(folder: Path, answers: list[dict]) -> None:
@@ -179,20 +184,6 @@ def test__classify__foreign_output__refused_and_left_alone(
     assert output.read_text() == "precious notes\n"
 
 
-def test__classify__bad_row_late__earlier_rows_kept(
-    folder: Path, answers: list[dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lines = (folder / "texts.jsonl").read_text().splitlines()
-    (tmp_path / "in.jsonl").write_text("\n".join([*lines[:30], json.dumps({"text": None}), *lines[30:]]) + "\n")
-    output = tmp_path / "out.jsonl"
-    arguments = ["--input", tmp_path / "in.jsonl", "--output", output, "--batch-size", 2]
-    assert main(classify(folder, *arguments)) == 1
-    assert "a text must be a string" in capsys.readouterr().err
-    done = finished_rows(output)
-    assert 16 <= done <= 30
-    assert_same_answers(read_jsonl(output), answers[:done])
-
-
 def test__classify__killed_in_the_middle__finished_rows_are_whole(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     (tmp_path / "in.txt").write_text("\n".join(make_texts(20_000, seed=9)) + "\n")
@@ -203,7 +194,7 @@ def test__classify__killed_in_the_middle__finished_rows_are_whole(folder: Path, 
         os.sched_yield()
     process.kill()
     process.wait()
-    assert 0 < finished_rows(output) < 20_000
+    assert 0 < read_finished(output).rows < 20_000
 
 
 @pytest.mark.parametrize("name", ["examples.csv", "examples.parquet"])
@@ -325,3 +316,39 @@ def test__train_reasoner__unknown_preset__wrong_usage(capsys: pytest.CaptureFixt
         main(["train-reasoner", "--output", "nowhere", "--preset", "huge"])
     assert stop.value.code == 2
     assert "paper-258" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--task", "nowhere", "--output", "out"], "There are no tasks ['nowhere']"),
+        (["evaluate", "--task", "sms_spam", "nowhere", "--output", "out"], "There are no tasks ['nowhere']"),
+        (["evaluate", "--task", "sms_spam", "--methods", "odd", "--output", "out"], "Unknown methods"),
+        (["evaluate", "--task", "sms_spam", "--device", "foo", "--output", "out"], 'The device is "foo"'),
+        (["evaluate", "--task", "sms_spam", "--device", "cuda:77", "--output", "out"], 'The device is "cuda:77"'),
+        (["evaluate", "--task", "sms_spam", "--batch-size", "0", "--output", "out"], "--batch-size is 0"),
+        (["evaluate", "--task", "sms_spam", "--max-test", "0", "--output", "out"], "--max-test is 0"),
+        (["evaluate", "--task", "sms_spam", "--max-length", "-1", "--output", "out"], "--max-length is -1"),
+        (["evaluate", "--task", "sms_spam", "--seeds", "0", "--output", "out"], "--seeds is 0"),
+        (["evaluate", "--task", "sms_spam", "--output", "file"], "file"),
+        (["diagnose", "--task", "sms_spam", "--device", "foo"], 'The device is "foo"'),
+        (["diagnose", "--task", "sms_spam", "--json", "absent/out.json"], "There is no folder absent"),
+        (["train-reasoner", "--max-steps", "0", "--output", "out"], "--max-steps is 0"),
+        (["train-reasoner", "--output", "file"], "file"),
+        (["evaluate-reasoner", "a.safetensors", "--output", "absent/out.json"], "There is no folder absent"),
+        (["bench", "--json", "absent/out.json"], "There is no folder absent"),
+        (["bench", "--device", "foo"], 'The device is "foo"'),
+        (["demo", "--device", "foo"], 'The device is "foo"'),
+    ],
+)
+def test__command__bad_argument__said_before_the_work(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    model = ["--model", "mini"] if arguments[0] in ("evaluate", "diagnose") else []
+    assert main([*arguments, *model]) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

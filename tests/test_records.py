@@ -1,5 +1,6 @@
 """The file of results: whole lines, resumed runs, several processes."""
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -110,10 +111,17 @@ def test__record__neither_measured_nor_failed__refused(wrong: dict) -> None:
 
 def test__append__full_disk__said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "results.jsonl", DONE)
-    real_write = os.write
+    real_write, calls = os.write, []
+
+    def write_in_part(file: int, line: bytes) -> int:
+        calls.append(line)
+        if len(calls) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real_write(file, line[:10])
+
     with monkeypatch.context() as patch:
-        patch.setattr("os.write", lambda file, line: real_write(file, line[:10]))
-        with pytest.raises(OSError, match="Only 10 of"):
+        patch.setattr("os.write", write_in_part)
+        with pytest.raises(OSError, match="No space left on device: .*results.jsonl"):
             append_record(path, replace(DONE, seed=1))
     assert read_records(tmp_path) == [DONE]
 

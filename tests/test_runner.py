@@ -125,8 +125,8 @@ def test__evaluate__broken_task_among_others__left_out_and_said(
     (tmp_path / "broken.jsonl").write_text("{no json\n")
     evaluate(Plan([str(tmp_path / "broken.jsonl"), task], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
     assert [record.task for record in read_records(tmp_path / "out")] == ["made"]
-    assert "broken.jsonl cannot be read as a table" in all_logs.text
-    with pytest.raises(ValueError, match="cannot be read as a table"):
+    assert "broken.jsonl is not JSON" in all_logs.text
+    with pytest.raises(ValueError, match="Line 1 of .*broken.jsonl is not JSON"):
         evaluate(Plan([str(tmp_path / "broken.jsonl")], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
 
 
@@ -145,13 +145,50 @@ def test__evaluate__other_model_in_the_folder__refused(backbone: str, task: str,
         evaluate(plan, Models(other), tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("plan", "model", "message"),
+    [
+        ({"sampling": "natural"}, {}, "sampling 'balanced', not 'natural'"),
+        ({"max_test": 5}, {}, "max_test None, not 5"),
+        ({}, {"max_length": 7}, "max_length None, not 7"),
+        ({}, {"dtype": "bfloat16"}, "dtype 'auto', not 'bfloat16'"),
+    ],
+)
+def test__evaluate__other_settings_in_the_folder__refused(
+    backbone: str, task: str, tmp_path: Path, plan: dict, model: dict, message: str
+) -> None:
+    evaluate(Plan([task], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
+    with pytest.raises(ValueError, match=message):
+        evaluate(Plan([task], ["majority"], [6], [1], **plan), Models(backbone, **model), tmp_path / "out")
+
+
+def test__evaluate__task_changed_under_its_name__refused(backbone: str, task: str, tmp_path: Path) -> None:
+    evaluate(Plan([task], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
+    write_task(Path(task), rows=40)
+    with pytest.raises(ValueError, match="made with .*classes, test rows.*choose another folder"):
+        evaluate(Plan([task], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
+
+
+def test__evaluate__everything_named_twice__measured_once(backbone: str, task: str, tmp_path: Path) -> None:
+    spelled = f"{tmp_path}/../{tmp_path.name}/made.jsonl"
+    evaluate(Plan([task, spelled], ["majority"] * 2, [6, 6], [1, 1]), Models(backbone), tmp_path / "out")
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 1
+
+
+def test__evaluate__two_tasks_of_one_name__refused(backbone: str, task: str, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = write_task(tmp_path / "other" / "made.jsonl", seed=1)
+    with pytest.raises(ValueError, match="both called made"):
+        evaluate(Plan([task, other], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
+
+
 def test__evaluate__disk_full__error_and_finished_cells_kept(
     backbone: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, calls = os.write, []
 
     def full(file: int, data: bytes) -> int:
-        if b'"task"' in data:
+        if b'"task"' in bytes(data):
             calls.append(data)
             if len(calls) > 2:
                 raise OSError(errno.ENOSPC, "No space left on device")
@@ -182,6 +219,10 @@ def test__plan__groups__taken_apart_once() -> None:
     assert names.count("sst2") == 1
     assert "mine.csv" in names
     assert "paper" not in names
+
+
+def test__choose_seeds__more_than_the_first_published_one__each_once() -> None:
+    assert len(set(choose_seeds(60))) == 60
 
 
 def test__choose_seeds__published_first() -> None:

@@ -140,7 +140,7 @@ def test__load_task__broken_file__says_what_is_wrong(rows: list, message: str, t
 
 def test__load_task__no_table__value_error(tmp_path: Path) -> None:
     (tmp_path / "broken.jsonl").write_text("{no json\n")
-    with pytest.raises(ValueError, match="cannot be read as a table"):
+    with pytest.raises(ValueError, match="Line 1 of .*broken.jsonl is not JSON"):
         load_task(str(tmp_path / "broken.jsonl"))
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="must hold a file train and a file test"):

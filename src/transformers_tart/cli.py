@@ -19,6 +19,7 @@ from transformers_tart.commands import (
     report,
     train_reasoner,
 )
+from transformers_tart.commands.common import check_options
 
 
 COMMANDS = (demo, classify, convert, push, train_reasoner, evaluate, evaluate_reasoner, report, diagnose, bench)
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     try:
+        check_options(args)
         args.run(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -132,8 +132,8 @@ def _full_disk_code(error: Exception, path: str | os.PathLike) -> int | None:
     link: BaseException | None = error
     while link is not None:
         for code in FULL:
-            # Rust libraries give the number in the message alone
-            if getattr(link, "errno", None) == code or f"os error {code})" in str(link):
+            # libraries in Rust and lmdb give the reason in their message alone
+            if getattr(link, "errno", None) == code or any(said in str(link) for said in _spellings(code)):
                 return code
         link = link.__cause__ or link.__context__
     named = isinstance(error, OSError) and error.errno not in (None, errno.EIO)
@@ -143,4 +143,19 @@ def _full_disk_code(error: Exception, path: str | os.PathLike) -> int | None:
     return errno.ENOSPC if shutil.disk_usage(folder).free < NOTHING_LEFT else None
 
 
-__all__ = ["check_whole", "explain_full_disk", "staged", "write_whole"]
+def _spellings(code: int) -> tuple[str, str]:
+    return os.strerror(code), f"os error {code})"
+
+
+def write_all(file: int, content: bytes) -> None:
+    """Write all bytes to a file descriptor.
+
+    Raises:
+        OSError: When the disk is full: where it has room for a part of the bytes, the next attempt raises.
+    """
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+__all__ = ["check_whole", "explain_full_disk", "staged", "write_all", "write_whole"]

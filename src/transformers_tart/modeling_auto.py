@@ -39,9 +39,14 @@ def compose_any(name_or_model: str | os.PathLike | PreTrainedModel, **kwargs: An
         return CLASSES[_choose(modalities_of(type(name_or_model)))].from_backbone(name_or_model, **kwargs)
     source, revision = locate(as_name(name_or_model), kwargs.get("revision"))
     hub = {**{key: kwargs[key] for key in HUB if key in kwargs}, "revision": revision}
-    known = classes_of(backbone_config(source, **hub))
-    reads = modalities_of(known[0]) if len(known) == 1 else ("text",)
-    return CLASSES[_choose(reads)].from_backbone(name_or_model, **kwargs)
+    modality = backbone_modality(backbone_config(source, **hub))
+    return CLASSES[modality].from_backbone(name_or_model, **kwargs)
+
+
+def backbone_modality(config: PreTrainedConfig) -> str:
+    """Return what the backbone of a config is used for: `"text"`, `"image"` or `"audio"`."""
+    known = classes_of(config)
+    return _choose(modalities_of(known[0]) if len(known) == 1 else ("text",))
 
 
 def _choose(reads: tuple[str, ...]) -> str:
@@ -66,4 +71,4 @@ class PipelineModel:
         return compose_any(name, **kwargs)
 
 
-__all__ = ["CLASSES", "PipelineModel", "compose_any"]
+__all__ = ["CLASSES", "PipelineModel", "backbone_modality", "compose_any"]

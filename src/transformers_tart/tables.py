@@ -1,19 +1,29 @@
-"""Tables in files, read through `datasets` as streams."""
+"""Tables in files, read row by row; an error names the file and the line, and comes after the rows before it."""
 
 import csv
 import gzip
+import json
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
 
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
+Row: TypeAlias = dict[str, Any]
+
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
+PARQUET_ROWS = 256  # in memory at a time
+SURROGATES = re.compile("[\ud800-\udfff]")
+LONGEST_CELL = min(sys.maxsize, 2**31 - 1)  # the csv module refuses cells of more than 128 KiB otherwise
 
 
 def file_format(path: str) -> str:
-    """The format of a table by its ending, to which .gz may be added.
+    """Return the format of a table by its ending, to which .gz may be added.
 
     Raises:
         ValueError: On another ending, and when the file does not exist.
@@ -30,26 +40,202 @@ def _ending(path: str) -> str:
     return Path(path.lower().removesuffix(".gz")).suffix
 
 
-def _reading_options(path: str) -> dict[str, Any]:
-    if file_format(path) != "csv":
-        return {}
-    from datasets import Features, Value
+def read_rows(path: str) -> Iterator[Row]:
+    """Yield the rows of a table, each a dict of its columns; cells of csv files are strings as they are written.
 
-    separator = "\t" if _ending(path) == ".tsv" else ","
-    opened = gzip.open if path.lower().endswith(".gz") else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-        columns = next(csv.reader(file, delimiter=separator), [])
-    # every cell as it is written: a text that looks like a number or like "NA" stays a text
-    features = Features({column: Value("string") for column in columns})
-    return {"features": features, "keep_default_na": False, "sep": separator, "encoding": "utf-8-sig"}
+    Lone surrogates, which JSON can spell and UTF-8 cannot, are replaced by U+FFFD.
+
+    Args:
+        path (`str`):
+            A csv, tsv, json, jsonl, parquet or txt file, perhaps with .gz added. A file without bytes has no rows.
+
+    Raises:
+        ValueError: When the file is damaged; the message names the line, counted from 1. The rows before it are
+            yielded first.
+    """
+    reader = READERS[file_format(path)]
+    if Path(path).stat().st_size == 0:
+        return
+    try:
+        yield from reader(path)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as err:
+        raise ValueError(f"{path} is damaged: {err}.") from err
+
+
+def read_columns(path: str, rows: int = 1000) -> list[str] | None:
+    """Return the columns of a table: those of its header or schema, of JSON those of its first rows.
+
+    Returns:
+        `list[str]`: or `None`, when the file has neither a header nor rows.
+    """
+    kind = file_format(path)
+    if Path(path).stat().st_size == 0:
+        return None
+    if kind == "parquet":
+        return _open_parquet(path).schema_arrow.names
+    if kind == "csv":
+        with _open_text(path) as file:
+            return _read_header(path, csv.reader(_lines(path, file), delimiter=_separator(path), strict=True)) or None
+    found: dict[str, None] = {}
+    for _, row in zip(range(rows), _rows_before_damage(path), strict=False):
+        found.update(dict.fromkeys(row))
+    return list(found) or None
+
+
+def _rows_before_damage(path: str) -> Iterator[Row]:
+    """Yield rows; damage after the first of them is an error of the rows that follow, not of the columns."""
+    is_first = True
+    try:
+        for row in read_rows(path):
+            yield row
+            is_first = False
+    except ValueError:
+        if is_first:
+            raise
 
 
 def open_table(path: str) -> "IterableDataset":
-    """A file as a stream: `datasets` would otherwise leave a copy of the user's texts in its cache."""
-    from datasets import load_dataset
+    """Open a table as a stream of `datasets`, which leaves no copy of the user's rows in a cache."""
+    from datasets import Features, IterableDataset
 
-    options = _reading_options(path)
-    return load_dataset(file_format(path), data_files=path, split="train", streaming=True, **options)
+    features = None
+    if file_format(path) == "parquet" and Path(path).stat().st_size:
+        features = Features.from_arrow_schema(_open_parquet(path).schema_arrow)  # with the names of classes
+    return IterableDataset.from_generator(read_rows, features=features, gen_kwargs={"path": path})
 
 
-__all__ = ["FORMATS", "file_format", "open_table"]
+def _open_text(path: str) -> TextIO:
+    """Open text whose bytes that are not UTF-8 become surrogates."""
+    opened: Any = gzip.open if path.lower().endswith(".gz") else open
+    return opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _lines(path: str, file: TextIO) -> Iterator[str]:
+    for number, line in enumerate(file, start=1):
+        if SURROGATES.search(line):
+            raise ValueError(f"Line {number} of {path} is not UTF-8; convert the file to UTF-8.")
+        yield line
+
+
+def _separator(path: str) -> str:
+    return "\t" if _ending(path) == ".tsv" else ","
+
+
+def _read_header(path: str, reader: Any) -> list[str]:
+    try:
+        header: list[str] = next((row for row in reader if row), [])
+    except csv.Error as err:
+        raise ValueError(f"Line {max(reader.line_num, 1)} of {path} is not csv: {err}.") from err
+    if repeated := sorted({name for name in header if name and header.count(name) > 1}):
+        raise ValueError(
+            f"Line {reader.line_num} of {path} names the columns {repeated} more than once; rename one of each."
+        )
+    return header
+
+
+def _read_csv(path: str) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_CELL)
+    with _open_text(path) as file:
+        reader = csv.reader(_lines(path, file), delimiter=_separator(path), strict=True)
+        header = _read_header(path, reader)
+        while True:
+            start = reader.line_num + 1
+            try:
+                cells = next(reader, None)
+            except csv.Error as err:
+                raise ValueError(f"The row that begins in line {start} of {path} is not csv: {err}.") from err
+            if cells is None:
+                return
+            if cells and len(cells) != len(header):
+                raise ValueError(
+                    f"Line {start} of {path} has {len(cells)} cells, but the header has {len(header)}; put cells that "
+                    f"hold the separator {_separator(path)!r} into double quotes."
+                )
+            if cells:  # csv files may hold empty lines
+                yield dict(zip(header, cells, strict=True))
+
+
+def _read_json(path: str) -> Iterator[Row]:
+    with _open_text(path) as file:
+        lines = _lines(path, file)
+        for number, line in enumerate(lines, start=1):
+            if line.lstrip().startswith("["):  # one array in place of lines
+                yield from _read_array(path, line + "".join(lines), number)
+                return
+            if line.strip():
+                row = _parse_json(path, line, number)
+                if not isinstance(row, dict):
+                    raise ValueError(f"Line {number} of {path} is {type(row).__name__} in JSON; it must be an object.")
+                yield _without_surrogates(row)
+
+
+def _read_array(path: str, text: str, first_line: int) -> Iterator[Row]:
+    for i, row in enumerate(_parse_json(path, text, first_line)):
+        if not isinstance(row, dict):
+            raise ValueError(f"Item {i} of the array in {path} is {type(row).__name__}; it must be an object.")
+        yield _without_surrogates(row)
+
+
+def _parse_json(path: str, text: str, first_line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as err:
+        line = first_line + text.rstrip().count("\n", 0, err.pos)  # of what ends too early, the last one
+        raise ValueError(f"Line {line} of {path} is not JSON: {err.msg}.") from err
+    except (ValueError, RecursionError) as err:  # an integer of thousands of digits, or thousands of brackets
+        raise ValueError(f"Line {first_line} of {path} cannot be read as JSON: {err}.") from err
+
+
+def _without_surrogates(row: Row) -> Row:
+    return {name: well_formed(value) if isinstance(value, str) else value for name, value in row.items()}
+
+
+def well_formed(text: str) -> str:
+    """Replace lone surrogates, so that a text can be written as UTF-8."""
+    return SURROGATES.sub("\ufffd", text)
+
+
+def _open_parquet(path: str) -> Any:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        if path.lower().endswith(".gz"):
+            from io import BytesIO
+
+            with gzip.open(path) as file:
+                return ParquetFile(BytesIO(file.read()))
+        return ParquetFile(path)
+    except ArrowException as err:
+        raise ValueError(f"{path} cannot be read as a parquet file: {err}") from err
+
+
+def _read_parquet(path: str) -> Iterator[Row]:
+    from pyarrow import ArrowException
+
+    count = 0
+    with _open_parquet(path) as table:
+        try:
+            for batch in table.iter_batches(PARQUET_ROWS):
+                yield from batch.to_pylist()
+                count += batch.num_rows
+        except (ArrowException, UnicodeDecodeError, OSError) as err:
+            raise ValueError(
+                f"Rows {count} to {count + PARQUET_ROWS} (from 0) of {path} cannot be read as parquet: {err}"
+            ) from err
+
+
+def _read_text(path: str) -> Iterator[Row]:
+    with _open_text(path) as file:
+        for line in _lines(path, file):
+            yield {"text": line.removesuffix("\n").removesuffix("\r")}
+
+
+READERS: dict[str, Callable[[str], Iterator[Row]]] = {
+    "csv": _read_csv,
+    "json": _read_json,
+    "parquet": _read_parquet,
+    "text": _read_text,
+}
+
+__all__ = ["FORMATS", "Row", "file_format", "open_table", "read_columns", "read_rows", "well_formed"]

@@ -9,7 +9,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import __version__ as transformers_version
 
-from transformers_tart.commands.common import add_subparser
+from transformers_tart.commands.common import add_subparser, check_output_file
 from transformers_tart.evaluation.baselines import BASELINES
 from transformers_tart.evaluation.metrics import METRICS
 from transformers_tart.files import write_whole
@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> None:
 
     if min([*(args.per_class or ()), args.seeds]) < 1 or min(args.k) < 2:
         raise ValueError("--k must be at least 2, --per-class and --seeds at least 1.")
+    if args.output is not None:
+        check_output_file(Path(args.output), apart_from=args.files)
     tasks = [report.EmbeddedTask.load(path, args.train_rows) for path in args.files]
     reasoner = TartReasoner.from_pretrained(args.reasoner).to(args.device).eval()
     methods = {

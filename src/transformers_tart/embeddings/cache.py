@@ -1,5 +1,6 @@
 """An optional cache of embeddings on disk, safe under concurrent processes and after a kill."""
 
+import errno
 import functools
 import hashlib
 import json
@@ -19,6 +20,7 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from transformers_tart.errors import CorruptFileError
+from transformers_tart.files import explain_full_disk
 
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ T = TypeVar("T")
 Identity: TypeAlias = tuple[int, int] | None
 
 FORMAT = 1  # part of every key; another number makes everything stored before unfindable
+LOCKS_SIZE = 8192  # bytes, as lmdb has it for its usual number of readers
 MAP_SIZE = 1 << 26  # bytes at first; doubled when full
 CHUNK = 1 << 18  # words of 8 bytes that are summed at once
 # What a config says that changes no embedding; its dtype may be missing, so that of the weights counts.
@@ -135,7 +138,7 @@ def _transact(folder: str, work: Callable[["lmdb.Transaction"], T], write: bool 
     import lmdb
 
     try:
-        with _lock:
+        with _lock, explain_full_disk(folder):
             while True:
                 environment = _open(folder)
                 try:
@@ -163,11 +166,24 @@ def _open(folder: str) -> "lmdb.Environment":
         environment.close()
     _close_at_forks()
     os.makedirs(folder, exist_ok=True)
+    _allocate_locks(folder)
     # Without metasync a power failure may undo the last transaction, and damages nothing.
     environment = lmdb.open(folder, map_size=MAP_SIZE, metasync=False)
     _environments[folder] = environment, _identify(folder)
     environment.reader_check()  # frees what killed processes hold
     return environment
+
+
+def _allocate_locks(folder: str) -> None:
+    """Take the room of the file of locks: lmdb writes to it through memory, where a full disk would be a SIGBUS."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with open(os.path.join(folder, "lock.mdb"), "ab") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, LOCKS_SIZE)
+        except OSError as err:
+            if err.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # of file systems that cannot
+                raise
 
 
 def _identify(folder: str) -> Identity:

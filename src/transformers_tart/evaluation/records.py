@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from transformers_tart.files import explain_full_disk, write_all
+
 
 Key: TypeAlias = tuple[str, int, int, str]
 
@@ -134,16 +136,15 @@ def append_record(path: str | os.PathLike, record: Record) -> None:
             The cell.
 
     Raises:
-        OSError: When the line could not be written as a whole.
+        OSError: When the disk is full or the file cannot be written; what it held before stays.
     """
     line = json.dumps(asdict(record), allow_nan=False).encode() + b"\n"
     file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        _cut_half_line(file)
-        written = os.write(file, line)
-        if written < len(line):
-            raise OSError(f"Only {written} of {len(line)} bytes could be written to {os.fspath(path)}.")
-        os.fsync(file)
+        with explain_full_disk(path):
+            _cut_half_line(file)
+            write_all(file, line)
+            os.fsync(file)
     finally:
         os.close(file)
 

@@ -5,9 +5,11 @@ What is finished is never repeated, what fails is noted with its error and tried
 """
 
 import itertools
+import json
 import math
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +20,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from transformers_tart.backbones import as_name, reference
 from transformers_tart.evaluation.memory import PeakMemory
 from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
 from transformers_tart.evaluation.metric import TartMetric
 from transformers_tart.evaluation.records import Key, Record, append_record, calibration_bins, read_records
-from transformers_tart.evaluation.tasks import GROUPS, SEEDS, Task, load_task
+from transformers_tart.evaluation.tasks import GROUPS, SEEDS, TASKS, Task, load_task
+from transformers_tart.files import write_whole
 
 
 logger = logging.get_logger(__name__)
+
+SETTINGS_FILE = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -67,15 +73,35 @@ class Plan:
 
     @property
     def task_names(self) -> list[str]:
-        """The tasks, groups taken apart, each once."""
-        return list(dict.fromkeys(name for given in self.tasks for name in GROUPS.get(given, (given,))))
+        """Return the names of the tasks, groups taken apart, each once however its path is spelled."""
+        names = (name for given in self.tasks for name in GROUPS.get(given, (given,)))
+        return list({os.path.realpath(name) if os.path.exists(name) else name: name for name in names}.values())
+
+    def check_tasks(self) -> None:
+        """Check that all tasks exist, before any of them is loaded.
+
+        Raises:
+            ValueError: When one of them is neither a file, a folder nor in the registry.
+        """
+        absent = [name for name in self.task_names if name not in TASKS and not os.path.exists(name)]
+        if absent:
+            raise ValueError(
+                f"There are no tasks {absent}: no files or folders, and the registry has {', '.join(TASKS)} and the "
+                f"groups {', '.join(GROUPS)}."
+            )
+
+    def cells(self, tasks: Iterable[Task]) -> "Iterator[Cell]":
+        """Yield what is measured, each once however often it is named."""
+        named = (dict.fromkeys(names) for names in (self.sizes, self.seeds, self.methods))
+        return itertools.starmap(Cell, itertools.product(tasks, *named))
 
 
 def choose_seeds(count: int) -> list[int]:
-    """The seeds of the published code, and more where those do not suffice."""
+    """Return the seeds of the published code, and more where those do not suffice."""
     if count < 1:
         raise ValueError(f"The number of seeds is {count}; it must be at least 1.")
-    return [*SEEDS, *range(count - len(SEEDS))][:count]
+    others = (seed for seed in itertools.count() if seed not in SEEDS)
+    return list(itertools.islice(itertools.chain(SEEDS, others), count))
 
 
 class Cell(NamedTuple):
@@ -108,16 +134,21 @@ def evaluate(plan: Plan, models: Models, folder: str | Path) -> int:
         `int`: how many of the cells that this process ran have failed.
 
     Raises:
-        ValueError: When no task can be loaded, or the folder holds results of another model.
+        ValueError: When no task can be loaded, or the folder holds results of another model or of other settings.
         OSError: When nothing can be written; what was finished before stays.
     """
+    plan.check_tasks()
     state, folder = PartialState(), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    finished = _finished(folder, models)
+    settings = _settings(plan, models)
+    records = _read_finished(folder, models, settings)
     state.wait_for_everyone()
+    if state.is_main_process:
+        write_whole(folder / SETTINGS_FILE, json.dumps(settings, indent=1) + "\n")
     tasks = list(_load_tasks(plan))
-    cells = [Cell(*cell) for cell in itertools.product(tasks, plan.sizes, plan.seeds, plan.methods)]
-    mine = _share([cell for cell in cells if cell.key not in finished], state)
+    _check_same_tasks(folder, records, tasks)
+    finished = {record.key for record in records if record.error is None}
+    mine = _share([cell for cell in plan.cells(tasks) if cell.key not in finished], state)
     contexts = {task.name: TaskContext(task, models) for task in tasks}
     output = folder / ("results.jsonl" if state.num_processes == 1 else f"results.{state.process_index}.jsonl")
     failed = 0
@@ -131,27 +162,74 @@ def evaluate(plan: Plan, models: Models, folder: str | Path) -> int:
     return failed
 
 
-def _finished(folder: Path, models: Models) -> set[Key]:
-    """What a folder holds already."""
+def _settings(plan: Plan, models: Models) -> dict[str, Any]:
+    """Return what measurements depend on besides their keys."""
+    backbone, revision = reference(as_name(models.name), models.revision)
+    return {
+        "model": backbone,
+        "revision": revision,
+        "reasoner": models.reasoner_name,
+        "dtype": models.dtype,
+        "max_length": models.max_length,
+        "sampling": plan.sampling,
+        "max_test": plan.max_test,
+        "test_seed": plan.test_seed,
+    }
+
+
+def _read_finished(folder: Path, models: Models, settings: Mapping[str, Any]) -> list[Record]:
+    """Read what a folder holds already, and check that it was measured with the same settings."""
     records = read_records(folder)
     others = sorted({record.model for record in records} - {models.title})
     if others:
         raise ValueError(f"{folder} holds results of {others}, not of {models.title}; choose another folder.")
-    return {record.key for record in records if record.error is None}
+    file = folder / SETTINGS_FILE
+    if records and not file.exists():
+        logger.warning(f"{folder} holds results without {file.name}, so their settings are not checked.")
+    if not records or not file.exists():  # version 0.1 wrote none
+        return records
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        changed = [name for name, given in settings.items() if kept[name] != given]
+    except (ValueError, KeyError, TypeError) as err:
+        raise ValueError(f"{file} is damaged ({err}); choose another folder.") from err
+    if changed:
+        differing = " and ".join(f"{name} {kept[name]!r}, not {settings[name]!r}" for name in changed)
+        raise ValueError(f"{folder} holds results of {differing}; choose another folder.")
+    return records
+
+
+def _check_same_tasks(folder: Path, records: Sequence[Record], tasks: Sequence[Task]) -> None:
+    """Check that the tasks are as large as those that were measured before under their names."""
+    sizes = {task.name: (task.num_classes, len(task.test_texts)) for task in tasks}
+    for record in records:
+        measured = (record.num_classes, record.test_rows)
+        if sizes.get(record.task, measured) != measured:
+            raise ValueError(
+                f"{folder} holds results of a task {record.task} with (classes, test rows) {measured}, which has "
+                f"{sizes[record.task]} now; choose another folder."
+            )
 
 
 def _load_tasks(plan: Plan) -> Iterator[Task]:
-    """The tasks that can be loaded; of the others the error is said, and the rest goes on."""
-    names, loaded = plan.task_names, 0
+    """Load the tasks; log the errors of those that fail, and go on with the others."""
+    names, loaded = plan.task_names, dict[str, str]()
     for name in names:
         try:
-            yield load_task(name, plan.max_test, plan.test_seed)
-            loaded += 1
+            task = load_task(name, plan.max_test, plan.test_seed)
         except (ValueError, TypeError, OSError) as err:
             if len(names) == 1:
                 raise
             logger.error(f"The task {name} is left out: {err}")
-    if loaded == 0:
+            continue
+        if task.name in loaded:
+            raise ValueError(
+                f"{loaded[task.name]} and {name} are both called {task.name}; results go by names, so rename one of "
+                "them, or measure it into another folder."
+            )
+        loaded[task.name] = name
+        yield task
+    if not loaded:
         raise ValueError(f"None of the tasks {names} can be loaded; see the messages above.")
 
 

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from transformers_tart.bounds import read_object
 from transformers_tart.errors import CorruptFileError
+from transformers_tart.files import explain_full_disk
 
 
 PREFIX = "checkpoint-"
@@ -54,15 +55,25 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, *states: 
             Finished steps.
         states (`State`):
             What is saved too.
+
+    Raises:
+        OSError: When the disk is full or the folder cannot be written; the checkpoint before stays.
     """
     partial, whole = folder / PARTIAL, folder / f"{PREFIX}{step}"
     if accelerator.is_main_process:
         shutil.rmtree(partial, ignore_errors=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
+    try:
+        with explain_full_disk(whole):
+            accelerator.save_state(str(partial))
+            if accelerator.is_main_process:
+                text = json.dumps({"states": [state.state_dict() for state in states]})
+                (partial / STATES_FILE).write_text(text, encoding="utf-8")
+    except OSError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        (partial / STATES_FILE).write_text(json.dumps({"states": [state.state_dict() for state in states]}))
         shutil.rmtree(whole, ignore_errors=True)
         partial.rename(whole)
         for other in find_checkpoints(folder):

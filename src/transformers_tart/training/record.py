@@ -26,11 +26,15 @@ def save_run(
     preset: str | None,
     output_dir: Path,
 ) -> None:
-    """Save the weights, the config, the record and the card of the run from the main process."""
-    state = {name: tensor.detach().clone() for name, tensor in reasoner.state_dict().items()}
-    reasoner.save_pretrained(output_dir, is_main_process=accelerator.is_main_process, state_dict=state)
+    """Save the weights, the config, the record and the card of the run from the main process.
+
+    Raises:
+        OSError: When the disk is full or the folder cannot be written; each file there is an older or the new one.
+    """
     if not accelerator.is_main_process:
         return
+    state = {name: tensor.detach().clone() for name, tensor in reasoner.state_dict().items()}
+    reasoner.save_pretrained(output_dir, state_dict=state)
     references = {} if validation is None else validation.reference_scores
     facts = training_facts(progress, references, preset)
     record = {

@@ -188,8 +188,10 @@ def train_reasoner(
         FloatingPointError: When the loss is not finite or training has diverged; the last saved weights stay in
             `output_dir`.
         ValueError: When the checkpoint to resume is of a run with other arguments.
+        OSError: When the disk is full or the folder cannot be written; the last checkpoint stays.
     """
     args, output_dir, begin = args or ReasonerTrainingArguments(), Path(output_dir), time.monotonic()
+    output_dir.mkdir(parents=True, exist_ok=True)  # where it cannot be made, that is better known before than after
     run = Run(config, args, tasks or RichTasks(), log_with, output_dir)
     if resume:
         load_checkpoint(run.accelerator, output_dir, *run.states)

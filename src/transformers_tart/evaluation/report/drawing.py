@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers_tart.files import explain_full_disk
+
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -187,8 +189,9 @@ def _place_legend(figure: "Figure", handles: Sequence["Artist"]) -> None:
 def save(figure: "Figure", folder: Path, name: str) -> Path:
     """Write a figure as PNG and as SVG, and return the path of the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png")
+    with explain_full_disk(folder):
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(folder / f"{name}.png")
     return folder / f"{name}.png"
 
 

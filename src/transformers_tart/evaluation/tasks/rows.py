@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from transformers_tart.evaluation.tasks.registry import TaskSource
-from transformers_tart.tables import open_table
+from transformers_tart.tables import read_rows
 
 
 Row = Mapping[str, Any]
@@ -23,20 +23,12 @@ def split_of(path: Path) -> str | None:
 
 
 def stream_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file, one after the other.
+    """Yield the rows of a file, one after the other.
 
     Raises:
-        ValueError: When it cannot be read.
+        ValueError: When it cannot be read; the message names the line.
     """
-    from datasets.exceptions import DatasetGenerationError
-    from pyarrow import ArrowInvalid
-
-    if path.stat().st_size == 0:
-        return
-    try:
-        yield from open_table(str(path))
-    except (DatasetGenerationError, ArrowInvalid, UnicodeDecodeError, EOFError) as err:
-        raise ValueError(f"{path} cannot be read as a table: {err}") from err
+    return read_rows(str(path))
 
 
 def divide(count: int) -> tuple[list[int], list[int]]:
