@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from transformers_tart.loading_report import load_without_report, report_rest
+
 
 OWN = "tart"  # how the model types of this package begin
 HUB = (
@@ -115,23 +117,32 @@ def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
     known = classes_of(config)
     needs_all = modality == "text" or not config.is_encoder_decoder
     if len(known) != 1 or (modalities_of(known[0]) == (modality,) and needs_all):
-        return find_tower(AutoModel.from_pretrained(name, **loading), modality)[1]
+        return _load_whole(name, modality, **loading)
     with torch.device("meta"):
-        path, tower = find_tower(AutoModel.from_config(config), modality)
+        whole = AutoModel.from_config(config)
+    path, tower = find_tower(whole, modality)
     prefix = re.escape(known[0].base_model_prefix), re.escape(path)
     tower_class: Any = type(tower)
-    loaded, info = tower_class.from_pretrained(
+    loaded, info = load_without_report(
+        tower_class.from_pretrained,
         name,
         config=tower.config,
         key_mapping={rf"^(?:{prefix[0]}\.)?{prefix[1]}\.": ""},
-        output_loading_info=True,
         **loading,
     )
     if info["missing_keys"]:
         # the weights lie under other names than the model's own
-        return find_tower(AutoModel.from_pretrained(name, **loading), modality)[1]
+        return _load_whole(name, modality, **loading)
+    report_rest(name, whole, info, path, is_whole=False)
     vars(loaded).pop("_weight_conversions", None)  # or the tower would be saved under the names of the whole
     return loaded
+
+
+def _load_whole(name: str, modality: str, **loading: Any) -> PreTrainedModel:
+    model, info = load_without_report(AutoModel.from_pretrained, name, **loading)
+    path, tower = find_tower(model, modality)
+    report_rest(name, model, info, path)
+    return tower
 
 
 __all__ = ["build_tower", "classes_of", "find_tower", "load_tower", "modalities_of"]

@@ -25,6 +25,7 @@ from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.evaluation.prompting import can_be_prompted
 from transformers_tart.evaluation.tasks import Item
 from transformers_tart.examples import Examples
+from transformers_tart.loading_report import load_and_report
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.processors import LOADERS
 from transformers_tart.towers import load_tower
@@ -115,7 +116,8 @@ class Models:
     def load(self, auto_class: Any, **options: Any) -> PreTrainedModel:
         """Load the backbone anew, through any Auto class, in evaluation mode."""
         path, revision = locate(self.name, self.revision)
-        return auto_class.from_pretrained(path, revision=revision, dtype=self._dtype, **options).to(self.device).eval()
+        loading = {"revision": revision, "dtype": self._dtype, **options}
+        return load_and_report(auto_class.from_pretrained, path, **loading).to(self.device).eval()
 
     @property
     def _dtype(self) -> Any:
