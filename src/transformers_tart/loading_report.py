@@ -96,9 +96,7 @@ def report_rest(
     missing = sorted(key for key in info["missing_keys"] if key.startswith(inside) and UNREAD not in key.split("."))
     unexpected = sorted(_select_unexplained(info["unexpected_keys"], model, path)) if info["unexpected_keys"] else []
     if missing:
-        logger.warning(
-            f"{name} lacks weights of {type(model).__name__}, which are newly initialized: {_join(missing)}."
-        )
+        logger.warning(f"{name} lacks weights of {type(model).__name__}, newly initialized: {_join(missing)}.")
     if unexpected:
         logger.warning(f"{name} holds weights that are no part of {type(model).__name__}: {_join(unexpected)}.")
 
