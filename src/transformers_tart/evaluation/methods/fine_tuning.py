@@ -30,7 +30,7 @@ DIMENSIONS = 64
 LAST_BLOCKS = 2
 RANK, ALPHA = 8, 16
 _REFUSED = (
-    "LoRA needs a transformers and a peft that fit each other; transformers {} does not work with peft {}: {}. Upgrade "
+    "LoRA needs a transformers and a peft that fit each other; transformers {} refuses peft {}: {}. Upgrade "
     "peft, or where there is no such version yet, install an older transformers."
 )
 
