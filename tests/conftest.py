@@ -33,6 +33,43 @@ torch.set_num_threads(1)  # the tensors are tiny; more threads cost more than th
 settings.register_profile("suite", max_examples=10, deadline=None, derandomize=True, database=None)
 settings.load_profile("suite")
 
+# What is also run with the lowest versions of the dependencies, in under five minutes: whatever meets one of them.
+CORE = {
+    "test_accelerate",
+    "test_backbones",
+    "test_bad_files",
+    "test_bad_input",
+    "test_baselines",
+    "test_classify_media",
+    "test_configuration_tart",
+    "test_conversion",
+    "test_embedding_cache",
+    "test_embedding_media",
+    "test_embeddings",
+    "test_evaluator",
+    "test_examples",
+    "test_fine_tuning",
+    "test_hub",
+    "test_loading_report",
+    "test_media_audio",
+    "test_media_images",
+    "test_media_tasks",
+    "test_metric",
+    "test_modeling_media",
+    "test_modeling_reasoner",
+    "test_modeling_tart",
+    "test_pipeline_media",
+    "test_pipeline_tart",
+    "test_plain_methods",
+    "test_prompting",
+    "test_public_api",
+    "test_saving",
+    "test_sentence_encoders",
+    "test_tasks",
+    "test_tokenization",
+    "test_towers",
+}
+
 SHARED = Path(__file__).parents[2] / "shared"
 VOCABULARY_SIZE = 99
 
@@ -59,6 +96,14 @@ BACKBONES = {
     "bert": {**SIZES, "intermediate_size": 64, "max_position_embeddings": 64},
 }
 WORDS = [f"w{i}" for i in range(VOCABULARY_SIZE - 4)]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the core."""
+    for item in items:
+        if item.path.stem in CORE:
+            item.add_marker(pytest.mark.core)
 
 
 def build_backbone(model_type: str, seed: int = 0, **overrides: object) -> PreTrainedModel:

@@ -61,10 +61,18 @@ def predict(model: TartForSequenceClassification) -> Tensor:
         return model(input_ids).logits
 
 
-PLACEMENTS = pytest.mark.parametrize("placement", ["cpu", "auto", "split", "disk"])
+@pytest.fixture(params=["cpu", "auto", "split", "disk"])
+def placement(request: pytest.FixtureRequest, base: str, tmp_path: Path) -> str:
+    """Each placement in turn, of those that accelerate knows: before version 1.15 it refuses a whole model on disk."""
+    try:
+        AutoModel.from_pretrained(base, **get_arguments(request.param, tmp_path))
+    except ValueError as err:
+        if "disk" not in str(err):
+            raise
+        pytest.skip(str(err))
+    return request.param
 
 
-@PLACEMENTS
 def test__from_backbone__placement__same_logits(placement: str, base: str, expected: Tensor, tmp_path: Path) -> None:
     arguments = get_arguments(placement, tmp_path)
     model = TartForSequenceClassification.from_backbone(base, shared_reasoner(), **arguments)
@@ -75,7 +83,6 @@ def test__from_backbone__placement__same_logits(placement: str, base: str, expec
 
 
 @pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules")
-@PLACEMENTS
 @pytest.mark.parametrize("include_backbone", [False, True])
 def test__save_and_load__placement__same_logits(
     placement: str, include_backbone: bool, base: str, expected: Tensor, tmp_path: Path

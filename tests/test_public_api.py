@@ -20,7 +20,12 @@ from transformers_tart import (
     TartReasoner,
     TartReasonerConfig,
 )
+from transformers_tart.bench.pairs import PAIRS
+from transformers_tart.bench.summaries import SUMMARIES
+from transformers_tart.cli import main
+from transformers_tart.commands import report
 from transformers_tart.embeddings import embed
+from transformers_tart.evaluation.report import display
 from transformers_tart.projection import WhitenedPCA
 
 
@@ -47,6 +52,34 @@ after = state()
 changed = [key for key in before if before[key] != after[key]]
 sys.exit(f"changed by the import: {changed}" if changed else 0)
 """
+
+LAZY_COMMANDS = """
+import sys
+import transformers_tart
+
+before = set(sys.modules)
+from transformers_tart.cli import build_parser
+build_parser()
+foreign = sorted({name.split(".")[0] for name in set(sys.modules) - before} - {"transformers_tart"})
+ours = [name for name in ("bench.models", "bench.pairs", "evaluation.runner", "evaluation.report", "training.trainer")
+        if f"transformers_tart.{name}" in sys.modules]
+sys.exit(f"imported by the parser: {foreign}, {ours}" if set(foreign) - set(sys.stdlib_module_names) or ours else 0)
+"""
+# What takes its time to import, and only some functions need.
+HEAVY = ("accelerate", "datasets", "evaluate", "lmdb", "matplotlib", "pandas", "peft", "pyarrow", "scipy", "sklearn")
+LAZY_PACKAGE = f"""
+import sys
+from transformers import AutoModel
+from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
+
+before = set(sys.modules)
+import transformers_tart
+sys.exit(", ".join(name for name in {HEAVY} if name in set(sys.modules) - before) or 0)
+"""
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120)
 
 
 def test__package__all__is_pinned() -> None:
@@ -86,9 +119,32 @@ def test__registration__pipeline__is_known() -> None:
 
 
 def test__import__in_a_new_process__registers_and_changes_nothing_else() -> None:
-    result = subprocess.run([sys.executable, "-c", SIDE_EFFECTS], capture_output=True, text=True, timeout=120)
-    assert (result.returncode, result.stdout) == (0, ""), result.stderr
-    assert result.stderr == ""
+    result = run_python("-c", SIDE_EFFECTS)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test__import__warnings_as_errors__works() -> None:
+    result = run_python("-W", "error", "-c", "import transformers_tart")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("script", [LAZY_PACKAGE, LAZY_COMMANDS])
+def test__import__package_and_parser_of_commands__what_is_heavy_waits(script: str) -> None:
+    result = run_python("-c", script)
+    assert (result.returncode, result.stdout, result.stderr.strip()) == (0, "", "")
+
+
+def test__command__version__is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"transformers-tart {transformers_tart.__version__}\n"
+
+
+def test__choices__names_in_help__those_of_what_is_imported_later() -> None:
+    assert list(SUMMARIES) == list(PAIRS)
+    assert {name: pair.summary for name, pair in PAIRS.items()} == SUMMARIES
+    assert list(report.METRICS) == list(display.METRICS)
 
 
 @pytest.mark.parametrize("method", ["from_backbone", "from_pretrained", "save_pretrained", "push_to_hub", "forward"])

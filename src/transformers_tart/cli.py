@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from transformers.utils import logging
 
+from transformers_tart import __version__
 from transformers_tart.commands import (
     bench,
     classify,
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="transformers-tart", description="Few-shot classification with a frozen model, without training."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(title="commands", dest="command", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)

@@ -4,14 +4,13 @@ What they share, and the one of texts; those of images and audio are in `modelin
 """
 
 import os
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
-from typing_extensions import Self
 
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.configuration_tart import TartConfig

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 
 from transformers_tart.auto import HUB, OWN, check_weights, explain_damage, is_own, load_auto, load_auto_model
 from transformers_tart.backbones.adapters import base_of_adapter, explain_adapters
+from transformers_tart.loading_report import load_without_report, report_rest
 
 
 # What the main input of a model is called, where its class does not say what it reads.
@@ -125,25 +126,34 @@ def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
     known = classes_of(config)
     needs_all = modality == "text" or not config.is_encoder_decoder
     if len(known) != 1 or (modalities_of(known[0]) == (modality,) and needs_all):
-        return find_tower(load_auto_model(AutoModel, name, **loading), modality)[1]
+        return _load_whole(name, modality, **loading)
     check_weights(name, functools.partial(build_tower, modality=modality), **loading)
     with torch.device("meta"):
-        path, tower = find_tower(AutoModel.from_config(config, trust_remote_code=False), modality)
+        whole = AutoModel.from_config(config, trust_remote_code=False)
+    path, tower = find_tower(whole, modality)
     prefix = re.escape(known[0].base_model_prefix), re.escape(path)
     tower_class: Any = type(tower)
     with explain_damage(name):
-        loaded, info = tower_class.from_pretrained(
+        loaded, info = load_without_report(
+            tower_class.from_pretrained,
             name,
             config=tower.config,
             key_mapping={rf"^(?:{prefix[0]}\.)?{prefix[1]}\.": ""},
-            output_loading_info=True,
             **{**loading, "use_safetensors": True},
         )
     if info["missing_keys"]:
         # the weights lie under other names than the model's own
-        return find_tower(load_auto_model(AutoModel, name, **loading), modality)[1]
+        return _load_whole(name, modality, **loading)
+    report_rest(name, whole, info, path, is_whole=False)
     vars(loaded).pop("_weight_conversions", None)  # or the tower would be saved under the names of the whole
     return loaded
+
+
+def _load_whole(name: str, modality: str, **loading: Any) -> PreTrainedModel:
+    model, info = load_without_report(functools.partial(load_auto_model, AutoModel), name, **loading)
+    path, tower = find_tower(model, modality)
+    report_rest(name, model, info, path)
+    return tower
 
 
 __all__ = ["backbone_config", "build_tower", "classes_of", "find_tower", "load_tower", "modalities_of"]

@@ -15,8 +15,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     ViTConfig,
-    ViTImageProcessor,
-    ViTModel,
 )
 
 from transformers_tart.auto import load_auto, load_auto_model
@@ -118,6 +116,9 @@ def make_pipeline(workload: Workload, min_words: int, max_words: int) -> TartCla
 
 
 def _vision_pipeline(workload: Workload) -> TartClassificationPipeline:
+    # transformers warns where torchvision is missing, as soon as the name is looked up
+    from transformers import ViTImageProcessor, ViTModel
+
     dtype = torch.float32 if workload.dtype == "auto" else getattr(torch, workload.dtype)
     torch.manual_seed(workload.seed)
     backbone = ViTModel(RANDOM_VISION[workload.backbone.removeprefix(RANDOM_PREFIX)]())

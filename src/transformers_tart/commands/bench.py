@@ -3,22 +3,14 @@
 import argparse
 import json
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from tqdm.auto import tqdm
-
-from transformers_tart.bench.machine import default_device, describe, dtype_name, machine_facts, version_facts
-from transformers_tart.bench.memory import format_memory, measure_memory
-from transformers_tart.bench.models import make_pipeline, stream_queries
-from transformers_tart.bench.pairs import PAIRS
-from transformers_tart.bench.profile import format_profile, profile_pipeline, share_outside
-from transformers_tart.bench.report import PairResult, format_heading, format_row
-from transformers_tart.bench.timing import measure
-from transformers_tart.bench.workload import Workload
+from transformers_tart.bench.summaries import SUMMARIES
 from transformers_tart.commands.common import DTYPES, add_subparser
-from transformers_tart.files import write_whole
 
+
+if TYPE_CHECKING:
+    from transformers_tart.bench.workload import Workload
 
 PIPELINE_K, PIPELINE_QUERIES = 64, 500
 PROFILE_LENGTHS = (1, 60)  # in words
@@ -34,7 +26,7 @@ def add_parser(subparsers: Any) -> None:
         "Time this package and the published procedure in turn, in one run; split its own time, read its memory.",
         "transformers-tart bench vanilla loo --backbone random:gpt2-small --json times.json",
     )
-    summaries = "; ".join(f"{name}: {pair.summary}" for name, pair in PAIRS.items())
+    summaries = "; ".join(f"{name}: {summary}" for name, summary in SUMMARIES.items())
     parser.add_argument("pairs", nargs="*", type=_pair_name, metavar="PAIR", help=f"(default: all) {summaries}")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--profile", action="store_true", help="instead: where the time of the pipeline goes")
@@ -64,6 +56,8 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _pair_name(name: str) -> str:
+    from transformers_tart.bench.pairs import PAIRS
+
     if name not in PAIRS:
         raise argparse.ArgumentTypeError(f'there is no pair "{name}"; choose from {", ".join(PAIRS)}')
     return name
@@ -71,6 +65,8 @@ def _pair_name(name: str) -> str:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, and print as it goes."""
+    from transformers_tart.bench.machine import describe, machine_facts, version_facts
+
     if args.repeats < 1:
         raise ValueError(f"--repeats is {args.repeats}; it must be at least 1.")
     if args.pairs and (args.profile or args.memory):
@@ -88,6 +84,12 @@ def run(args: argparse.Namespace) -> None:
 
 def run_pairs(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     """Time pairs, a line of the table each."""
+    from tqdm.auto import tqdm
+
+    from transformers_tart.bench.pairs import PAIRS
+    from transformers_tart.bench.report import PairResult, format_heading, format_row
+    from transformers_tart.bench.timing import measure
+
     pairs = [PAIRS[name] for name in dict.fromkeys(args.pairs or PAIRS)]
     found: list[dict[str, Any]] = []
     print(format_heading(args.repeats), flush=True)
@@ -105,6 +107,12 @@ def run_pairs(args: argparse.Namespace, facts: dict[str, Any]) -> None:
 
 def run_profile(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     """Split the time of the pipeline."""
+    from tqdm.auto import tqdm
+
+    from transformers_tart.bench.machine import dtype_name
+    from transformers_tart.bench.models import make_pipeline, stream_queries
+    from transformers_tart.bench.profile import format_profile, profile_pipeline, share_outside
+
     workload = make_workload(args, PIPELINE_K, PIPELINE_QUERIES)
     classify = make_pipeline(workload, *PROFILE_LENGTHS)
     dtype = dtype_name(classify.model.backbone.dtype)
@@ -120,6 +128,10 @@ def run_profile(args: argparse.Namespace, facts: dict[str, Any]) -> None:
 
 def run_memory(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     """Read the peak memory of two processes."""
+    from tqdm.auto import tqdm
+
+    from transformers_tart.bench.memory import format_memory, measure_memory
+
     workloads = [replace(make_workload(args, PIPELINE_K, 1), queries=count) for count in args.memory_inputs]
     peaks = [measure_memory(workload) for workload in tqdm(workloads, desc="classifying", unit="process")]
     first = workloads[0]
@@ -129,8 +141,13 @@ def run_memory(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     write_json(args, {**facts, "memory": found})
 
 
-def make_workload(args: argparse.Namespace, k: int, queries: int) -> Workload:
+def make_workload(args: argparse.Namespace, k: int, queries: int) -> "Workload":
     """The options of the command, with these sizes where it names none."""
+    import torch
+
+    from transformers_tart.bench.machine import default_device
+    from transformers_tart.bench.workload import Workload
+
     return Workload(
         k=k if args.k is None else args.k,
         queries=queries if args.queries is None else args.queries,
@@ -139,13 +156,15 @@ def make_workload(args: argparse.Namespace, k: int, queries: int) -> Workload:
     )
 
 
-def describe_pipeline(workload: Workload, dtype: str) -> str:
+def describe_pipeline(workload: "Workload", dtype: str) -> str:
     """What of a workload matters to the pipeline."""
     return f"pipeline on {workload.model}, {dtype}, {workload.device}, k = {workload.k}"
 
 
 def write_json(args: argparse.Namespace, found: dict[str, Any]) -> None:
     """Write what was found, if a file is asked for."""
+    from transformers_tart.files import write_whole
+
     if args.json is not None:
         write_whole(args.json, json.dumps(found, indent=1) + "\n")
 

@@ -5,7 +5,6 @@ import sys
 from typing import Any
 
 from transformers_tart.commands.common import add_subparser
-from transformers_tart.conversion import convert_reference_checkpoint
 
 
 def add_parser(subparsers: Any) -> None:
@@ -24,6 +23,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Convert and save."""
+    from transformers_tart.conversion import convert_reference_checkpoint
+
     reasoner = convert_reference_checkpoint(args.checkpoint, args.config)
     reasoner.save_pretrained(args.output)
     print(f"saved a reasoner of {reasoner.num_parameters():,} parameters", file=sys.stderr)

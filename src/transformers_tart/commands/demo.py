@@ -23,9 +23,6 @@ from transformers_tart.commands.common import (
 )
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.embeddings import encode_texts
-from transformers_tart.evaluation.baselines import logistic_regression
-from transformers_tart.evaluation.metrics import accuracy
-from transformers_tart.evaluation.prompting import can_be_prompted, prompt_log_probs
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 from transformers_tart.support import SupportSet
 
@@ -98,6 +95,8 @@ def run(args: argparse.Namespace) -> None:
 
 def load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrainedModel | None]:
     """The pipeline, and its backbone with a vocabulary head where it can be prompted."""
+    from transformers_tart.evaluation.prompting import can_be_prompted
+
     config = load_config(args)
     if isinstance(config, TartConfig) or not can_be_prompted(config):
         return load_pipeline(args, config=config), None
@@ -119,6 +118,10 @@ def measure(
     language_model: PreTrainedModel | None,
 ) -> DemoResult:
     """The accuracy of each way on the same model and examples."""
+    from transformers_tart.evaluation.baselines import logistic_regression
+    from transformers_tart.evaluation.metrics import accuracy
+    from transformers_tart.evaluation.prompting import prompt_log_probs
+
     config, names = classify.model.config, support.label_names
     truth = torch.tensor([names.index(label) for label in task.labels])
     fields = ("pooling", "normalize", "layers", "max_length")

@@ -4,12 +4,7 @@ import argparse
 import json
 from typing import Any
 
-import torch
-from tqdm.auto import tqdm
-
-from transformers_tart.bench.machine import default_device
 from transformers_tart.commands.common import DTYPES, add_subparser
-from transformers_tart.files import write_whole
 from transformers_tart.loading import DEFAULT_REASONER
 
 
@@ -41,12 +36,16 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure, and print a page."""
-    # scikit-learn and its company take their time, which other commands shall not wait for
+    import torch
+    from tqdm.auto import tqdm
+
+    from transformers_tart.bench.machine import default_device
     from transformers_tart.evaluation.diagnosis import diagnose, format_diagnosis
     from transformers_tart.evaluation.diagnosis.gaps import FINE_TUNING, PROBE, PROMPTING, TART
     from transformers_tart.evaluation.methods import METHODS, Models, TaskContext
     from transformers_tart.evaluation.runner import choose_seeds
     from transformers_tart.evaluation.tasks import load_task
+    from transformers_tart.files import write_whole
 
     seeds = choose_seeds(args.seeds)
     models = Models(

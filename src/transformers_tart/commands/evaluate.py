@@ -4,8 +4,6 @@ import argparse
 import sys
 from typing import Any
 
-import torch
-
 from transformers_tart.commands.common import DTYPES, add_subparser
 
 
@@ -44,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure; under `accelerate launch` the processes share the work."""
+    import torch
     from accelerate import PartialState
 
     from transformers_tart.evaluation.methods import Models

@@ -10,9 +10,6 @@ from transformers_tart.commands.common import (
     load_pipeline,
     read_examples,
 )
-from transformers_tart.configuration_tart import TartReasonerConfig
-from transformers_tart.model_card import CardFacts
-from transformers_tart.modeling_reasoner import TartReasoner
 
 
 def add_parser(subparsers: Any) -> None:
@@ -40,6 +37,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Push, and print the address of the commit."""
+    from transformers_tart.configuration_tart import TartReasonerConfig
+    from transformers_tart.model_card import CardFacts
+    from transformers_tart.modeling_reasoner import TartReasoner
+
     facts = CardFacts(args.repo_id, args.dataset, args.language, args.license)
     options = {
         "private": args.private or None,

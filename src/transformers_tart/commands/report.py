@@ -7,10 +7,12 @@ from typing import Any
 from transformers_tart.commands.common import add_subparser
 
 
+# those of `evaluation.report`, which is imported only when the command runs
+METRICS = ("accuracy", "macro_f1", "matthews_correlation", "log_loss", "brier_score", "calibration_error")
+
+
 def add_parser(subparsers: Any) -> None:
     """Declare the command."""
-    from transformers_tart.evaluation.report.display import METRICS
-
     parser = add_subparser(
         subparsers,
         "report",

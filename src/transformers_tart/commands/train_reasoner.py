@@ -4,8 +4,6 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from transformers_tart.commands.common import add_subparser
 from transformers_tart.training.presets import PRESETS
 
@@ -38,6 +36,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train and save."""
+    import torch
+
     from transformers_tart.evaluation.baselines import BASELINES
     from transformers_tart.training.trainer import train_reasoner
     from transformers_tart.training.validation import VALIDATION_SEED, Validation

@@ -6,6 +6,7 @@ from torch import Tensor
 from transformers_tart.architectures.gpt2 import GPT2Architecture
 from transformers_tart.bench.pairs.base import Pair
 from transformers_tart.bench.published import predict_one_by_one
+from transformers_tart.bench.summaries import SUMMARIES
 from transformers_tart.bench.timing import Comparison, Meter
 from transformers_tart.bench.workload import Workload, draw_embeddings
 from transformers_tart.modeling_reasoner import TartReasoner
@@ -74,7 +75,7 @@ def build(workload: Workload) -> Comparison:
 
 GPT2_REASONER = Pair(
     "gpt2-reasoner",
-    "the published head for each query on its own, and for all on one reading of the support set",
+    SUMMARIES["gpt2-reasoner"],
     k=256,
     queries=1000,
     build=build,

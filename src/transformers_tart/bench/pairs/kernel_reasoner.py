@@ -2,6 +2,7 @@
 
 from transformers_tart.bench.pairs.base import Pair
 from transformers_tart.bench.pairs.gpt2_reasoner import compare_reasoners, random_head
+from transformers_tart.bench.summaries import SUMMARIES
 from transformers_tart.bench.timing import Comparison
 from transformers_tart.bench.workload import Workload
 from transformers_tart.loading import load_default_reasoner
@@ -15,7 +16,7 @@ def build(workload: Workload) -> Comparison:
 
 KERNEL_REASONER = Pair(
     "kernel-reasoner",
-    "the published head for each query on its own, and the kernel reasoner",
+    SUMMARIES["kernel-reasoner"],
     k=256,
     queries=1000,
     build=build,

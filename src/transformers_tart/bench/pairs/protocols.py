@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers_tart.bench.models import POSITIONS, LanguageModel, load_language_model
 from transformers_tart.bench.pairs.base import Pair
 from transformers_tart.bench.published import SampledProcedure
+from transformers_tart.bench.summaries import SUMMARIES
 from transformers_tart.bench.texts import draw_texts
 from transformers_tart.bench.timing import Comparison, Meter
 from transformers_tart.bench.workload import Workload
@@ -85,8 +86,7 @@ def check_room(model: LanguageModel, texts: list[str], queries: list[str]) -> No
 
 
 def _pair(name: str, protocol: str) -> Pair:
-    summary = f"the published protocol {protocol}, a prompt at a time, and ours"
-    return Pair(name, summary, k=48, queries=200, build=functools.partial(build, protocol=protocol))
+    return Pair(name, SUMMARIES[name], k=48, queries=200, build=functools.partial(build, protocol=protocol))
 
 
 VANILLA = _pair("vanilla", "vanilla")

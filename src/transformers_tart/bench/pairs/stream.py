@@ -5,6 +5,7 @@ from torch import Tensor
 
 from transformers_tart.bench.models import load_language_model
 from transformers_tart.bench.pairs.base import Pair
+from transformers_tart.bench.summaries import SUMMARIES
 from transformers_tart.bench.texts import draw_texts
 from transformers_tart.bench.timing import Comparison, Meter
 from transformers_tart.bench.workload import Workload
@@ -51,7 +52,7 @@ def build(workload: Workload) -> Comparison:
 
 STREAM = Pair(
     "stream",
-    "texts of 1 to 120 words one at a time, and in batches of similar length",
+    SUMMARIES["stream"],
     k=None,
     queries=500,
     build=build,

@@ -5,11 +5,13 @@ from TART in the training and not in what of a text is read.
 """
 
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import AutoModel, PreTrainedModel
+from transformers import __version__ as transformers_version
 
 from transformers_tart.embeddings.pooling import text_encoder
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
@@ -27,6 +29,10 @@ HEAD_LEARNING_RATE = 1e-2
 DIMENSIONS = 64
 LAST_BLOCKS = 2
 RANK, ALPHA = 8, 16
+_REFUSED = (
+    "LoRA needs a transformers and a peft that fit each other; transformers {} refuses peft {}: {}. Upgrade "
+    "peft, or where there is no such version yet, install an older transformers."
+)
 
 
 def fine_tune(part: str = "full", learning_rate: float | None = None) -> Method:
@@ -42,7 +48,7 @@ def fine_tune(part: str = "full", learning_rate: float | None = None) -> Method:
 
     Returns:
         `Method`: raises a FloatingPointError when the loss is not finite, and an ImportError for `"lora"` without the
-        library peft.
+        library peft or with a version of it that transformers refuses.
 
     Raises:
         ValueError: When there is no such part.
@@ -88,18 +94,29 @@ def choose_part(backbone: PreTrainedModel, part: str) -> None:
     """Let gradients reach one part of a backbone only.
 
     Raises:
-        ImportError: For `"lora"` without the library peft.
+        ImportError: For `"lora"` without the library peft, or with a version that transformers refuses.
     """
     backbone.requires_grad_(part == "full")
     if part == "last":
         for block in _blocks(backbone)[-LAST_BLOCKS:]:
             block.requires_grad_(True)
     if part == "lora":
-        try:
-            from peft import LoraConfig
-        except ImportError as err:
-            raise ImportError('LoRA needs the library peft: pip install "transformers-tart[peft]".') from err
-        text_encoder(backbone).add_adapter(LoraConfig(target_modules="all-linear", r=RANK, lora_alpha=ALPHA))
+        _add_lora(text_encoder(backbone))
+
+
+def _add_lora(encoder: PreTrainedModel) -> None:
+    try:
+        from peft import LoraConfig
+    except ModuleNotFoundError as err:
+        raise ImportError('LoRA needs the library peft: pip install "transformers-tart[peft]".') from err
+    except ImportError as err:
+        raise ImportError(_REFUSED.format(transformers_version, version("peft"), err)) from err
+    try:
+        encoder.add_adapter(LoraConfig(target_modules="all-linear", r=RANK, lora_alpha=ALPHA))
+    except ValueError as err:
+        if "version of PEFT" not in str(err):  # the first thing that transformers checks
+            raise
+        raise ImportError(_REFUSED.format(transformers_version, version("peft"), err)) from err
 
 
 def _blocks(backbone: PreTrainedModel) -> nn.ModuleList:

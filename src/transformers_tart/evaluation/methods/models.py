@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.evaluation.prompting import can_be_prompted
 from transformers_tart.evaluation.tasks import Item
 from transformers_tart.examples import Examples
+from transformers_tart.loading_report import load_and_report
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.processors import LOADERS
 from transformers_tart.towers import load_tower
@@ -116,8 +117,8 @@ class Models:
     def load(self, auto_class: Any, **options: Any) -> PreTrainedModel:
         """Load the backbone anew, through any Auto class, in evaluation mode."""
         path, revision = locate(self.name, self.revision)
-        model = load_auto_model(auto_class, path, revision=revision, dtype=self._dtype, **options)
-        return model.to(self.device).eval()
+        loading = {"revision": revision, "dtype": self._dtype, **options}
+        return load_and_report(partial(load_auto_model, auto_class), path, **loading).to(self.device).eval()
 
     @property
     def _dtype(self) -> Any:

@@ -1,0 +1,152 @@
+"""Load backbones, and report missing and unexpected weights except those that are left out on purpose.
+
+A backbone is loaded without the head of its checkpoint, and a tower without the rest of the model. transformers
+reports all of that at every load; here its report is held back, and what remains is logged.
+"""
+
+import copy
+import logging as python_logging
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.models.auto import modeling_auto
+from transformers.utils import logging
+
+
+logger = logging.get_logger(__name__)
+
+# Hidden states do not depend on it, and transformers initializes it anew where a checkpoint has none.
+UNREAD = "pooler"
+SHOWN = 10  # names in a message
+
+_held_back: ContextVar[list[python_logging.LogRecord] | None] = ContextVar("held_back", default=None)
+
+
+class _HoldBack(python_logging.Filter):
+    """Keep the loading report of the current context, and of no other thread, from being logged."""
+
+    def filter(self, record: python_logging.LogRecord) -> bool:
+        records = _held_back.get()
+        if records is None or record.funcName != "log_state_dict_report":
+            return True
+        records.append(record)
+        return False
+
+
+_HOLD_BACK = _HoldBack()
+
+
+def load_without_report(load: Callable[..., Any], name: str, **loading: Any) -> Any:
+    r"""
+    Load a model while the report of transformers is held back.
+
+    Args:
+        load (`Callable`):
+            A `from_pretrained`.
+        name (`str`), loading:
+            Its arguments.
+
+    Returns:
+        `tuple[PreTrainedModel, dict]`: the model, and the missing and unexpected keys for [`report_rest`].
+    """
+    # the filter is one object, which a logger takes once; removing it would disturb loads in other threads
+    logging.get_logger("transformers.modeling_utils").addFilter(_HOLD_BACK)
+    records: list[python_logging.LogRecord] = []
+    token = _held_back.set(records)
+    loaded = None
+    try:
+        loaded = load(name, output_loading_info=True, **loading)
+    finally:
+        _held_back.reset(token)
+        for record in records if loaded is None else ():  # the error refers to it
+            python_logging.getLogger(record.name).handle(record)
+    return loaded
+
+
+def load_and_report(load: Callable[..., Any], name: str, **loading: Any) -> Any:
+    """Load a model, all of it, and log what is missing or unexpected for no known reason."""
+    model, info = load_without_report(load, name, **loading)
+    report_rest(name, model, info)
+    return model
+
+
+def report_rest(
+    name: str, model: PreTrainedModel, info: dict[str, Iterable[str]], path: str = "", is_whole: bool = True
+) -> None:
+    r"""
+    Log the missing and unexpected weights that are not left out on purpose.
+
+    Args:
+        name (`str`):
+            Where the model comes from.
+        model (`PreTrainedModel`):
+            What `AutoModel` makes of the config, on any device.
+        info (`dict`):
+            From [`load_without_report`].
+        path (`str`, *optional*, defaults to `""`):
+            Of the tower inside the model; empty for all of it.
+        is_whole (`bool`, *optional*, defaults to `True`):
+            Whether the whole model was loaded, so that missing keys begin with `path`.
+    """
+    inside = f"{path}." if path and is_whole else ""
+    missing = sorted(key for key in info["missing_keys"] if key.startswith(inside) and UNREAD not in key.split("."))
+    unexpected = sorted(_select_unexplained(info["unexpected_keys"], model, path)) if info["unexpected_keys"] else []
+    if missing:
+        logger.warning(f"{name} lacks weights of {type(model).__name__}, newly initialized: {_join(missing)}.")
+    if unexpected:
+        logger.warning(f"{name} holds weights that are no part of {type(model).__name__}: {_join(unexpected)}.")
+
+
+def _join(keys: list[str]) -> str:
+    return ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else "")
+
+
+def _select_unexplained(keys: Iterable[str], model: PreTrainedModel, path: str) -> list[str]:
+    """The keys inside of what is loaded, and those of no other part of the model that was saved."""
+    base = f"{model.base_model_prefix}."
+    others = _parts_left_out(model, path)
+
+    def is_left_out(key: str) -> bool:
+        below = key.removeprefix(base)
+        if below.startswith(f"{path}.") if path else key.startswith(base):
+            return False
+        return others is None or below.split(".")[0] in others
+
+    return [key for key in keys if not is_left_out(key)]
+
+
+def _parts_left_out(model: PreTrainedModel, path: str) -> set[str] | None:
+    """The names of the parts of a saved model that are not loaded; `None` if its class is not known."""
+    own, named = _direct_names(model), model.config.architectures or ()
+    parts = own if path else set()
+    if type(model).__name__ in named:
+        return parts
+    head_class = _find_head_class(model.config)
+    if head_class is None:
+        return None if named else parts
+    with torch.device("meta"):  # of a copy, since the class writes into its config
+        whole = _direct_names(head_class._from_config(copy.deepcopy(model.config)))
+    return parts | (whole - own - {model.base_model_prefix})
+
+
+def _direct_names(model: PreTrainedModel) -> set[str]:
+    """The names of the direct parts of a model, in the model and in what it saves."""
+    weights = model.state_dict()
+    return {name.split(".")[0] for name in (*weights, *revert_weight_conversion(model, weights))}
+
+
+def _find_head_class(config: PreTrainedConfig) -> Any:
+    """The class with a head that a checkpoint was saved from; where the config has no name of it, the usual one."""
+    autos = {name: auto for name, auto in vars(modeling_auto).items() if name.startswith("AutoModelFor")}
+    known = {name: auto._model_mapping.get(type(config), None) for name, auto in autos.items()}
+    if not config.architectures:
+        return known["AutoModelForPreTraining"]
+    classes = (each for found in known.values() for each in (found if isinstance(found, tuple) else (found,)))
+    return next((each for each in classes if each and each.__name__ in config.architectures), None)
+
+
+__all__ = ["UNREAD", "load_and_report", "load_without_report", "report_rest"]
