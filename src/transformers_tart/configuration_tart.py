@@ -6,6 +6,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
+from transformers_tart.checks import as_count
+from transformers_tart.strict_config import plain_errors
 from transformers_tart.template import parse_template
 
 
@@ -17,6 +19,7 @@ POOLINGS = ("mean", "last", "first", "max")
 EMBEDDING_FIELDS = ("protocol", "template", "pooling", "normalize", "layers", "max_length")
 
 
+@plain_errors
 @strict
 class TartReasonerConfig(PreTrainedConfig):
     r"""
@@ -125,6 +128,7 @@ class TartReasonerConfig(PreTrainedConfig):
             raise ValueError(f"max_classes must be None or at least 2, got {self.max_classes}.")
 
 
+@plain_errors
 @strict
 class TartConfig(PreTrainedConfig):
     r"""
@@ -220,8 +224,8 @@ class TartConfig(PreTrainedConfig):
             raise ValueError(f'pooling is "{self.pooling}"; it must be one of {POOLINGS}.')
         if isinstance(self.layers, str) and self.layers != "all":
             raise ValueError(f'layers is "{self.layers}"; it must be an index or "all".')
-        if self.max_length is not None and self.max_length < 1:
-            raise ValueError(f"max_length must be at least 1, got {self.max_length}.")
+        if self.max_length is not None:
+            as_count(self.max_length, "max_length", ", or None")
 
 
 __all__ = ["EMBEDDING_FIELDS", "TartConfig", "TartReasonerConfig"]

@@ -20,6 +20,7 @@ from transformers_tart.inference import PreparedSupport
 from transformers_tart.loading import compose, load_composed
 from transformers_tart.model_card import CardFacts
 from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.pickling import state_without_capture_hooks
 from transformers_tart.saving import BACKBONE_KEYS, SavingMixin
 from transformers_tart.support import SupportSet
 from transformers_tart.towers import build_tower
@@ -154,6 +155,9 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
         super().train(mode)
         self.backbone.eval()
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return state_without_capture_hooks(self)
 
     def _answer(
         self, batch: dict[str, Tensor | None], support: SupportSet | PreparedSupport | None, labels: Tensor | None

@@ -8,7 +8,15 @@ import re
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from transformers_tart.backbones.adapters import base_of_adapter, explain_adapters
 
@@ -25,6 +33,13 @@ HUB = (
     "trust_remote_code",
 )
 
+
+AUTO_CLASSES: tuple[Any, ...] = (
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoModelForImageTextToText,
+    AutoModelForSpeechSeq2Seq,
+)
 
 # What the main input of a model is called, where its class does not say what it reads.
 INPUTS = {"pixel_values": "image", "input_values": "audio", "input_features": "audio"}
@@ -102,6 +117,18 @@ def backbone_config(name: str, **hub: Any) -> PreTrainedConfig:
     return AutoConfig.from_pretrained(name, **hub)
 
 
+def _auto_class(config: PreTrainedConfig) -> Any:
+    """The Auto class that loads models of a config; of compositions of an encoder and a decoder another one."""
+    return next((auto for auto in AUTO_CLASSES if type(config) in auto._model_mapping), AutoModel)
+
+
+def loaded_classes_of(config: PreTrainedConfig) -> tuple[Any, ...]:
+    """What [`load_tower`] makes of a config, before it takes a part of it."""
+    known = classes_of(config)
+    auto = _auto_class(config)
+    return known if known or auto is AutoModel else (auto._model_mapping[type(config)],)
+
+
 def build_tower(config: PreTrainedConfig, modality: str) -> PreTrainedModel:
     """A random tower of a config, of the whole model or of the tower alone."""
     return find_tower(AutoModel.from_config(config), modality)[1]
@@ -130,7 +157,7 @@ def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
     known = classes_of(config)
     needs_all = modality == "text" or not config.is_encoder_decoder
     if len(known) != 1 or (modalities_of(known[0]) == (modality,) and needs_all):
-        return find_tower(AutoModel.from_pretrained(name, **loading), modality)[1]
+        return find_tower(_auto_class(config).from_pretrained(name, **loading), modality)[1]
     with torch.device("meta"):
         path, tower = find_tower(AutoModel.from_config(config), modality)
     prefix = re.escape(known[0].base_model_prefix), re.escape(path)
@@ -149,4 +176,12 @@ def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
     return loaded
 
 
-__all__ = ["backbone_config", "build_tower", "classes_of", "find_tower", "load_tower", "modalities_of"]
+__all__ = [
+    "backbone_config",
+    "build_tower",
+    "classes_of",
+    "find_tower",
+    "load_tower",
+    "loaded_classes_of",
+    "modalities_of",
+]
