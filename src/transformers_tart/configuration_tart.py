@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
+from huggingface_hub.dataclasses import strict, validated_field
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
@@ -17,6 +17,11 @@ PROJECTIONS = ("none", "clipped", "whitened_pca")
 POOLINGS = ("mean", "last", "first", "max")
 # What decides the embedding of an input, beside the backbone.
 EMBEDDING_FIELDS = ("protocol", "template", "pooling", "normalize", "layers", "max_length")
+
+
+def _check_max_length(value: int | None) -> None:
+    if value is not None:
+        as_count(value, "max_length", ", or None")
 
 
 @plain_errors
@@ -187,7 +192,7 @@ class TartConfig(PreTrainedConfig):
     pooling: str = "mean"
     normalize: bool = False
     layers: int | str = "all"
-    max_length: int | None = None
+    max_length: int | None = validated_field(_check_max_length, default=None)
 
     @property
     def of_backbone(self) -> PreTrainedConfig | None:
@@ -224,8 +229,6 @@ class TartConfig(PreTrainedConfig):
             raise ValueError(f'pooling is "{self.pooling}"; it must be one of {POOLINGS}.')
         if isinstance(self.layers, str) and self.layers != "all":
             raise ValueError(f'layers is "{self.layers}"; it must be an index or "all".')
-        if self.max_length is not None:
-            as_count(self.max_length, "max_length", ", or None")
 
 
 __all__ = ["EMBEDDING_FIELDS", "TartConfig", "TartReasonerConfig"]

@@ -14,6 +14,7 @@ from transformers.utils.generic import can_return_tuple
 from typing_extensions import Self
 
 from transformers_tart.backbones.digest import BackboneDigest
+from transformers_tart.checks import refuse_unknown
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.hub import explain_failures
 from transformers_tart.inference import PreparedSupport
@@ -43,6 +44,7 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
     backbone: PreTrainedModel
     reasoner: TartReasoner
     base_model_prefix = "backbone"
+    accepts_loss_kwargs = False  # the loss is a mean, which the trainer scales
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
     def __init__(
@@ -214,13 +216,17 @@ class TartForSequenceClassification(TartPreTrainedModel):
                 The labelled examples; the stored support set when not given.
             labels (`torch.LongTensor` of shape `(batch,)`, *optional*):
                 True classes; the output then holds the cross-entropy.
+            kwargs:
+                Nothing, but for what says that other outputs are not wanted, such as `output_attentions=False`.
 
         Returns:
             `SequenceClassifierOutput`: `logits` (batch, num_labels) float32 are log-probabilities up to a constant.
 
         Raises:
+            TypeError: On other arguments.
             ValueError: Without a support set, or when the backbone gives embeddings that are not finite.
         """
+        refuse_unknown(kwargs)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         batch = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": token_type_ids}
         return self._answer(batch, support, labels)
