@@ -21,7 +21,7 @@ from transformers_tart.inference import PreparedSupport
 from transformers_tart.loading import compose, load_composed
 from transformers_tart.model_card import CardFacts
 from transformers_tart.modeling_reasoner import TartReasoner
-from transformers_tart.pickling import state_without_capture_hooks
+from transformers_tart.pickling import restore, state_without_capture_hooks
 from transformers_tart.saving import BACKBONE_KEYS, SavingMixin
 from transformers_tart.support import SupportSet
 from transformers_tart.towers import build_tower
@@ -160,6 +160,10 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
 
     def __getstate__(self) -> dict[str, Any]:
         return state_without_capture_hooks(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        restore(self)
 
     def _answer(
         self, batch: dict[str, Tensor | None], support: SupportSet | PreparedSupport | None, labels: Tensor | None
