@@ -114,6 +114,8 @@ def test__call__streams__as_lists(classify: TartClassificationPipeline) -> None:
 def test__call__nothing__nothing(make: Callable, classify: TartClassificationPipeline) -> None:
     empty = make({"text": []}) if make is pandas.DataFrame else make([])
     assert list(classify(empty)) == []
+    assert classify(pandas.DataFrame()) == []
+    assert classify(numpy.array("w1")) == classify("w1")
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,9 @@ def test__call__nothing__nothing(make: Callable, classify: TartClassificationPip
         ({"text": TEXTS}, TypeError, "The input is list"),
         ({"role": "user", "content": "a"}, ValueError, r"The input has the keys \['content', 'role'\]"),
         ([{"role": "user", "content": "a"}], ValueError, r"Input 0 has the keys \['content', 'role'\]"),
-        (pandas.DataFrame({"text": ["a", None]}), TypeError, "Input 1 is .*; a text must be a string"),
+        (pandas.DataFrame({"text": ["a", None]}), TypeError, r"Input 1 is float \(nan\); a text must be a string"),
+        (pandas.array(["a", None], dtype="string"), TypeError, r"Input 1 is NAType \(<NA>\); a text must be"),
+        (bytearray(b"ab"), TypeError, "The input is bytearray; give a text"),
         (pandas.DataFrame([["a", "b"]], columns=["text", "text"]), ValueError, "Several columns .* have one name"),
         (torch.utils.data.DataLoader(TEXTS, batch_size=2), TypeError, "Input 0 is list"),
     ],

@@ -109,6 +109,15 @@ def test__pickle__modules_that_are_shared__stay_shared() -> None:
     assert again.reasoner.twin is again.backbone.norm
 
 
+def test__pickle__token__left_out() -> None:
+    model = compose()
+    model.hub_arguments = {"token": "secret-of-the-user", "cache_dir": "there"}
+    pickled = pickle.dumps(model)
+    assert b"secret-of-the-user" not in pickled
+    assert pickle.loads(pickled).hub_arguments == {"cache_dir": "there"}
+    assert model.hub_arguments["token"] == "secret-of-the-user"
+
+
 def classify_in_process(classify: TartClassificationPipeline, texts: list[str]) -> list:
     """What another process is to do."""
     torch.set_num_threads(1)

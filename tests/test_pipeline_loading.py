@@ -138,6 +138,17 @@ def test__config__wrong_choice__our_message_alone() -> None:
         config.validate()
 
 
+@pytest.mark.parametrize("names", [3, "ab", ["a", "b"], {"a": "b"}])
+def test__config__names_that_are_none__clear_error(names: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="id2label"):
+        TartConfig(id2label=names)
+    TartConfig().save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**fields, "id2label": names}))
+    with pytest.raises(ValueError, match="id2label"):
+        AutoConfig.from_pretrained(tmp_path)
+
+
 def build_encoder_decoder() -> EncoderDecoderModel:
     """A tiny composition of an encoder and a decoder."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}

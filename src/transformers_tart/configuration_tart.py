@@ -7,6 +7,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from transformers_tart.checks import as_count
+from transformers_tart.labels import class_numbers
 from transformers_tart.strict_config import plain_errors
 from transformers_tart.template import parse_template
 
@@ -193,6 +194,11 @@ class TartConfig(PreTrainedConfig):
     normalize: bool = False
     layers: int | str = "all"
     max_length: int | None = validated_field(_check_max_length, default=None)
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.id2label is not None:
+            class_numbers(self.id2label, "id2label")
+        super().__post_init__(**kwargs)
 
     @property
     def of_backbone(self) -> PreTrainedConfig | None:

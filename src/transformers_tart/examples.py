@@ -86,7 +86,8 @@ def parse_text(item: object, where: str) -> Text:
 def _string(item: object, where: str) -> str:
     if not isinstance(item, str):
         hint = ' Of a pair give {"text": ..., "text_pair": ...}.' if isinstance(item, (list, tuple)) else ""
-        raise TypeError(f"{where} is {type(item).__name__}; a text must be a string.{hint}")
+        empty = f" ({item})" if item is not None and is_missing(item) else ""
+        raise TypeError(f"{where} is {type(item).__name__}{empty}; a text must be a string.{hint}")
     return clean(item)
 
 

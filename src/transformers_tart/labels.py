@@ -172,13 +172,22 @@ def config_names(config: PreTrainedConfig) -> tuple[str, ...]:
     return _in_order(config.id2label, "config.id2label")
 
 
-def _in_order(id2label: Any, where: str) -> tuple[str, ...]:
+def class_numbers(id2label: Any, where: str) -> dict[int, Any]:
+    """Return names by class number; JSON has the numbers as strings.
+
+    Raises:
+        ValueError: When this is no dict of numbers.
+    """
     if not isinstance(id2label, Mapping):
         raise ValueError(f"{where} is {type(id2label).__name__}; it must be a dict of class numbers and names.")
     try:
-        named = {int(number): name for number, name in id2label.items()}
+        return {int(number): name for number, name in id2label.items()}
     except (TypeError, ValueError) as err:
         raise ValueError(f"The keys of {where} are {list(id2label)[:5]}; they must be class numbers.") from err
+
+
+def _in_order(id2label: Any, where: str) -> tuple[str, ...]:
+    named = class_numbers(id2label, where)
     if sorted(named) != list(range(len(named))):
         raise ValueError(f"The keys of {where} are {sorted(named)[:5]}; they must be 0 to {len(named) - 1}.")
     return check_names([named[i] for i in range(len(named))], where)
@@ -224,6 +233,7 @@ def take_names(arguments: dict[str, Any]) -> tuple[str, ...] | None:
 __all__ = [
     "are_usual",
     "check_names",
+    "class_numbers",
     "clean",
     "config_names",
     "number_labels",

@@ -159,7 +159,8 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return state_without_capture_hooks(self)
+        public = {name: value for name, value in self.hub_arguments.items() if name != "token"}
+        return {**state_without_capture_hooks(self), "hub_arguments": public}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

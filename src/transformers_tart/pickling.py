@@ -49,7 +49,7 @@ def _strip(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
     }
     for kind in HOOKS:
         hooks = state[kind]
-        kept = {key: hook for key, hook in hooks.items() if _can_be_pickled(hook)}
+        kept = {key: hook for key, hook in dict(hooks).items() if _can_be_pickled(hook)}
         if len(kept) < len(hooks):
             state[kind] = type(hooks)(kept)
     if state.get(HOOKS_INSTALLED):

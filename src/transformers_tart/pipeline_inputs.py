@@ -13,6 +13,7 @@ from PIL import Image
 from transformers_tart.embeddings.embedder import Embedder
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.examples import Text, parse_text
+from transformers_tart.media.audio import BYTES
 from transformers_tart.pipeline_arguments import TextOptions
 from transformers_tart.tokenization import resolve_max_length, tokenize
 
@@ -58,7 +59,7 @@ class TextInputs:
         """A string or a mapping is one."""
         if isinstance(inputs, (str, Mapping)):
             return True
-        if isinstance(inputs, bytes) or not isinstance(inputs, (Iterable, Sized)):
+        if isinstance(inputs, BYTES) or not isinstance(inputs, (Iterable, Sized)):
             raise TypeError(
                 f"The input is {type(inputs).__name__}; give a text, a list of texts or a generator of texts."
             )

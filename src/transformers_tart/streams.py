@@ -111,8 +111,12 @@ def unpack(inputs: Any, key: str) -> Any:
         chosen = _choose(dataset_columns(inputs), key)
         return inputs.select_columns(chosen) if chosen else []
     columns = table_columns(inputs)
+    if columns is None and getattr(inputs, "ndim", 1) == 0 and isinstance(inputs.item(), str):
+        return inputs.item()
     if columns is None:
         return inputs.to_pylist() if hasattr(inputs, "to_pylist") else inputs
+    if not columns:
+        return []
     values = {name: as_list(columns[name], f'The column "{name}"') for name in _choose(list(columns), key)}
     if PAIR not in values:
         return values[key]

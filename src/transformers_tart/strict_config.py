@@ -8,6 +8,7 @@ import numpy as np
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 
 
+LONGEST_REASON = 500  # it repeats the value, which may be anything
 Config = TypeVar("Config", bound=type)
 
 
@@ -32,7 +33,8 @@ def _set_field(original: Callable[[Any, str, Any], None]) -> Callable[[Any, str,
         try:
             original(self, name, plain)
         except StrictDataclassFieldValidationError as err:
-            raise FieldError(f"{name} cannot be {plain!r} in a {type(self).__name__}. {err.__cause__}") from None
+            reason = str(err.__cause__)[:LONGEST_REASON]
+            raise FieldError(reason if name in reason else f"{name}: {reason}") from None
 
     return set_field
 
