@@ -145,6 +145,13 @@ def test__call__no_texts__clear_error(
         list(classify(inputs))
 
 
+def test__call__table_without_rows_in_memory__says_to_collect(classify: TartClassificationPipeline) -> None:
+    lazy = Frame({"text": TEXTS})
+    lazy.collect = lambda: None
+    with pytest.raises(TypeError, match=r"A Frame holds no rows yet; give its result: .collect\(\)"):
+        classify(lazy)
+
+
 def test__examples__splits__listed() -> None:
     rows = Dataset.from_dict(COLUMNS)
     streams = IterableDatasetDict({"train": rows.to_iterable_dataset(), "test": rows.to_iterable_dataset()})

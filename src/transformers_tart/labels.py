@@ -48,9 +48,9 @@ def number_labels(
         ValueError: On examples without a label, numbers that are not whole, and labels outside the names.
         TypeError: On labels of other kinds, or of several.
     """
-    plain = [_plain(label) for label in labels]
+    plain = [plain_label(label) for label in labels]
     _check_labeled(plain, class_names is not None)
-    kinds = {_kind(label, i) for i, label in enumerate(plain)}
+    kinds = {kind_of(label, f"example {i}") for i, label in enumerate(plain)}
     if len(kinds) > 1:
         first, second = sorted(kinds, reverse=True)[:2]
         raise TypeError(f"Some labels are {first} and some are {second}; use one kind.")
@@ -67,8 +67,8 @@ def number_labels(
     return [index[label] for label in values], tuple(str(label) for label in named)
 
 
-def _plain(label: Any) -> Any:
-    """A label as a Python value."""
+def plain_label(label: Any) -> Any:
+    """Return a label as a Python value: what an `Enum`, numpy and torch wrap, without lone surrogates."""
     if isinstance(label, enum.Enum):
         label = label.value
     if hasattr(label, "item") and getattr(label, "ndim", 0) == 0:
@@ -94,7 +94,13 @@ def _check_labeled(labels: Sequence[Any], of_class_label: bool) -> None:
         )
 
 
-def _kind(label: Any, place: int) -> str:
+def kind_of(label: Any, where: str) -> str:
+    """Return what kind of label this is: `"strings"`, `"integers"` or `"booleans"`.
+
+    Raises:
+        ValueError: On numbers that are not whole.
+        TypeError: On anything else.
+    """
     if isinstance(label, str):
         return "strings"
     if isinstance(label, bool):
@@ -103,12 +109,11 @@ def _kind(label: Any, place: int) -> str:
         return "integers"
     if not isinstance(label, float):
         raise TypeError(
-            f"The label of example {place} is {type(label).__name__}; labels are strings, integers, whole floats or "
-            "booleans."
+            f"The label of {where} is {type(label).__name__}; labels are strings, integers, whole floats or booleans."
         )
     if not math.isfinite(label) or not label.is_integer():
         raise ValueError(
-            f"The label of example {place} is {label}; labels are classes, so numbers must be whole. Round them, or "
+            f"The label of {where} is {label}; labels are classes, so numbers must be whole. Round them, or "
             "name the classes by strings."
         )
     return "integers"
@@ -236,7 +241,9 @@ __all__ = [
     "class_numbers",
     "clean",
     "config_names",
+    "kind_of",
     "number_labels",
+    "plain_label",
     "set_config_names",
     "take_names",
     "usual_names",
