@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy
+import pandas
 import pytest
 import torch
 from conftest import build_reasoner, make_examples, make_pipeline, make_texts, shared_reasoner
@@ -43,20 +44,25 @@ def classify() -> TartClassificationPipeline:
         ([{"text": "a", "label": 0, "id": 1}], ValueError, r"Unknown keys \['id'\] in example 0; the keys are"),
         ({"text": ["a"], "label": [0], "idx": [1]}, ValueError, r"Unknown keys \['idx'\] in the examples"),
         ({"sentence": ["a"], "label": [0]}, ValueError, r"Unknown keys \['sentence'\] in the examples"),
-        (Dataset.from_dict({"sentence": ["a"], "label": [0]}), ValueError, r"without \['text'\]"),
-        (DatasetDict({"train": Dataset.from_list(make_examples(4))}), ValueError, r"choose one, .*\['train'\]"),
-        ([{"text": "a", "label": 0}, {"text": "b", "label": None}], ValueError, "label of example 1 is missing"),
-        ({"text": ["a", "b"], "label": [0, float("nan")]}, ValueError, "label of example 1 is missing .*leave the ex"),
-        ({"text": ["a", "b"], "label": [0, numpy.nan]}, ValueError, "label of example 1 is missing"),
-        (Dataset.from_dict({"text": ["a", "b"], "label": ["x", None]}), ValueError, "label of example 1 is missing"),
+        (Dataset.from_dict({"sentence": ["a"], "label": [0]}), ValueError, r"columns \['sentence', 'label'\], w"),
+        (DatasetDict({"train": Dataset.from_list(make_examples(4))}), ValueError, r"\['train'\]; choose one"),
         ({"text": ["a", "b"], "label": [0, "x"]}, TypeError, "Some labels are strings and some are integers"),
-        ({"text": ["a", "b"], "label": [0.0, 1.0]}, TypeError, "example 0 is float; labels are strings or integers"),
-        ({"text": ["a", "b"], "label": [True, False]}, TypeError, "example 0 is bool; labels are strings or integers"),
+        ({"text": ["a", "b"], "label": [0.0, 0.5]}, ValueError, "example 1 is 0.5; labels are classes, so numbers"),
+        ({"text": ["a", "b"], "label": [0, float("inf")]}, ValueError, "label of example 1 is inf"),
+        ({"text": ["a", "b"], "label": [0, True]}, TypeError, "Some labels are integers and some are booleans"),
+        ({"text": ["a", "b"], "label": [b"x", b"y"]}, TypeError, "example 0 is bytes; labels are strings"),
+        ({"text": "Yes!", "label": "spam"}, TypeError, 'column "text" of the examples is a single str; give a list'),
+        ({"text": ["a", "b"], "label": "ab"}, TypeError, 'column "label" of the examples is a single str'),
+        ({"text": ["a", "b"], "label": b"ab"}, TypeError, 'column "label" of the examples is a single bytes'),
+        ({"text": {"a": 1, "b": 2}, "label": [0, 1]}, TypeError, 'column "text" of the examples is a single dict'),
+        ({"text": ["a", "b"], "label": {0, 1}}, TypeError, 'column "label" of the examples is a single set'),
+        ({"text": ["a", "b"], "label": 1}, TypeError, 'column "label" of the examples is a single int'),
+        ({"text": ["a", "b"], "label": numpy.array(1)}, TypeError, 'column "label" .* is a single ndarray'),
         ({"text": ["a", "b"], "label": [["x"], ["y"]]}, TypeError, "example 0 is list; labels are strings"),
         ({"text": ["a", None], "label": [0, 1]}, TypeError, "text of example 1 is NoneType; a text must be a string"),
         ({"text": ["a", 5], "label": [0, 1]}, TypeError, "text of example 1 is int; a text must be a string"),
         ({"text": ["a", b"b"], "label": [0, 1]}, TypeError, "text of example 1 is bytes; a text must be a string"),
-        ({"text": "ab", "text_pair": ["c", 1], "label": [0, 1]}, TypeError, "text_pair of .*example 1 is int"),
+        ({"text": ["a", "b"], "text_pair": ["c", 1], "label": [0, 1]}, TypeError, "text_pair of .*example 1 is int"),
     ],
 )  # fmt: skip
 def test__examples__invalid__clear_error(
@@ -69,7 +75,23 @@ def test__examples__invalid__clear_error(
     assert classify.model.support is stored
 
 
-@pytest.mark.parametrize("label", [-1, 7])
+@pytest.mark.parametrize(
+    "label", [None, float("nan"), numpy.nan, pandas.NA, pandas.NaT, "", " ", "-100", -100, numpy.int64(-100), -100.0]
+)
+def test__examples__unlabeled_rows__counted(label: object) -> None:
+    known = ["x", "y"] if isinstance(label, str) else [0, 1]
+    with pytest.raises(ValueError, match="2 of 4 examples have no label, the first of them example 1 .* drop them"):
+        parse_examples({"text": ["a", "b", "c", "d"], "label": [known[0], label, known[1], label]})
+
+
+def test__examples__minus_one_of_a_class_label__is_unlabeled() -> None:
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["x", "y"])})
+    data = Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, -1, 1]}, features=features)
+    with pytest.raises(ValueError, match=r"1 of 3 examples have no label, the first of them example 1 \(-1\)"):
+        parse_examples(data)
+
+
+@pytest.mark.parametrize("label", [-2, 7])
 def test__examples__label_outside_the_class_label_feature__clear_error(label: int) -> None:
     features = Features({"text": Value("string"), "label": Value("int64")})
     data = Dataset.from_dict({"text": ["a", "b"], "label": [0, label]}, features=features)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, BertConfig, GPT2Config
 
 from transformers_tart import TartConfig, TartReasonerConfig, configuration_tart
@@ -86,7 +85,7 @@ def test__from_pretrained__field_of_a_later_version__is_kept(config_class: type,
     ],
 )
 def test__reasoner_config__invalid_field__says_what_is_allowed(fields: dict, message: str) -> None:
-    with pytest.raises((ValueError, StrictDataclassError), match=message):
+    with pytest.raises(ValueError, match=message):
         TartReasonerConfig(**fields)
 
 
@@ -96,19 +95,19 @@ def test__reasoner_config__invalid_field__says_what_is_allowed(fields: dict, mes
         ({"protocol": "brook"}, "protocol is \"brook\"; it must be one of .*'stream'"),
         ({"pooling": "sum"}, "pooling is \"sum\"; it must be one of .*'mean', 'last'"),
         ({"layers": "some"}, 'layers is "some"; it must be an index or "all"'),
-        ({"max_length": 0}, "max_length is 0; it must be an integer from 1"),
+        ({"max_length": 0}, "max_length is 0; it must be at least 1, or None"),
         ({"layers": 0.5}, "layers"),
     ],
 )
 def test__tart_config__invalid_field__says_what_is_allowed(fields: dict, message: str) -> None:
-    with pytest.raises((ValueError, StrictDataclassError), match=message):
+    with pytest.raises(ValueError, match=message):
         TartConfig(**fields)
 
 
 def test__tart_config__invalid_field_set_later__cannot_be_saved(tmp_path: Path) -> None:
     config = TartConfig(text_config=GPT2Config().to_dict())
     config.pooling = "sum"
-    with pytest.raises((ValueError, StrictDataclassError), match="pooling"):
+    with pytest.raises(ValueError, match="pooling"):
         config.save_pretrained(tmp_path)
 
 

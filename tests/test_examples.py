@@ -12,7 +12,9 @@ from transformers_tart.examples import parse_examples, parse_text
 
 
 ROWS = [{"text": "b", "label": "spam"}, {"text": "a", "label": "ham"}, {"text": "c", "label": "spam"}]
-LABELS = st.one_of(st.lists(st.integers(), min_size=2), st.lists(st.text(), min_size=2)).filter(
+INTEGERS = st.integers().filter(lambda label: label != -100)
+STRINGS = st.text().filter(lambda label: label.strip() not in ("", "-100"))
+LABELS = st.one_of(st.lists(INTEGERS, min_size=2), st.lists(STRINGS, min_size=2)).filter(
     lambda labels: len(set(labels)) > 1
 )
 

@@ -49,7 +49,21 @@ def test__match_labels__labels_that_do_not_fit__says_which(
         match_labels(labels, ["a", "b"], class_names, mapping)
 
 
-@pytest.mark.parametrize("label", [0.5, True])
-def test__match_labels__neither_string_nor_integer__refused(label: object) -> None:
-    with pytest.raises(TypeError, match="label of row 0 is"):
+@pytest.mark.parametrize(("label", "error"), [(0.5, ValueError), ([1], TypeError), (b"a", TypeError)])
+def test__match_labels__no_class__refused(label: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match="label of row 0 is"):
         match_labels([label], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"), [([True, False], ["False", "True"]), ([1.0, 0.0], ["0", "1"]), ([1.0, 0.0], ["a", "b"])]
+)
+def test__match_labels__booleans_and_whole_floats__as_integers(labels: list, names: list[str]) -> None:
+    found, numbers = match_labels(labels, names)
+    assert found.tolist() == [1, 0]
+    assert numbers == {names[0]: 0, names[1]: 1}
+
+
+def test__match_labels__nan__no_label() -> None:
+    with pytest.raises(ValueError, match="Row 1 of the data has no label"):
+        match_labels([0, float("nan")], ["a", "b"])

@@ -6,12 +6,14 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from transformers_tart.bounds import MAX_LAYERS, check_integer
 from transformers_tart.configuration_tart import TartConfig, TartReasonerConfig
+from transformers_tart.strict_config import plain_errors
 
 
 POOLINGS = ("mean", "first")
 REASONER = SubConfigSpec(config_class=TartReasonerConfig, model_type="tart_reasoner")
 
 
+@plain_errors
 @strict
 class TartMediaConfig(TartConfig):
     """What configurations of classifiers of images and of audio share: see [`TartConfig`].
@@ -39,6 +41,7 @@ class TartMediaConfig(TartConfig):
             )
 
 
+@plain_errors
 @strict
 class TartImageConfig(TartMediaConfig):
     """Configuration of a [`TartForImageClassification`].
@@ -59,6 +62,7 @@ class TartImageConfig(TartMediaConfig):
     vision_config: dict | PreTrainedConfig | None = None
 
 
+@plain_errors
 @strict
 class TartAudioConfig(TartMediaConfig):
     """Configuration of a [`TartForAudioClassification`].

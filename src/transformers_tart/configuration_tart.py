@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
+from huggingface_hub.dataclasses import strict, validated_field
 from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from transformers_tart.bounds import (
     MAX_CLASSES,
     MAX_HEADS,
-    MAX_INTEGER,
     MAX_LAYERS,
     MAX_ORDERS,
     MAX_POSITIONS,
@@ -24,6 +23,9 @@ from transformers_tart.bounds import (
     check_label_names,
     check_numbers,
 )
+from transformers_tart.checks import as_count
+from transformers_tart.labels import class_numbers
+from transformers_tart.strict_config import plain_errors
 from transformers_tart.template import parse_template
 
 
@@ -48,6 +50,12 @@ BOUNDS = {
 }
 
 
+def _check_max_length(value: int | None) -> None:
+    if value is not None:
+        as_count(value, "max_length", ", or None")
+
+
+@plain_errors
 @strict
 class TartReasonerConfig(PreTrainedConfig):
     r"""
@@ -187,6 +195,7 @@ class ForeignConfig(PreTrainedConfig):
         return {**fields, "model_type": fields.pop("foreign_type")}
 
 
+@plain_errors
 @strict
 class TartConfig(PreTrainedConfig):
     r"""
@@ -245,11 +254,13 @@ class TartConfig(PreTrainedConfig):
     pooling: str = "mean"
     normalize: bool = False
     layers: int | str = "all"
-    max_length: int | None = None
+    max_length: int | None = validated_field(_check_max_length, default=None)
 
     def __post_init__(self, **kwargs: Any) -> None:
         check_fields(type(self), self.dtype, kwargs)
         self.check_labels()
+        if self.id2label is not None:
+            class_numbers(self.id2label, "id2label")
         described = getattr(self, self.backbone_key)
         kind = described.get("model_type") if isinstance(described, dict) else getattr(described, "model_type", None)
         if str(kind).startswith("tart"):  # each would be built inside the one before
@@ -322,8 +333,6 @@ class TartConfig(PreTrainedConfig):
             raise ValueError(f'layers is "{self.layers}"; it must be an index or "all".')
         if self.layers != "all":
             check_integer("layers", self.layers, -MAX_LAYERS, MAX_LAYERS)
-        if self.max_length is not None:
-            check_integer("max_length", self.max_length, 1, MAX_INTEGER)
 
 
 __all__ = ["EMBEDDING_FIELDS", "TartConfig", "TartReasonerConfig"]

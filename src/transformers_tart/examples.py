@@ -3,12 +3,22 @@
 Of images and audio only the form is checked here: what they hold is read when they are embedded.
 """
 
-import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from transformers.utils import logging
+
+from transformers_tart.labels import clean, number_labels
+from transformers_tart.streams import (
+    as_list,
+    dataset_columns,
+    is_dataset,
+    is_missing,
+    iterate,
+    refuse_splits,
+    table_columns,
+)
 
 
 logger = logging.get_logger(__name__)
@@ -75,23 +85,28 @@ def parse_text(item: object, where: str) -> Text:
 
 def _string(item: object, where: str) -> str:
     if not isinstance(item, str):
-        raise TypeError(f"{where} is {type(item).__name__}; a text must be a string.")
-    return item
+        hint = ' Of a pair give {"text": ..., "text_pair": ...}.' if isinstance(item, (list, tuple)) else ""
+        empty = f" ({item})" if item is not None and is_missing(item) else ""
+        raise TypeError(f"{where} is {type(item).__name__}{empty}; a text must be a string.{hint}")
+    return clean(item)
 
 
-def parse_examples(examples: RawExamples, key: str = TEXT) -> Examples:
+def parse_examples(examples: RawExamples, key: str = TEXT, chosen_names: Sequence[str] | None = None) -> Examples:
     """Check labelled examples and number their labels.
 
     Args:
-        examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`):
+        examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table of pandas, polars or Arrow):
             Rows or columns of `text`, `label` and, for text pairs, `text_pair`; or of `image` or `audio`, and `label`.
-            Labels are strings or integers. The order of the classes is the `ClassLabel` feature's, else sorted.
+            Labels are strings, integers, whole floats or booleans. The order of the classes is the `ClassLabel`
+            feature's, else sorted.
         key (`str`, *optional*, defaults to `"text"`):
             `"text"`, `"image"` or `"audio"`.
+        chosen_names (`list[str]`, *optional*):
+            Names that a user gave the classes by `config.id2label`, in order.
 
     Raises:
         ValueError: On no examples, unknown keys, columns of unequal lengths, missing labels or a single class.
-        TypeError: On texts that are not strings and labels that are neither strings nor integers.
+        TypeError: On texts that are not strings, columns that are single values and labels of other or mixed kinds.
     """
     columns, class_names = _columns(examples, key)
     missing = [name for name in (key, "label") if name not in columns]
@@ -103,7 +118,7 @@ def parse_examples(examples: RawExamples, key: str = TEXT) -> Examples:
     if lengths[key] == 0:
         raise ValueError(f"There are no examples; give {forms(key)}.")
     items = _texts(columns) if key == TEXT else columns[key]
-    labels, label_names = _number_labels(columns["label"], class_names)
+    labels, label_names = number_labels(columns["label"], class_names, chosen_names)
     if len(set(labels)) < 2:
         raise ValueError(
             f"All {len(labels)} examples have one label; a classifier needs examples of at least two classes."
@@ -119,7 +134,7 @@ def parse_examples(examples: RawExamples, key: str = TEXT) -> Examples:
 def _texts(columns: Mapping[str, list]) -> list[Text]:
     pairs = columns.get("text_pair") or [None] * len(columns[TEXT])
     return [
-        parse_text(text if pair is None else {"text": text, "text_pair": pair}, f"The text of example {i}")
+        parse_text(text if is_missing(pair) else {"text": text, "text_pair": pair}, f"The text of example {i}")
         for i, (text, pair) in enumerate(zip(columns[TEXT], pairs, strict=True))
     ]
 
@@ -127,56 +142,54 @@ def _texts(columns: Mapping[str, list]) -> list[Text]:
 def _columns(examples: Any, key: str) -> tuple[dict[str, list], list[str] | None]:
     """The columns of the examples, and the class names where a `ClassLabel` feature gives them."""
     keys = _keys(key)
-    if isinstance(getattr(examples, "column_names", None), Mapping):
-        raise ValueError("The examples are a dictionary of dataset splits; choose one, for example examples['train'].")
-    if hasattr(examples, "features") and hasattr(examples, "column_names"):
+    refuse_splits(examples, "The examples")
+    if is_dataset(examples):
         names = getattr((examples.features or {}).get("label"), "names", None)
-        given = examples.column_names or list(next(iter(examples), {}))  # a stream may not know its columns
-        rows = list(examples.select_columns([name for name in keys if name in given]))
-        return {name: [row[name] for row in rows] for name in keys if name in given}, names
+        given = dataset_columns(examples)
+        chosen = _choose_columns(given, keys)
+        rows = list(examples.select_columns(chosen)) if given else []
+        return {name: [row[name] for row in rows] for name in chosen}, names
+    table = table_columns(examples)
+    if table is not None:
+        return {name: _column(table[name], name) for name in _choose_columns(list(table), keys)}, None
     if isinstance(examples, Mapping):
         _check_keys(examples, keys, "the examples")
-        return {str(name): list(column) for name, column in examples.items()}, None
-    if isinstance(examples, str) or not isinstance(examples, Sequence):
+        return {str(name): _column(column, name) for name, column in examples.items()}, None
+    if isinstance(examples, (str, bytes)) or not isinstance(examples, Iterable):
         raise TypeError(f"The examples are {type(examples).__name__}; give {forms(key)}.")
-    for i, row in enumerate(examples):
+    return _columns_of_rows(list(iterate(examples)), key), None
+
+
+def _choose_columns(given: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """The columns that are read of a table, which may have others."""
+    missing = [name for name in (keys[0], "label") if name not in given]
+    if given and missing:
+        raise ValueError(
+            f"The examples have the columns {list(given)}, without {missing}; rename the columns, or give "
+            f"{forms(keys[0])}."
+        )
+    return [name for name in keys if name in given]
+
+
+def _column(column: Any, name: Any) -> list[Any]:
+    return as_list(column, f'The column "{name}" of the examples')
+
+
+def _columns_of_rows(rows: list[Any], key: str) -> dict[str, list]:
+    keys = _keys(key)
+    for i, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise TypeError(f"Example {i} is {type(row).__name__}; give {forms(key)}.")
         _check_keys(row, keys, f"example {i}")
         if key not in row or "label" not in row:
             raise ValueError(f'Example {i} has the keys {sorted(row)}; it must have "{key}" and "label".')
-    return {
-        name: [row.get(name) for row in examples] for name in keys if not examples or any(name in r for r in examples)
-    }, None
+    return {name: [row.get(name) for row in rows] for name in keys if not rows or any(name in r for r in rows)}
 
 
 def _check_keys(row: Mapping, keys: Sequence[str], where: str) -> None:
     unknown = sorted(str(name) for name in row if name not in keys)
     if unknown:
         raise ValueError(f"Unknown keys {unknown} in {where}; the keys are {list(keys)}.")
-
-
-def _number_labels(labels: list, class_names: list[str] | None) -> tuple[list[int], tuple[str, ...]]:
-    """Indices of the labels, and the class names in order."""
-    labels = [label.item() if hasattr(label, "item") and getattr(label, "ndim", 0) == 0 else label for label in labels]
-    for i, label in enumerate(labels):
-        if label is None or label != label:
-            raise ValueError(f"The label of example {i} is missing ({label}); leave the example out or label it.")
-        if isinstance(label, bool) or not isinstance(label, (str, numbers.Integral)):
-            raise TypeError(f"The label of example {i} is {type(label).__name__}; labels are strings or integers.")
-    if len({isinstance(label, str) for label in labels}) > 1:
-        raise TypeError("Some labels are strings and some are integers; use one kind.")
-    if class_names is not None and not isinstance(labels[0], str):
-        unlabelled = [i for i, label in enumerate(labels) if not 0 <= label < len(class_names)]
-        if unlabelled:
-            raise ValueError(
-                f"The label of example {unlabelled[0]} is {labels[unlabelled[0]]}, outside the {len(class_names)} "
-                "names of its ClassLabel feature."
-            )
-        return [int(label) for label in labels], tuple(class_names)
-    ordered = sorted(set(labels))
-    index = {label: i for i, label in enumerate(ordered)}
-    return [index[label] for label in labels], tuple(str(label) for label in ordered)
 
 
 def _warn_about_texts(texts: list[Text], labels: list[int]) -> None:

@@ -16,7 +16,8 @@ from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.embedder import EmbeddedExamples, Embedder
 from transformers_tart.embeddings.trunk import Trunk
 from transformers_tart.errors import BackboneMismatchError
-from transformers_tart.examples import Examples, RawExamples, parse_examples
+from transformers_tart.examples import Examples, RawExamples
+from transformers_tart.label_names import LabelNamesMixin
 from transformers_tart.modeling_reasoner import ReasonerState, TartReasoner
 from transformers_tart.projection import LayerScaling
 from transformers_tart.support import SupportSet
@@ -40,7 +41,7 @@ class PreparedSupport:
     token: tuple[object, ...] | None = None
 
 
-class InferenceMixin:
+class InferenceMixin(LabelNamesMixin):
     """Encodes, prepares and stores support sets, and classifies."""
 
     config: TartConfig
@@ -79,7 +80,7 @@ class InferenceMixin:
             seed (`int`, *optional*, defaults to 0):
                 Seed of the order of the examples in a prompt, for protocols that write one.
         """
-        parsed = parse_examples(examples, self.config.modality)
+        parsed = self._parse(examples)
         embedded = self.embedder().embed_examples(
             parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar, seed=seed
         )
@@ -95,6 +96,7 @@ class InferenceMixin:
         keep_texts: bool = False,
         cache: EmbeddingCache | None = None,
         max_length: int | None = None,
+        is_stored: bool = False,
     ) -> PreparedSupport:
         """[`encode_support`] and [`prepare_support`] in one, which reads a prompt once instead of twice.
 
@@ -103,8 +105,11 @@ class InferenceMixin:
                 Longest text in tokens, in place of the config's.
             cache ([`EmbeddingCache`], *optional*):
                 Where embeddings are looked up first, and kept.
+            is_stored (`bool`, *optional*, defaults to `False`):
+                Whether they become the support set of the model, so that their labels must be those that a user named
+                in `config.id2label`.
         """
-        parsed = parse_examples(examples, self.config.modality)
+        parsed = self._parse(examples) if is_stored else self._parse_apart(examples)
         embedded = self.embedder(cache, max_length).embed_examples(
             parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar
         )
@@ -112,10 +117,14 @@ class InferenceMixin:
         return self._prepare(support, embedded.trunk)
 
     def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
-        """Store a support set with the model, or remove it; the label names of the config follow.
+        """Store a support set with the model, or remove it.
+
+        The label names of the config follow, but for names that a user gave: these name the classes of any support
+        set.
 
         Raises:
             BackboneMismatchError: When it was embedded by another backbone, or with other options.
+            ValueError: When there are not as many names as classes.
         """
         if isinstance(support, PreparedSupport):
             if support.support.options is not None:  # which the pipeline may have been given for all of its calls
@@ -125,10 +134,8 @@ class InferenceMixin:
             prepared = None
         if support is not None:
             self.check_support(support)
+        self._name_classes(support)
         self._prepared, self.support = prepared, support
-        if self.support is not None:
-            self.config.id2label = dict(enumerate(self.support.label_names))
-            self.config.label2id = {name: i for i, name in enumerate(self.support.label_names)}
 
     def prepare_support(self, support: SupportSet | PreparedSupport | None = None) -> PreparedSupport:
         """Read a support set once; [`forward`] takes the result as `support`.

@@ -22,6 +22,7 @@ from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartConfig
 from transformers_tart.errors import BackboneMismatchError, BackboneNotFoundError, CorruptFileError
 from transformers_tart.files import check_whole
 from transformers_tart.hub import explain_failures, pin_revision
+from transformers_tart.labels import config_names, set_config_names, take_names
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.sentence_encoders import find_sentence_encoder
 from transformers_tart.support import SUPPORT_FILE, SupportSet
@@ -64,6 +65,7 @@ def compose(
     **loading: Any,
 ) -> Any:
     """Compose a backbone with a reasoner; see [`TartPreTrainedModel.from_backbone`]."""
+    names = take_names(loading)
     modality = cls.config_class.modality
     name_or_model, checked = unwrap(name_or_model), None
     if isinstance(name_or_model, PreTrainedModel):
@@ -98,6 +100,8 @@ def compose(
         reasoner_config=reasoner.config.to_dict(),
         **embedding,
     )
+    if names is not None:
+        set_config_names(config, names)
     model = cls(config, backbone=backbone, reasoner=place_beside(reasoner, backbone)).eval()
     model.hub_arguments = _take(loading, (*SHARED, TRUST))
     model.reference_digest = checked
@@ -153,6 +157,7 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     backbone, config = kwargs.pop("backbone", None), kwargs.pop("config", None)
     for passenger in PASSENGERS:
         kwargs.pop(passenger, None)
+    names = take_names(kwargs)
     shared, repository = _take(kwargs, SHARED), _take(kwargs, REPOSITORY)
     repository["revision"] = pin_revision(name, **repository, **shared)
     weights, overrides = _take(kwargs, ("variant", "use_safetensors")), _take(kwargs, CONFIG_FIELDS)
@@ -166,6 +171,8 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
         )
     for key, value in overrides.items():
         setattr(config, key, value)
+    if names is not None:
+        set_config_names(config, names)
     config.validate()
     given = unwrap(backbone)
     backbone = _load_backbone(config, name, given, shared, repository, kwargs)
@@ -188,6 +195,8 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
         model.reference_digest = BackboneDigest.of(backbone)
     if config.has_support:
         _load_support_into(model, name, {**shared, **repository})
+        if names is None:  # then the next examples may bring others
+            model._names_of_examples = config_names(config)
     return (model, info) if with_info else model
 
 

@@ -1,8 +1,11 @@
 """Composes and loads without saying what a backbone reads: its class tells."""
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from transformers_tart.auto import HUB
@@ -12,7 +15,7 @@ from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.files import check_whole
 from transformers_tart.modeling_media import TartForAudioClassification, TartForImageClassification
 from transformers_tart.modeling_tart import TartForSequenceClassification, TartPreTrainedModel
-from transformers_tart.towers import backbone_config, classes_of, modalities_of
+from transformers_tart.towers import backbone_config, loaded_classes_of, modalities_of
 
 
 CLASSES: dict[str, type[TartPreTrainedModel]] = {
@@ -45,7 +48,7 @@ def compose_any(name_or_model: str | os.PathLike | PreTrainedModel, **kwargs: An
 
 def backbone_modality(config: PreTrainedConfig) -> str:
     """Return what the backbone of a config is used for: `"text"`, `"image"` or `"audio"`."""
-    known = classes_of(config)
+    known = loaded_classes_of(config)
     return _choose(modalities_of(known[0]) if len(known) == 1 else ("text",))
 
 
@@ -55,20 +58,68 @@ def _choose(reads: tuple[str, ...]) -> str:
 
 
 class PipelineModel:
-    """What `pipeline("tart-classification", model=<name>)` loads: a TART repository, or any backbone, composed."""
+    """What `pipeline("tart-classification", model=<name>)` loads: a TART repository, or any backbone, composed.
+
+    The pipeline itself loads it, with `backbone=...` where that was given to `pipeline`. What goes wrong is then
+    raised as it is: transformers would put it behind a list of all it tried, and try other classes.
+    """
+
+    # transformers asks for the device of a model that has no device map
+    hf_device_map: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, name: str, arguments: dict[str, Any]):
+        self.name, self.arguments = name, arguments
 
     @classmethod
-    def from_pretrained(cls, name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -> TartPreTrainedModel:
-        """Load by the kind of repository that `config` describes."""
-        check_whole(name)
-        if config is None:
-            config = backbone_config(name, **{key: kwargs[key] for key in HUB if kwargs.get(key) is not None})
-        if isinstance(config, TartConfig):
-            return CLASSES[config.modality].from_pretrained(name, config=config, **kwargs)
-        kwargs.pop("_from_pipeline", None)
-        if os.path.isdir(name):
-            name = os.path.abspath(name)  # transformers took the config from the folder of this name
-        return compose_any(name, **kwargs)
+    def from_pretrained(cls, name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -> Any:
+        """Load by the kind of repository that `config` describes; for `pipeline`, leave that to [`load`]."""
+        if kwargs.pop("_from_pipeline", None) is not None:
+            return cls(name, kwargs if config is None else {**kwargs, "config": config})
+        return load_any(name, config, **kwargs)
+
+    def load(self, **more: Any) -> TartPreTrainedModel:
+        """Load the model.
+
+        Args:
+            more:
+                Arguments beside those that `pipeline` passed on, such as `backbone`.
+        """
+        return load_any(self.name, **self.arguments, **more)
+
+    def device_of(self, model: TartPreTrainedModel) -> torch.device | None:
+        """The device on which a device map has put all of a loaded model, `None` without one."""
+        is_placed = self.arguments.get("device_map") is not None and getattr(model, "hf_device_map", None) is None
+        return model.device if is_placed else None
 
 
-__all__ = ["CLASSES", "PipelineModel", "backbone_modality", "compose_any"]
+def load_any(name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -> TartPreTrainedModel:
+    r"""
+    Load a TART repository, or compose a backbone.
+
+    Args:
+        name (`str`):
+            Hub id or folder.
+        config (`PreTrainedConfig`, *optional*):
+            Its configuration, where it is known.
+        kwargs:
+            As in [`TartPreTrainedModel.from_pretrained`] or [`TartPreTrainedModel.from_backbone`].
+
+    Raises:
+        ValueError: When `backbone` is given with a repository that is a backbone itself.
+    """
+    check_whole(name)
+    if config is None:
+        config = backbone_config(name, **{key: kwargs[key] for key in HUB if kwargs.get(key) is not None})
+    if isinstance(config, TartConfig):
+        return CLASSES[config.modality].from_pretrained(name, config=config, **kwargs)
+    if kwargs.pop("backbone", None) is not None:
+        raise ValueError(
+            f'{name} holds a model of type "{config.model_type}", not a TART task, so it is the backbone; leave '
+            "backbone= out, or give the task as model=..."
+        )
+    if os.path.isdir(name):
+        name = os.path.abspath(name)  # transformers took the config from the folder of this name
+    return compose_any(name, **kwargs)
+
+
+__all__ = ["CLASSES", "PipelineModel", "backbone_modality", "compose_any", "load_any"]

@@ -6,9 +6,11 @@ from torch import Tensor
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
+from transformers_tart.checks import refuse_unknown
 from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig, TartMediaConfig
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.media import MediaEmbedder
+from transformers_tart.embeddings.pooling import accepts
 from transformers_tart.inference import PreparedSupport
 from transformers_tart.modeling_tart import TartPreTrainedModel
 from transformers_tart.support import SupportSet
@@ -26,6 +28,12 @@ class TartMediaModel(TartPreTrainedModel):
                 f"max_length is {max_length}, which is for texts; cut {self.config.modality} inputs before."
             )
         return MediaEmbedder(self.backbone, self.config, cache)
+
+    def _features(self, given: dict[str, Any]) -> dict[str, Tensor]:
+        """What the processor gives beside the main input, and the backbone takes."""
+        tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        refuse_unknown(given, [name for name in tensors if accepts(self.backbone, name)])
+        return tensors
 
 
 class TartForImageClassification(TartMediaModel):
@@ -74,7 +82,7 @@ class TartForImageClassification(TartMediaModel):
         Raises:
             ValueError: Without a support set, or when the backbone gives embeddings that are not finite.
         """
-        return self._answer({"pixel_values": pixel_values, **_tensors(kwargs)}, support, labels)
+        return self._answer({"pixel_values": pixel_values, **self._features(kwargs)}, support, labels)
 
 
 class TartForAudioClassification(TartMediaModel):
@@ -129,11 +137,7 @@ class TartForAudioClassification(TartMediaModel):
             ValueError: Without a support set, or when the backbone gives embeddings that are not finite.
         """
         batch = {"input_values": input_values, "input_features": input_features, "attention_mask": attention_mask}
-        return self._answer({**batch, **_tensors(kwargs)}, support, labels)
-
-
-def _tensors(given: dict[str, Any]) -> dict[str, Tensor]:
-    return {name: value for name, value in given.items() if isinstance(value, Tensor)}
+        return self._answer({**batch, **self._features(kwargs)}, support, labels)
 
 
 __all__ = ["TartForAudioClassification", "TartForImageClassification"]

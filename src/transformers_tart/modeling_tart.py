@@ -13,12 +13,14 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.backbones.digest import BackboneDigest
+from transformers_tart.checks import refuse_unknown
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.hub import explain_failures
 from transformers_tart.inference import PreparedSupport
 from transformers_tart.loading import compose, load_composed
 from transformers_tart.model_card import CardFacts
 from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.pickling import restore, state_without_capture_hooks
 from transformers_tart.saving import BACKBONE_KEYS, SavingMixin
 from transformers_tart.support import SupportSet
 from transformers_tart.towers import build_tower
@@ -41,6 +43,7 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
     backbone: PreTrainedModel
     reasoner: TartReasoner
     base_model_prefix = "backbone"
+    accepts_loss_kwargs = False  # the loss is a mean, which the trainer scales
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
     def __init__(
@@ -155,6 +158,14 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
         self.backbone.eval()
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        public = {name: value for name, value in self.hub_arguments.items() if name != "token"}
+        return {**state_without_capture_hooks(self), "hub_arguments": public}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        restore(self)
+
     def _answer(
         self, batch: dict[str, Tensor | None], support: SupportSet | PreparedSupport | None, labels: Tensor | None
     ) -> SequenceClassifierOutput:
@@ -210,13 +221,17 @@ class TartForSequenceClassification(TartPreTrainedModel):
                 The labelled examples; the stored support set when not given.
             labels (`torch.LongTensor` of shape `(batch,)`, *optional*):
                 True classes; the output then holds the cross-entropy.
+            kwargs:
+                Nothing, but for what says that other outputs are not wanted, such as `output_attentions=False`.
 
         Returns:
             `SequenceClassifierOutput`: `logits` (batch, num_labels) float32 are log-probabilities up to a constant.
 
         Raises:
+            TypeError: On other arguments.
             ValueError: Without a support set, or when the backbone gives embeddings that are not finite.
         """
+        refuse_unknown(kwargs)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         batch = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": token_type_ids}
         return self._answer(batch, support, labels)

@@ -1,5 +1,6 @@
 """What pipelines read: which inputs are one and which are many, and how each becomes a row for the backbone."""
 
+import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,10 @@ from PIL import Image
 
 from transformers_tart.embeddings.embedder import Embedder
 from transformers_tart.embeddings.media import MediaEmbedder
-from transformers_tart.examples import parse_text
+from transformers_tart.examples import Text, parse_text
+from transformers_tart.media.audio import BYTES
+from transformers_tart.pipeline_arguments import TextOptions
+from transformers_tart.tokenization import resolve_max_length, tokenize
 
 
 class Unreadable(NamedTuple):
@@ -48,14 +52,14 @@ class TextInputs:
     name = "text"
     batches_per_window = 32
 
-    def __init__(self, embedder: Embedder, tokenizer: Any):
-        self.embedder, self.tokenizer = embedder, tokenizer
+    def __init__(self, embedder: Embedder, tokenizer: Any, options: TextOptions):
+        self.embedder, self.tokenizer, self.options = embedder, tokenizer, options
 
     def is_one(self, inputs: Any) -> bool:
         """A string or a mapping is one."""
         if isinstance(inputs, (str, Mapping)):
             return True
-        if isinstance(inputs, bytes) or not isinstance(inputs, (Iterable, Sized)):
+        if isinstance(inputs, BYTES) or not isinstance(inputs, (Iterable, Sized)):
             raise TypeError(
                 f"The input is {type(inputs).__name__}; give a text, a list of texts or a generator of texts."
             )
@@ -63,7 +67,31 @@ class TextInputs:
 
     def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
         """Token ids of each text."""
-        return self.embedder.tokenize(self.tokenizer, [parse_text(item, where) for where, item in items])
+        texts = [parse_text(item, where) for where, item in items]
+        for (where, _), text in zip(items, texts, strict=True):
+            if self.options.single is not None and not isinstance(text, str):
+                raise ValueError(
+                    f"{where} is a pair of texts, for which {self.options.single} would give another answer; leave "
+                    "that argument out."
+                )
+        if not self.options.truncates:
+            self._check_lengths([where for where, _ in items], texts)
+        return self.embedder.tokenize(self.tokenizer, texts)
+
+    def _check_lengths(self, places: Sequence[str], texts: Sequence[Text]) -> None:
+        """Raise a ValueError on a text that would be cut."""
+        if self.embedder.has_prompt:
+            raise ValueError(
+                "truncation is False, but with a prompt of examples a text may have to be cut to fit; leave that "
+                "argument out."
+            )
+        limit = resolve_max_length(self.embedder.backbone, self.tokenizer, self.embedder.longest)
+        for where, row in zip(places, tokenize(self.tokenizer, texts, None), strict=True):
+            if limit is not None and len(row["input_ids"]) > limit:
+                raise ValueError(
+                    f"{where} has {len(row['input_ids'])} tokens, of which {limit} are read, and truncation is False; "
+                    "pass truncation=True or a shorter text."
+                )
 
 
 class MediaInputs:
@@ -77,7 +105,17 @@ class MediaInputs:
         self.most_dims = 3 if self.name == "image" else 2
 
     def is_one(self, inputs: Any) -> bool:
-        """A path, an address, a file as bytes, an image, an array of one, or a mapping is one."""
+        """A path, an address, a file as bytes, an image, an array of one, or a mapping is one.
+
+        Raises:
+            TypeError: On lists of numbers, which would be as many inputs.
+        """
+        if isinstance(inputs, (list, tuple)) and inputs and all(map(_is_numeric, inputs)):
+            kind = "uint8" if self.name == "image" else "float32"
+            raise TypeError(
+                f"The input is a {type(inputs).__name__} of {type(inputs[0]).__name__}; give the numbers of one "
+                f"{self.name} input as an array: numpy.asarray(..., dtype='{kind}')."
+            )
         if isinstance(inputs, (str, bytes, bytearray, os.PathLike, Mapping, Image.Image)):
             return True
         if isinstance(inputs, (np.ndarray, torch.Tensor)):
@@ -98,6 +136,13 @@ class MediaInputs:
             return self.embedder.row(self.processor, given, where)
         except (ValueError, TypeError, OSError) as err:
             return Unreadable(err)
+
+
+def _is_numeric(item: Any) -> bool:
+    """Whether this is a number, or a list that begins with one, or with such a list."""
+    while isinstance(item, (list, tuple)) and item:
+        item = item[0]
+    return isinstance(item, numbers.Number)
 
 
 __all__ = ["Inputs", "MediaInputs", "TextInputs", "Unreadable"]

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from transformers.pipelines.text_classification import ClassificationFunction, sigmoid, softmax
 
+from transformers_tart.checks import as_count
+
 
 def answer_options(top_k: int | None | str, function_to_apply: str | ClassificationFunction | None) -> dict[str, Any]:
     """The options that were given, checked; an empty string stands for no `top_k`.
@@ -14,16 +16,14 @@ def answer_options(top_k: int | None | str, function_to_apply: str | Classificat
         ValueError: On options that make no sense.
     """
     options: dict[str, Any] = {}
-    if top_k is None or isinstance(top_k, int):
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k is {top_k}; it must be at least 1, or None for all classes.")
-        options["top_k"] = top_k
+    if not (isinstance(top_k, str) and top_k == ""):
+        options["top_k"] = None if top_k is None else as_count(top_k, "top_k", ", or None for all classes")
     if function_to_apply is not None:
         names = ("DEFAULT", *ClassificationFunction.__members__)
         name = getattr(function_to_apply, "name", function_to_apply)
         if not isinstance(name, str) or name.upper() not in names:
             raise ValueError(
-                f'function_to_apply is "{function_to_apply}"; it must be "default", "softmax", "sigmoid" or "none"'
+                f'function_to_apply is "{function_to_apply}"; it must be "default", "softmax", "sigmoid" or "none".'
             )
         options["function_to_apply"] = function_to_apply
     return options

@@ -15,6 +15,7 @@ from transformers.pipelines.text_classification import ClassificationFunction
 from transformers.utils import logging
 
 from transformers_tart.auto import load_auto
+from transformers_tart.checks import as_count
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.media import MediaEmbedder
@@ -23,13 +24,14 @@ from transformers_tart.embeddings.pooling import input_device
 from transformers_tart.examples import RawExamples
 from transformers_tart.files import staged
 from transformers_tart.hub import HubMixin, keep_edited_card
-from transformers_tart.modeling_auto import compose_any
+from transformers_tart.modeling_auto import PipelineModel, compose_any
 from transformers_tart.modeling_tart import PreparedSupport, TartPreTrainedModel
+from transformers_tart.pipeline_arguments import TextOptions, text_options
 from transformers_tart.pipeline_inputs import Inputs, MediaInputs, TextInputs, Unreadable
 from transformers_tart.pipeline_outputs import answer, answer_options, failure
 from transformers_tart.processors import LOADERS, load_processor
 from transformers_tart.saving import OWNED
-from transformers_tart.streams import is_eager, iterate
+from transformers_tart.streams import is_eager, iterate, unpack
 from transformers_tart.support import SupportSet
 from transformers_tart.tokenization import collate
 
@@ -61,6 +63,8 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             The backbone's, of texts, of images, of audio; loaded from the backbone's repository when not given.
         examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`, *optional*):
             The support set; the one stored with the model when not given.
+        backbone (`PreTrainedModel` or `str`, *optional*):
+            A backbone, or where to load one from, to use instead of the one that the task refers to.
         embedding_cache (`str` or `Path`, *optional*):
             Folder in which the embeddings of texts are kept from one run to the next, under keys that say nothing of
             the texts; needs `pip install "transformers-tart[cache]"`.
@@ -84,10 +88,14 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         embedding_cache: str | os.PathLike | None = None,
         image_processor: Any = None,
         feature_extractor: Any = None,
+        backbone: PreTrainedModel | str | os.PathLike | None = None,
         **kwargs: Any,
     ):
-        if not isinstance(model, TartPreTrainedModel):
-            model = compose_any(model)
+        kwargs.pop("local_files_only", None)  # which `pipeline` has passed on, and leaves here
+        model = self._load(model, backbone, kwargs)
+        if kwargs.get("batch_size") is not None:
+            kwargs["batch_size"] = as_count(kwargs["batch_size"], "batch_size", ", or None")
+        self._modality = model.config.modality
         given = {"tokenizer": tokenizer, "image_processor": image_processor, "feature_extractor": feature_extractor}
         argument = LOADERS[model.config.modality][1]
         processor = given[argument] or load_processor(model)
@@ -100,15 +108,35 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         if examples is not None:
             self.set_examples(examples)
 
+    @staticmethod
+    def _load(model: Any, backbone: Any, kwargs: dict[str, Any]) -> TartPreTrainedModel:
+        """The composed model; where `pipeline` left its device to us, `kwargs` get it."""
+        if isinstance(model, PipelineModel):
+            loaded = model.load(**({} if backbone is None else {"backbone": backbone}))
+            device = model.device_of(loaded)
+            if device is not None:
+                kwargs.setdefault("device", device)
+            return loaded
+        if backbone is not None:
+            raise ValueError(
+                "backbone is given with a model that is loaded already; give model=<Hub id or folder of a task>, or "
+                "load the task with from_pretrained(..., backbone=...)."
+            )
+        return model if isinstance(model, TartPreTrainedModel) else compose_any(model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_cache": None}  # an open database; it is opened again when it is needed
+
     @property
     def _processor(self) -> Any:
         """The tokenizer, image processor or feature extractor."""
         return getattr(self, LOADERS[self.model.config.modality][1])
 
-    def _inputs(self, max_length: int | None) -> Inputs:
-        embedder = self.model.embedder(max_length=max_length)
-        kind = MediaInputs if isinstance(embedder, MediaEmbedder) else TextInputs
-        return kind(embedder, self._processor)
+    def _inputs(self, options: TextOptions) -> Inputs:
+        embedder = self.model.embedder(max_length=options.max_length)
+        if isinstance(embedder, MediaEmbedder):
+            return MediaInputs(embedder, self._processor)
+        return TextInputs(embedder, self._processor, options)
 
     def _open_cache(self) -> EmbeddingCache | None:
         """The cache, made anew when the weights or the settings of the model have changed."""
@@ -124,10 +152,14 @@ class TartClassificationPipeline(HubMixin, Pipeline):
 
     def set_examples(self, examples: RawExamples | None) -> None:
         """Replace the stored support set; `None` removes it."""
-        self.model.set_support(None if examples is None else self._encode(examples))
+        self.model.set_support(None if examples is None else self._encode(examples, is_stored=True))
 
     def _encode(
-        self, examples: RawExamples, progress_bar: bool = False, max_length: int | None = None
+        self,
+        examples: RawExamples,
+        progress_bar: bool = False,
+        max_length: int | None = None,
+        is_stored: bool = False,
     ) -> PreparedSupport:
         with self.device_placement():
             return self.model.prepare_examples(
@@ -135,19 +167,19 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                 self._processor,
                 batch_size=self._batch_size,
                 progress_bar=progress_bar,
-                keep_texts=self.model.config.modality == "text",
+                keep_texts=self._modality == "text",
                 cache=self._open_cache(),
                 max_length=max_length or self._preprocess_params.get("max_length"),
+                is_stored=is_stored,
             )
 
     def _sanitize_parameters(
         self,
         top_k: int | None | str = "",
         function_to_apply: str | ClassificationFunction | None = None,
-        max_length: int | None = None,
+        **text_arguments: Any,
     ) -> tuple[dict, dict, dict]:
-        preprocess: dict[str, Any] = {} if max_length is None else {"max_length": max_length}
-        return preprocess, {}, answer_options(top_k, function_to_apply)
+        return text_options(text_arguments, self._modality), {}, answer_options(top_k, function_to_apply)
 
     def __call__(
         self,
@@ -176,6 +208,10 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                 `"default"` and `"softmax"` give probabilities, `"sigmoid"` that of the logits, `"none"` the logits.
             max_length (`int`, *optional*):
                 Longest text in tokens.
+            truncation (`bool` or `str`, *optional*, defaults to `True`):
+                Whether longer texts are cut; with `False` they are an error. Other arguments that the
+                text-classification pipeline passes to its tokenizer, such as `padding`, are taken where they change
+                no answer.
             batch_size (`int`, *optional*):
                 Most inputs of a forward pass; as many as a budget of tokens allows when not given.
             progress_bar (`bool`, *optional*, defaults to `False`):
@@ -191,15 +227,17 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             ValueError, TypeError, OSError: When a text is none, or a single image or piece of audio cannot be read.
         """
         preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
+        batch_size = None if batch_size is None else as_count(batch_size, "batch_size", ", or None")
+        inputs = unpack(inputs, self._modality)
         if examples is None or isinstance(examples, SupportSet):
             with self.device_placement():
                 support = self.model.prepare_support(examples)
         else:
-            support = self._encode(examples, progress_bar, **preprocess)
+            support = self._encode(examples, progress_bar, preprocess.get("max_length"))
         forward = {**self._forward_params, **forward, "support": support}
         preprocess = {**self._preprocess_params, **preprocess}
         postprocess = {**self._postprocess_params, **postprocess}
-        reader = self._inputs(preprocess.get("max_length"))
+        reader = self._inputs(TextOptions(**preprocess))
         if reader.is_one(inputs):
             batcher = Batcher.on(self._input_device)
             row = reader.rows([("The input", inputs)])[0]
@@ -252,7 +290,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                     max_length=preprocess.get("max_length"),
                 )
             logits = iter(found.cpu())
-        names = support.support.label_names
+        names = self.model.names_for(support.support)
         for row in rows:
             if isinstance(row, Unreadable):
                 yield failure(row.error, as_list="top_k" in postprocess)
@@ -263,18 +301,18 @@ class TartClassificationPipeline(HubMixin, Pipeline):
     def _input_device(self) -> torch.device:
         return input_device(self.model.backbone)
 
-    def preprocess(self, input_: Any, max_length: int | None = None) -> dict[str, Any]:
+    def preprocess(self, input_: Any, **options: Any) -> dict[str, Any]:
         """Make a batch of one input."""
-        row = self._inputs(max_length).rows([("The input", input_)])[0]
+        row = self._inputs(TextOptions(**options)).rows([("The input", input_)])[0]
         if isinstance(row, Unreadable):
             raise row.error
-        is_text = self.model.config.modality == "text"
+        is_text = self._modality == "text"
         return collate([row], self.tokenizer.pad_token_id) if is_text else collate_media([row])
 
     def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:
         return {
             "logits": self.model(**model_inputs, support=support).logits,
-            "label_names": support.support.label_names,
+            "label_names": self.model.names_for(support.support),
         }
 
     def postprocess(

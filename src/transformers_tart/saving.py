@@ -19,6 +19,7 @@ from transformers_tart.errors import BackboneMismatchError
 from transformers_tart.files import staged
 from transformers_tart.hub import CARD_FILE, OWNED_WEIGHTS, HubMixin, keep_edited_card
 from transformers_tart.inference import InferenceMixin
+from transformers_tart.labels import config_names, set_config_names
 from transformers_tart.loading import BACKBONE_FOLDER, load_reference
 from transformers_tart.model_card import CardFacts, classifier_card
 from transformers_tart.support import SUPPORT_FILE, SupportSet
@@ -143,6 +144,7 @@ class SavingMixin(InferenceMixin, HubMixin):
         config = copy.deepcopy(self.config)
         config.include_backbone = include_backbone
         config.has_support = self.support is not None
+        set_config_names(config, self.names_for(self.support) if self.support else config_names(config))
         for part in (config.of_backbone, config.reasoner_config):
             if isinstance(part, PreTrainedConfig):
                 part.name_or_path = ""  # where it was loaded from may be a path of this machine
@@ -152,8 +154,8 @@ class SavingMixin(InferenceMixin, HubMixin):
 
     def _save_parts(self, folder: Path, include_backbone: bool, include_texts: bool, max_shard_size: Any) -> None:
         """Write what stands beside the reasoner: the support set, the backbone if asked, and a card."""
-        if self.support is not None:
-            support = self.support
+        support = self.named_support()
+        if support is not None:
             if support.digest is None:
                 support = replace(support, digest=self.backbone_digest(), options=self.config.embedding_options)
             support.save(folder / SUPPORT_FILE, include_texts=include_texts)

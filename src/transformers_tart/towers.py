@@ -9,12 +9,27 @@ import re
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from transformers_tart.auto import HUB, OWN, check_weights, explain_damage, is_own, load_auto, load_auto_model
 from transformers_tart.backbones.adapters import base_of_adapter, explain_adapters
 from transformers_tart.loading_report import load_without_report, report_rest
 
+
+AUTO_CLASSES: tuple[Any, ...] = (
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoModelForImageTextToText,
+    AutoModelForSpeechSeq2Seq,
+)
 
 # What the main input of a model is called, where its class does not say what it reads.
 INPUTS = {"pixel_values": "image", "input_values": "audio", "input_features": "audio"}
@@ -92,6 +107,18 @@ def backbone_config(name: str, **hub: Any) -> PreTrainedConfig:
     return load_auto(AutoConfig, name, **hub)
 
 
+def _auto_class(config: PreTrainedConfig) -> Any:
+    """The Auto class that loads models of a config; of compositions of an encoder and a decoder another one."""
+    return next((auto for auto in AUTO_CLASSES if type(config) in auto._model_mapping), AutoModel)
+
+
+def loaded_classes_of(config: PreTrainedConfig) -> tuple[Any, ...]:
+    """What [`load_tower`] makes of a config, before it takes a part of it."""
+    known = classes_of(config)
+    auto = _auto_class(config)
+    return known if known or auto is AutoModel else (auto._model_mapping[type(config)],)
+
+
 def build_tower(config: PreTrainedConfig, modality: str) -> PreTrainedModel:
     """A random tower of a config, of the whole model or of the tower alone."""
     return find_tower(AutoModel.from_config(config, trust_remote_code=False), modality)[1]
@@ -126,7 +153,7 @@ def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
     known = classes_of(config)
     needs_all = modality == "text" or not config.is_encoder_decoder
     if len(known) != 1 or (modalities_of(known[0]) == (modality,) and needs_all):
-        return _load_whole(name, modality, **loading)
+        return _load_whole(config, name, modality, **loading)
     check_weights(name, functools.partial(build_tower, modality=modality), **loading)
     with torch.device("meta"):
         whole = AutoModel.from_config(config, trust_remote_code=False)
@@ -143,14 +170,15 @@ def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
         )
     if info["missing_keys"]:
         # the weights lie under other names than the model's own
-        return _load_whole(name, modality, **loading)
+        return _load_whole(config, name, modality, **loading)
     report_rest(name, whole, info, path, is_whole=False)
     vars(loaded).pop("_weight_conversions", None)  # or the tower would be saved under the names of the whole
     return loaded
 
 
-def _load_whole(name: str, modality: str, **loading: Any) -> PreTrainedModel:
-    model, info = load_without_report(functools.partial(load_auto_model, AutoModel), name, **loading)
+def _load_whole(config: PreTrainedConfig, name: str, modality: str, **loading: Any) -> PreTrainedModel:
+    load = functools.partial(load_auto_model, _auto_class(config))
+    model, info = load_without_report(load, name, **loading)
     path, tower = find_tower(model, modality)
     report_rest(name, model, info, path)
     return tower

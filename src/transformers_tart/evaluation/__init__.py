@@ -1,11 +1,13 @@
 """What TART is compared with on the same frozen model.
 
-`TartEvaluator`, `TartMetric` and `TartSuite` are imported when they are first asked for; with the first of them comes
-`evaluate.evaluator("tart-classification")`.
+`evaluate.evaluator("tart-classification")` works from here on, where `evaluate` is installed. `TartEvaluator`,
+`TartMetric` and `TartSuite` are imported when they are first asked for.
 """
 
 from importlib import import_module
 from typing import Any
+
+from transformers_tart.evaluation.registration import register_when_imported
 
 
 _MODULES = {"TartEvaluator": "evaluator", "TartMetric": "metric", "TartSuite": "suite"}
@@ -16,5 +18,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
+
+register_when_imported()
 
 __all__ = ["TartEvaluator", "TartMetric", "TartSuite"]

@@ -7,19 +7,17 @@ import evaluate
 import numpy as np
 import torch
 from datasets import Dataset
-from evaluate.evaluator import SUPPORTED_EVALUATOR_TASKS
 from evaluate.evaluator.utils import DatasetColumn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, pipeline
 
 from transformers_tart.evaluation.labels import Label, match_labels
 from transformers_tart.evaluation.metric import Metric, TartMetric, load_metric
+from transformers_tart.evaluation.registration import DEFAULT_METRIC, TASK
 from transformers_tart.examples import RawExamples
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 from transformers_tart.support import SupportSet
 
 
-TASK = "tart-classification"
-DEFAULT_METRIC = "accuracy"
 STRATEGIES = ("simple", "bootstrap")
 
 ModelOrPipeline: TypeAlias = str | PreTrainedModel | TartClassificationPipeline
@@ -123,7 +121,9 @@ class TartEvaluator(evaluate.TextClassificationEvaluator):
             texts = DatasetColumn(rows, input_column)  # the others come as texts and pairs
         support = _read_support(pipe, examples)
         class_names = getattr(rows.features[label_column], "names", None)  # of a ClassLabel
-        references, classes = match_labels(inputs["references"], support.label_names, class_names, label_mapping)
+        references, classes = match_labels(
+            inputs["references"], pipe.model.names_for(support), class_names, label_mapping
+        )
         results, seconds = self.call_pipeline(pipe, texts, examples=support)
         unreadable = [result[0]["error"] for result in results if result[0]["label"] is None]
         if unreadable:
@@ -248,11 +248,4 @@ def _read_support(pipe: TartClassificationPipeline, examples: RawExamples | Supp
     return support if isinstance(support, SupportSet) else pipe.model.encode_support(support, pipe.tokenizer)
 
 
-def register_evaluator() -> None:
-    """Make `evaluate.evaluator("tart-classification")` a [`TartEvaluator`]."""
-    SUPPORTED_EVALUATOR_TASKS[TASK] = {"implementation": TartEvaluator, "default_metric_name": DEFAULT_METRIC}
-
-
-register_evaluator()
-
-__all__ = ["TartEvaluator", "register_evaluator"]
+__all__ = ["TartEvaluator"]

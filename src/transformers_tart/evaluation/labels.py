@@ -1,10 +1,12 @@
 """Whether a data set and a pipeline mean the same by their labels."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from transformers_tart.labels import kind_of, plain_label
+from transformers_tart.streams import is_missing
 
 
 Label: TypeAlias = int | float | str
@@ -23,7 +25,7 @@ def match_labels(
 
     With `label_mapping`, by that. Without, labels of the data that are strings are the pipeline's own; integers are
     matched through the names of their `ClassLabel` feature, or where the pipeline's labels are integers, as such, or
-    where there are no names, by the order of the pipeline's labels.
+    where there are no names, by the order of the pipeline's labels. Booleans and whole floats are taken as integers.
 
     Args:
         labels (`list[int]` or `list[str]` of length n):
@@ -40,14 +42,9 @@ def match_labels(
 
     Raises:
         ValueError: When a label is missing, or is none that the pipeline can give.
-        TypeError: On labels that are neither strings nor integers.
+        TypeError: On labels that are neither strings nor integers, booleans or whole floats.
     """
-    labels = list(labels)
-    for i, label in enumerate(labels):
-        if label is None:
-            raise ValueError(f"Row {i} of the data has no label; leave it out.")
-        if isinstance(label, bool) or not isinstance(label, (str, Integral)):
-            raise TypeError(f"The label of row {i} is {type(label).__name__}; labels are strings or integers.")
+    labels = [_plain(label, i) for i, label in enumerate(labels)]
     given = _labels_of(names, isinstance(labels[0], str), class_names, label_mapping)
     possible = set(given)
     unknown = [label for label in labels if label not in possible]
@@ -62,6 +59,14 @@ def match_labels(
         order = sorted(order) if class_names is None else range(len(class_names))
     number = {label: i for i, label in enumerate(order)}
     return np.array([number[x] for x in labels]), {name: number[x] for name, x in zip(names, given, strict=True)}
+
+
+def _plain(label: object, row: int) -> str | int:
+    """A label as a string or an integer: booleans and whole floats are integers."""
+    plain = plain_label(label)
+    if is_missing(plain):
+        raise ValueError(f"Row {row} of the data has no label; leave it out.")
+    return plain if kind_of(plain, f"row {row}") == "strings" else int(plain)
 
 
 def _labels_of(

@@ -1,0 +1,61 @@
+"""Registers the evaluator of this package with `evaluate`, whenever that is imported, and not before."""
+
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from types import ModuleType
+from typing import Any
+
+
+TASK = "tart-classification"
+DEFAULT_METRIC = "accuracy"
+REGISTRY = "evaluate.evaluator"
+
+
+def register_when_imported() -> None:
+    """Make `evaluate.evaluator("tart-classification")` a [`TartEvaluator`].
+
+    `evaluate` takes seconds to import, and many who import this package need none of it: where it is not imported yet,
+    its own import registers.
+    """
+    if REGISTRY in sys.modules:
+        _register(sys.modules[REGISTRY])
+    elif not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def _register(module: ModuleType) -> None:
+    module.SUPPORTED_EVALUATOR_TASKS[TASK] = {"implementation": _build, "default_metric_name": DEFAULT_METRIC}
+
+
+def _build(**options: Any) -> Any:
+    from transformers_tart.evaluation.evaluator import TartEvaluator
+
+    return TartEvaluator(**options)
+
+
+class _Finder(MetaPathFinder):
+    """Finds the registry of `evaluate` as the others do, and registers when it has been run."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != REGISTRY:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        run = spec.loader.exec_module
+
+        def run_and_register(module: ModuleType) -> None:
+            run(module)
+            _register(module)
+
+        spec.loader.exec_module = run_and_register  # type: ignore[method-assign]
+        return spec
+
+
+__all__ = ["DEFAULT_METRIC", "TASK", "register_when_imported"]
