@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from transformers_tart import TartForAudioClassification, TartForSequenceClassification
+from transformers_tart.errors import CorruptFileError
 from transformers_tart.evaluation.methods import Models
 from transformers_tart.towers import load_tower
 
@@ -179,7 +180,7 @@ def test__loading__weights_of_another_shape__error_follows_the_report_of_transfo
     config.intermediate_size *= 2
     config.save_pretrained(folder)
     all_logs.clear()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(CorruptFileError, match="above report"):
         load_tower(folder, "text")
     assert any("LOAD REPORT" in message for message in said(all_logs))
 
