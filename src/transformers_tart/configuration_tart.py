@@ -9,6 +9,7 @@ from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers_tart.bounds import (
     MAX_CLASSES,
     MAX_HEADS,
+    MAX_INTEGER,
     MAX_LAYERS,
     MAX_ORDERS,
     MAX_POSITIONS,
@@ -52,7 +53,7 @@ BOUNDS = {
 
 def _check_max_length(value: int | None) -> None:
     if value is not None:
-        as_count(value, "max_length", ", or None")
+        check_integer("max_length", as_count(value, "max_length", ", or None"), 1, MAX_INTEGER)
 
 
 @plain_errors
