@@ -145,6 +145,8 @@ class SavingMixin(InferenceMixin, HubMixin):
         config.include_backbone = include_backbone
         config.has_support = self.support is not None
         set_config_names(config, self.names_for(self.support) if self.support else config_names(config))
+        if include_backbone:  # whose config may have been changed
+            setattr(config, config.backbone_key, copy.deepcopy(self.backbone.config))
         for part in (config.of_backbone, config.reasoner_config):
             if isinstance(part, PreTrainedConfig):
                 part.name_or_path = ""  # where it was loaded from may be a path of this machine
