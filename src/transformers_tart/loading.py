@@ -17,6 +17,7 @@ from transformers_tart.auto import check_files, explain_damage
 from transformers_tart.backbones import EMBEDDED, as_name, check_reference, locate, reference
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import BackboneDigest
+from transformers_tart.checksums import check_sums
 from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartConfig
 from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
 from transformers_tart.files import check_whole
@@ -196,7 +197,18 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
         _load_support_into(model, name, {**shared, **repository})
         if names is None:  # then the next examples may bring others
             model._names_of_examples = config_names(config)
+    if config.sha256 is not None:
+        _check_sums(config, name, model.support, {**shared, **repository})
     return (model, info) if with_info else model
+
+
+def _check_sums(config: TartConfig, name: str, support: SupportSet | None, hub: dict) -> None:
+    """Compare the checksums of the config with the files, after what says more precisely what is wrong with them."""
+    sums = dict(config.sha256 or {})
+    if support is None:
+        sums.pop(SUPPORT_FILE, None)
+    check_sums(name, sums, **hub)
+    config.sha256 = None  # of the files, not of the model, which may change
 
 
 def _take(kwargs: dict, names: tuple[str, ...]) -> dict:
@@ -314,6 +326,7 @@ def _load_support_into(model: Any, name: str, hub: dict) -> None:
             f"{name} was saved by version 0.1, without a digest of its backbone: whether that is still the same model "
             "is not checked. Save the task again to store one."
         )
+        (config.sha256 or {}).pop(SUPPORT_FILE, None)  # which is not the file that was saved with the config
         # by which changes from now on are seen
         support = replace(support, digest=model.backbone_digest(), options=current)
     else:

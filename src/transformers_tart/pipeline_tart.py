@@ -340,6 +340,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             processor.pad_token = processor.eos_token or processor.bos_token or processor.unk_token
         if self.model.config.modality == "audio":
             processor.return_attention_mask = True  # by which padding is left out
+        self.model._check_folder(save_directory)
         with self._pushing(save_directory, kwargs), staged(save_directory, OWNED) as stage:
             self.model.save_pretrained(stage, **kwargs)
             processor.save_pretrained(stage)
