@@ -108,3 +108,11 @@ def test__load__task_without_a_digest__later_changes_are_seen(tmp_path: Path) ->
             loaded(TEXTS)
         with pytest.raises(BackboneMismatchError):
             loaded.save_pretrained(tmp_path / "again", include_backbone=True)
+
+
+def test__classify__backbone_in_training_mode__goes_back() -> None:
+    classify = make_pipeline(TartForSequenceClassification.from_backbone(build_backbone("bert")))
+    before = score_all(classify, TEXTS)
+    classify.model.backbone.train()
+    assert torch.equal(score_all(classify, TEXTS), before)
+    assert not any(module.training for module in classify.model.backbone.modules())

@@ -52,7 +52,13 @@ class InferenceMixin(LabelNamesMixin):
 
     def embedder(self, cache: EmbeddingCache | None = None, max_length: int | None = None) -> Embedder:
         """How this model reads texts, with a cache or without, and up to which length."""
+        self._keep_mode()
         return Embedder(self.backbone, self.config, cache, max_length)
+
+    def _keep_mode(self) -> None:
+        """Keep the backbone in evaluation mode, where its answers are those of its examples."""
+        if self.backbone.training:
+            self.backbone.eval()
 
     def encode_support(
         self,

@@ -33,6 +33,10 @@ OWNED = (*OWNED_WEIGHTS, SUPPORT_FILE)
 WAYS_OUT = (
     "pass include_backbone=True, or save the backbone first (backbone.save_pretrained) and compose from that folder"
 )
+ADAPTER_WAYS_OUT = (
+    "save the adapter to a folder (save_pretrained of peft) and compose from there, or merge it into the backbone "
+    "(merge_and_unload of peft), compose anew and pass include_backbone=True"
+)
 
 
 class SavingMixin(InferenceMixin, HubMixin):
@@ -122,14 +126,13 @@ class SavingMixin(InferenceMixin, HubMixin):
         if include_backbone:
             if has_adapters(self.backbone):
                 raise ValueError(
-                    "The backbone has adapters of peft, which are not saved inside a task. Merge them into it "
-                    "(merge_and_unload of peft), compose anew and save that with include_backbone=True; or save the "
-                    "adapter to a folder and compose from there."
+                    f"The backbone has adapters of peft, which are not saved inside a task; {ADAPTER_WAYS_OUT}."
                 )
             return
+        ways_out = ADAPTER_WAYS_OUT if has_adapters(self.backbone) else WAYS_OUT
         name = self.config.base_model_name_or_path
         if name is None:
-            raise ValueError(f"This backbone has no Hub id or folder to refer to; {WAYS_OUT}.")
+            raise ValueError(f"This backbone has no Hub id or folder to refer to; {ways_out}.")
         digest = self.backbone_digest()
         if digest.quantization is not None and self.reference_digest is None:
             logger.warning_once(f"The backbone is quantized, so that it is not compared with {name}.")
@@ -140,7 +143,7 @@ class SavingMixin(InferenceMixin, HubMixin):
             raise BackboneMismatchError(
                 f"The backbone is no longer, or never was, {name!r}, to which the saved model would refer: "
                 f"{'; '.join(differences)}. Its weights were changed, an adapter was loaded, or it is of another "
-                f"revision (from_backbone(..., revision=...)); {WAYS_OUT}."
+                f"revision (from_backbone(..., revision=...)); {ways_out}."
             )
 
     def _digest_of_reference(self, name: str) -> BackboneDigest:
