@@ -14,6 +14,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from transformers import AutoModel, pipeline
 
 from transformers_tart import SupportSet, TartClassificationPipeline, TartForSequenceClassification
+from transformers_tart.errors import CorruptFileError
 from transformers_tart.examples import parse_examples
 
 
@@ -155,7 +156,7 @@ def test__reload__names_of_the_config_win(tmp_path: Path) -> None:
     for wrong in ({0: "a", 1: "b", 2: "c"}, {0: "spam", 1: "ham"}):
         path.write_text(json.dumps({**fields, "id2label": wrong}))
         if len(wrong) == 3:
-            with pytest.raises(ValueError, match="config.id2label has 3 names, the support set has 2 classes"):
+            with pytest.raises(CorruptFileError, match=r"has 2 classes, id2label of its config.json 3"):
                 pipeline("tart-classification", model=str(tmp_path / "task"))
         else:
             with pytest.raises(ValueError, match="in another order"):
