@@ -56,12 +56,29 @@ def truncate(path: Path, draw: random.Random) -> None:
 
 
 def flip(path: Path, draw: random.Random) -> None:
-    """Flip bits of a text, or of the header of weights: nobody can see that a weight is another."""
+    """Flip bits of a text, or of the header of weights: of a backbone, nobody can see that a weight is another."""
     content = bytearray(path.read_bytes())
     end = len(content) if path.suffix != ".safetensors" else 8 + int.from_bytes(content[:8], "little")
     for _ in range(draw.choice([1, 3, 30])):
         content[draw.randrange(max(1, min(end, len(content))))] ^= 1 << draw.randrange(8)
     path.write_bytes(bytes(content))
+
+
+def flip_weights(path: Path, draw: random.Random) -> None:
+    """Flip one bit of the numbers in a file whose checksum is in the config beside it."""
+    content = bytearray(path.read_bytes())
+    start = 8 + int.from_bytes(content[:8], "little")
+    content[draw.randrange(start, len(content))] ^= 1 << draw.randrange(8)
+    path.write_bytes(bytes(content))
+
+
+def has_checksum(path: Path) -> bool:
+    """Whether the config beside a file, which may be damaged by now, gives its checksum."""
+    try:
+        fields = json.loads((path.parent / "config.json").read_text())
+        return path.name in fields["sha256"]
+    except (LookupError, OSError, TypeError, ValueError, RecursionError):
+        return False
 
 
 def delete(path: Path, draw: random.Random) -> None:
@@ -222,6 +239,7 @@ def run(number: int, seed: int, source: Path, expected: dict[str, torch.Tensor])
         where = "base" if kind == "task" and draw.random() < 0.4 else kind
         path = draw.choice(files_of(target / where))
         choices = ANY + (JSON if path.suffix == ".json" else WEIGHTS if "model" in path.name else [])
+        choices += [flip_weights] * 4 if has_checksum(path) else []
         mutate = draw.choice(choices)
         applied.append(f"{mutate.__name__} {path.relative_to(target)}")
         done.append(mutate)

@@ -74,7 +74,7 @@ def test__peft_model__composed__same_as_its_folder(base: str, tmp_path: Path) ->
     model = TartForSequenceClassification.from_backbone(loaded)
     with pytest.raises(BackboneMismatchError, match="adapter was loaded"):
         model.save_pretrained(tmp_path / "task")
-    with pytest.raises(ValueError, match="Merge them into it"):
+    with pytest.raises(ValueError, match="or merge it into the backbone"):
         model.save_pretrained(tmp_path / "task", include_backbone=True)
 
 

@@ -1,8 +1,8 @@
 """Two hundred damaged and hostile folders: each answers as the undamaged one does, or says what is wrong.
 
 The cases follow from the seed; `cases.json` in the folder of the test lists them with what came of each. A config that
-is valid and says something else, and a bit of a weight, cannot be told from a user's own: there the answer has only to
-be finite.
+is valid and says something else cannot be told from a user's own: there the answer has only to be finite. A bit of a
+weight or an embedding is seen by its checksum.
 """
 
 import json

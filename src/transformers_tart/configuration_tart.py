@@ -25,6 +25,7 @@ from transformers_tart.bounds import (
     check_numbers,
 )
 from transformers_tart.checks import as_count
+from transformers_tart.checksums import check_field
 from transformers_tart.labels import class_numbers
 from transformers_tart.strict_config import plain_errors
 from transformers_tart.template import parse_template
@@ -106,6 +107,9 @@ class TartReasonerConfig(PreTrainedConfig):
             Components of the projection.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the initial weights.
+        sha256 (`dict[str, str]`, *optional*):
+            SHA-256 of the weights beside a saved config, compared when they are loaded. Written by
+            `save_pretrained`; delete it after changing them on purpose.
     """
 
     model_type = "tart_reasoner"
@@ -127,6 +131,7 @@ class TartReasonerConfig(PreTrainedConfig):
     projection: str | None = None
     num_components: int = 16
     initializer_range: float = 0.02
+    sha256: dict[str, str] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         check_fields(type(self), self.dtype, kwargs)
@@ -174,6 +179,7 @@ class TartReasonerConfig(PreTrainedConfig):
                 f"hidden_size is {self.hidden_size}, which num_attention_heads={self.num_attention_heads} does not "
                 "divide."
             )
+        check_field(self.sha256)
         if self.max_classes is not None:
             check_integer("max_classes", self.max_classes, 2, MAX_CLASSES)
 
@@ -233,6 +239,9 @@ class TartConfig(PreTrainedConfig):
             one, each centred and scaled by the support set, side by side.
         max_length (`int`, *optional*):
             Longest text in tokens; what the tokenizer and the backbone allow when not given.
+        sha256 (`dict[str, str]`, *optional*):
+            SHA-256 of the weights and of the support set beside a saved config, compared when they are loaded. Written
+            by `save_pretrained`; delete it after changing them on purpose.
     """
 
     model_type = "tart"
@@ -256,6 +265,7 @@ class TartConfig(PreTrainedConfig):
     normalize: bool = False
     layers: int | str = "all"
     max_length: int | None = validated_field(_check_max_length, default=None)
+    sha256: dict[str, str] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         check_fields(type(self), self.dtype, kwargs)
@@ -309,6 +319,7 @@ class TartConfig(PreTrainedConfig):
             value = getattr(self, field)
             if value is not None and (not value or len(value) > MAX_TEMPLATE or not value.isprintable()):
                 raise ValueError(f"{field} is {value[:100]!r}, which names nothing that can be loaded.")
+        check_field(self.sha256)
         if self.base_model_subfolder is not None:
             check_inside("base_model_subfolder", self.base_model_subfolder)
 

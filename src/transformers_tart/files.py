@@ -12,6 +12,12 @@ from pathlib import Path
 from transformers_tart.errors import CorruptFileError
 
 
+try:
+    import fcntl
+except ImportError:  # of Windows, where a folder cannot be locked
+    fcntl = None  # type: ignore[assignment]
+
+
 FULL = (errno.ENOSPC, errno.EDQUOT)
 STAGING = ".partial-"  # how folders begin in which files are collected
 SAVED = "transformers_tart_classes.py"  # a file of every save
@@ -42,7 +48,7 @@ def staged(folder: str | os.PathLike, owned: Sequence[str] = (), last: str = "co
     Collect files that replace those of a folder together when the block ends.
 
     A process that dies while the files are moved leaves the folder without its `last` file, so that it is not taken
-    for a whole one; before that, the folder is as it was.
+    for a whole one; before that, the folder is as it was. Threads and processes that save to it do so in turn.
 
     Args:
         folder (`str` or `os.PathLike`):
@@ -61,6 +67,7 @@ def staged(folder: str | os.PathLike, owned: Sequence[str] = (), last: str = "co
     folder = Path(folder)
     with explain_full_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder), explain_full_disk(folder):
         for left in folder.glob(f"{STAGING}*"):
             shutil.rmtree(left)  # of a process that was killed
         with tempfile.TemporaryDirectory(prefix=STAGING, dir=folder) as name:
@@ -68,6 +75,21 @@ def staged(folder: str | os.PathLike, owned: Sequence[str] = (), last: str = "co
             yield stage
             _make_durable(stage)
             _move_in(stage, folder, owned, last)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Wait until no other thread or process saves to a folder; a process that dies lets go of it."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # of file systems without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_whole(folder: str | os.PathLike, last: str = "config.json") -> None:

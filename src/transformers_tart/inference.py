@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from transformers_tart.backbones.digest import BackboneDigest, weights_token
+from transformers_tart.backbones.digest import BackboneDigest, state_token
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
@@ -31,7 +31,7 @@ logger = logging.get_logger(__name__)
 class PreparedSupport:
     """A support set as the model has read it: what every query needs, and nothing that depends on one.
 
-    `token` is that of the backbone's weights ([`weights_token`]) for which the support set was last compared.
+    `token` is that of backbone and reasoner ([`state_token`]) for which the support set was compared and read.
     """
 
     support: SupportSet
@@ -52,7 +52,13 @@ class InferenceMixin(LabelNamesMixin):
 
     def embedder(self, cache: EmbeddingCache | None = None, max_length: int | None = None) -> Embedder:
         """How this model reads texts, with a cache or without, and up to which length."""
+        self._keep_mode()
         return Embedder(self.backbone, self.config, cache, max_length)
+
+    def _keep_mode(self) -> None:
+        """Keep the backbone in evaluation mode, where its answers are those of its examples."""
+        if self.backbone.training:
+            self.backbone.eval()
 
     def encode_support(
         self,
@@ -173,7 +179,14 @@ class InferenceMixin(LabelNamesMixin):
         """Whether reasoner and backbone are still where and what they were."""
         trunk, device = prepared.trunk, prepared.scaling.mean.device
         is_in_place = device == self.reasoner.device and (trunk is None or trunk.kind == self.embedder().reader.kind)
-        return is_in_place and (is_traced() or prepared.token == weights_token(self.backbone))
+        return is_in_place and (is_traced() or (self._has_options(prepared) and prepared.token == self._token()))
+
+    def _has_options(self, prepared: PreparedSupport) -> bool:
+        options = prepared.support.options
+        return options is None or _differing(options, self.config.embedding_options) is None
+
+    def _token(self) -> tuple[object, ...]:
+        return state_token(self.backbone), state_token(self.reasoner)
 
     def backbone_digest(self) -> BackboneDigest:
         """Digest of the backbone as it is now, under the name that the config refers to."""
@@ -231,7 +244,7 @@ class InferenceMixin(LabelNamesMixin):
         labels = support.labels.to(self.reasoner.device)[None]
         with torch.no_grad():
             state = self.reasoner.prepare(scaling.transform(embeddings)[None], labels, support.num_labels)
-        return PreparedSupport(support, scaling, state, trunk, weights_token(self.backbone))
+        return PreparedSupport(support, scaling, state, trunk, self._token())
 
     def classify_rows(
         self,

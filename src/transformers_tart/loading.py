@@ -4,7 +4,6 @@ The parts are loaded apart and composed afterwards: weights cannot be loaded ins
 loaded backbone that passes through another `from_pretrained` loses its non-persistent buffers.
 """
 
-import json
 import os
 from dataclasses import replace
 from typing import Any
@@ -18,8 +17,9 @@ from transformers_tart.auto import check_files, explain_damage
 from transformers_tart.backbones import EMBEDDED, as_name, check_reference, locate, reference
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import BackboneDigest
+from transformers_tart.checksums import check_sums
 from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartConfig
-from transformers_tart.errors import BackboneMismatchError, BackboneNotFoundError, CorruptFileError
+from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
 from transformers_tart.files import check_whole
 from transformers_tart.hub import explain_failures, pin_revision
 from transformers_tart.labels import config_names, set_config_names, take_names
@@ -197,7 +197,18 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
         _load_support_into(model, name, {**shared, **repository})
         if names is None:  # then the next examples may bring others
             model._names_of_examples = config_names(config)
+    if config.sha256 is not None:
+        _check_sums(config, name, model.support, {**shared, **repository})
     return (model, info) if with_info else model
+
+
+def _check_sums(config: TartConfig, name: str, support: SupportSet | None, hub: dict) -> None:
+    """Compare the checksums of the config with the files, after what says more precisely what is wrong with them."""
+    sums = dict(config.sha256 or {})
+    if support is None:
+        sums.pop(SUPPORT_FILE, None)
+    check_sums(name, sums, **hub)
+    config.sha256 = None  # of the files, not of the model, which may change
 
 
 def _take(kwargs: dict, names: tuple[str, ...]) -> dict:
@@ -315,47 +326,14 @@ def _load_support_into(model: Any, name: str, hub: dict) -> None:
             f"{name} was saved by version 0.1, without a digest of its backbone: whether that is still the same model "
             "is not checked. Save the task again to store one."
         )
-    elif fields := _differing_settings(config.of_backbone, model.backbone.config):
-        raise BackboneMismatchError(
-            f"The backbone {config.base_model_name_or_path!r} of {name} has other settings than when the support set "
-            f"was embedded: {', '.join(fields)}. Give the former one (backbone=...), or make the task anew from its "
-            "examples."
-        )
+        (config.sha256 or {}).pop(SUPPORT_FILE, None)  # which is not the file that was saved with the config
+        # by which changes from now on are seen
+        support = replace(support, digest=model.backbone_digest(), options=current)
     else:
         support = replace(support, digest=replace(support.digest, name=config.base_model_name_or_path))
     model.set_support(support.to(model.reasoner.device))
     if support.prompt is None:  # a prompt, which takes long to read, is read with the first query
         model.prepare_support()
-
-
-# Of a backbone's config, what changes no embedding.
-UNREAD_SETTINGS = {
-    *PreTrainedConfig().to_dict().keys() - {"model_type"},
-    "_commit_hash",
-    "name_or_path",
-    "quantization_config",
-    "tie_word_embeddings",
-    "use_cache",
-}
-
-
-def _differing_settings(stored: PreTrainedConfig, current: PreTrainedConfig) -> list[str]:
-    """Names of settings that two configs of a backbone both have, with different values."""
-    pair = [json.loads(json.dumps(_settings(config.to_dict()), default=str)) for config in (stored, current)]
-    return sorted(name for name in pair[0].keys() & pair[1].keys() if pair[0][name] != pair[1][name])
-
-
-def _settings(fields: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a config and, by dotted names, of the configs in it."""
-    found: dict[str, Any] = {}
-    for name, value in fields.items():
-        if name in UNREAD_SETTINGS or name.endswith("_token_id"):
-            continue
-        if isinstance(value, dict) and "model_type" in value:
-            found |= {f"{name}.{inner}": setting for inner, setting in _settings(value).items()}
-        else:
-            found[name] = value
-    return found
 
 
 __all__ = ["BACKBONE_FOLDER", "compose", "load_composed", "load_default_reasoner", "load_reference", "place_beside"]

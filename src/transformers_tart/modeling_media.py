@@ -27,6 +27,7 @@ class TartMediaModel(TartPreTrainedModel):
             raise ValueError(
                 f"max_length is {max_length}, which is for texts; cut {self.config.modality} inputs before."
             )
+        self._keep_mode()
         return MediaEmbedder(self.backbone, self.config, cache)
 
     def _features(self, given: dict[str, Any]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from transformers_tart.architectures import ARCHITECTURES
 from transformers_tart.architectures.base import Architecture
 from transformers_tart.auto import HUB, check_files, explain_damage
 from transformers_tart.balance import balanced_subsets, seeded_orders
+from transformers_tart.checksums import add_checksums, check_sums
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.files import check_whole, staged
@@ -144,6 +145,9 @@ class TartReasoner(HubMixin, PreTrainedModel):
                 f"The weights of the reasoner in {name} hold NaN or infinite values: {wrong[:3]}. Download "
                 "them again (force_download=True)."
             )
+        if model.config.sha256 is not None:
+            check_sums(name, model.config.sha256, **hub)
+            model.config.sha256 = None  # of the files, not of the model, which may change
         align_weights(model)
         return (model, info) if with_info else model
 
@@ -180,6 +184,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
                 self.config.auto_map = self.write_stub(stage)
                 self.model_card().save(stage / CARD_FILE)
                 super().save_pretrained(stage, **kwargs)
+                add_checksums(stage)
                 keep_edited_card(stage, folder)
 
     def model_card(self, facts: CardFacts | None = None) -> ModelCard:

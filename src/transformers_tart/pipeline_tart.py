@@ -15,6 +15,7 @@ from transformers.pipelines.text_classification import ClassificationFunction
 from transformers.utils import logging
 
 from transformers_tart.auto import load_auto
+from transformers_tart.backbones.digest import state_token
 from transformers_tart.checks import as_count
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
@@ -142,9 +143,8 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         """The cache, made anew when the weights or the settings of the model have changed."""
         if self._cache_folder is None:
             return None
-        config, weights = self.model.config, self.model.backbone.parameters()
-        versions = [0 if weight.is_inference() else weight._version for weight in weights]
-        state = (config.pooling, config.layers, self.model.backbone.dtype, versions)
+        config = self.model.config
+        state = (config.pooling, config.layers, state_token(self.model.backbone))
         if self._cache is None or self._cache[0] != state:
             settings = {"pooling": config.pooling, "layers": config.layers}
             self._cache = state, EmbeddingCache(self._cache_folder, self.model.backbone, **settings)
@@ -340,6 +340,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             processor.pad_token = processor.eos_token or processor.bos_token or processor.unk_token
         if self.model.config.modality == "audio":
             processor.return_attention_mask = True  # by which padding is left out
+        self.model._check_folder(save_directory)
         with self._pushing(save_directory, kwargs), staged(save_directory, OWNED) as stage:
             self.model.save_pretrained(stage, **kwargs)
             processor.save_pretrained(stage)

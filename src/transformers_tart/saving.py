@@ -4,7 +4,7 @@ import copy
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from huggingface_hub import ModelCard
 from torch import Tensor
@@ -14,6 +14,7 @@ from transformers.utils import logging
 from transformers_tart.backbones import is_local
 from transformers_tart.backbones.adapters import has_adapters
 from transformers_tart.backbones.digest import BackboneDigest
+from transformers_tart.checksums import add_checksums
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.errors import BackboneMismatchError
 from transformers_tart.files import staged
@@ -31,6 +32,10 @@ BACKBONE_KEYS = "backbone."
 OWNED = (*OWNED_WEIGHTS, SUPPORT_FILE)
 WAYS_OUT = (
     "pass include_backbone=True, or save the backbone first (backbone.save_pretrained) and compose from that folder"
+)
+ADAPTER_WAYS_OUT = (
+    "save the adapter to a folder (save_pretrained of peft) and compose from there, or merge it into the backbone "
+    "(merge_and_unload of peft), compose anew and pass include_backbone=True"
 )
 
 
@@ -79,23 +84,35 @@ class SavingMixin(InferenceMixin, HubMixin):
             OSError: When the disk is full; what was in the folder before stays.
         """
         if is_main_process:
+            self._check_folder(save_directory)
             self._check_backbone(include_backbone)
         weights = self.state_dict() if state_dict is None else state_dict
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(BACKBONE_KEYS)}
-        folder, live = Path(save_directory), self.config
-        self.config = self._config_to_save(include_backbone)
-        try:
-            with self._pushing(folder, kwargs, is_main_process):
-                if not is_main_process:
-                    super().save_pretrained(folder, state_dict=weights, is_main_process=False, **kwargs)
-                    return
-                with staged(folder, OWNED) as stage:
-                    self.config.auto_map = self.write_stub(stage)
-                    self._save_parts(stage, include_backbone, include_texts, kwargs.get("max_shard_size"))
-                    super().save_pretrained(stage, state_dict=weights, **kwargs)
-                    keep_edited_card(stage, folder)
-        finally:
-            self.config = live
+        folder, twin = Path(save_directory), self._twin(self._config_to_save(include_backbone))
+        with self._pushing(folder, kwargs, is_main_process):
+            if not is_main_process:
+                super(SavingMixin, twin).save_pretrained(folder, state_dict=weights, is_main_process=False, **kwargs)
+                return
+            with staged(folder, OWNED) as stage:
+                twin.config.auto_map = self.write_stub(stage)
+                twin._save_parts(stage, include_backbone, include_texts, kwargs.get("max_shard_size"))
+                super(SavingMixin, twin).save_pretrained(stage, state_dict=weights, **kwargs)
+                add_checksums(stage)
+                keep_edited_card(stage, folder)
+
+    def _twin(self, config: TartConfig) -> Self:
+        """The same model with another config; the model itself, which another thread may be using, keeps its own."""
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self), config=config)
+        return twin
+
+    def _check_folder(self, folder: str | os.PathLike) -> None:
+        """Raise a ValueError for the folder of the backbone, whose config and weights would be lost."""
+        name = self.config.base_model_name_or_path
+        if name is not None and os.path.isdir(name) and os.path.isdir(folder) and os.path.samefile(name, folder):
+            raise ValueError(
+                f"{os.fspath(folder)} is the folder of the backbone, whose files would be lost. Save to another."
+            )
 
     def _check_backbone(self, include_backbone: bool) -> None:
         """Check that what is saved will load with the backbone as it is now.
@@ -109,14 +126,13 @@ class SavingMixin(InferenceMixin, HubMixin):
         if include_backbone:
             if has_adapters(self.backbone):
                 raise ValueError(
-                    "The backbone has adapters of peft, which are not saved inside a task. Merge them into it "
-                    "(merge_and_unload of peft), compose anew and save that with include_backbone=True; or save the "
-                    "adapter to a folder and compose from there."
+                    f"The backbone has adapters of peft, which are not saved inside a task; {ADAPTER_WAYS_OUT}."
                 )
             return
+        ways_out = ADAPTER_WAYS_OUT if has_adapters(self.backbone) else WAYS_OUT
         name = self.config.base_model_name_or_path
         if name is None:
-            raise ValueError(f"This backbone has no Hub id or folder to refer to; {WAYS_OUT}.")
+            raise ValueError(f"This backbone has no Hub id or folder to refer to; {ways_out}.")
         digest = self.backbone_digest()
         if digest.quantization is not None and self.reference_digest is None:
             logger.warning_once(f"The backbone is quantized, so that it is not compared with {name}.")
@@ -127,7 +143,7 @@ class SavingMixin(InferenceMixin, HubMixin):
             raise BackboneMismatchError(
                 f"The backbone is no longer, or never was, {name!r}, to which the saved model would refer: "
                 f"{'; '.join(differences)}. Its weights were changed, an adapter was loaded, or it is of another "
-                f"revision (from_backbone(..., revision=...)); {WAYS_OUT}."
+                f"revision (from_backbone(..., revision=...)); {ways_out}."
             )
 
     def _digest_of_reference(self, name: str) -> BackboneDigest:
@@ -145,9 +161,12 @@ class SavingMixin(InferenceMixin, HubMixin):
         config.include_backbone = include_backbone
         config.has_support = self.support is not None
         set_config_names(config, self.names_for(self.support) if self.support else config_names(config))
+        if include_backbone:  # whose config may have been changed
+            setattr(config, config.backbone_key, copy.deepcopy(self.backbone.config))
         for part in (config.of_backbone, config.reasoner_config):
             if isinstance(part, PreTrainedConfig):
                 part.name_or_path = ""  # where it was loaded from may be a path of this machine
+        config.reasoner.sha256 = None
         if include_backbone and config.base_model_name_or_path and is_local(config.base_model_name_or_path):
             config.base_model_name_or_path = None  # a path of this machine, which nobody needs any more
         return config

@@ -6,7 +6,7 @@ A digest holds sampled values instead of a hash, so that the same weights in ano
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from transformers_tart.backbones.settings import differing_settings, settings_of
 from transformers_tart.prefix_cache import innermost
 
 
@@ -21,6 +22,7 @@ SAMPLES = 1375  # of each tensor: finds a change of 1% of its elements with prob
 # Hidden states do not depend on it, and transformers draws it anew where a checkpoint has none.
 UNREAD = "pooler."
 COMPILED = "_orig_mod."
+GLANCES = 64  # elements of each tensor, by which a change is seen that autograd does not count
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class BackboneDigest:
             Quantization method, `None` without.
         unchecked (`int`, *optional*, defaults to 0):
             Number of entries of the state dict that cannot be read, such as weights that are offloaded elsewhere.
+        settings (`dict`, *optional*):
+            What its config says that may change an embedding.
     """
 
     name: str | None
@@ -69,6 +73,7 @@ class BackboneDigest:
     adapters: str | None = None
     quantization: str | None = None
     unchecked: int = 0
+    settings: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, backbone: PreTrainedModel) -> "BackboneDigest":
@@ -91,6 +96,7 @@ class BackboneDigest:
             _adapter_state(backbone),
             _quantization(backbone),
             unchecked,
+            settings_of(backbone.config),
         )
 
     @property
@@ -110,6 +116,8 @@ class BackboneDigest:
         if not self.is_comparable(other):
             return []
         found = []
+        if self.settings and other.settings and (fields := differing_settings(self.settings, other.settings)):
+            found.append(f"other settings in its config: {', '.join(fields)}")
         if self.adapters != other.adapters:
             found.append("other adapters are loaded or active")
         own, given = dict(self._values()), dict(other._values())
@@ -136,6 +144,7 @@ class BackboneDigest:
             "adapters": self.adapters,
             "quantization": self.quantization,
             "unchecked": self.unchecked,
+            "settings": self.settings,
         }
 
     @classmethod
@@ -155,7 +164,10 @@ class BackboneDigest:
         for value in (adapters, quantization):
             if not isinstance(value, str | None):
                 raise TypeError(f"the digest of the backbone holds {value!r} in place of a string")
-        return cls(None, weights, samples, adapters, quantization, int(facts.get("unchecked", 0)))
+        settings = facts.get("settings")
+        if not isinstance(settings, dict | None):
+            raise TypeError(f"the digest of the backbone holds {settings!r} in place of settings")
+        return cls(None, weights, samples, adapters, quantization, int(facts.get("unchecked", 0)), settings)
 
     def _values(self) -> Iterator[tuple[str, tuple[Weight, Tensor]]]:
         start = dict.fromkeys(self.samples, 0)
@@ -165,12 +177,21 @@ class BackboneDigest:
             yield weight.name, (weight, self.samples[weight.dtype][begin:end])
 
 
-def weights_token(backbone: PreTrainedModel) -> tuple[object, ...]:
-    """Return a value that changes when the weights of a backbone are replaced or changed in place, at little cost.
+def state_token(model: PreTrainedModel) -> tuple[object, ...]:
+    """Return a value that changes when weights, buffers, adapters or the config of a model change, at little cost.
 
-    Changes that go around autograd (`parameter.data.add_(...)`) are not seen; digests see them.
+    Of weights that are changed around autograd (`parameter.data.add_(...)`) a few elements are looked at, which tells
+    when most of a weight is changed; digests see smaller changes.
     """
-    return *((id(p), 0 if p.is_inference() else p._version) for p in backbone.parameters()), _adapter_state(backbone)
+    tensors = [*model.parameters(), *model.buffers()]
+    versions = tuple((id(each), 0 if each.is_inference() else each._version) for each in tensors)
+    parts: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for each in tensors:
+        if each.device.type != "meta" and not hasattr(each, "__tensor_flatten__"):
+            flat = each.detach().reshape(-1)
+            parts.setdefault((each.device, each.dtype), []).append(flat[:: len(flat) // GLANCES | 1])
+    glances = tuple(hash(torch.cat(part).cpu().view(torch.uint8).numpy().tobytes()) for part in parts.values())
+    return versions, glances, str(model.config.to_dict()), _adapter_state(model)
 
 
 def _named_tensors(backbone: PreTrainedModel) -> Iterator[tuple[str, Tensor | None]]:
@@ -264,4 +285,4 @@ def _quantization(backbone: PreTrainedModel) -> str | None:
     return str(getattr(method, "value", method))
 
 
-__all__ = ["BackboneDigest", "Weight", "weights_token"]
+__all__ = ["BackboneDigest", "Weight", "state_token"]

@@ -18,6 +18,7 @@ from torch import Generator
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
+from transformers_tart.checksums import FIELD
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.training.arguments import ReasonerTrainingArguments
@@ -66,7 +67,7 @@ class Run:
         arguments = {
             **asdict(args),
             "mixed_precision": self.accelerator.mixed_precision,
-            "reasoner": {name: getattr(config, name) for name in TartReasonerConfig.__annotations__},
+            "reasoner": {name: getattr(config, name) for name in TartReasonerConfig.__annotations__ if name != FIELD},
             "tasks": {"source": type(tasks).__name__, **asdict(tasks)},
         }
         self.progress = Progress(arguments, Generator().manual_seed(args.seed).get_state())

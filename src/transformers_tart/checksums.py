@@ -1,0 +1,74 @@
+"""SHA-256 of the small files of a repository, in its config: by which a flipped bit or a swapped file is seen."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import CONFIG_NAME, cached_file
+
+from transformers_tart.errors import CorruptFileError
+
+
+FIELD = "sha256"
+FILES = ("model*.safetensors", "support.safetensors")
+MAX_FILES = 2**12
+NAME, SUM = re.compile(r"(model[\w.-]*|support)\.safetensors"), re.compile(r"[0-9a-f]{64}")
+
+
+def check_field(value: Mapping[str, str] | None) -> None:
+    """Raise a ValueError unless the field of a config is absent, or holds sums by names of files."""
+    if value is None:
+        return
+    if len(value) > MAX_FILES or not all(NAME.fullmatch(name) and SUM.fullmatch(each) for name, each in value.items()):
+        raise ValueError(f"{FIELD} must hold 64 hexadecimal digits for each of {FILES}; correct or delete it.")
+
+
+def add_checksums(folder: Path) -> None:
+    """Write the sums of the files in a folder that is being saved into its config."""
+    path = folder / CONFIG_NAME
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields[FIELD] = {file.name: _sum(file) for pattern in FILES for file in sorted(folder.glob(pattern))}
+    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def check_sums(name: str | os.PathLike, checksums: Mapping[str, str], **hub: Any) -> None:
+    r"""
+    Check that files of a repository are those that were saved.
+
+    Args:
+        name (`str` or `os.PathLike`):
+            Hub id or folder.
+        checksums (`Mapping[str, str]`):
+            SHA-256 of files, by their names.
+        hub:
+            As `cached_file` of transformers takes it.
+
+    Raises:
+        CorruptFileError: When one is another, or missing.
+    """
+    for file, expected in checksums.items():
+        try:
+            found = _sum(Path(str(cached_file(name, file, **hub))))
+        except OSError as err:
+            raise CorruptFileError(
+                f"{CONFIG_NAME} of {name} gives a checksum of {file}, which cannot be read: {err}\nDownload the "
+                "repository again (force_download=True), or save it again."
+            ) from err
+        if found != expected:
+            raise CorruptFileError(
+                f"{file} of {name} is not the file that was saved: it is damaged, or of another model. Download it "
+                f"again (force_download=True), or save it again; if you changed it yourself, delete {FIELD} from "
+                f"{CONFIG_NAME}."
+            )
+
+
+def _sum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+__all__ = ["FIELD", "add_checksums", "check_field", "check_sums"]
