@@ -153,8 +153,8 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
         Raises:
             BackboneNotFoundError: When the backbone cannot be loaded.
             BackboneMismatchError: When the support set was embedded by another backbone.
-            CorruptFileError: When weights or support set are damaged or incomplete, or `config.json` has other embedding
-                settings than the support set.
+            CorruptFileError: When weights or support set are damaged or incomplete, or `config.json` does not have the
+                embedding settings of the support set.
             ValueError: When the repository is not a TART repository.
         """
         with explain_failures(pretrained_model_name_or_path):
