@@ -41,7 +41,7 @@ def classify() -> TartClassificationPipeline:
         ({"text": ["a", "b"]}, ValueError, rf"without \['label'\]; {FORMS}"),
         ({"label": [0, 1]}, ValueError, rf"without \['text'\]; {FORMS}"),
         ([{"text": "a", "label": 0}, {"text": "b"}], ValueError, r'Example 1 has the keys .*"text" and "label"'),
-        ([{"text": "a", "label": 0, "id": 1}], ValueError, r"Unknown keys \['id'\] in example 0; the keys are"),
+        ([{"text": "a", "label": 0, "id": 1}], ValueError, r"Unknown keys \['id'\] in example 0; rename or drop them"),
         ({"text": ["a"], "label": [0], "idx": [1]}, ValueError, r"Unknown keys \['idx'\] in the examples"),
         ({"sentence": ["a"], "label": [0]}, ValueError, r"Unknown keys \['sentence'\] in the examples"),
         (Dataset.from_dict({"sentence": ["a"], "label": [0]}), ValueError, r"columns \['sentence', 'label'\], w"),

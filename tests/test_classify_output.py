@@ -82,6 +82,15 @@ def test__classify__bad_rows__an_error_beside_their_numbers_and_the_rest_labelle
     assert "300 were written now; 2 in all could not be read" in capsys.readouterr().err
 
 
+def test__classify__backbone_without_examples__refused_before_any_work(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", "mini", "--input", str(folder / "in.jsonl"), "--output", str(folder / "out.jsonl")]
+    assert main(["classify", *arguments]) == 1
+    assert "mini holds no support set; give labeled examples: --examples FILE" in capsys.readouterr().err
+    assert not (folder / "out.jsonl").exists()
+
+
 @pytest.mark.parametrize("text", [5, 0.5, True, ["a"], {"a": 1}])
 def test__classify__text_that_is_no_string__its_row_is_bad(folder: Path, text: object) -> None:
     (folder / "in.jsonl").write_text(json.dumps({"text": "a"}) + "\n" + json.dumps({"text": text}) + "\n")

@@ -45,8 +45,16 @@ def test__from_pretrained__missing_revision__error_names_it(task: TartForSequenc
 @pytest.mark.parametrize("model_class", [TartForSequenceClassification, TartReasoner])
 def test__from_pretrained__local_files_only_and_never_loaded__error_says_so(hub: HubServer, model_class: Any) -> None:
     make_reasoner().push_to_hub(REASONER)
-    with pytest.raises(OSError, match="find them in the cached files"):
+    with pytest.raises(OSError, match=rf"^{REASONER} cannot be loaded: .*find them in the cached files"):
         model_class.from_pretrained(REASONER, local_files_only=True)
+
+
+@pytest.mark.parametrize(
+    "load", [TartForSequenceClassification.from_backbone, TartForSequenceClassification.from_pretrained]
+)
+def test__load__folder_that_is_missing__error_says_so(load: Any) -> None:
+    with pytest.raises(OSError, match=r"^\./nowhere is no folder on this machine"):
+        load("./nowhere")
 
 
 def test__from_pretrained__missing_backbone__error_names_it_and_another_is_taken(

@@ -1,11 +1,13 @@
 """Texts to padded batches of token ids."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from conftest import BACKBONES, VOCABULARY_SIZE, WORDS, build_backbone, build_tokenizer
+from conftest import BACKBONES, VOCABULARY_SIZE, WORDS, build_backbone, build_tokenizer, make_examples
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, RobertaConfig, RobertaModel, pipeline
 
 from transformers_tart.tokenization import backbone_max_length, collate, pad_right, resolve_max_length, tokenize
 
@@ -48,6 +50,16 @@ def test__resolve_max_length__limits__smallest(
 def test__tokenize__texts__ids_unpadded(tokenizer: PreTrainedTokenizerFast) -> None:
     rows = tokenize(tokenizer, ["w0 w1", "w2"], None)
     assert [row["input_ids"] for row in rows] == [[4, 5], [6]]
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt_neox"])
+def test__tokenize__folder_without_tokenizer__says_what_is_missing(model_type: str, tmp_path: Path) -> None:
+    build_backbone(model_type).save_pretrained(tmp_path)
+    made = AutoTokenizer.from_pretrained(tmp_path)  # which has special tokens only, and raises no error
+    with pytest.raises(ValueError, match=r"special tokens and no other.*lacks the files.*tokenizer\.save_pretrained"):
+        tokenize(made, ["w0 w1", "w2"], None)
+    with pytest.raises(ValueError, match="special tokens and no other"):
+        pipeline("tart-classification", model=str(tmp_path), examples=make_examples())
 
 
 def test__tokenize__long_text__truncated_and_said_once(

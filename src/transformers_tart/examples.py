@@ -189,7 +189,7 @@ def _columns_of_rows(rows: list[Any], key: str) -> dict[str, list]:
 def _check_keys(row: Mapping, keys: Sequence[str], where: str) -> None:
     unknown = sorted(str(name) for name in row if name not in keys)
     if unknown:
-        raise ValueError(f"Unknown keys {unknown} in {where}; the keys are {list(keys)}.")
+        raise ValueError(f"Unknown keys {unknown} in {where}; rename or drop them: the keys are {list(keys)}.")
 
 
 def _warn_about_texts(texts: list[Text], labels: list[int]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard, hf_hub_download
-from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
 from transformers.utils import CONFIG_NAME
@@ -120,9 +120,13 @@ def explain_failures(name: str | os.PathLike) -> Iterator[None]:
         ) from err
     except (httpx.TransportError, OSError) as err:
         broken = err if isinstance(err, httpx.TransportError) else err.__cause__ or err.__context__
-        if not isinstance(broken, httpx.TransportError):
-            raise
-        raise OSError(f"The connection to the Hub broke while {name} was loaded; try again: {broken}") from err
+        if isinstance(broken, httpx.TransportError):
+            raise OSError(f"The connection to the Hub broke while {name} was loaded; try again: {broken}") from err
+        if isinstance(broken, HFValidationError):
+            raise OSError(f"{name} is no folder on this machine, and no id of a repository of the Hub.") from err
+        if type(err) is OSError and err.errno is None and os.fspath(name) not in str(err):
+            raise OSError(f"{name} cannot be loaded: {err}") from err
+        raise
 
 
 def _take_hub_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -100,9 +100,11 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
 
         Args:
             name_or_model (`str`, `Path` or `PreTrainedModel`):
-                Hub id or folder of the backbone; `"mini"`, the small language model inside this package; or a loaded
-                model, of which the part below a head is taken, frozen and put in evaluation mode. Of a model that
-                reads other things too, the tower that reads these is taken, and it alone is loaded.
+                Hub id or folder of the backbone, which may be a peft adapter; `"mini"`, the small language model
+                inside this package; or a loaded model or `PeftModel`, of which the part below a head is taken, frozen
+                and put in evaluation mode. Of a model that reads other things too, the tower that reads these is
+                taken, and it alone is loaded. A loaded model does not contain the modules of sentence-transformers:
+                give its name to have them applied.
             reasoner ([`TartReasoner`], `str` or `Path`, *optional*):
                 A reasoner, or where to load one from; the one inside this package when not given.
             protocol (`str`, *optional*, defaults to `"stream"`), template (`str`, *optional*),
@@ -116,14 +118,17 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
                 Revision of the backbone's repository. A loaded model does not know its own: give it here to note it.
             loading_arguments:
                 Passed to `AutoModel.from_pretrained`: `dtype`, `device_map`, `max_memory`, `attn_implementation`,
-                `quantization_config`, `token`, `cache_dir`, `trust_remote_code`, ...
+                `quantization_config`, `token`, `cache_dir`, `trust_remote_code`, ... Code of the repository runs with
+                `trust_remote_code=True` only. `id2label` or `label2id` name the classes of any support set.
 
         Returns:
             The model, in evaluation mode.
 
         Raises:
-            ValueError: When the backbone reads something else, or is a sentence encoder of modules that this package
-                does not have.
+            ValueError: When the backbone reads something else, is a sentence encoder of modules that this package does
+                not have, or needs code of its repository that may not run.
+            CorruptFileError: When its files are damaged, or its weights are not safetensors.
+            OSError: When there is no such backbone.
         """
         embedding: dict[str, Any] = {"protocol": protocol, "template": template, "pooling": pooling}
         embedding.update(normalize=normalize, layers=layers, max_length=max_length)
@@ -138,15 +143,18 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
             pretrained_model_name_or_path (`str` or `Path`):
                 Hub id or folder.
             backbone (`PreTrainedModel` or `str`, *optional*):
-                A backbone, or where to load one from, to use instead of the one that the repository refers to.
+                A backbone, or where to load one from, to use instead of the one that the repository refers to. With a
+                support set it must have the weights that embedded it, in any dtype.
             kwargs:
                 As in `PreTrainedModel.from_pretrained`. `revision` and `subfolder` are those of this repository;
-                `dtype`, `device_map`, `max_memory` and the like shape the backbone; `token`, `cache_dir` and
-                `local_files_only` serve both.
+                `dtype`, `device_map`, `max_memory`, `trust_remote_code` and the like are for the backbone; `token`,
+                `cache_dir` and `local_files_only` are for both.
 
         Raises:
             BackboneNotFoundError: When the backbone cannot be loaded.
-            CorruptFileError: When weights or support set are damaged or incomplete.
+            BackboneMismatchError: When the support set was embedded by another backbone.
+            CorruptFileError: When weights or support set are damaged or incomplete, or `config.json` does not have the
+                embedding settings of the support set.
             ValueError: When the repository is not a TART repository.
         """
         with explain_failures(pretrained_model_name_or_path):

@@ -62,8 +62,8 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         tokenizer (`PreTrainedTokenizerBase`, *optional*), image_processor (`BaseImageProcessor`, *optional*),
         feature_extractor (`SequenceFeatureExtractor`, *optional*):
             The backbone's, of texts, of images, of audio; loaded from the backbone's repository when not given.
-        examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`, *optional*):
-            The support set; the one stored with the model when not given.
+        examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table, *optional*):
+            The support set; the one stored with the model when not given. A table of pandas, polars or Arrow.
         backbone (`PreTrainedModel` or `str`, *optional*):
             A backbone, or where to load one from, to use instead of the one that the task refers to.
         embedding_cache (`str` or `Path`, *optional*):
@@ -198,9 +198,9 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             inputs (`object`):
                 One text, or `{"text", "text_pair"}`; one image or piece of audio as [`read_image`] or [`read_audio`]
                 takes it: a path, an address, the bytes of a file, a PIL image, an array, or what `datasets` makes of
-                them; or many of them. A list or column gives a list; a generator or `KeyDataset` gives an iterator
-                that reads as it goes.
-            examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or [`SupportSet`], *optional*):
+                them; or many of them. A list, a column, or a table with a column of that name gives a list; a
+                generator or `KeyDataset` gives an iterator that reads as it goes.
+            examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset`, a table or [`SupportSet`], *optional*):
                 The support set of this call; the stored one when not given.
             top_k (`int`, *optional*):
                 How many classes to return, best first, as a list; `None` for all. Without it, the best alone.
@@ -224,7 +224,9 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             pieces of audio, one that cannot be read gives `{"label": None, "score": nan, "error": why}`.
 
         Raises:
-            ValueError, TypeError, OSError: When a text is none, or a single image or piece of audio cannot be read.
+            ValueError, TypeError, OSError: When a text is not a string, a single image or piece of audio cannot be
+                read, or an argument is unknown.
+            BackboneMismatchError: When the backbone is no longer the one that embedded the support set.
         """
         preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
         batch_size = None if batch_size is None else as_count(batch_size, "batch_size", ", or None")

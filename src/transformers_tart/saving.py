@@ -70,7 +70,8 @@ class SavingMixin(InferenceMixin, HubMixin):
             is_main_process (`bool`, *optional*, defaults to `True`):
                 Whether this process writes.
             include_backbone (`bool`, *optional*, defaults to `False`):
-                Whether to save the backbone's weights too.
+                Whether to save the backbone's weights too, which is needed where they are not those of the model that
+                it was loaded from.
             include_texts (`bool`, *optional*, defaults to `False`):
                 Whether to save the texts of the support set too. With the protocols `vanilla` and `loo` the token ids
                 of the prompt are always saved, and the texts can be read from them.

@@ -19,6 +19,7 @@ logger = logging.get_logger(__name__)
 # Tokenizers without a limit of their own carry a huge number instead.
 NO_LIMIT = int(1e6)
 TRUNCATION_SIDES = ("right", "left")
+MOST_SPECIAL = 2**10
 
 T = TypeVar("T")
 
@@ -57,7 +58,11 @@ def encode(
 
     Both are state of the backend that all threads share, so they are never set here; where another thread sets them
     between two calls, the texts are encoded again by a copy.
+
+    Raises:
+        ValueError: When the tokenizer has special tokens only.
     """
+    _check_has_words(tokenizer)
 
     def run(chosen: PreTrainedTokenizerBase) -> BatchEncoding:
         return chosen(
@@ -73,6 +78,19 @@ def encode(
     encoded = run(tokenizer)
     is_whole = not any(row.overflowing or 0 in row.attention_mask for row in encoded.encodings or ())
     return encoded if is_whole else run(copy.deepcopy(tokenizer))
+
+
+def _check_has_words(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise a ValueError when every word is unknown: transformers makes such a tokenizer where a folder has none."""
+    if tokenizer.vocab_size > MOST_SPECIAL:  # the special tokens of large vocabularies take long to list
+        return
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    if len(tokenizer) <= len(added) and all(token.special for token in added.values()):
+        raise ValueError(
+            f"The tokenizer has {len(tokenizer)} special tokens and no other, so that all texts are alike: "
+            f"{tokenizer.name_or_path or 'where it was loaded from'} lacks the files of its vocabulary. Save the "
+            "tokenizer there (tokenizer.save_pretrained), or give another: tokenizer=..."
+        )
 
 
 def tokenize(

@@ -90,6 +90,11 @@ def run(args: argparse.Namespace) -> None:
         args.device_map = {"": state.device}  # each process on its own
     config = load_config(args)
     modality = modality_of(config)
+    if args.examples is None and not getattr(config, "has_support", False):
+        raise ValueError(
+            f"{args.model} holds no support set; give labeled examples: --examples FILE, or the folder or Hub id of a "
+            "saved task."
+        )
     check_columns(args.input, [modality])
     if args.examples is not None:
         check_columns(args.examples, [modality, "label"])
