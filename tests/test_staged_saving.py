@@ -166,3 +166,21 @@ def test__save__other_examples__card_follows_unless_edited(edit: bool, tmp_path:
     classify.save_pretrained(tmp_path / "task")
     assert (card.read_text() == before) is edit
     assert ("`sales`" in card.read_text()) is not edit
+
+
+def test__save__card_of_the_user_in_another_encoding__stays(tmp_path: Path) -> None:
+    classify = make_pipeline(TartForSequenceClassification.from_backbone(save_backbone(tmp_path / "base")))
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "README.md").write_bytes("# Für mich".encode("latin-1"))
+    classify.save_pretrained(tmp_path / "task")
+    assert (tmp_path / "task" / "README.md").read_bytes() == b"# F\xfcr mich"
+    assert answers(tmp_path / "task") == classify(TEXTS)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe"])
+def test__load__damaged_tokenizer__names_the_folder(content: bytes, tmp_path: Path) -> None:
+    classify = make_pipeline(TartForSequenceClassification.from_backbone(save_backbone(tmp_path / "base")))
+    classify.save_pretrained(tmp_path / "task")
+    (tmp_path / "task" / "tokenizer.json").write_bytes(content)
+    with pytest.raises(CorruptFileError, match=f"{tmp_path / 'task'} cannot be loaded"):
+        answers(tmp_path / "task")

@@ -4,6 +4,7 @@ Left to itself, transformers asks on the terminal whether the code of a reposito
 caller passes `trust_remote_code=True`.
 """
 
+import json
 import os
 import pickle
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ DAMAGE = (
     LookupError,
     RuntimeError,
     StrictDataclassError,
+    UnicodeDecodeError,
+    json.JSONDecodeError,
     pickle.UnpicklingError,
 )
 

@@ -147,7 +147,7 @@ def _check_can_be_pushed(folder: Path) -> None:
 def keep_edited_card(stage: Path, folder: Path) -> None:
     """Drop the new card of a staged save where the folder has one that the user wrote or edited."""
     card = folder / CARD_FILE
-    if card.exists() and not is_generated(card.read_text(encoding="utf-8")):
+    if card.exists() and not is_generated(card.read_text(encoding="utf-8", errors="replace")):
         (stage / CARD_FILE).unlink(missing_ok=True)
 
 
