@@ -121,6 +121,8 @@ def explain_failures(name: str | os.PathLike) -> Iterator[None]:
     except (httpx.TransportError, OSError) as err:
         broken = err if isinstance(err, httpx.TransportError) else err.__cause__ or err.__context__
         if not isinstance(broken, httpx.TransportError):
+            if type(err) is OSError and err.errno is None and os.fspath(name) not in str(err):
+                raise OSError(f"{name} cannot be loaded: {err}") from err
             raise
         raise OSError(f"The connection to the Hub broke while {name} was loaded; try again: {broken}") from err
 

@@ -20,7 +20,7 @@ from transformers_tart.examples import Examples, RawExamples
 from transformers_tart.label_names import LabelNamesMixin
 from transformers_tart.modeling_reasoner import ReasonerState, TartReasoner
 from transformers_tart.projection import LayerScaling
-from transformers_tart.support import SupportSet
+from transformers_tart.support import SupportSet, check_is_support
 from transformers_tart.tracing import is_traced
 
 
@@ -133,6 +133,7 @@ class InferenceMixin(LabelNamesMixin):
         else:
             prepared = None
         if support is not None:
+            check_is_support(support)
             self.check_support(support)
         self._name_classes(support)
         self._prepared, self.support = prepared, support
@@ -155,6 +156,7 @@ class InferenceMixin(LabelNamesMixin):
                 "There is no support set: pass support=model.encode_support(examples, tokenizer) to the model, or "
                 "examples=... to the pipeline."
             )
+        check_is_support(support)
         cached = self._prepared
         if cached is not None and cached.support is support and self._is_current(cached):
             return cached

@@ -61,7 +61,7 @@ def check_support(embeddings: Any, labels: Any, num_labels: Any) -> tuple[Tensor
             "Support embeddings must be (batch, k, dim) and support labels (batch, k); got "
             f"{tuple(converted.shape)} and {tuple(labels.shape)}."
         )
-    if not _is_integer(labels) or labels.numel() == 0 or labels.min() < 0:
+    if not is_integer(labels) or labels.numel() == 0 or labels.min() < 0:
         raise ValueError(f"Support labels must be integers from 0, at least one of them; got {labels.dtype}.")
     num_labels = _check_num_labels(num_labels, int(labels.max()))
     if (labels == labels[:, :1]).all(dim=1).any():
@@ -114,28 +114,31 @@ def check_queries(embeddings: Any, batch: int, dim: int) -> Tensor:
     return converted
 
 
-def check_query_labels(labels: Any, shape: Sequence[int], num_labels: int) -> Tensor:
-    """Return the labels of queries in int64.
+def check_query_labels(
+    labels: Any, shape: Sequence[int], num_labels: int, name: str = "query labels"
+) -> Tensor:
+    """Return the labels of queries in int64; `name` is what messages call them.
 
     Raises:
         TypeError, ValueError: When there is not one for each query, or one is neither a class nor -100, which counts
             for nothing.
     """
-    if not isinstance(labels, Tensor) or not _is_integer(labels):
+    if not isinstance(labels, Tensor) or not is_integer(labels):
         found = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"The query labels are {found}; they must be a torch.Tensor of integers.")
+        raise TypeError(f"The {name} are {found}; they must be a torch.Tensor of integers.")
     if tuple(labels.shape) != tuple(shape):
-        raise ValueError(f"Query labels must be (batch, n), here {tuple(shape)}; got {tuple(labels.shape)}.")
+        raise ValueError(f"The {name} must have the shape {tuple(shape)}; got {tuple(labels.shape)}.")
     is_class = (labels >= 0) & (labels < num_labels)
     if not is_traced() and not (is_class | (labels == IGNORED)).all():
         raise ValueError(
-            f"Query labels must be classes from 0 to {num_labels - 1}, or {IGNORED} to leave a query out."
+            f"The {name} must be classes from 0 to {num_labels - 1}, or {IGNORED} to leave a query out."
         )
     return labels.long()
 
 
-def _is_integer(labels: Tensor) -> bool:
-    return not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+def is_integer(tensor: Tensor) -> bool:
+    """Return whether a tensor holds integers, which booleans are not."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
-__all__ = ["check_embeddings", "check_queries", "check_query_labels", "check_seed", "check_support"]
+__all__ = ["check_embeddings", "check_queries", "check_query_labels", "check_seed", "check_support", "is_integer"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.bounds import check_label_names, parse_json
+from transformers_tart.checks import shorten
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.errors import CorruptFileError
 
@@ -153,4 +154,13 @@ class SupportSet:
             ) from err
 
 
-__all__ = ["SUPPORT_FILE", "SupportSet"]
+def check_is_support(support: Any) -> None:
+    """Raise a TypeError for something else than a support set."""
+    if not isinstance(support, SupportSet):
+        raise TypeError(
+            f"support is {shorten(support)} of type {type(support).__name__}; give a SupportSet, such as "
+            "model.encode_support(examples, tokenizer)."
+        )
+
+
+__all__ = ["SUPPORT_FILE", "SupportSet", "check_is_support"]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers_tart.checks import check_device
 from transformers_tart.tables import file_format, open_table, read_columns, read_rows
 
 
@@ -139,23 +140,6 @@ def check_at_least(option: str, value: float | None, least: float) -> None:
         raise ValueError(f"{option} is {value}; it must be at least {least}.")
 
 
-def check_device(name: str | None) -> None:
-    """Check that this machine has a device.
-
-    Raises:
-        ValueError: When it has not; the message lists those it has.
-    """
-    import torch
-
-    if name is None:
-        return
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    count = 0 if found is None else torch.accelerator.device_count()
-    known = ["cpu"] if found is None else ["cpu", found.type, *(f"{found.type}:{i}" for i in range(count))]
-    if name not in known and name != "cpu:0":
-        raise ValueError(f'The device is "{name}"; this machine has {", ".join(known)}.')
-
-
 def check_columns(path: str, columns: Sequence[str], any_of_them: bool = False) -> None:
     """Check that a table can be read and has some columns; a file without rows and header has all.
 
@@ -258,7 +242,6 @@ __all__ = [
     "add_subparser",
     "check_at_least",
     "check_columns",
-    "check_device",
     "check_options",
     "check_output_file",
     "load_config",

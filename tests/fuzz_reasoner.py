@@ -1,0 +1,2 @@
+def groups(folder):
+    return []
