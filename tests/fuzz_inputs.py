@@ -52,7 +52,7 @@ def judge_error(case: Case, err: Exception) -> str:
         return "a message that cannot be written"
     is_of_system = isinstance(err, OSError) and err.errno is not None
     is_of_user = isinstance(err, KeyError) or where.filename.endswith(("fuzz_pipeline.py", "fuzz_model.py"))
-    if not (where.filename.startswith(OURS) or is_of_system or is_of_user):
+    if not (where.filename.startswith(OURS) or is_of_system or is_of_user or case.mention):
         return f"raised in {where.filename}:{where.lineno}"
     return ""
 

@@ -47,10 +47,14 @@ def from_pretrained_cases(folder: str, backbone: str) -> Iterator[Case]:
     yield from refused("reasoner name", lambda v: TartReasoner.from_pretrained(v), mention="name|nonsense|reasoner|path")
     for way, call in (("task", functools.partial(load, folder)), ("backbone", functools.partial(make, backbone))):
         for name in ("dtype", "device_map", "attn_implementation", "revision", "subfolder", "use_safetensors", "variant"):
-            allowed = {"revision": ("None", *PATHS), "use_safetensors": ("None",)}.get(name, ("None",))
+            allowed = {"revision": ("None", "text"), "use_safetensors": ("None",)}.get(name, ("None",))
             if name == "dtype":
                 allowed = ("None", "dtype")
-            yield from refused(f"{way} {name}", lambda v, c=call, n=name: c(**{n: v}), without(*allowed), name)
+            elif name == "device_map":
+                allowed = ("None", "0", "-1")
+            elif name == "subfolder":
+                allowed = ("None", "empty text")
+            yield from refused(f"{way} {name}", lambda v, c=call, n=name: c(**{n: v}), without(*allowed), f"{name}|nonsense|no TART|not a TART|Unrecognized")
         for name in ("token", "cache_dir", "local_files_only", "force_download", "trust_remote_code", "max_memory", "quantization_config"):
             for key, value in ODD.items():
                 yield Case(f"{way} {name}: {key}", lambda c=call, n=name, v=value: c(**{n: v}), lambda m: m is not None, name, may_refuse=True)
@@ -58,7 +62,7 @@ def from_pretrained_cases(folder: str, backbone: str) -> Iterator[Case]:
             yield Case(f"{way} unknown {name}", lambda c=call, n=name: c(**{n: 1}), mention=name)
     yield from refused("backbone", lambda v: load(folder, backbone=v), without("None"), "backbone|nonsense")
     yield from refused("config", lambda v: load(folder, config=v), without("None"), "config|nonsense")
-    for name in ("protocol", "pooling", "layers", "max_length", "id2label", "num_labels", "reasoner_config"):
+    for name in ("protocol", "pooling", "layers", "max_length", "id2label", "num_labels"):
         yield from refused(f"field {name}", lambda v, n=name: load(folder, **{n: v}), without("None"), f"{name}|names")
 
 
@@ -133,7 +137,8 @@ def support_cases(model: TartForSequenceClassification, tokenizer: Any, expected
     for field in ("embeddings", "labels", "label_names"):
         yield from refused(f"SupportSet {field}", lambda v, f=field: replace(support, **{f: v}), without(), f"{field}|{field.split('_')[0]}")
     for field in ("texts", "prompt", "options", "digest"):
-        yield from refused(f"SupportSet {field}", lambda v, f=field: replace(support, **{f: v}), without("None"), field)
+        allowed = ("None", "dict", "dict of None") if field == "options" else ("None",)
+        yield from refused(f"SupportSet {field}", lambda v, f=field: replace(support, **{f: v}), without(*allowed), field)
     vectors, labels, names = support.embeddings, support.labels, support.label_names
     bad: dict[str, dict[str, Any]] = {
         "one class": {"labels": labels * 0}, "label beyond": {"labels": labels + 1}, "negative label": {"labels": labels - 1},
@@ -143,18 +148,20 @@ def support_cases(model: TartForSequenceClassification, tokenizer: Any, expected
         "a name twice": {"label_names": ("ham", "ham")}, "names of numbers": {"label_names": (0, 1)}, "a name": {"label_names": "ab"},
         "meta": {"embeddings": vectors.to("meta")}, "meta labels": {"labels": labels.to("meta")}, "arrays": {"embeddings": vectors.numpy()},
         "complex": {"embeddings": vectors.to(torch.complex64)}, "deep labels": {"labels": labels[:, None]}, "fewer texts": {"texts": ("w1",)},
-        "sparse": {"embeddings": vectors.to_sparse()}, "infinite": {"embeddings": vectors / 0}, "texts of numbers": {"texts": tuple(LABELS)},
+        "sparse": {"embeddings": vectors.to_sparse()}, "infinite": {"embeddings": vectors / 0}, "equal embeddings": {"embeddings": vectors[:1].expand_as(vectors)}, "texts of numbers": {"texts": tuple(LABELS)},
         "a set of names": {"label_names": {"ham", "spam"}}, "None among names": {"label_names": ("ham", None)},
     }  # fmt: skip
     for name, changed in bad.items():
         yield Case(f"SupportSet of {name}", lambda c=changed: replace(support, **c), mention="support|label|embedding|text|class")
     yield Case("list of names", lambda: replace(support, label_names=list(names)).label_names, equals(names))
+    def classify(given: SupportSet) -> torch.Tensor:
+        with torch.no_grad():
+            return model(**tokenizer("w1", return_tensors="pt"), support=given).logits
+
+    for width in (3, 33):
+        yield Case(f"support set of width {width}", lambda w=width: classify(_support(w)), mention="embeddings of shape")
     for name, call in (("prepare_support", model.prepare_support), ("set_support", model.set_support)):
         yield from refused(name, call, without("None"), "support")
-        for width in (3, 33):
-            yield Case(f"{name} of width {width}", lambda c=call, w=width: c(_support(w)), mention="support|embeddings|width")
-        strange = replace(support, digest=None, options=None, embeddings=torch.zeros_like(vectors))
-        yield Case(f"{name} of equal embeddings", lambda c=call, s=strange: c(s), mention="equal")
         other = replace(support, options={**(support.options or {}), "pooling": "last"})
         yield Case(f"{name} of another pooling", lambda c=call, o=other: c(o), mention="pooling")
     yield from refused("encode_support examples", lambda v: model.encode_support(v, tokenizer), mention="example|column|text")
@@ -174,10 +181,10 @@ def embed_cases(backbone: Any, tokenizer: Any, expected: tuple, folder: Path) ->
         return embed(**{**good, **changed})
 
     for name in good:
-        yield from refused(name, lambda v, n=name: call(**{n: v}), mention=f"{name}|{name.split('_')[-1]}")
+        yield from refused(name, lambda v, n=name: call(**{n: v}), mention=f"{name}|{name.split('_')[-1]}|column")
         if name.startswith(("support", "query")):
             prompt = lambda v, n=name: call(**{n: v}, protocol="loo")  # noqa: E731
-            yield from refused(f"{name} of a prompt", prompt, mention=f"{name}|{name.split('_')[-1]}")
+            yield from refused(f"{name} of a prompt", prompt, mention=f"{name}|{name.split('_')[-1]}|column")
     for name in ("protocol", "pooling", "normalize", "layers", "template", "label_names", "max_length", "max_characters",
                  "batch_size", "seed", "reference", "cache"):  # fmt: skip
         none = ("template", "label_names", "max_length", "max_characters", "batch_size", "cache")
@@ -207,16 +214,16 @@ def embed_cases(backbone: Any, tokenizer: Any, expected: tuple, folder: Path) ->
     for name in ("texts", "pooling", "layers", "max_length", "batch_size"):
         allowed = {"texts": (), "pooling": (), "layers": ("0", "-1")}.get(name, ("None", "1e400"))
         given = lambda v, n=name: encode_texts(**{"backbone": backbone, "tokenizer": tokenizer, "texts": TEXTS, n: v})  # noqa: E731
-        yield from refused(f"encode_texts {name}", given, without("empty list", "numpy empty", *allowed) if name == "texts" else without(*allowed), name.rstrip("s"))
+        yield from refused(f"encode_texts {name}", given, without("empty list", "numpy empty", *allowed) if name == "texts" else without(*allowed), f"{name.rstrip('s')}|column")
     cache = EmbeddingCache(folder / "cache", backbone)
     odd = without(*PATHS)
     yield from refused("cache folder", lambda v: EmbeddingCache(v, backbone), odd, "folder")
     yield from refused("cache backbone", lambda v: EmbeddingCache(folder / "cache", v), mention="backbone")
     yield from refused("cache setting", lambda v: EmbeddingCache(folder / "cache", backbone, layers=v), "bytes, set, object, tensor", "setting|layers|JSON")
     yield Case("cache in a file", lambda: EmbeddingCache(__file__, backbone), mention=__file__)
-    yield from refused("keys", lambda v: cache.get([v]), without("bytes", "bytearray"), "key")
+    yield from refused("keys", lambda v: cache.get([v]), without("bytes"), "key")
     yield from refused("embeddings", lambda v: cache.put([b"k"], v), mention="embedding|key")
-    yield Case("fewer keys", lambda: cache.put([b"k"], torch.zeros(2, 1, 4)), mention="1 keys for 2")
+    yield Case("fewer keys", lambda: cache.put([b"k"], torch.zeros(2, 1, 4)), mention="1 keys for")
     yield Case("with a cache", lambda: [call(cache=cache), call(cache=cache)], equals([expected, expected]))
 
 

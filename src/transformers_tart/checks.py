@@ -31,6 +31,13 @@ def shorten(value: Any) -> str:
     return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 3]}..."
 
 
+def check_kind(name: str, value: Any, *kinds: type) -> None:
+    """Raise a TypeError that names an argument, unless it is of one of some kinds."""
+    if not isinstance(value, kinds):
+        wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise TypeError(f"{name} is {shorten(value)} of type {type(value).__name__}; it must be a {wanted}.")
+
+
 def as_flag(value: Any, name: str) -> bool:
     """Return a flag as a Python boolean.
 
@@ -146,4 +153,4 @@ def refuse_unknown(given: Mapping[str, Any], known: Container[str] = ()) -> None
         raise TypeError(f"The model got the unexpected keyword arguments {unknown}; leave them out.")
 
 
-__all__ = ["as_count", "as_flag", "as_source", "check_device", "refuse_unknown", "shorten"]
+__all__ = ["as_count", "as_flag", "as_source", "check_device", "check_kind", "refuse_unknown", "shorten"]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from transformers_tart.bounds import read_object
+from transformers_tart.checks import as_source
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.modeling_reasoner import TartReasoner
@@ -55,7 +56,9 @@ def convert_reference_checkpoint(
         CorruptFileError: When the file holds no checkpoint of a head.
         ValueError: When sizes are missing, or differ from those of the weights.
     """
+    path = as_source(path, "path")
     if isinstance(config, (str, os.PathLike)):
+        config = as_source(config, "config")
         config = read_object(config, Path(config).name)
     if isinstance(config, Mapping):
         config = _reasoner_config(config)

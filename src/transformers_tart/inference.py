@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from transformers_tart.backbones.digest import BackboneDigest, weights_token
+from transformers_tart.checks import as_flag
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
@@ -20,6 +21,7 @@ from transformers_tart.examples import Examples, RawExamples
 from transformers_tart.label_names import LabelNamesMixin
 from transformers_tart.modeling_reasoner import ReasonerState, TartReasoner
 from transformers_tart.projection import LayerScaling
+from transformers_tart.reasoner_inputs import check_seed
 from transformers_tart.support import SupportSet, check_is_support
 from transformers_tart.tracing import is_traced
 
@@ -80,9 +82,10 @@ class InferenceMixin(LabelNamesMixin):
             seed (`int`, *optional*, defaults to 0):
                 Seed of the order of the examples in a prompt, for protocols that write one.
         """
+        seed, keep_texts = check_seed(seed), as_flag(keep_texts, "keep_texts")
         parsed = self._parse(examples)
         embedded = self.embedder().embed_examples(
-            parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar, seed=seed
+            parsed, tokenizer, batch_size=batch_size, progress_bar=as_flag(progress_bar, "progress_bar"), seed=seed
         )
         return self._support_set(parsed, embedded, keep_texts)
 

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from transformers_tart.checks import shorten
 from transformers_tart.embeddings.pooling import accepts, input_device
-from transformers_tart.reasoner_inputs import check_query_labels, is_integer
+from transformers_tart.reasoner_inputs import check_query_labels, check_tensor, is_integer
 from transformers_tart.tracing import is_traced
 
 
@@ -68,22 +67,6 @@ def _check_range(name: str, tensor: Tensor, size: int | None, of: str) -> None:
         raise ValueError(f"{name} hold {low if low < 0 else high}; they must be from 0{end}, {of}.")
 
 
-def check_tensor(name: str, tensor: Any) -> None:
-    """Check that an argument is a dense tensor that holds values.
-
-    Raises:
-        TypeError: When it is no tensor.
-        ValueError: When it is sparse, or on the device meta.
-    """
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} is {shorten(tensor)} of type {type(tensor).__name__}; it must be a torch.Tensor.")
-    if tensor.layout != torch.strided or tensor.device.type == "meta" or tensor.is_complex():
-        raise ValueError(
-            f"{name} is a tensor of layout {tensor.layout}, device {tensor.device} and dtype {tensor.dtype}; it must "
-            "be a dense one of real numbers on a device that holds values."
-        )
-
-
 def check_features(batch: Mapping[str, Any], main: str, dims: tuple[int, ...]) -> dict[str, Tensor]:
     """Return processed images or audio without what is not given.
 
@@ -126,4 +109,4 @@ def check_labels(labels: Any, logits: Tensor) -> Tensor:
     return check_query_labels(labels, logits.shape[:1], logits.shape[1], "labels").to(logits.device)
 
 
-__all__ = ["check_features", "check_labels", "check_tensor", "check_tokens"]
+__all__ = ["check_features", "check_labels", "check_tokens"]

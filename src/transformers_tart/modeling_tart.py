@@ -13,7 +13,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.backbones.digest import BackboneDigest
-from transformers_tart.checks import refuse_unknown
+from transformers_tart.checks import check_kind, refuse_unknown
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.hub import explain_failures
 from transformers_tart.inference import PreparedSupport
@@ -50,6 +50,9 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
     def __init__(
         self, config: TartConfig, backbone: PreTrainedModel | None = None, reasoner: TartReasoner | None = None
     ):
+        check_kind("config", config, TartConfig)
+        check_kind("backbone", backbone, PreTrainedModel, type(None))
+        check_kind("reasoner", reasoner, TartReasoner, type(None))
         super().__init__(config)
         if backbone is None:
             if config.of_backbone is None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transformers_tart.checks import shorten
 from transformers_tart.tracing import is_traced
 
 
@@ -22,10 +23,26 @@ def check_seed(seed: Any) -> int:
         TypeError, ValueError: When it is no integer, or one that does not fit 64 bits.
     """
     if isinstance(seed, bool) or not isinstance(seed, Integral):
-        raise TypeError(f"seed is {seed!r} of type {type(seed).__name__}; it must be an integer.")
+        raise TypeError(f"seed is {shorten(seed)} of type {type(seed).__name__}; it must be an integer.")
     if int(seed) not in SEEDS:
-        raise ValueError(f"seed is {seed}; it must fit into 64 bits.")
+        raise ValueError(f"seed is {shorten(int(seed))}; it must fit into 64 bits.")
     return int(seed)
+
+
+def check_tensor(name: str, tensor: Any) -> None:
+    """Check that an argument is a dense tensor that holds values.
+
+    Raises:
+        TypeError: When it is no tensor.
+        ValueError: When it is sparse, or on the device meta.
+    """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is {shorten(tensor)} of type {type(tensor).__name__}; it must be a torch.Tensor.")
+    if tensor.layout != torch.strided or tensor.device.type == "meta" or tensor.is_complex():
+        raise ValueError(
+            f"{name} is a tensor of layout {tensor.layout}, device {tensor.device} and dtype {tensor.dtype}; it must "
+            "be a dense one of real numbers on a device that holds values."
+        )
 
 
 def check_embeddings(embeddings: Any, what: str) -> Tensor:
@@ -38,6 +55,7 @@ def check_embeddings(embeddings: Any, what: str) -> Tensor:
     if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
         found = embeddings.dtype if isinstance(embeddings, Tensor) else type(embeddings).__name__
         raise TypeError(f"The {what} embeddings are {found}; they must be a torch.Tensor of floating-point numbers.")
+    check_tensor(f"The tensor of {what} embeddings", embeddings)
     converted = embeddings.float()
     if not is_traced() and not torch.isfinite(converted).all():
         raise ValueError(
@@ -55,6 +73,7 @@ def check_support(embeddings: Any, labels: Any, num_labels: Any) -> tuple[Tensor
     """
     if not isinstance(labels, Tensor):
         raise TypeError(f"The support labels are {type(labels).__name__}; they must be a torch.Tensor of integers.")
+    check_tensor("The tensor of support labels", labels)
     converted = check_embeddings(embeddings, "support")
     if converted.dim() != 3 or labels.shape != converted.shape[:2] or converted.shape[-1] == 0:
         raise ValueError(
@@ -76,7 +95,7 @@ def _check_num_labels(num_labels: Any, largest: int) -> int:
     if num_labels is None:
         num_labels = largest + 1
     if isinstance(num_labels, bool) or not isinstance(num_labels, Integral):
-        raise TypeError(f"num_labels is {num_labels!r} of type {type(num_labels).__name__}; it must be an integer.")
+        raise TypeError(f"num_labels is {shorten(num_labels)} of type {type(num_labels).__name__}; it must be an integer.")
     num_labels = int(num_labels)
     if largest >= num_labels:
         raise ValueError(f"A support label is {largest}, but there are {num_labels} classes, numbered from 0.")
@@ -141,4 +160,4 @@ def is_integer(tensor: Tensor) -> bool:
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
-__all__ = ["check_embeddings", "check_queries", "check_query_labels", "check_seed", "check_support", "is_integer"]
+__all__ = ["check_embeddings", "check_queries", "check_query_labels", "check_seed", "check_support", "check_tensor", "is_integer"]

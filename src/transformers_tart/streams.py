@@ -111,7 +111,7 @@ def unpack(inputs: Any, key: str) -> Any:
     """
     refuse_splits(inputs, "The inputs")
     if isinstance(inputs, (set, frozenset)):
-        raise TypeError(f"The input is a {type(inputs).__name__}, which has no order; give a list.")
+        raise TypeError(f"The {key} input is a {type(inputs).__name__}, which has no order; give a list.")
     if is_dataset(inputs):
         chosen = _choose(dataset_columns(inputs), key)
         return inputs.select_columns(chosen) if chosen else []
