@@ -95,7 +95,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
         super().__init__(config)
         if config.architecture not in ARCHITECTURES:
             raise ValueError(
-                f"Unknown reasoner architecture {shorten(config.architecture)}; choose one of {sorted(ARCHITECTURES)}, or '
+                f"Unknown reasoner architecture {shorten(config.architecture)}; choose one of {sorted(ARCHITECTURES)}, or "
                 "update transformers-tart if the reasoner is newer than this version."
             )
         self.architecture: Architecture = ARCHITECTURES[config.architecture](config)
