@@ -1,5 +1,7 @@
 """Bad and odd arguments of composed models: loading, support sets and forward passes; and of `embed` and the cache."""
 
+# ruff: noqa: E501 (tables of cases)
+
 import functools
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,25 +30,45 @@ def from_backbone_cases(backbone: Any) -> Iterator[Case]:
     yield from refused("name", lambda v: make(v), mention="backbone|nonsense")
     yield from refused("reasoner", lambda v: make(backbone, v), without("None"), "reasoner|nonsense")
     for name in ("protocol", "template", "pooling", "normalize", "layers", "max_length"):
-        values = {"layers": without("None", "0", "-1"), "max_length": without("None", "1e400")}.get(name, without("None"))
+        values = {"layers": without("None", "0", "-1"), "max_length": without("None", "1e400")}.get(
+            name, without("None")
+        )
         yield from refused(name, lambda v, n=name: make(backbone, build_reasoner(), **{n: v}), values, name)
     for name in ("id2label", "label2id", "num_labels"):
-        yield from refused(name, lambda v, n=name: make(backbone, build_reasoner(), **{n: v}), without("None"), f"{name}|names")
+        yield from refused(
+            name, lambda v, n=name: make(backbone, build_reasoner(), **{n: v}), without("None"), f"{name}|names"
+        )
     for name in ("dtype", "device_map", "torch_dtype", "attn_implementation", "nonsense", "token", "backbone"):
         yield Case(f"{name} of a loaded backbone", lambda n=name: make(backbone, **{n: "auto"}), mention=name)
-    yield Case("class of images", lambda: compose(reasoner="kernel", protocol="loo", template="no field"), mention="template")
-    yield Case("layer that is not there", lambda: make_pipeline(make(backbone, build_reasoner(), layers=9)), mention="layers")
+    yield Case(
+        "class of images", lambda: compose(reasoner="kernel", protocol="loo", template="no field"), mention="template"
+    )
+    yield Case(
+        "layer that is not there", lambda: make_pipeline(make(backbone, build_reasoner(), layers=9)), mention="layers"
+    )
     yield from refused("config", lambda v: TartForSequenceClassification(v), mention="config")
-    yield from refused("config backbone", lambda v: TartForSequenceClassification(TartConfig(), backbone=v), mention="backbone")
+    yield from refused(
+        "config backbone", lambda v: TartForSequenceClassification(TartConfig(), backbone=v), mention="backbone"
+    )
 
 
 def from_pretrained_cases(folder: str, backbone: str) -> Iterator[Case]:
     """Arguments of `from_pretrained`, and of the loading of a backbone by its name."""
     load, make = TartForSequenceClassification.from_pretrained, TartForSequenceClassification.from_backbone
     yield from refused("name", lambda v: load(v), mention="name|nonsense|backbone|repository|path")
-    yield from refused("reasoner name", lambda v: TartReasoner.from_pretrained(v), mention="name|nonsense|reasoner|path")
+    yield from refused(
+        "reasoner name", lambda v: TartReasoner.from_pretrained(v), mention="name|nonsense|reasoner|path"
+    )
     for way, call in (("task", functools.partial(load, folder)), ("backbone", functools.partial(make, backbone))):
-        for name in ("dtype", "device_map", "attn_implementation", "revision", "subfolder", "use_safetensors", "variant"):
+        for name in (
+            "dtype",
+            "device_map",
+            "attn_implementation",
+            "revision",
+            "subfolder",
+            "use_safetensors",
+            "variant",
+        ):
             allowed = {"revision": ("None", "text"), "use_safetensors": ("None",)}.get(name, ("None",))
             if name == "dtype":
                 allowed = ("None", "dtype")
@@ -54,10 +76,29 @@ def from_pretrained_cases(folder: str, backbone: str) -> Iterator[Case]:
                 allowed = ("None", "0", "-1")
             elif name == "subfolder":
                 allowed = ("None", "empty text")
-            yield from refused(f"{way} {name}", lambda v, c=call, n=name: c(**{n: v}), without(*allowed), f"{name}|nonsense|no TART|not a TART|Unrecognized")
-        for name in ("token", "cache_dir", "local_files_only", "force_download", "trust_remote_code", "max_memory", "quantization_config"):
+            yield from refused(
+                f"{way} {name}",
+                lambda v, c=call, n=name: c(**{n: v}),
+                without(*allowed),
+                f"{name}|nonsense|no TART|not a TART|Unrecognized",
+            )
+        for name in (
+            "token",
+            "cache_dir",
+            "local_files_only",
+            "force_download",
+            "trust_remote_code",
+            "max_memory",
+            "quantization_config",
+        ):
             for key, value in ODD.items():
-                yield Case(f"{way} {name}: {key}", lambda c=call, n=name, v=value: c(**{n: v}), lambda m: m is not None, name, may_refuse=True)
+                yield Case(
+                    f"{way} {name}: {key}",
+                    lambda c=call, n=name, v=value: c(**{n: v}),
+                    lambda m: m is not None,
+                    name,
+                    may_refuse=True,
+                )
         for name in ("nonsense", "support", "examples", "tokenizer"):
             yield Case(f"{way} unknown {name}", lambda c=call, n=name: c(**{n: 1}), mention=name)
     yield from refused("backbone", lambda v: load(folder, backbone=v), without("None"), "backbone|nonsense")
@@ -66,7 +107,9 @@ def from_pretrained_cases(folder: str, backbone: str) -> Iterator[Case]:
         yield from refused(f"field {name}", lambda v, n=name: load(folder, **{n: v}), without("None"), f"{name}|names")
 
 
-def forward_cases(model: TartForSequenceClassification, batch: dict[str, torch.Tensor], expected: torch.Tensor) -> Iterator[Case]:
+def forward_cases(
+    model: TartForSequenceClassification, batch: dict[str, torch.Tensor], expected: torch.Tensor
+) -> Iterator[Case]:
     """Token ids, masks, labels and support sets of a forward pass."""
     ids, mask = batch["input_ids"], batch["attention_mask"]
     count, length = ids.shape
@@ -115,7 +158,13 @@ def forward_cases(model: TartForSequenceClassification, batch: dict[str, torch.T
     for name, changed in same.items():
         yield Case(name, lambda c=changed: call(**c), equals(expected))
     empty = {name: tensor[:0] for name, tensor in batch.items()}
-    yield Case("empty batch", lambda: call(**empty), lambda f: tuple(f.shape) == (0, 2), may_refuse=True, mention="input_ids|empty")
+    yield Case(
+        "empty batch",
+        lambda: call(**empty),
+        lambda f: tuple(f.shape) == (0, 2),
+        may_refuse=True,
+        mention="input_ids|empty",
+    )
     yield Case("empty texts", lambda: call(**{n: t[:, :0] for n, t in batch.items()}), mention="token|input_ids|mask")
     long = {name: tensor.repeat(1, 500) for name, tensor in batch.items()}
     yield Case("longer than the context", lambda: call(**long), is_likely)
@@ -135,10 +184,17 @@ def support_cases(model: TartForSequenceClassification, tokenizer: Any, expected
     support = model.support
     assert support is not None
     for field in ("embeddings", "labels", "label_names"):
-        yield from refused(f"SupportSet {field}", lambda v, f=field: replace(support, **{f: v}), without(), f"{field}|{field.split('_')[0]}")
+        yield from refused(
+            f"SupportSet {field}",
+            lambda v, f=field: replace(support, **{f: v}),
+            without(),
+            f"{field}|{field.split('_')[0]}",
+        )
     for field in ("texts", "prompt", "options", "digest"):
         allowed = ("None", "dict", "dict of None") if field == "options" else ("None",)
-        yield from refused(f"SupportSet {field}", lambda v, f=field: replace(support, **{f: v}), without(*allowed), field)
+        yield from refused(
+            f"SupportSet {field}", lambda v, f=field: replace(support, **{f: v}), without(*allowed), field
+        )
     vectors, labels, names = support.embeddings, support.labels, support.label_names
     bad: dict[str, dict[str, Any]] = {
         "one class": {"labels": labels * 0}, "label beyond": {"labels": labels + 1}, "negative label": {"labels": labels - 1},
@@ -152,39 +208,63 @@ def support_cases(model: TartForSequenceClassification, tokenizer: Any, expected
         "a set of names": {"label_names": {"ham", "spam"}}, "None among names": {"label_names": ("ham", None)},
     }  # fmt: skip
     for name, changed in bad.items():
-        yield Case(f"SupportSet of {name}", lambda c=changed: replace(support, **c), mention="support|label|embedding|text|class")
+        yield Case(
+            f"SupportSet of {name}",
+            lambda c=changed: replace(support, **c),
+            mention="support|label|embedding|text|class",
+        )
     yield Case("list of names", lambda: replace(support, label_names=list(names)).label_names, equals(names))
+
     def classify(given: SupportSet) -> torch.Tensor:
         with torch.no_grad():
             return model(**tokenizer("w1", return_tensors="pt"), support=given).logits
 
     for width in (3, 33):
-        yield Case(f"support set of width {width}", lambda w=width: classify(_support(w)), mention="embeddings of shape")
+        yield Case(
+            f"support set of width {width}", lambda w=width: classify(_support(w)), mention="embeddings of shape"
+        )
     for name, call in (("prepare_support", model.prepare_support), ("set_support", model.set_support)):
         yield from refused(name, call, without("None"), "support")
         other = replace(support, options={**(support.options or {}), "pooling": "last"})
         yield Case(f"{name} of another pooling", lambda c=call, o=other: c(o), mention="pooling")
-    yield from refused("encode_support examples", lambda v: model.encode_support(v, tokenizer), mention="example|column|text")
+    yield from refused(
+        "encode_support examples", lambda v: model.encode_support(v, tokenizer), mention="example|column|text"
+    )
     yield from refused("encode_support tokenizer", lambda v: model.encode_support(EXAMPLES, v), mention="tokenizer")
     for name in ("batch_size", "seed", "keep_texts", "progress_bar"):
-        allowed = {"batch_size": ("None", "1e400"), "seed": ("0", "-1"), "keep_texts": ("0",), "progress_bar": ("0",)}[name]
-        yield from refused(f"encode_support {name}", lambda v, n=name: model.encode_support(EXAMPLES, tokenizer, **{n: v}), without(*allowed), name)
+        allowed = {"batch_size": ("None", "1e400"), "seed": ("0", "-1"), "keep_texts": ("0",), "progress_bar": ("0",)}[
+            name
+        ]
+        yield from refused(
+            f"encode_support {name}",
+            lambda v, n=name: model.encode_support(EXAMPLES, tokenizer, **{n: v}),
+            without(*allowed),
+            name,
+        )
     yield from refused("save", lambda v: support.save(v), without(*PATHS), "path|file")
 
 
 def embed_cases(backbone: Any, tokenizer: Any, expected: tuple, folder: Path) -> Iterator[Case]:
     """Arguments of `embed`, of `encode_texts` and of the embedding cache."""
     texts = [row["text"] for row in EXAMPLES]
-    good = {"backbone": backbone, "tokenizer": tokenizer, "support_texts": texts, "support_labels": LABELS, "query_texts": TEXTS}
+    good = {
+        "backbone": backbone,
+        "tokenizer": tokenizer,
+        "support_texts": texts,
+        "support_labels": LABELS,
+        "query_texts": TEXTS,
+    }
 
     def call(**changed: Any) -> Any:
         return embed(**{**good, **changed})
 
     for name in good:
-        yield from refused(name, lambda v, n=name: call(**{n: v}), mention=f"{name}|{name.split('_')[-1]}|column")
+        yield from refused(
+            name, lambda v, n=name: call(**{n: v}), mention=f"{name}|{name.split('_')[-1]}|column|no order"
+        )
         if name.startswith(("support", "query")):
             prompt = lambda v, n=name: call(**{n: v}, protocol="loo")  # noqa: E731
-            yield from refused(f"{name} of a prompt", prompt, mention=f"{name}|{name.split('_')[-1]}|column")
+            yield from refused(f"{name} of a prompt", prompt, mention=f"{name}|{name.split('_')[-1]}|column|no order")
     for name in ("protocol", "pooling", "normalize", "layers", "template", "label_names", "max_length", "max_characters",
                  "batch_size", "seed", "reference", "cache"):  # fmt: skip
         none = ("template", "label_names", "max_length", "max_characters", "batch_size", "cache")
@@ -193,7 +273,9 @@ def embed_cases(backbone: Any, tokenizer: Any, expected: tuple, folder: Path) ->
         allowed += ("1e400",) if name in ("max_length", "max_characters", "batch_size") else ()
         yield from refused(name, lambda v, n=name: call(**{n: v}), without(*allowed), name)
         if name != "protocol":
-            yield from refused(f"{name} of a prompt", lambda v, n=name: call(**{n: v}, protocol="vanilla"), without(*allowed), name)
+            yield from refused(
+                f"{name} of a prompt", lambda v, n=name: call(**{n: v}, protocol="vanilla"), without(*allowed), name
+            )
     for name, changed in {
         "fewer labels": {"support_labels": LABELS[:-1]}, "no queries": {"query_texts": []}, "none": {"support_texts": [], "support_labels": []},
         "one text": {"query_texts": "w1"}, "string labels": {"support_labels": ["a", "b"] * 6}, "half labels": {"support_labels": [0.5] * 12},
@@ -210,16 +292,32 @@ def embed_cases(backbone: Any, tokenizer: Any, expected: tuple, folder: Path) ->
         "numpy layer": {"layers": numpy.int64(-1)}, "large batch": {"batch_size": 10**400}, "bool labels": {"support_labels": [False, True] * 6},
         "generator": {"query_texts": iter(TEXTS)},
     }.items():  # fmt: skip
-        yield Case(f"as {name}", lambda c=changed: call(**c), equals(expected), may_refuse=name == "generator", mention="query_texts")
+        yield Case(
+            f"as {name}",
+            lambda c=changed: call(**c),
+            equals(expected),
+            may_refuse=name == "generator",
+            mention="query_texts",
+        )
     for name in ("texts", "pooling", "layers", "max_length", "batch_size"):
         allowed = {"texts": (), "pooling": (), "layers": ("0", "-1")}.get(name, ("None", "1e400"))
         given = lambda v, n=name: encode_texts(**{"backbone": backbone, "tokenizer": tokenizer, "texts": TEXTS, n: v})  # noqa: E731
-        yield from refused(f"encode_texts {name}", given, without("empty list", "numpy empty", *allowed) if name == "texts" else without(*allowed), f"{name.rstrip('s')}|column")
+        yield from refused(
+            f"encode_texts {name}",
+            given,
+            without("empty list", "numpy empty", *allowed) if name == "texts" else without(*allowed),
+            f"{name.rstrip('s')}|column",
+        )
     cache = EmbeddingCache(folder / "cache", backbone)
     odd = without(*PATHS)
     yield from refused("cache folder", lambda v: EmbeddingCache(v, backbone), odd, "folder")
     yield from refused("cache backbone", lambda v: EmbeddingCache(folder / "cache", v), mention="backbone")
-    yield from refused("cache setting", lambda v: EmbeddingCache(folder / "cache", backbone, layers=v), "bytes, set, object, tensor", "setting|layers|JSON")
+    yield from refused(
+        "cache setting",
+        lambda v: EmbeddingCache(folder / "cache", backbone, layers=v),
+        "bytes, set, object, tensor",
+        "setting|layers|JSON",
+    )
     yield Case("cache in a file", lambda: EmbeddingCache(__file__, backbone), mention=__file__)
     yield from refused("keys", lambda v: cache.get([v]), without("bytes"), "key")
     yield from refused("embeddings", lambda v: cache.put([b"k"], v), mention="embedding|key")

@@ -1,5 +1,7 @@
 """Bad and odd inputs of pipelines of texts, images and audio: their constructor, examples, queries and arguments."""
 
+# ruff: noqa: E501 (tables of cases)
+
 import collections
 import functools
 import io
@@ -131,8 +133,15 @@ def query_cases(classify: TartClassificationPipeline, expected: list) -> Iterato
                           "Series": pandas.Series([], dtype=str)}.items():  # fmt: skip
         yield Case(f"no queries: {name}", lambda n=nothing: call(n), equals([]))
     yield Case("failing generator", lambda: raises_own(lambda: call(failing(TEXTS))), bool)
-    yield Case("half of an endless generator", lambda: [next(r) for r in [classify(endless())] for _ in range(40)], is_answer)
-    yield Case("abandoned generator", lambda: next(classify(failing(TEXTS * 9), batch_size=1)), equals(expected[0]), may_refuse=True)
+    yield Case(
+        "half of an endless generator", lambda: [next(r) for r in [classify(endless())] for _ in range(40)], is_answer
+    )
+    yield Case(
+        "abandoned generator",
+        lambda: next(classify(failing(TEXTS * 9), batch_size=1)),
+        equals(expected[0]),
+        may_refuse=True,
+    )
     stopped = IterableDataset.from_generator(lambda: failing([{"text": "w1"}], ValueError))
     yield Case("failing stream", lambda: call(stopped), mention="user's own")
 
@@ -153,7 +162,12 @@ def example_cases(classify: TartClassificationPipeline, expected: list) -> Itera
     one = without("None", "empty list", "numpy empty", "empty DataFrame")
     yield from refused("examples", call, one, "example|column|text|support")
     yield from refused("set_examples", store, one, "example|column|text|support")
-    empty = {"frame": pandas.DataFrame({"text": [], "label": []}), "tuple": (), "mapping": {}, "arrow": pyarrow.table({})}
+    empty = {
+        "frame": pandas.DataFrame({"text": [], "label": []}),
+        "tuple": (),
+        "mapping": {},
+        "arrow": pyarrow.table({}),
+    }
     yield from refused("no examples", call, "empty list, numpy empty, empty DataFrame", "example", **empty)
     for key, value in ODD.items():
         if key not in ("text", "NUL", "surrogate", "long text", "enum"):
@@ -161,9 +175,15 @@ def example_cases(classify: TartClassificationPipeline, expected: list) -> Itera
             yield Case(f"mixed labels: {key}", lambda h=half: call(relabeled(*h)), mention="label")
             labels = [value, value, "a", "b"] * 3
             yield Case(f"column of labels: {key}", lambda v=labels: call({**COLUMNS, "label": v}), mention="label")
-            yield Case(f"labels are: {key}", lambda v=value: call({**COLUMNS, "label": v}), mention="label|length|column")
+            yield Case(
+                f"labels are: {key}", lambda v=value: call({**COLUMNS, "label": v}), mention="label|length|column"
+            )
         if key not in ("empty text", "text", "NUL", "surrogate", "long text"):
-            yield Case(f"example text: {key}", lambda v=value: call([*EXAMPLES, {"text": v, "label": "ham"}]), mention="example 12")
+            yield Case(
+                f"example text: {key}",
+                lambda v=value: call([*EXAMPLES, {"text": v, "label": "ham"}]),
+                mention="example 12",
+            )
             yield Case(f"texts are: {key}", lambda v=value: call({**COLUMNS, "text": v}), mention="text|length|column")
         yield Case(f"example: {key}", lambda v=value: call([*EXAMPLES, v]), mention="Example 12")
     yield from refused(
@@ -190,10 +210,14 @@ def example_cases(classify: TartClassificationPipeline, expected: list) -> Itera
         yield Case(f"examples as {name}", lambda e=examples: call(e), equals(expected))
     for name, pair in {"booleans": (False, True), "integers": (0, 1), "floats": (0.0, 1.0), "numpy": (numpy.int8(0), numpy.int64(1)),
                        "negative": (-1, 1), "huge": (0, 10**400), "tensors": (torch.tensor(0), torch.tensor(1)),
-                       "surrogates": ("\ud800", "z"), "NUL": ("\0", "z"), "long": ("a" * 10**5, "b")}.items():  # fmt: skip
+                       "surrogates": ("\ud800", "z"), "NUL": ("\0", "z"), "long": ("a" * 10**4, "b")}.items():  # fmt: skip
         found = lambda f: are_equal([row["score"] for row in f], [row["score"] for row in expected])  # noqa: E731
         yield Case(f"labels as {name}", lambda p=pair: call(relabeled(*p)), found, may_refuse=name in ("huge",))
-    yield Case("a class an example", lambda: call([{"text": t, "label": i} for i, t in enumerate(make_texts(300, 5))]), is_answer)
+    yield Case(
+        "a class an example",
+        lambda: call([{"text": t, "label": i} for i, t in enumerate(make_texts(300, 5))]),
+        is_answer,
+    )
     yield Case("long examples", lambda: call([*EXAMPLES, {"text": LONG, "label": "ham"}]), is_answer)
 
 
@@ -205,14 +229,24 @@ def argument_cases(classify: TartClassificationPipeline, expected: list) -> Iter
     for name in ("truncation", "padding", "padding_side", "return_attention_mask", "verbose", "return_token_type_ids"):
         yield from refused(name, lambda v, n=name: classify(TEXTS, **{n: v}), without("None"), name)
     for name in ("add_special_tokens", "stride", "is_split_into_words", "split_special_tokens"):
-        yield from refused(name, lambda v, n=name: classify(TEXTS, **{n: v}), without("0" if name == "stride" else ""), name)
+        yield from refused(
+            name, lambda v, n=name: classify(TEXTS, **{n: v}), without("0" if name == "stride" else ""), name
+        )
     for name in ("return_tensors", "pad_to_multiple_of", "num_workers"):
         for key, value in ODD.items():
             yield Case(f"{name}: {key}", lambda n=name, v=value: classify(TEXTS, **{n: v}), equals(expected))
     for key, value in ODD.items():
         progress = functools.partial(classify, TEXTS, progress_bar=value)
         yield Case(f"progress_bar: {key}", progress, equals(expected), "progress_bar", may_refuse=True)
-    for name in ("Examples", "return_all_scores", "temperature", "self", "support", "hypothesis_template", "text_pair"):
+    for name in (
+        "Examples",
+        "return_all_scores",
+        "temperature",
+        "self",
+        "support",
+        "hypothesis_template",
+        "text_pair",
+    ):
         yield Case(f"unknown argument {name}", lambda n=name: classify(TEXTS, **{n: None}), mention=name)
     for name, value, clean in (("top_k", numpy.uint8(1), 1), ("top_k", 10**400, None), ("batch_size", numpy.int64(1), 1), ("batch_size", 10**400, None),
                                ("max_length", 10**400, None), ("max_length", numpy.int16(3), 3), ("function_to_apply", "SIGMOID", "sigmoid")):  # fmt: skip
@@ -233,18 +267,38 @@ def constructor_cases(classify: TartClassificationPipeline, expected: list) -> I
 
     for way, call in (("pipeline", make), ("class", construct)):
         taken = ("None", "empty text", "text", "NUL", "long text", "surrogate")
-        yield from refused(f"{way} model", lambda v, c=call: c(model=v), without("None"), "model|backbone|nonsense")
-        yield from refused(f"{way} tokenizer", lambda v, c=call: c(tokenizer=v), without("None"), "tokenizer|nonsense|name")
+        yield from refused(
+            f"{way} model",
+            lambda v, c=call: c(model=v),
+            without("None", "surrogate"),
+            "model|backbone|nonsense|repo|hub",
+        )
+        yield from refused(
+            f"{way} tokenizer", lambda v, c=call: c(tokenizer=v), without("None"), "tokenizer|nonsense|name"
+        )
         yield from refused(f"{way} examples", lambda v, c=call: c(examples=v), without("None"), "example|column|text")
         yield from refused(f"{way} backbone", lambda v, c=call: c(backbone=v), without("None"), "backbone")
-        yield from refused(f"{way} batch_size", lambda v, c=call: c(batch_size=v), without("None", "1e400"), "batch_size")
+        yield from refused(
+            f"{way} batch_size", lambda v, c=call: c(batch_size=v), without("None", "1e400"), "batch_size"
+        )
         yield from refused(f"{way} device", lambda v, c=call: c(device=v), without("None", "-1", "0"), "device")
-        yield from refused(f"{way} embedding_cache", lambda v, c=call: c(embedding_cache=v), without(*taken), "embedding_cache")
-        yield from refused(f"{way} top_k", lambda v, c=call: c(top_k=v), without("None", "1e400", "empty text"), "top_k")
-    yield from refused("processor of images", lambda v: construct(image_processor=v), without("None"), "image_processor")
+        yield from refused(
+            f"{way} embedding_cache", lambda v, c=call: c(embedding_cache=v), without(*taken), "embedding_cache"
+        )
+        yield from refused(
+            f"{way} top_k", lambda v, c=call: c(top_k=v), without("None", "1e400", "empty text"), "top_k"
+        )
+    yield from refused(
+        "processor of images", lambda v: construct(image_processor=v), without("None"), "image_processor"
+    )
     yield Case("unknown argument", lambda: construct(exampels=EXAMPLES), mention="exampels")
     yield Case("device that is not there", lambda: construct(device="cuda:9"), mention="device")
-    yield Case("tokenizer of more tokens", lambda: construct(tokenizer=_larger_tokenizer()), mention="vocabulary|token", may_refuse=False)
+    yield Case(
+        "tokenizer of more tokens",
+        lambda: construct(tokenizer=_larger_tokenizer()),
+        mention="vocabulary|token",
+        may_refuse=False,
+    )
     yield Case("cache in a file", lambda: construct(embedding_cache=__file__), mention=__file__)
 
 
@@ -260,9 +314,19 @@ def media_cases(modality: str, classify: TartClassificationPipeline, expected: l
     array = numpy.asarray(one)
     for key, value in ODD.items():
         if key not in ("empty list", "list", "nested list", "tuple", "list of None", "range", "set", "numpy empty"):
-            yield Case(f"one: {key}", lambda v=value: classify(v), mention="input|column|no file|audio|image|device", check=_is_failed, may_refuse=True)
+            yield Case(
+                f"one: {key}",
+                lambda v=value: classify(v),
+                mention="input|column|no file|audio|image|device",
+                check=_is_failed,
+                may_refuse=True,
+            )
         batch = functools.partial(classify, [items[0], value, items[2]])
-        yield Case(f"among others: {key}", batch, lambda f: are_equal([f[0], f[2]], [expected[0], expected[2]]) and _is_failed(f[1]))
+        yield Case(
+            f"among others: {key}",
+            batch,
+            lambda f: are_equal([f[0], f[2]], [expected[0], expected[2]]) and _is_failed(f[1]),
+        )
     odd: dict[str, Any] = {
         "no file": "/nowhere/x.png", "folder": "/", "NaN": array.astype("float32") * float("nan"), "flat": array.reshape(-1)[:7],
         "deep": array[None, None, None, None], "complex": array.astype(complex), "broken file": b"\x89PNG\r\n\x1a\n" + b"x" * 50,
@@ -272,7 +336,11 @@ def media_cases(modality: str, classify: TartClassificationPipeline, expected: l
         "infinite": numpy.full(array.shape, numpy.inf, "float32"), "empty": array[:0], "device": "/dev/zero", "text objects": numpy.array(["a"]),
     }  # fmt: skip
     for key, value in odd.items():
-        yield Case(f"bad: {key}", lambda v=value: classify([items[0], v, items[2]]), lambda f: are_equal(f[0], expected[0]) and _is_failed(f[1]))
+        yield Case(
+            f"bad: {key}",
+            lambda v=value: classify([items[0], v, items[2]]),
+            lambda f: are_equal(f[0], expected[0]) and _is_failed(f[1]),
+        )
         examples = [*make_media_examples(modality), {modality: value, "label": "a"}]
         yield Case(f"bad example: {key}", lambda e=examples: classify(items, examples=e), mention="example 12|dict")
     yield from refused("examples", lambda v: classify(items, examples=v), without("None"), "example|column")
@@ -280,7 +348,12 @@ def media_cases(modality: str, classify: TartClassificationPipeline, expected: l
         values = without("None", "1e400", *(["empty text"] if name == "top_k" else []))
         yield from refused(name, lambda v, n=name: classify(items, **{n: v}), values, name)
     yield Case("numbers", lambda: classify(array.tolist()), mention="numpy.asarray")
-    whole = {"tuple": tuple(items), "generator": iter(items), "objects": _objects(items), "column": pandas.Series(items)}
+    whole = {
+        "tuple": tuple(items),
+        "generator": iter(items),
+        "objects": _objects(items),
+        "column": pandas.Series(items),
+    }
     for key, value in {**whole, "frame": pandas.DataFrame({modality: items})}.items():
         yield Case(f"many as {key}", lambda v=value: list(classify(v)), equals(expected))
 
@@ -299,12 +372,23 @@ def _is_failed(row: Any) -> bool:
 
 def _prompt_cases(classify: TartClassificationPipeline) -> Iterator[Case]:
     """Inputs of a pipeline that writes its examples into a prompt."""
-    yield from refused("query", lambda v: list(classify([v])), without("empty text", "text", "NUL", "surrogate", "long text"), "Input 0")
+    yield from refused(
+        "query",
+        lambda v: list(classify([v])),
+        without("empty text", "text", "NUL", "surrogate", "long text"),
+        "Input 0",
+    )
     yield Case("pair", lambda: classify({"text": "w1", "text_pair": "w2"}), mention="text_pair")
     for text in ("", "\0", "w1" * 100_000, "\ud800", "{text}", "Label:"):
         yield Case(f"text {text[:6]!r}", lambda t=text: classify([t]), is_answer)
-    yield Case("prompt that does not fit", lambda: classify("w1", examples=make_examples(200)), is_answer, may_refuse=True)
-    yield Case("stored support of another protocol", lambda: classify("w1", examples=make_pipeline().model.support), mention="protocol")
+    yield Case(
+        "prompt that does not fit", lambda: classify("w1", examples=make_examples(200)), is_answer, may_refuse=True
+    )
+    yield Case(
+        "stored support of another protocol",
+        lambda: classify("w1", examples=make_pipeline().model.support),
+        mention="protocol",
+    )
 
 
 def groups(folder: Path) -> Iterator[Group]:

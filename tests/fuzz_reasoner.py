@@ -1,5 +1,7 @@
 """Bad and odd arguments of reasoners, configs, projections and of the conversion of published checkpoints."""
 
+# ruff: noqa: E501 (tables of cases)
+
 import functools
 import json
 from collections.abc import Iterator
@@ -65,9 +67,13 @@ def reasoner_cases(reasoner: TartReasoner, task: tuple, expected: torch.Tensor) 
         yield Case(name, lambda c=changed: call(**c), equals(expected))
     for scale in (1e-30, 1e-10, 1e10, 1e18, 1e30):
         both = {"support_embeddings": support * scale, "query_embeddings": queries * scale}
-        yield Case(f"embeddings of size {scale}", lambda b=both: call(**b), is_likely, may_refuse=True, mention="embeddings")
+        yield Case(
+            f"embeddings of size {scale}", lambda b=both: call(**b), is_likely, may_refuse=True, mention="embeddings"
+        )
     yield Case("no queries", lambda: call(query_embeddings=queries[:, :0]), lambda f: tuple(f.shape) == (1, 0, 2))
-    yield Case("far queries", lambda: call(query_embeddings=queries * 1e15), is_likely, may_refuse=True, mention="quer")
+    yield Case(
+        "far queries", lambda: call(query_embeddings=queries * 1e15), is_likely, may_refuse=True, mention="quer"
+    )
     yield Case("classes without examples", lambda: call(num_labels=9), is_likely)
 
 
@@ -77,23 +83,36 @@ def config_cases(good: torch.Tensor) -> Iterator[Case]:
         none = ("None",) if name in ("num_hidden_layers", "intermediate_size", "max_classes") else ()
         zero = ("0",) if name in ("num_hidden_layers", "num_softmax_heads") else ()
         yield from refused(name, lambda v, n=name: TartReasonerConfig(**{n: v}), without(*none, *zero), name)
-    for name in ("architecture", "projection", "layer_norm_eps", "initializer_range", "kernel_sharpness", "ridge_strengths"):
+    for name in (
+        "architecture",
+        "projection",
+        "layer_norm_eps",
+        "initializer_range",
+        "kernel_sharpness",
+        "ridge_strengths",
+    ):
         taken = {"projection": ("None",), "layer_norm_eps": ("0", "2.5"), "initializer_range": ("0", "2.5", "numpy number"),
                  "kernel_sharpness": ("None",), "ridge_strengths": ("None",)}.get(name, ())  # fmt: skip
         make = lambda v, n=name: TartReasoner(TartReasonerConfig(**{n: v}))  # noqa: E731
         yield from refused(name, make, without(*taken, "numpy number"), name)
     for name in ("protocol", "pooling", "normalize", "layers", "max_length", "template", "include_backbone", "has_support",
                  "reasoner_config", "text_config", "id2label", "base_model_name_or_path", "base_model_revision", "base_model_subfolder"):  # fmt: skip
-        none = ("None",) if name not in ("protocol", "pooling", "normalize", "layers", "include_backbone", "has_support") else ()
+        none = (
+            ("None",)
+            if name not in ("protocol", "pooling", "normalize", "layers", "include_backbone", "has_support")
+            else ()
+        )
         free = {"layers": ("0", "-1"), "max_length": ("1e400",), "base_model_name_or_path": ("text", "long text"), "base_model_revision": ("text", "long text"),
                 "base_model_subfolder": ("text", "empty text")}.get(name, ())  # fmt: skip
         odd = without(*none, *free)
         if name.endswith("_config"):
             odd = without("None", "dict", "dict of None")
-        yield from refused(f"TartConfig {name}", lambda v, n=name: TartConfig(**{n: v}), odd, name.removeprefix("base_model_"))
+        yield from refused(
+            f"TartConfig {name}", lambda v, n=name: TartConfig(**{n: v}), odd, name.removeprefix("base_model_")
+        )
         if not name.endswith("config") and name != "id2label":
             yield from refused(f"set {name}", lambda v, n=name: _set(n, v), odd, name.removeprefix("base_model_"))
-    yield from refused("n_components", WhitenedPCA, mention="n_components")
+    yield from refused("n_components", WhitenedPCA, without("1e400"), mention="n_components")
     for name, x in {"vector": torch.zeros(3), "one": torch.zeros(1, 3), "NaN": torch.full((4, 3), torch.nan), "none": torch.zeros(0, 3),
                     "array": numpy.zeros((4, 3)), "meta": torch.zeros(4, 3, device="meta"),
                     "no width": torch.zeros(4, 0), "complex": torch.zeros(4, 3, dtype=torch.complex64)}.items():  # fmt: skip
@@ -103,8 +122,16 @@ def config_cases(good: torch.Tensor) -> Iterator[Case]:
     yield from refused("transform", lambda v: fitted.transform(v), mention="embeddings|WhitenedPCA")
     yield Case("transform another width", lambda: fitted.transform(torch.zeros(3, 4)), mention="dimensions")
     yield Case("transform before fit", lambda: WhitenedPCA(2).transform(torch.zeros(3, 4)), mention="not fitted")
-    yield Case("equal rows", lambda: WhitenedPCA(2).fit(torch.ones(4, 3)).transform(torch.ones(4, 3)), equals(torch.zeros(4, 2)))
-    yield Case("more components than rows", lambda: WhitenedPCA(9).fit(torch.randn(4, 3)).transform(torch.randn(2, 3)).shape, equals((2, 9)))
+    yield Case(
+        "equal rows",
+        lambda: WhitenedPCA(2).fit(torch.ones(4, 3)).transform(torch.ones(4, 3)),
+        equals(torch.zeros(4, 2)),
+    )
+    yield Case(
+        "more components than rows",
+        lambda: WhitenedPCA(9).fit(torch.randn(4, 3)).transform(torch.randn(2, 3)).shape,
+        equals((2, 9)),
+    )
 
 
 def _set(name: str, value: Any) -> None:
@@ -121,14 +148,27 @@ def conversion_cases(folder: Path) -> Iterator[Case]:
     """Checkpoints and their configs."""
     head = folder / "head.pt"
     torch.save(published_state(), head)
-    yield from refused("path", lambda v: convert_reference_checkpoint(v, SIZES), mention="path|checkpoint|nonsense|file|name")
-    yield from refused("config", lambda v: convert_reference_checkpoint(head, v), mention="config|nonsense|file|name|path")
+    yield from refused(
+        "path", lambda v: convert_reference_checkpoint(v, SIZES), mention="path|checkpoint|nonsense|file|name"
+    )
+    yield from refused(
+        "config", lambda v: convert_reference_checkpoint(head, v), mention="config|nonsense|file|name|path"
+    )
     for name in ("n_dims", "n_positions", "n_embd", "n_head", "n_layer"):
         for key, value in ODD.items():
             call = lambda n=name, v=value: convert_reference_checkpoint(head, {**SIZES, n: v})  # noqa: E731
             yield Case(f"{name}: {key}", call, mention="n_|size|layers|heads|positions|components|heads")
-        yield Case(f"without {name}", lambda n=name: convert_reference_checkpoint(head, {k: v for k, v in SIZES.items() if k != n}), mention=name)
-    for name, content in {"empty": b"", "text": b"hello", "zip": b"PK\x03\x04" + b"x" * 50, "JSON": json.dumps(SIZES).encode()}.items():
+        yield Case(
+            f"without {name}",
+            lambda n=name: convert_reference_checkpoint(head, {k: v for k, v in SIZES.items() if k != n}),
+            mention=name,
+        )
+    for name, content in {
+        "empty": b"",
+        "text": b"hello",
+        "zip": b"PK\x03\x04" + b"x" * 50,
+        "JSON": json.dumps(SIZES).encode(),
+    }.items():
         (folder / name).write_bytes(content)
         yield Case(f"{name} file", lambda n=name: convert_reference_checkpoint(folder / n, SIZES), mention=name)
     states: dict[str, Any] = {
@@ -138,8 +178,14 @@ def conversion_cases(folder: Path) -> Iterator[Case]:
     }  # fmt: skip
     for name, state in states.items():
         torch.save(state, folder / f"{name}.pt")
-        yield Case(f"state of {name}", lambda n=name: convert_reference_checkpoint(folder / f"{n}.pt", SIZES), mention="checkpoint|weight|shape|head")
-    yield Case("a good one", lambda: convert_reference_checkpoint(head, SIZES), lambda found: isinstance(found, TartReasoner))
+        yield Case(
+            f"state of {name}",
+            lambda n=name: convert_reference_checkpoint(folder / f"{n}.pt", SIZES),
+            mention="checkpoint|weight|shape|head",
+        )
+    yield Case(
+        "a good one", lambda: convert_reference_checkpoint(head, SIZES), lambda found: isinstance(found, TartReasoner)
+    )
 
 
 def groups(folder: Path) -> Iterator[Group]:

@@ -1,5 +1,7 @@
 """Cases of the fuzz of inputs, and odd values for any argument."""
 
+# ruff: noqa: E501 (tables of cases)
+
 import enum
 import math
 from collections.abc import Callable, Iterator
@@ -100,7 +102,11 @@ def equals(expected: Any) -> Callable[[Any], bool]:
 def are_equal(found: Any, expected: Any) -> bool:
     """Whether answers are equal but for rounding."""
     if isinstance(expected, dict):
-        return isinstance(found, dict) and list(found) == list(expected) and are_equal([*found.values()], [*expected.values()])
+        return (
+            isinstance(found, dict)
+            and list(found) == list(expected)
+            and are_equal([*found.values()], [*expected.values()])
+        )
     if isinstance(expected, (list, tuple)):
         return len(found) == len(expected) and all(map(are_equal, found, expected))
     if isinstance(expected, torch.Tensor):

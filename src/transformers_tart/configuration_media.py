@@ -27,7 +27,8 @@ class TartMediaConfig(TartConfig):
         """Check the fields that say how inputs become embeddings."""
         if self.protocol != "stream" or self.template is not None:
             raise ValueError(
-                f'protocol is {shorten(self.protocol)}; {self.modality} inputs are embedded each alone: protocol="stream", '
+                f"protocol is {shorten(self.protocol)}; {self.modality} inputs are embedded each alone: "
+                'protocol="stream", '
                 "without a template."
             )
         if self.pooling not in POOLINGS:

@@ -166,7 +166,9 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     repository["revision"] = pin_revision(name, **repository, **shared)
     weights, overrides = _take(kwargs, ("variant", "use_safetensors")), _take(kwargs, CONFIG_FIELDS)
     if not isinstance(config, cls.config_class):
-        source = config if isinstance(config, PreTrainedConfig) else as_source(name if config is None else config, "config")
+        source = (
+            config if isinstance(config, PreTrainedConfig) else as_source(name if config is None else config, "config")
+        )
         config = _load_config(cls.config_class, source, **shared, **repository)
     contradicted = [key for key in EMBEDDING_FIELDS if key in overrides and overrides[key] != getattr(config, key)]
     if config.has_support and contradicted:

@@ -95,8 +95,8 @@ class TartReasoner(HubMixin, PreTrainedModel):
         super().__init__(config)
         if config.architecture not in ARCHITECTURES:
             raise ValueError(
-                f"Unknown reasoner architecture {shorten(config.architecture)}; choose one of {sorted(ARCHITECTURES)}, or "
-                "update transformers-tart if the reasoner is newer than this version."
+                f"Unknown reasoner architecture {shorten(config.architecture)}; choose one of "
+                f"{sorted(ARCHITECTURES)}, or update transformers-tart if the reasoner is newer than this version."
             )
         self.architecture: Architecture = ARCHITECTURES[config.architecture](config)
         self.card_facts = CardFacts()

@@ -84,7 +84,9 @@ class WhitenedPCA:
             raise ValueError("This WhitenedPCA is not fitted; call fit(support_embeddings) first.")
         _check(x)
         if x.dim() < 2 or x.shape[-1] != self.mean.shape[-1]:
-            raise ValueError(f"WhitenedPCA was fitted on {self.mean.shape[-1]} dimensions, these have the shape {tuple(x.shape)}.")
+            raise ValueError(
+                f"WhitenedPCA was fitted on {self.mean.shape[-1]} dimensions, these have the shape {tuple(x.shape)}."
+            )
         return (x.float() - self.mean) @ self.components
 
     def to(self, device: torch.device | str) -> "WhitenedPCA":

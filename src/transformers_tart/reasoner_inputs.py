@@ -95,7 +95,9 @@ def _check_num_labels(num_labels: Any, largest: int) -> int:
     if num_labels is None:
         num_labels = largest + 1
     if isinstance(num_labels, bool) or not isinstance(num_labels, Integral):
-        raise TypeError(f"num_labels is {shorten(num_labels)} of type {type(num_labels).__name__}; it must be an integer.")
+        raise TypeError(
+            f"num_labels is {shorten(num_labels)} of type {type(num_labels).__name__}; it must be an integer."
+        )
     num_labels = int(num_labels)
     if largest >= num_labels:
         raise ValueError(f"A support label is {largest}, but there are {num_labels} classes, numbered from 0.")
@@ -133,9 +135,7 @@ def check_queries(embeddings: Any, batch: int, dim: int) -> Tensor:
     return converted
 
 
-def check_query_labels(
-    labels: Any, shape: Sequence[int], num_labels: int, name: str = "query labels"
-) -> Tensor:
+def check_query_labels(labels: Any, shape: Sequence[int], num_labels: int, name: str = "query labels") -> Tensor:
     """Return the labels of queries in int64; `name` is what messages call them.
 
     Raises:
@@ -149,9 +149,7 @@ def check_query_labels(
         raise ValueError(f"The {name} must have the shape {tuple(shape)}; got {tuple(labels.shape)}.")
     is_class = (labels >= 0) & (labels < num_labels)
     if not is_traced() and not (is_class | (labels == IGNORED)).all():
-        raise ValueError(
-            f"The {name} must be classes from 0 to {num_labels - 1}, or {IGNORED} to leave a query out."
-        )
+        raise ValueError(f"The {name} must be classes from 0 to {num_labels - 1}, or {IGNORED} to leave a query out.")
     return labels.long()
 
 
@@ -160,4 +158,12 @@ def is_integer(tensor: Tensor) -> bool:
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
-__all__ = ["check_embeddings", "check_queries", "check_query_labels", "check_seed", "check_support", "check_tensor", "is_integer"]
+__all__ = [
+    "check_embeddings",
+    "check_queries",
+    "check_query_labels",
+    "check_seed",
+    "check_support",
+    "check_tensor",
+    "is_integer",
+]

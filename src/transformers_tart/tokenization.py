@@ -42,7 +42,7 @@ def check_tokenizer(tokenizer: Any) -> None:
     """Raise a TypeError for something else than a tokenizer."""
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise TypeError(
-            f"tokenizer is {shorten(tokenizer)} of type {type(tokenizer).__name__}; give the one of the backbone, from "
+            f"tokenizer is {shorten(tokenizer)} of type {type(tokenizer).__name__}; give that of the backbone, from "
             "AutoTokenizer.from_pretrained."
         )
 

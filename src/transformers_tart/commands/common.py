@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers_tart.checks import check_device
+from transformers_tart.checks import as_source, check_device
 from transformers_tart.tables import file_format, open_table, read_columns, read_rows
 
 
@@ -75,7 +75,8 @@ def load_config(args: argparse.Namespace) -> "PreTrainedConfig":
         source, revision = locate(args.model, args.revision)
         return backbone_config(source, revision=revision, token=args.token)
     except OSError as err:
-        raise OSError(f'The model "{args.model}" cannot be loaded: {err}') from err
+        reason = str(err).removeprefix(f"{args.model} cannot be loaded: ")
+        raise OSError(f'The model "{args.model}" cannot be loaded: {reason}') from err
 
 
 def loading_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -123,6 +124,8 @@ def check_options(args: argparse.Namespace) -> None:
         ValueError: When one of them is wrong.
     """
     options = vars(args)
+    if options.get("model") is not None:
+        as_source(options["model"], "--model")
     check_device(options.get("device"))
     for name in COUNTS:
         check_at_least("--" + name.replace("_", "-"), options.get(name), 1)

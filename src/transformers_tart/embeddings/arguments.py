@@ -58,7 +58,7 @@ def check_class_numbers(labels: Any, name: str) -> list[int]:
     for i, number in enumerate(numbers):
         if not isinstance(number, Integral):
             raise TypeError(f"{name}[{i}] is {shorten(number)}; labels must be integers, the numbers of classes.")
-        if not 0 <= number < 2**31:
+        if not 0 <= int(number) < 2**31:
             raise ValueError(f"{name}[{i}] is {shorten(int(number))}; classes are numbered from 0.")
     return [int(number) for number in numbers]
 
