@@ -193,7 +193,7 @@ def test__load__reasoner_of_a_later_version__says_to_update(task: Path) -> None:
     config = json.loads((task / "config.json").read_text())
     config["reasoner_config"]["architecture"] = "quantum"
     (task / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match='Unknown reasoner architecture "quantum".*update transformers-tart'):
+    with pytest.raises(ValueError, match="Unknown reasoner architecture 'quantum'.*update transformers-tart"):
         AutoModel.from_pretrained(task)
 
 

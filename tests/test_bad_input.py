@@ -139,7 +139,7 @@ def test__call__a_text_that_is_none__names_its_place(make: Callable, classify: T
         (
             {"function_to_apply": "argmax"},
             ValueError,
-            '"argmax"; it must be "default", "softmax", "sigmoid" or "none"',
+            'argmax.; it must be "default", "softmax", "sigmoid" or "none"',
         ),
         ({"batch_size": -1}, ValueError, "batch_size is -1; it must be at least 1"),
         ({"tok_k": 3}, TypeError, "tok_k"),

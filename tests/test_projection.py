@@ -90,7 +90,7 @@ def test__whitened_pca__moved__same_and_the_first_is_left() -> None:
 def test__whitened_pca__misuse__clear_error() -> None:
     with pytest.raises(ValueError, match=r"not fitted; call fit\(support_embeddings\) first"):
         WhitenedPCA(4).transform(draw(3, 6))
-    with pytest.raises(ValueError, match="n_components must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_components is 0; it must be at least 1"):
         WhitenedPCA(0)
     with pytest.raises(ValueError, match="at least two embeddings"):
         WhitenedPCA(4).fit(draw(1, 6))

@@ -11,6 +11,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from transformers_tart.checks import shorten
+
 
 MAX_JSON_BYTES = 2**26
 MAX_JSON_CONTAINERS = 2**21
@@ -38,7 +40,7 @@ MAX_SMOOTHERS = 2**12
 def check_integer(field: str, value: Any, low: int, high: int) -> None:
     """Raise a ValueError that names a field, unless its value is an integer within bounds."""
     if type(value) is not int or not low <= value <= high:
-        raise ValueError(f"{field} is {_short(value)}; it must be an integer from {low} to {high}.")
+        raise ValueError(f"{field} is {shorten(value)}; it must be an integer from {low} to {high}.")
 
 
 def check_numbers(field: str, values: Any, low: float, limit: int) -> None:
@@ -46,28 +48,28 @@ def check_numbers(field: str, values: Any, low: float, limit: int) -> None:
     is_list = isinstance(values, list | tuple) and 0 < len(values) <= limit
     if not is_list or any(not _is_finite(value) or value < low for value in values):
         raise ValueError(
-            f"{field} is {_short(values)}; it must be a list of 1 to {limit} finite numbers of at least {low}."
+            f"{field} is {shorten(values)}; it must be a list of 1 to {limit} finite numbers of at least {low}."
         )
 
 
 def check_finite(field: str, value: Any, low: float) -> None:
     """Raise a ValueError that names a field, unless its value is a finite number of at least a bound."""
     if not _is_finite(value) or value < low:
-        raise ValueError(f"{field} is {_short(value)}; it must be a finite number of at least {low}.")
+        raise ValueError(f"{field} is {shorten(value)}; it must be a finite number of at least {low}.")
 
 
 def check_label_names(field: str, names: Any) -> None:
     """Raise a ValueError that names a field, unless it holds label names: strings, each once, and not too many."""
     if not isinstance(names, Collection) or isinstance(names, str) or len(names) > MAX_CLASSES:
-        raise ValueError(f"{field} must hold at most {MAX_CLASSES} names; got {_short(names)}.")
+        raise ValueError(f"{field} must hold at most {MAX_CLASSES} names; got {shorten(names)}.")
     for name in names:
         if not isinstance(name, str) or len(name) > MAX_LABEL_NAME:
             raise ValueError(
-                f"{field} holds {_short(name)}; names are strings of at most {MAX_LABEL_NAME} characters."
+                f"{field} holds {shorten(name)}; names are strings of at most {MAX_LABEL_NAME} characters."
             )
     if len(set(names)) < len(names):
         twice = Counter(names).most_common(1)[0][0]
-        raise ValueError(f"{field} holds {_short(twice)} twice; each class has a name of its own.")
+        raise ValueError(f"{field} holds {shorten(twice)} twice; each class has a name of its own.")
 
 
 def check_fields(kind: type, dtype: Any, others: Mapping[str, Any]) -> None:
@@ -79,16 +81,16 @@ def check_fields(kind: type, dtype: Any, others: Mapping[str, Any]) -> None:
         others: fields that it does not know, which become attributes.
     """
     if isinstance(dtype, str) and dtype not in DTYPES:
-        raise ValueError(f"dtype is {_short(dtype)}; it must be one of {DTYPES}.")
+        raise ValueError(f"dtype is {shorten(dtype)}; it must be one of {DTYPES}.")
     methods = sorted(name for name in others if name.startswith("__") or callable(getattr(kind, name, None)))
     if methods:
-        raise ValueError(f"{_short(methods[0])} is no field of a {kind.__name__}.")
+        raise ValueError(f"{shorten(methods[0])} is no field of a {kind.__name__}.")
     wrong = sorted(name for name in UNWANTED if others.get(name) is not None)
     if wrong:
         raise ValueError(f"{wrong[0]} is no field of a {kind.__name__}, whose weights are plain safetensors.")
     named = sorted(name for name in CODE_FIELDS if "/" in str(others.get(name)))
     if named:
-        raise ValueError(f"{named[0]} is {_short(others[named[0]])}, code of another repository, which is not run.")
+        raise ValueError(f"{named[0]} is {shorten(others[named[0]])}, code of another repository, which is not run.")
 
 
 def check_inside(field: str, path: Any) -> str:
@@ -97,7 +99,7 @@ def check_inside(field: str, path: Any) -> str:
     is_odd = not isinstance(path, str) or len(path) > MAX_PATH or not path.isprintable()
     if is_odd or path.startswith(("/", "~")) or ".." in parts or "\\" in path or ":" in path:
         raise ValueError(
-            f"{field} names the path {_short(path)}; it must be a file or folder inside the repository. Correct the "
+            f"{field} names the path {shorten(path)}; it must be a file or folder inside the repository. Correct the "
             "file, or take another repository."
         )
     return "/".join(parts)
@@ -140,7 +142,7 @@ def read_object(path: str | os.PathLike, name: str) -> dict[str, Any]:
         raise ValueError(f"{name} is no text in UTF-8: {err}") from err
     found = parse_json(text, name)
     if not isinstance(found, dict):
-        raise ValueError(f"{name} holds {_short(found)}, and no JSON object.")
+        raise ValueError(f"{name} holds {shorten(found)}, and no JSON object.")
     return found
 
 
@@ -152,16 +154,6 @@ def _children(value: Any) -> Collection[Any]:
 
 def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < MAX_INTEGER and math.isfinite(value)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, int) and abs(value) > 10**20:
-        return "an integer of more than 20 digits"
-    kind = type(value).__name__
-    if isinstance(value, Collection) and not isinstance(value, str) and len(value) > 20:
-        return f"a {kind} of {len(value)}"
-    shown = repr(value)
-    return shown if len(shown) <= 100 else f"{shown[:97]}..."
 
 
 __all__ = [

@@ -1,8 +1,113 @@
 """Checks of single arguments, by one rule wherever they are given."""
 
 import numbers
+import os
+import reprlib
 from collections.abc import Container, Mapping
 from typing import Any
+
+import numpy as np
+
+
+LONGEST = 100  # characters of a value in a message
+LONGEST_PATH = 4096
+
+
+class _Repr(reprlib.Repr):
+    """Represents values of any kind and size, and raises nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = LONGEST
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = self.maxarray = 20
+
+    def repr_int(self, x: int, level: int) -> str:
+        return "an integer of more than 20 digits" if abs(x) > 10**20 else repr(x)
+
+
+def shorten(value: Any) -> str:
+    """Return a value as messages show it: in one line, and cut where it is long."""
+    shown = " ".join(_Repr().repr(value).split())
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 3]}..."
+
+
+def check_kind(name: str, value: Any, *kinds: type) -> None:
+    """Raise a TypeError that names an argument, unless it is of one of some kinds."""
+    if not isinstance(value, kinds):
+        wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+        raise TypeError(f"{name} is {shorten(value)} of type {type(value).__name__}; it must be a {wanted}.")
+
+
+def as_flag(value: Any, name: str) -> bool:
+    """Return a flag as a Python boolean.
+
+    Args:
+        value (`bool`):
+            A boolean, of numpy too, or 0 or 1.
+        name (`str`):
+            The argument, with which errors begin.
+
+    Raises:
+        ValueError: On anything else.
+    """
+    plain = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(plain, int) or plain not in (0, 1):
+        raise ValueError(f"{name} is {shorten(value)}; it must be True or False.")
+    return bool(plain)
+
+
+def as_source(value: Any, name: str, otherwise: str = "") -> str:
+    """Return a Hub id or path as a string.
+
+    Args:
+        value (`str` or `os.PathLike`):
+            What may be one.
+        name (`str`):
+            The argument, with which errors begin.
+        otherwise (`str`, *optional*):
+            What else the argument may be, for messages.
+
+    Raises:
+        TypeError: On another type.
+        ValueError: On a string that no folder and no repository can have as its name.
+    """
+    source = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(source, str):
+        raise TypeError(
+            f"{name} is {shorten(value)} of type {type(value).__name__}; it must be a Hub id or a path{otherwise}."
+        )
+    try:
+        is_possible = bool(source.strip()) and b"\0" not in os.fsencode(source) and len(source) <= LONGEST_PATH
+    except UnicodeEncodeError:
+        is_possible = False
+    if not is_possible:
+        raise ValueError(f"{name} is {shorten(source)}, which no folder and no repository can be called.")
+    return str(source)
+
+
+def check_device(name: Any) -> None:
+    """Check that this machine has a device.
+
+    Args:
+        name (`str`, `int` or `torch.device`):
+            The device; an accelerator by its number too.
+
+    Raises:
+        ValueError: When it has not; the message lists those it has.
+    """
+    import torch
+
+    if name is None:
+        return
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    count = 0 if found is None else torch.accelerator.device_count()
+    known = ["cpu"] if found is None else ["cpu", found.type, *(f"{found.type}:{i}" for i in range(count))]
+    is_number = isinstance(name, numbers.Integral) and not isinstance(name, bool)
+    if is_number and -1 <= int(name) < max(1, count):  # -1 is the CPU; without an accelerator, 0 is too
+        return
+    if not isinstance(name, (str, torch.device)) or str(name) not in (*known, "cpu:0"):
+        shown = str(name) if isinstance(name, torch.device) else name
+        raise ValueError(f"The device is {shorten(shown)}; this machine has {', '.join(known)}.")
 
 
 def as_count(value: Any, name: str, otherwise: str = "") -> int:
@@ -20,9 +125,9 @@ def as_count(value: Any, name: str, otherwise: str = "") -> int:
         ValueError: On anything else.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least 1{otherwise}.")
+        raise ValueError(f"{name} is {shorten(value)}; it must be an integer of at least 1{otherwise}.")
     if value < 1:
-        raise ValueError(f"{name} is {int(value)}; it must be at least 1{otherwise}.")
+        raise ValueError(f"{name} is {shorten(int(value))}; it must be at least 1{otherwise}.")
     return int(value)
 
 
@@ -48,4 +153,4 @@ def refuse_unknown(given: Mapping[str, Any], known: Container[str] = ()) -> None
         raise TypeError(f"The model got the unexpected keyword arguments {unknown}; leave them out.")
 
 
-__all__ = ["as_count", "refuse_unknown"]
+__all__ = ["as_count", "as_flag", "as_source", "check_device", "check_kind", "refuse_unknown", "shorten"]

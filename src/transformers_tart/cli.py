@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # the reader of stdout has gone; there is nobody to tell
         return 1
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as err:
-        print(f"transformers-tart {args.command}: {err}", file=sys.stderr)
+        print(f"transformers-tart {args.command}: {' '.join(str(err).split())}", file=sys.stderr)
         return 1
     return 0
 

@@ -5,6 +5,7 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
 from transformers_tart.bounds import MAX_LAYERS, check_integer
+from transformers_tart.checks import shorten
 from transformers_tart.configuration_tart import TartConfig, TartReasonerConfig
 from transformers_tart.strict_config import plain_errors
 
@@ -26,13 +27,14 @@ class TartMediaConfig(TartConfig):
         """Check the fields that say how inputs become embeddings."""
         if self.protocol != "stream" or self.template is not None:
             raise ValueError(
-                f'protocol is "{self.protocol}"; {self.modality} inputs are embedded each alone: protocol="stream", '
+                f"protocol is {shorten(self.protocol)}; {self.modality} inputs are embedded each alone: "
+                'protocol="stream", '
                 "without a template."
             )
         if self.pooling not in POOLINGS:
-            raise ValueError(f'pooling is "{self.pooling}"; it must be one of {POOLINGS}.')
+            raise ValueError(f"pooling is {shorten(self.pooling)}; it must be one of {POOLINGS}.")
         if isinstance(self.layers, str) and self.layers != "all":
-            raise ValueError(f'layers is "{self.layers}"; it must be an index or "all".')
+            raise ValueError(f'layers is {shorten(self.layers)}; it must be an index or "all".')
         if self.layers != "all":
             check_integer("layers", self.layers, -MAX_LAYERS, MAX_LAYERS)
         if self.max_length is not None:

@@ -1,5 +1,6 @@
 """Configurations of the reasoner and of the composed classifier."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub.dataclasses import strict, validated_field
@@ -24,7 +25,7 @@ from transformers_tart.bounds import (
     check_label_names,
     check_numbers,
 )
-from transformers_tart.checks import as_count
+from transformers_tart.checks import as_count, shorten
 from transformers_tart.checksums import check_field
 from transformers_tart.labels import class_numbers
 from transformers_tart.strict_config import plain_errors
@@ -155,7 +156,7 @@ class TartReasonerConfig(PreTrainedConfig):
     def validate_reasoner(self) -> None:
         """Check that the fields describe a reasoner that can be built."""
         if self.projection not in PROJECTIONS:
-            raise ValueError(f'projection is "{self.projection}"; it must be one of {PROJECTIONS}.')
+            raise ValueError(f"projection is {shorten(self.projection)}; it must be one of {PROJECTIONS}.")
         for field, bounds in BOUNDS.items():
             check_integer(field, getattr(self, field), *bounds)
         check_numbers("ridge_strengths", self.ridge_strengths, 0, MAX_SMOOTHERS)
@@ -303,6 +304,8 @@ class TartConfig(PreTrainedConfig):
         """Check the names of the classes: strings, each once, by their indices."""
         if self.id2label is None:
             return
+        if not isinstance(self.id2label, Mapping):
+            raise ValueError(f"id2label is {shorten(self.id2label)}; it must be a dict of class numbers and names.")
         try:
             indices = sorted(int(index) for index in self.id2label)
         except (TypeError, ValueError) as err:
@@ -338,11 +341,11 @@ class TartConfig(PreTrainedConfig):
     def validate_embedding(self) -> None:
         """Check the fields that say how texts become embeddings."""
         if self.protocol not in PROTOCOLS:
-            raise ValueError(f'protocol is "{self.protocol}"; it must be one of {PROTOCOLS}.')
+            raise ValueError(f"protocol is {shorten(self.protocol)}; it must be one of {PROTOCOLS}.")
         if self.pooling not in POOLINGS:
-            raise ValueError(f'pooling is "{self.pooling}"; it must be one of {POOLINGS}.')
+            raise ValueError(f"pooling is {shorten(self.pooling)}; it must be one of {POOLINGS}.")
         if isinstance(self.layers, str) and self.layers != "all":
-            raise ValueError(f'layers is "{self.layers}"; it must be an index or "all".')
+            raise ValueError(f'layers is {shorten(self.layers)}; it must be an index or "all".')
         if self.layers != "all":
             check_integer("layers", self.layers, -MAX_LAYERS, MAX_LAYERS)
 

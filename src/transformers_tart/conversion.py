@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from transformers_tart.bounds import read_object
+from transformers_tart.checks import as_source, shorten
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.modeling_reasoner import TartReasoner
@@ -55,7 +56,9 @@ def convert_reference_checkpoint(
         CorruptFileError: When the file holds no checkpoint of a head.
         ValueError: When sizes are missing, or differ from those of the weights.
     """
+    path = as_source(path, "path")
     if isinstance(config, (str, os.PathLike)):
+        config = as_source(config, "config")
         config = read_object(config, Path(config).name)
     if isinstance(config, Mapping):
         config = _reasoner_config(config)
@@ -110,7 +113,8 @@ def _read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     except torch.OutOfMemoryError:
         raise
     except DAMAGE as err:
-        raise CorruptFileError(f"{path} cannot be read as a file of tensors: {err}") from err
+        reason = (str(err).splitlines() or [type(err).__name__])[0]  # torch adds how to unpickle it nevertheless
+        raise CorruptFileError(f"{path} cannot be read as a file of tensors: {shorten(reason)}") from err
     state = checkpoint.get("model_state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not any(str(name).startswith("_backbone.") for name in state):
         raise CorruptFileError(f"{path} holds no published TART head: no weights of a `_backbone` are in it.")

@@ -3,7 +3,7 @@
 Of images and audio only the form is checked here: what they hold is read when they are embedded.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -12,6 +12,7 @@ from transformers.utils import logging
 from transformers_tart.labels import clean, number_labels
 from transformers_tart.streams import (
     as_list,
+    can_iterate,
     dataset_columns,
     is_dataset,
     is_missing,
@@ -155,7 +156,7 @@ def _columns(examples: Any, key: str) -> tuple[dict[str, list], list[str] | None
     if isinstance(examples, Mapping):
         _check_keys(examples, keys, "the examples")
         return {str(name): _column(column, name) for name, column in examples.items()}, None
-    if isinstance(examples, (str, bytes)) or not isinstance(examples, Iterable):
+    if isinstance(examples, (str, bytes)) or not can_iterate(examples):
         raise TypeError(f"The examples are {type(examples).__name__}; give {forms(key)}.")
     return _columns_of_rows(list(iterate(examples)), key), None
 

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from transformers_tart.backbones.digest import BackboneDigest, state_token
+from transformers_tart.checks import as_flag
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
@@ -20,7 +21,8 @@ from transformers_tart.examples import Examples, RawExamples
 from transformers_tart.label_names import LabelNamesMixin
 from transformers_tart.modeling_reasoner import ReasonerState, TartReasoner
 from transformers_tart.projection import LayerScaling
-from transformers_tart.support import SupportSet
+from transformers_tart.reasoner_inputs import check_seed
+from transformers_tart.support import SupportSet, check_is_support
 from transformers_tart.tracing import is_traced
 
 
@@ -86,9 +88,10 @@ class InferenceMixin(LabelNamesMixin):
             seed (`int`, *optional*, defaults to 0):
                 Seed of the order of the examples in a prompt, for protocols that write one.
         """
+        seed, keep_texts = check_seed(seed), as_flag(keep_texts, "keep_texts")
         parsed = self._parse(examples)
         embedded = self.embedder().embed_examples(
-            parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar, seed=seed
+            parsed, tokenizer, batch_size=batch_size, progress_bar=as_flag(progress_bar, "progress_bar"), seed=seed
         )
         return self._support_set(parsed, embedded, keep_texts)
 
@@ -139,6 +142,7 @@ class InferenceMixin(LabelNamesMixin):
         else:
             prepared = None
         if support is not None:
+            check_is_support(support)
             self.check_support(support)
         self._name_classes(support)
         self._prepared, self.support = prepared, support
@@ -161,6 +165,7 @@ class InferenceMixin(LabelNamesMixin):
                 "There is no support set: pass support=model.encode_support(examples, tokenizer) to the model, or "
                 "examples=... to the pipeline."
             )
+        check_is_support(support)
         cached = self._prepared
         if cached is not None and cached.support is support and self._is_current(cached):
             return cached

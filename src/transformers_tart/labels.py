@@ -9,6 +9,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from transformers_tart.bounds import MAX_CLASSES
+from transformers_tart.checks import as_count, shorten
 from transformers_tart.streams import is_missing
 
 
@@ -71,7 +73,7 @@ def plain_label(label: Any) -> Any:
     """Return a label as a Python value: what an `Enum`, numpy and torch wrap, without lone surrogates."""
     if isinstance(label, enum.Enum):
         label = label.value
-    if hasattr(label, "item") and getattr(label, "ndim", 0) == 0:
+    if hasattr(label, "item") and not getattr(label, "is_meta", False) and getattr(label, "ndim", 0) == 0:
         label = label.item()
     return clean(str(label)) if isinstance(label, str) else label
 
@@ -228,6 +230,8 @@ def take_names(arguments: dict[str, Any]) -> tuple[str, ...] | None:
         if names not in (None, inverse):
             raise ValueError(f"id2label gives the names {_shorten(names)}, label2id {_shorten(inverse)}; give one.")
         names = inverse
+    if count is not None and as_count(count, "num_labels") > MAX_CLASSES:
+        raise ValueError(f"num_labels is {shorten(count)}; at most {MAX_CLASSES} classes are read.")
     if count is not None:
         names = usual_names(count) if names is None else names
         if len(names) != count:

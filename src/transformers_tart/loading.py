@@ -17,12 +17,14 @@ from transformers_tart.auto import check_files, explain_damage
 from transformers_tart.backbones import EMBEDDED, as_name, check_reference, locate, reference
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import BackboneDigest
+from transformers_tart.checks import as_source
 from transformers_tart.checksums import check_sums
 from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartConfig
 from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
 from transformers_tart.files import check_whole
 from transformers_tart.hub import explain_failures, pin_revision
 from transformers_tart.labels import config_names, set_config_names, take_names
+from transformers_tart.loading_arguments import check_loading
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.sentence_encoders import find_sentence_encoder
 from transformers_tart.support import SUPPORT_FILE, SupportSet
@@ -65,6 +67,7 @@ def compose(
     **loading: Any,
 ) -> Any:
     """Compose a backbone with a reasoner; see [`TartPreTrainedModel.from_backbone`]."""
+    check_loading({**embedding, **loading, "revision": revision})
     names = take_names(loading)
     modality = cls.config_class.modality
     name_or_model, checked = unwrap(name_or_model), None
@@ -151,8 +154,9 @@ def _take_tower(model: PreTrainedModel, modality: str) -> PreTrainedModel:
 
 def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
     """Load a TART repository; see [`TartPreTrainedModel.from_pretrained`]."""
-    name = os.fspath(name_or_path)
+    name = as_source(name_or_path, "The name of the task")
     check_whole(name)
+    check_loading(kwargs)
     with_info = kwargs.pop("output_loading_info", False)
     backbone, config = kwargs.pop("backbone", None), kwargs.pop("config", None)
     for passenger in PASSENGERS:
@@ -162,7 +166,10 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     repository["revision"] = pin_revision(name, **repository, **shared)
     weights, overrides = _take(kwargs, ("variant", "use_safetensors")), _take(kwargs, CONFIG_FIELDS)
     if not isinstance(config, cls.config_class):
-        config = _load_config(cls.config_class, name if config is None else config, **shared, **repository)
+        source = (
+            config if isinstance(config, PreTrainedConfig) else as_source(name if config is None else config, "config")
+        )
+        config = _load_config(cls.config_class, source, **shared, **repository)
     contradicted = [key for key in EMBEDDING_FIELDS if key in overrides and overrides[key] != getattr(config, key)]
     if config.has_support and contradicted:
         raise ValueError(

@@ -12,6 +12,7 @@ from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.embeddings.pooling import accepts
 from transformers_tart.inference import PreparedSupport
+from transformers_tart.model_inputs import check_features
 from transformers_tart.modeling_tart import TartPreTrainedModel
 from transformers_tart.support import SupportSet
 
@@ -81,9 +82,11 @@ class TartForImageClassification(TartMediaModel):
             `SequenceClassifierOutput`: `logits` (batch, num_labels) float32 are log-probabilities up to a constant.
 
         Raises:
-            ValueError: Without a support set, or when the backbone gives embeddings that are not finite.
+            TypeError, ValueError: Without a support set, on something else than the processor of the backbone returns,
+                or when the backbone gives embeddings that are not finite.
         """
-        return self._answer({"pixel_values": pixel_values, **self._features(kwargs)}, support, labels)
+        batch = check_features({"pixel_values": pixel_values, **self._features(kwargs)}, "pixel_values", (4,))
+        return self._answer(batch, support, labels)
 
 
 class TartForAudioClassification(TartMediaModel):
@@ -135,10 +138,12 @@ class TartForAudioClassification(TartMediaModel):
             `SequenceClassifierOutput`: `logits` (batch, num_labels) float32 are log-probabilities up to a constant.
 
         Raises:
-            ValueError: Without a support set, or when the backbone gives embeddings that are not finite.
+            TypeError, ValueError: Without a support set, on something else than the processor of the backbone returns,
+                or when the backbone gives embeddings that are not finite.
         """
         batch = {"input_values": input_values, "input_features": input_features, "attention_mask": attention_mask}
-        return self._answer({**batch, **self._features(kwargs)}, support, labels)
+        main = "input_values" if input_features is None else "input_features"
+        return self._answer(check_features({**batch, **self._features(kwargs)}, main, (2, 3)), support, labels)
 
 
 __all__ = ["TartForAudioClassification", "TartForImageClassification"]

@@ -19,11 +19,13 @@ from transformers_tart.architectures import ARCHITECTURES
 from transformers_tart.architectures.base import Architecture
 from transformers_tart.auto import HUB, check_files, explain_damage
 from transformers_tart.balance import balanced_subsets, seeded_orders
+from transformers_tart.checks import check_kind, shorten
 from transformers_tart.checksums import add_checksums, check_sums
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.files import check_whole, staged
 from transformers_tart.hub import CARD_FILE, OWNED_WEIGHTS, HubMixin, keep_edited_card, pin_revision
+from transformers_tart.loading_arguments import check_loading
 from transformers_tart.model_card import CardFacts, reasoner_card
 from transformers_tart.projection import Projection, fit_projection
 from transformers_tart.reasoner_inputs import check_queries, check_query_labels, check_seed, check_support
@@ -90,11 +92,12 @@ class TartReasoner(HubMixin, PreTrainedModel):
     _supports_sdpa = True
 
     def __init__(self, config: TartReasonerConfig):
+        check_kind("config", config, TartReasonerConfig)
         super().__init__(config)
         if config.architecture not in ARCHITECTURES:
             raise ValueError(
-                f'Unknown reasoner architecture "{config.architecture}"; choose one of {sorted(ARCHITECTURES)}, or '
-                "update transformers-tart if the reasoner is newer than this version."
+                f"Unknown reasoner architecture {shorten(config.architecture)}; choose one of "
+                f"{sorted(ARCHITECTURES)}, or update transformers-tart if the reasoner is newer than this version."
             )
         self.architecture: Architecture = ARCHITECTURES[config.architecture](config)
         self.card_facts = CardFacts()
@@ -123,6 +126,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
         Raises:
             CorruptFileError: When the weights are damaged, incomplete or of another shape than the config says.
         """
+        check_loading(kwargs)
         with_info = kwargs.pop("output_loading_info", False)
         if kwargs.get("config") is None:  # whoever read a config read it from a folder or the Hub
             pretrained_model_name_or_path = locate(pretrained_model_name_or_path)
@@ -130,8 +134,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
         kwargs = {"dtype": torch.float32, "use_safetensors": True, **kwargs}
         kwargs["revision"] = pin_revision(pretrained_model_name_or_path, **kwargs)
         name, hub = os.fspath(pretrained_model_name_or_path), {key: kwargs[key] for key in HUB if key in kwargs}
-        if kwargs["use_safetensors"] is not True:
-            raise ValueError(f"use_safetensors is {kwargs['use_safetensors']}, but this package unpickles no weights.")
+        kwargs["use_safetensors"] = True
         with explain_damage(name):
             if not isinstance(kwargs.get("config"), TartReasonerConfig):
                 check_files(name, **hub)
@@ -260,6 +263,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
             ValueError: On another batch or width than the support set's, or embeddings that are not finite.
             TypeError: On embeddings of another type.
         """
+        check_kind("state", state, ReasonerState)
         query_embeddings = check_queries(query_embeddings, state.batch, state.dim)
         if not is_traced() and query_embeddings.shape[1] == 0:
             return query_embeddings.new_zeros(state.batch, 0, state.num_labels)

@@ -13,12 +13,13 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.backbones.digest import BackboneDigest
-from transformers_tart.checks import refuse_unknown
+from transformers_tart.checks import check_kind, refuse_unknown
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.hub import explain_failures
 from transformers_tart.inference import PreparedSupport
 from transformers_tart.loading import compose, load_composed
 from transformers_tart.model_card import CardFacts
+from transformers_tart.model_inputs import check_labels, check_tokens
 from transformers_tart.modeling_reasoner import TartReasoner
 from transformers_tart.pickling import restore, state_without_capture_hooks
 from transformers_tart.saving import BACKBONE_KEYS, SavingMixin
@@ -49,6 +50,9 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
     def __init__(
         self, config: TartConfig, backbone: PreTrainedModel | None = None, reasoner: TartReasoner | None = None
     ):
+        check_kind("config", config, TartConfig)
+        check_kind("backbone", backbone, PreTrainedModel, type(None))
+        check_kind("reasoner", reasoner, TartReasoner, type(None))
         super().__init__(config)
         if backbone is None:
             if config.of_backbone is None:
@@ -175,15 +179,14 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
         restore(self)
 
     def _answer(
-        self, batch: dict[str, Tensor | None], support: SupportSet | PreparedSupport | None, labels: Tensor | None
+        self, batch: dict[str, Tensor], support: SupportSet | PreparedSupport | None, labels: Tensor | None
     ) -> SequenceClassifierOutput:
         """Embed a batch and read the support set for it."""
         prepared = self.prepare_support(support)
-        given = {name: tensor for name, tensor in batch.items() if tensor is not None}
-        logits = self._reason(self.embedder().embed_batch(given, prepared.support.prompt, prepared.trunk), prepared)
+        logits = self._reason(self.embedder().embed_batch(batch, prepared.support.prompt, prepared.trunk), prepared)
         loss = None
         if labels is not None:
-            loss = torch.nn.functional.cross_entropy(logits, labels.to(logits.device))
+            loss = torch.nn.functional.cross_entropy(logits, check_labels(labels, logits))
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
@@ -236,12 +239,12 @@ class TartForSequenceClassification(TartPreTrainedModel):
             `SequenceClassifierOutput`: `logits` (batch, num_labels) float32 are log-probabilities up to a constant.
 
         Raises:
-            TypeError: On other arguments.
-            ValueError: Without a support set, or when the backbone gives embeddings that are not finite.
+            TypeError: On other arguments, and on something else than tensors of integers.
+            ValueError: Without a support set, on ids, masks and labels that cannot be, or when the backbone gives
+                embeddings that are not finite.
         """
         refuse_unknown(kwargs)
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        batch = {"input_ids": input_ids, "attention_mask": mask, "token_type_ids": token_type_ids}
+        batch = check_tokens(self.backbone, input_ids, attention_mask, token_type_ids)
         return self._answer(batch, support, labels)
 
 

@@ -4,7 +4,7 @@ are followed, and which cannot be."""
 from dataclasses import dataclass
 from typing import Any
 
-from transformers_tart.checks import as_count
+from transformers_tart.checks import as_count, shorten
 
 
 ANY = object()
@@ -59,7 +59,7 @@ def text_options(arguments: dict[str, Any], modality: str) -> dict[str, Any]:
         hint = "; for the scores of all classes pass top_k=None" if "return_all_scores" in unknown else ""
         raise TypeError(f"The pipeline got the unexpected keyword arguments {unknown}{hint}.")
     if modality != "text" and arguments:
-        given = ", ".join(f"{name} is {value!r}" for name, value in arguments.items())
+        given = ", ".join(f"{name} is {shorten(value)}" for name, value in arguments.items())
         raise TypeError(f"{given}, which is for texts; cut {modality} inputs before.")
     for name, allowed in {**NEUTRAL, **FIXED}.items():
         if name in arguments and allowed is not ANY:
@@ -83,7 +83,7 @@ def _check_value(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
         reason = (
             "anything else would read the queries otherwise than the examples" if name in FIXED else "or be left out"
         )
-        raise ValueError(f"{name} is {value!r}; it must be one of {allowed}, {reason}.")
+        raise ValueError(f"{name} is {shorten(value)}; it must be one of {allowed}, {reason}.")
     return value
 
 

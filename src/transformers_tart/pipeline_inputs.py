@@ -2,7 +2,7 @@
 
 import numbers
 import os
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.examples import Text, parse_text
 from transformers_tart.media.audio import BYTES
 from transformers_tart.pipeline_arguments import TextOptions
+from transformers_tart.streams import can_iterate
 from transformers_tart.tokenization import resolve_max_length, tokenize
 
 
@@ -59,7 +60,7 @@ class TextInputs:
         """A string or a mapping is one."""
         if isinstance(inputs, (str, Mapping)):
             return True
-        if isinstance(inputs, BYTES) or not isinstance(inputs, (Iterable, Sized)):
+        if isinstance(inputs, BYTES) or not can_iterate(inputs):
             raise TypeError(
                 f"The input is {type(inputs).__name__}; give a text, a list of texts or a generator of texts."
             )
@@ -116,12 +117,12 @@ class MediaInputs:
                 f"The input is a {type(inputs).__name__} of {type(inputs[0]).__name__}; give the numbers of one "
                 f"{self.name} input as an array: numpy.asarray(..., dtype='{kind}')."
             )
-        if isinstance(inputs, (str, bytes, bytearray, os.PathLike, Mapping, Image.Image)):
+        if isinstance(inputs, (str, bytes, bytearray, os.PathLike, Mapping, Image.Image, np.generic)):
             return True
         if isinstance(inputs, (np.ndarray, torch.Tensor)):
             is_of_names = isinstance(inputs, np.ndarray) and inputs.dtype.kind in "OUS"
             return inputs.ndim <= self.most_dims and not is_of_names
-        return not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__")
+        return not can_iterate(inputs)
 
     def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
         """What the backbone takes of each input, or why there is nothing; processors leave Python to the others."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from transformers.pipelines.text_classification import ClassificationFunction, sigmoid, softmax
 
-from transformers_tart.checks import as_count
+from transformers_tart.checks import as_count, shorten
 
 
 def answer_options(top_k: int | None | str, function_to_apply: str | ClassificationFunction | None) -> dict[str, Any]:
@@ -23,7 +23,8 @@ def answer_options(top_k: int | None | str, function_to_apply: str | Classificat
         name = getattr(function_to_apply, "name", function_to_apply)
         if not isinstance(name, str) or name.upper() not in names:
             raise ValueError(
-                f'function_to_apply is "{function_to_apply}"; it must be "default", "softmax", "sigmoid" or "none".'
+                f"function_to_apply is {shorten(function_to_apply)}; it must be "
+                '"default", "softmax", "sigmoid" or "none".'
             )
         options["function_to_apply"] = function_to_apply
     return options

@@ -3,6 +3,7 @@
 import copy
 import itertools
 import os
+import sys
 from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any
@@ -14,23 +15,20 @@ from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pipelines.text_classification import ClassificationFunction
 from transformers.utils import logging
 
-from transformers_tart.auto import load_auto
-from transformers_tart.backbones.digest import state_token
-from transformers_tart.checks import as_count
+from transformers_tart.checks import as_count, as_flag, check_device
 from transformers_tart.embeddings.batching import Batcher
-from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.embeddings.media import collate as collate_media
 from transformers_tart.embeddings.pooling import input_device
 from transformers_tart.examples import RawExamples
 from transformers_tart.files import staged
 from transformers_tart.hub import HubMixin, keep_edited_card
-from transformers_tart.modeling_auto import PipelineModel, compose_any
 from transformers_tart.modeling_tart import PreparedSupport, TartPreTrainedModel
 from transformers_tart.pipeline_arguments import TextOptions, text_options
 from transformers_tart.pipeline_inputs import Inputs, MediaInputs, TextInputs, Unreadable
 from transformers_tart.pipeline_outputs import answer, answer_options, failure
-from transformers_tart.processors import LOADERS, load_processor
+from transformers_tart.pipeline_parts import PipelineCache, choose_processor, load_model
+from transformers_tart.processors import LOADERS
 from transformers_tart.saving import OWNED
 from transformers_tart.streams import is_eager, iterate, unpack
 from transformers_tart.support import SupportSet
@@ -93,40 +91,16 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         **kwargs: Any,
     ):
         kwargs.pop("local_files_only", None)  # which `pipeline` has passed on, and leaves here
-        model = self._load(model, backbone, kwargs)
+        check_device(kwargs.get("device"))
         if kwargs.get("batch_size") is not None:
             kwargs["batch_size"] = as_count(kwargs["batch_size"], "batch_size", ", or None")
+        self._cache = PipelineCache(embedding_cache)
+        model = load_model(model, backbone, kwargs)
         self._modality = model.config.modality
         given = {"tokenizer": tokenizer, "image_processor": image_processor, "feature_extractor": feature_extractor}
-        argument = LOADERS[model.config.modality][1]
-        processor = given[argument] or load_processor(model)
-        if isinstance(processor, (str, os.PathLike)):
-            trusts = model.hub_arguments.get("trust_remote_code")
-            processor = load_auto(LOADERS[model.config.modality][0], processor, trust_remote_code=trusts)
-        super().__init__(model=model, **{argument: processor}, **kwargs)
-        self._cache_folder = embedding_cache
-        self._cache: tuple[tuple, EmbeddingCache] | None = None
+        super().__init__(model=model, **choose_processor(model, given), **kwargs)
         if examples is not None:
             self.set_examples(examples)
-
-    @staticmethod
-    def _load(model: Any, backbone: Any, kwargs: dict[str, Any]) -> TartPreTrainedModel:
-        """The composed model; where `pipeline` left its device to us, `kwargs` get it."""
-        if isinstance(model, PipelineModel):
-            loaded = model.load(**({} if backbone is None else {"backbone": backbone}))
-            device = model.device_of(loaded)
-            if device is not None:
-                kwargs.setdefault("device", device)
-            return loaded
-        if backbone is not None:
-            raise ValueError(
-                "backbone is given with a model that is loaded already; give model=<Hub id or folder of a task>, or "
-                "load the task with from_pretrained(..., backbone=...)."
-            )
-        return model if isinstance(model, TartPreTrainedModel) else compose_any(model)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_cache": None}  # an open database; it is opened again when it is needed
 
     @property
     def _processor(self) -> Any:
@@ -138,17 +112,6 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         if isinstance(embedder, MediaEmbedder):
             return MediaInputs(embedder, self._processor)
         return TextInputs(embedder, self._processor, options)
-
-    def _open_cache(self) -> EmbeddingCache | None:
-        """The cache, made anew when the weights or the settings of the model have changed."""
-        if self._cache_folder is None:
-            return None
-        config = self.model.config
-        state = (config.pooling, config.layers, state_token(self.model.backbone))
-        if self._cache is None or self._cache[0] != state:
-            settings = {"pooling": config.pooling, "layers": config.layers}
-            self._cache = state, EmbeddingCache(self._cache_folder, self.model.backbone, **settings)
-        return self._cache[1]
 
     def set_examples(self, examples: RawExamples | None) -> None:
         """Replace the stored support set; `None` removes it."""
@@ -168,7 +131,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                 batch_size=self._batch_size,
                 progress_bar=progress_bar,
                 keep_texts=self._modality == "text",
-                cache=self._open_cache(),
+                cache=self._cache.open(self.model),
                 max_length=max_length or self._preprocess_params.get("max_length"),
                 is_stored=is_stored,
             )
@@ -229,6 +192,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             BackboneMismatchError: When the backbone is no longer the one that embedded the support set.
         """
         preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
+        progress_bar = as_flag(progress_bar, "progress_bar")
         batch_size = None if batch_size is None else as_count(batch_size, "batch_size", ", or None")
         inputs = unpack(inputs, self._modality)
         if examples is None or isinstance(examples, SupportSet):
@@ -265,7 +229,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
     ) -> Iterator[Any]:
         """Classify in batches of similar length, window by window; results come in the order of the inputs."""
         items = enumerate(inputs)
-        size = (batcher.max_rows or USUAL_BATCH_SIZE) * reader.batches_per_window
+        size = min(sys.maxsize, (batcher.max_rows or USUAL_BATCH_SIZE) * reader.batches_per_window)
         while window := list(itertools.islice(items, size)):
             rows = reader.rows([(f"Input {i}", item) for i, item in window])
             yield from self._classify(rows, batcher, preprocess, forward, postprocess)
@@ -288,7 +252,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                     support,
                     pad_token_id=getattr(self.tokenizer, "pad_token_id", None),
                     batcher=batcher,
-                    cache=self._open_cache(),
+                    cache=self._cache.open(self.model),
                     max_length=preprocess.get("max_length"),
                 )
             logits = iter(found.cpu())

@@ -7,6 +7,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from transformers_tart.checks import as_count
+from transformers_tart.reasoner_inputs import check_tensor
+from transformers_tart.tracing import is_traced
+
 
 class Projection(Protocol):
     """A fitted map of embeddings (..., n, dim) to reasoner inputs (..., n, m)."""
@@ -48,17 +52,18 @@ class WhitenedPCA:
     """
 
     def __init__(self, n_components: int):
-        if n_components < 1:
-            raise ValueError(f"n_components must be at least 1, got {n_components}.")
-        self.n_components = n_components
+        self.n_components = as_count(n_components, "n_components")
         self.mean: Tensor | None = None
         self.components: Tensor | None = None
 
     def fit(self, x: Tensor) -> "WhitenedPCA":
         """Fit on embeddings of shape (..., k, dim), k at least 2; computed in float32."""
-        if x.dim() < 2 or x.shape[-2] < 2:
+        _check(x)
+        if x.dim() < 2 or x.shape[-2] < 2 or x.shape[-1] == 0:
             raise ValueError(f"WhitenedPCA needs at least two embeddings, (..., k, dim); got shape {tuple(x.shape)}.")
         x = x.float()
+        if not is_traced() and not torch.isfinite(x).all():
+            raise ValueError("WhitenedPCA cannot be fitted on embeddings that hold NaN or infinite values.")
         mean = x.mean(-2, keepdim=True)
         _, singular, rows = torch.linalg.svd(x - mean, full_matrices=False)
         count = min(self.n_components, singular.shape[-1])
@@ -77,8 +82,11 @@ class WhitenedPCA:
         """Project embeddings (..., n, dim) to (..., n, n_components) float32."""
         if self.mean is None or self.components is None:
             raise ValueError("This WhitenedPCA is not fitted; call fit(support_embeddings) first.")
-        if x.shape[-1] != self.mean.shape[-1]:
-            raise ValueError(f"WhitenedPCA was fitted on {self.mean.shape[-1]} dimensions, these have {x.shape[-1]}.")
+        _check(x)
+        if x.dim() < 2 or x.shape[-1] != self.mean.shape[-1]:
+            raise ValueError(
+                f"WhitenedPCA was fitted on {self.mean.shape[-1]} dimensions, these have the shape {tuple(x.shape)}."
+            )
         return (x.float() - self.mean) @ self.components
 
     def to(self, device: torch.device | str) -> "WhitenedPCA":
@@ -90,6 +98,10 @@ class WhitenedPCA:
     def _with(self, mean: Tensor, components: Tensor) -> "WhitenedPCA":
         self.mean, self.components = mean, components
         return self
+
+
+def _check(x: Tensor) -> None:
+    check_tensor("The tensor of embeddings", x)
 
 
 class ClippedSpectrum:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transformers_tart.checks import shorten
 from transformers_tart.tracing import is_traced
 
 
@@ -22,10 +23,26 @@ def check_seed(seed: Any) -> int:
         TypeError, ValueError: When it is no integer, or one that does not fit 64 bits.
     """
     if isinstance(seed, bool) or not isinstance(seed, Integral):
-        raise TypeError(f"seed is {seed!r} of type {type(seed).__name__}; it must be an integer.")
+        raise TypeError(f"seed is {shorten(seed)} of type {type(seed).__name__}; it must be an integer.")
     if int(seed) not in SEEDS:
-        raise ValueError(f"seed is {seed}; it must fit into 64 bits.")
+        raise ValueError(f"seed is {shorten(int(seed))}; it must fit into 64 bits.")
     return int(seed)
+
+
+def check_tensor(name: str, tensor: Any) -> None:
+    """Check that an argument is a dense tensor that holds values.
+
+    Raises:
+        TypeError: When it is no tensor.
+        ValueError: When it is sparse, or on the device meta.
+    """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is {shorten(tensor)} of type {type(tensor).__name__}; it must be a torch.Tensor.")
+    if tensor.layout != torch.strided or tensor.device.type == "meta" or tensor.is_complex():
+        raise ValueError(
+            f"{name} is a tensor of layout {tensor.layout}, device {tensor.device} and dtype {tensor.dtype}; it must "
+            "be a dense one of real numbers on a device that holds values."
+        )
 
 
 def check_embeddings(embeddings: Any, what: str) -> Tensor:
@@ -38,6 +55,7 @@ def check_embeddings(embeddings: Any, what: str) -> Tensor:
     if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
         found = embeddings.dtype if isinstance(embeddings, Tensor) else type(embeddings).__name__
         raise TypeError(f"The {what} embeddings are {found}; they must be a torch.Tensor of floating-point numbers.")
+    check_tensor(f"The tensor of {what} embeddings", embeddings)
     converted = embeddings.float()
     if not is_traced() and not torch.isfinite(converted).all():
         raise ValueError(
@@ -55,13 +73,14 @@ def check_support(embeddings: Any, labels: Any, num_labels: Any) -> tuple[Tensor
     """
     if not isinstance(labels, Tensor):
         raise TypeError(f"The support labels are {type(labels).__name__}; they must be a torch.Tensor of integers.")
+    check_tensor("The tensor of support labels", labels)
     converted = check_embeddings(embeddings, "support")
     if converted.dim() != 3 or labels.shape != converted.shape[:2] or converted.shape[-1] == 0:
         raise ValueError(
             "Support embeddings must be (batch, k, dim) and support labels (batch, k); got "
             f"{tuple(converted.shape)} and {tuple(labels.shape)}."
         )
-    if not _is_integer(labels) or labels.numel() == 0 or labels.min() < 0:
+    if not is_integer(labels) or labels.numel() == 0 or labels.min() < 0:
         raise ValueError(f"Support labels must be integers from 0, at least one of them; got {labels.dtype}.")
     num_labels = _check_num_labels(num_labels, int(labels.max()))
     if (labels == labels[:, :1]).all(dim=1).any():
@@ -76,7 +95,9 @@ def _check_num_labels(num_labels: Any, largest: int) -> int:
     if num_labels is None:
         num_labels = largest + 1
     if isinstance(num_labels, bool) or not isinstance(num_labels, Integral):
-        raise TypeError(f"num_labels is {num_labels!r} of type {type(num_labels).__name__}; it must be an integer.")
+        raise TypeError(
+            f"num_labels is {shorten(num_labels)} of type {type(num_labels).__name__}; it must be an integer."
+        )
     num_labels = int(num_labels)
     if largest >= num_labels:
         raise ValueError(f"A support label is {largest}, but there are {num_labels} classes, numbered from 0.")
@@ -114,28 +135,35 @@ def check_queries(embeddings: Any, batch: int, dim: int) -> Tensor:
     return converted
 
 
-def check_query_labels(labels: Any, shape: Sequence[int], num_labels: int) -> Tensor:
-    """Return the labels of queries in int64.
+def check_query_labels(labels: Any, shape: Sequence[int], num_labels: int, name: str = "query labels") -> Tensor:
+    """Return the labels of queries in int64; `name` is what messages call them.
 
     Raises:
         TypeError, ValueError: When there is not one for each query, or one is neither a class nor -100, which counts
             for nothing.
     """
-    if not isinstance(labels, Tensor) or not _is_integer(labels):
+    if not isinstance(labels, Tensor) or not is_integer(labels):
         found = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"The query labels are {found}; they must be a torch.Tensor of integers.")
+        raise TypeError(f"The {name} are {found}; they must be a torch.Tensor of integers.")
     if tuple(labels.shape) != tuple(shape):
-        raise ValueError(f"Query labels must be (batch, n), here {tuple(shape)}; got {tuple(labels.shape)}.")
+        raise ValueError(f"The {name} must have the shape {tuple(shape)}; got {tuple(labels.shape)}.")
     is_class = (labels >= 0) & (labels < num_labels)
     if not is_traced() and not (is_class | (labels == IGNORED)).all():
-        raise ValueError(
-            f"Query labels must be classes from 0 to {num_labels - 1}, or {IGNORED} to leave a query out."
-        )
+        raise ValueError(f"The {name} must be classes from 0 to {num_labels - 1}, or {IGNORED} to leave a query out.")
     return labels.long()
 
 
-def _is_integer(labels: Tensor) -> bool:
-    return not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+def is_integer(tensor: Tensor) -> bool:
+    """Return whether a tensor holds integers, which booleans are not."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
-__all__ = ["check_embeddings", "check_queries", "check_query_labels", "check_seed", "check_support"]
+__all__ = [
+    "check_embeddings",
+    "check_queries",
+    "check_query_labels",
+    "check_seed",
+    "check_support",
+    "check_tensor",
+    "is_integer",
+]

@@ -14,6 +14,11 @@ def is_eager(inputs: Any) -> bool:
     return isinstance(inputs, Sized) and not isinstance(inputs, (torch.utils.data.Dataset, Iterator))
 
 
+def can_iterate(inputs: Any) -> bool:
+    """Return whether these have items; arrays and tensors without a dimension have none."""
+    return (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")) and getattr(inputs, "ndim", 1) != 0
+
+
 def iterate(inputs: Any) -> Iterator[Any]:
     """Iterate, by index where a dataset has no iterator of its own."""
     if isinstance(inputs, torch.utils.data.Dataset) and not isinstance(inputs, torch.utils.data.IterableDataset):
@@ -106,7 +111,7 @@ def unpack(inputs: Any, key: str) -> Any:
     """
     refuse_splits(inputs, "The inputs")
     if isinstance(inputs, (set, frozenset)):
-        raise TypeError(f"The input is a {type(inputs).__name__}, which has no order; give a list.")
+        raise TypeError(f"The {key} input is a {type(inputs).__name__}, which has no order; give a list.")
     if is_dataset(inputs):
         chosen = _choose(dataset_columns(inputs), key)
         return inputs.select_columns(chosen) if chosen else []
@@ -136,6 +141,7 @@ def _choose(names: list[str], key: str) -> list[str]:
 
 __all__ = [
     "as_list",
+    "can_iterate",
     "dataset_columns",
     "is_dataset",
     "is_eager",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.bounds import check_label_names, parse_json
+from transformers_tart.checks import as_source, check_kind, shorten
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.errors import CorruptFileError
 
@@ -59,6 +60,7 @@ class SupportSet:
     digest: BackboneDigest | None = None
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if self.embeddings.dim() not in (2, 3) or self.labels.shape != self.embeddings.shape[:1]:
             raise ValueError(
                 "A support set needs embeddings (k, hidden) or (k, layers, hidden) and labels (k,); got "
@@ -80,8 +82,27 @@ class SupportSet:
                 "The support embeddings hold NaN or infinite values: the backbone is broken, or overflows its dtype. "
                 "Load it with dtype=torch.float32 or torch.bfloat16."
             )
+        if (self.embeddings == self.embeddings[:1]).all():
+            raise ValueError("All support embeddings are equal, so nothing can be learned from them.")
         if self.texts is not None and len(self.texts) != len(self):
             raise ValueError(f"There are {len(self.texts)} texts for {len(self)} examples.")
+
+    def _check_kinds(self) -> None:
+        for name in ("embeddings", "labels"):
+            tensor = getattr(self, name)
+            check_kind(name, tensor, Tensor)
+            if tensor.layout != torch.strided or tensor.device.type == "meta":
+                raise ValueError(f"{name} must be a dense tensor on a device that holds values.")
+        for name in ("label_names", "texts"):
+            values = getattr(self, name)
+            if values is not None or name == "label_names":
+                check_kind(name, values, tuple, list)
+                object.__setattr__(self, name, tuple(values))
+        check_label_names("label_names", self.label_names)
+        if any(not isinstance(part, str) for text in self.texts or () for part in _parts(text)):
+            raise TypeError("texts must hold strings or pairs of strings.")
+        for name, kind in (("prompt", Prompt), ("options", Mapping), ("digest", BackboneDigest)):
+            check_kind(name, getattr(self, name), kind, type(None))
 
     def __len__(self) -> int:
         return self.labels.shape[0]
@@ -110,6 +131,7 @@ class SupportSet:
         Raises:
             ValueError: When texts are asked for and there are none.
         """
+        path = as_source(path, "path")
         facts: dict[str, Any] = {"label_names": self.label_names}
         if include_texts:
             if self.texts is None:
@@ -153,4 +175,17 @@ class SupportSet:
             ) from err
 
 
-__all__ = ["SUPPORT_FILE", "SupportSet"]
+def _parts(text: Any) -> tuple[Any, ...]:
+    return text if isinstance(text, tuple) and len(text) == 2 else (text,)
+
+
+def check_is_support(support: Any) -> None:
+    """Raise a TypeError for something else than a support set."""
+    if not isinstance(support, SupportSet):
+        raise TypeError(
+            f"support is {shorten(support)} of type {type(support).__name__}; give a SupportSet, such as "
+            "model.encode_support(examples, tokenizer)."
+        )
+
+
+__all__ = ["SUPPORT_FILE", "SupportSet", "check_is_support"]

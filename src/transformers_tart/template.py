@@ -3,6 +3,8 @@
 from string import Formatter
 from typing import NamedTuple
 
+from transformers_tart.checks import shorten
+
 
 TEMPLATE = "Sentence: {text}\nLabel: {label}\n"  # of the TART paper
 PAIR_TEMPLATE = "Sentence: {text}\nSentence: {text_pair}\nLabel: {label}\n"
@@ -27,13 +29,15 @@ def parse_template(template: str) -> Template:
     Raises:
         ValueError: When a field is missing, unknown, repeated, formatted or in another order.
     """
+    if not isinstance(template, str):
+        raise TypeError(f"The template is {shorten(template)} of type {type(template).__name__}; {RULES}.")
     try:
         pieces = list(Formatter().parse(template))
     except ValueError as err:
-        raise ValueError(f"The template {template!r} cannot be read ({err}): {RULES}.") from err
+        raise ValueError(f"The template {shorten(template)} cannot be read ({err}): {RULES}.") from err
     fields = [field for _, field, _, _ in pieces if field is not None]
     if fields not in FIELDS or any(spec or conversion for _, _, spec, conversion in pieces):
-        raise ValueError(f"The template {template!r} has the fields {fields}: {RULES}.")
+        raise ValueError(f"The template {shorten(template)} has the fields {shorten(fields)}: {RULES}.")
     literals = [""]
     for literal, field, _, _ in pieces:  # an escaped brace ends a piece without a field
         literals[-1] += literal

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Sequence, Sized
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from tokenizers import Encoding
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from transformers_tart.checks import shorten
 from transformers_tart.examples import Text
 from transformers_tart.tracing import is_traced
 
@@ -38,10 +39,20 @@ def backbone_max_length(backbone: PreTrainedModel) -> int | None:
     return limit
 
 
+def check_tokenizer(tokenizer: Any) -> None:
+    """Raise a TypeError for something else than a tokenizer."""
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise TypeError(
+            f"tokenizer is {shorten(tokenizer)} of type {type(tokenizer).__name__}; give that of the backbone, from "
+            "AutoTokenizer.from_pretrained."
+        )
+
+
 def resolve_max_length(
     backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
 ) -> int | None:
     """The smallest of what the user, the tokenizer and the backbone allow; `None` without any limit."""
+    check_tokenizer(tokenizer)
     own = tokenizer.model_max_length
     limits = [max_length, own if own and own < NO_LIMIT else None, backbone_max_length(backbone)]
     return min((limit for limit in limits if limit is not None), default=None)
@@ -253,6 +264,7 @@ def truncate(batch: dict[str, Tensor], *limits: int | None) -> dict[str, Tensor]
 __all__ = [
     "TRUNCATION_SIDES",
     "backbone_max_length",
+    "check_tokenizer",
     "check_vocabulary",
     "collate",
     "cut",

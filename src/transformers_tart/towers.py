@@ -21,6 +21,7 @@ from transformers import (
 
 from transformers_tart.auto import HUB, OWN, check_weights, explain_damage, is_own, load_auto, load_auto_model
 from transformers_tart.backbones.adapters import base_of_adapter, explain_adapters
+from transformers_tart.hub import explain_failures
 from transformers_tart.loading_report import load_without_report, report_rest
 
 
@@ -100,7 +101,8 @@ def classes_of(config: PreTrainedConfig) -> tuple[Any, ...]:
 def backbone_config(name: str, **hub: Any) -> PreTrainedConfig:
     """Load the config of a backbone, or of the model that an adapter was made for; `hub` as in `load_tower`."""
     plain = {key: value for key, value in hub.items() if key != "trust_remote_code"}
-    base = base_of_adapter(name, **plain)
+    with explain_failures(name):
+        base = base_of_adapter(name, **plain)
     if base is not None and base[0] != name:
         name, hub["revision"] = base
         hub.pop("subfolder", None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from transformers_tart.checks import as_source
 from transformers_tart.errors import BackboneNotFoundError
 
 
@@ -24,8 +25,11 @@ def as_name(name_or_path: str | os.PathLike) -> str:
     """A Hub id, a folder or the name of an embedded backbone, as a string.
 
     Only the bare string `"mini"` is that name: `Path("mini")` and `"./mini"` are folders.
+
+    Raises:
+        TypeError, ValueError: When it can be none of these.
     """
-    name = os.fspath(name_or_path)
+    name = as_source(name_or_path, "The backbone", " or a loaded PreTrainedModel")
     return os.path.abspath(name) if name in EMBEDDED and not isinstance(name_or_path, str) else name
 
 

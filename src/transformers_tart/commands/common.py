@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers_tart.checks import as_source, check_device
 from transformers_tart.tables import file_format, open_table, read_columns, read_rows
 
 
@@ -74,7 +75,8 @@ def load_config(args: argparse.Namespace) -> "PreTrainedConfig":
         source, revision = locate(args.model, args.revision)
         return backbone_config(source, revision=revision, token=args.token)
     except OSError as err:
-        raise OSError(f'The model "{args.model}" cannot be loaded: {err}') from err
+        reason = str(err).removeprefix(f"{args.model} cannot be loaded: ")
+        raise OSError(f'The model "{args.model}" cannot be loaded: {reason}') from err
 
 
 def loading_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -122,6 +124,8 @@ def check_options(args: argparse.Namespace) -> None:
         ValueError: When one of them is wrong.
     """
     options = vars(args)
+    if options.get("model") is not None:
+        as_source(options["model"], "--model")
     check_device(options.get("device"))
     for name in COUNTS:
         check_at_least("--" + name.replace("_", "-"), options.get(name), 1)
@@ -137,23 +141,6 @@ def check_at_least(option: str, value: float | None, least: float) -> None:
     """
     if value is not None and not value >= least:
         raise ValueError(f"{option} is {value}; it must be at least {least}.")
-
-
-def check_device(name: str | None) -> None:
-    """Check that this machine has a device.
-
-    Raises:
-        ValueError: When it has not; the message lists those it has.
-    """
-    import torch
-
-    if name is None:
-        return
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    count = 0 if found is None else torch.accelerator.device_count()
-    known = ["cpu"] if found is None else ["cpu", found.type, *(f"{found.type}:{i}" for i in range(count))]
-    if name not in known and name != "cpu:0":
-        raise ValueError(f'The device is "{name}"; this machine has {", ".join(known)}.')
 
 
 def check_columns(path: str, columns: Sequence[str], any_of_them: bool = False) -> None:
@@ -258,7 +245,6 @@ __all__ = [
     "add_subparser",
     "check_at_least",
     "check_columns",
-    "check_device",
     "check_options",
     "check_output_file",
     "load_config",

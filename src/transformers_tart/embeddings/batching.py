@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from transformers_tart.checks import as_count
 from transformers_tart.embeddings.cache import EmbeddingCache
 
 
@@ -35,8 +36,8 @@ class Batcher:
     max_rows: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_rows is not None and self.max_rows < 1:
-            raise ValueError(f"batch_size is {self.max_rows}; it must be at least 1.")
+        if self.max_rows is not None:
+            self.max_rows = as_count(self.max_rows, "batch_size", ", or None")
 
     @classmethod
     def on(cls, device: torch.device, max_rows: int | None = None) -> "Batcher":

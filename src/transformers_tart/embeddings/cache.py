@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
+from transformers_tart.checks import as_source, check_kind, shorten
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.files import explain_full_disk
 
@@ -69,8 +70,12 @@ class EmbeddingCache:
             import lmdb  # noqa: F401
         except ImportError as err:
             raise ImportError('An embedding cache needs lmdb: pip install "transformers-tart[cache]".') from err
-        self._folder = os.path.realpath(folder)
-        facts = json.dumps([FORMAT, settings], sort_keys=True).encode()
+        check_kind("backbone", backbone, PreTrainedModel)
+        self._folder = os.path.realpath(as_source(folder, "folder"))
+        try:
+            facts = json.dumps([FORMAT, settings], sort_keys=True).encode()
+        except (TypeError, ValueError) as err:
+            raise TypeError(f"The settings {shorten(settings)} are not what JSON can hold: {err}") from err
         self._prefix = hashlib.sha256(_fingerprint(backbone) + facts).digest()
         self.get([])  # tells now whether the folder will do
 
@@ -91,6 +96,8 @@ class EmbeddingCache:
 
     def get(self, keys: Sequence[bytes]) -> list[Tensor | None]:
         """The embeddings of keys, float32 on the CPU; `None` for those that are not stored."""
+        for key in keys:
+            check_kind("A key", key, bytes)
         return _transact(self._folder, lambda transaction: [_decode(transaction.get(key)) for key in keys])
 
     def put(self, keys: Sequence[bytes], embeddings: Tensor) -> None:
@@ -107,8 +114,9 @@ class EmbeddingCache:
             ValueError: When there are not as many keys as embeddings.
             OSError: When the disk is full, or the folder cannot be written any longer.
         """
-        if len(keys) != len(embeddings):
-            raise ValueError(f"There are {len(keys)} keys for {len(embeddings)} embeddings.")
+        check_kind("embeddings", embeddings, Tensor)
+        if embeddings.dim() == 0 or embeddings.is_meta or len(keys) != len(embeddings):
+            raise ValueError(f"There are {len(keys)} keys for embeddings of shape {tuple(embeddings.shape)}.")
         rows = embeddings.detach().to("cpu", torch.float32).contiguous()
         values = [_encode(row) for row in rows]
 

@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from transformers_tart.checks import as_flag, shorten
 from transformers_tart.configuration_tart import IN_CONTEXT_PROTOCOLS, PROTOCOLS
+from transformers_tart.embeddings.arguments import (
+    as_limit,
+    check_class_numbers,
+    check_models,
+    check_names,
+    check_reading,
+    check_texts,
+)
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.in_context import read_support, write_prompt
 from transformers_tart.embeddings.pooling import normalised
@@ -15,6 +24,8 @@ from transformers_tart.embeddings.reference import MAX_CHARACTERS, PublishedProc
 from transformers_tart.embeddings.stream import encode_texts
 from transformers_tart.examples import Text
 from transformers_tart.projection import LayerScaling
+from transformers_tart.reasoner_inputs import check_seed
+from transformers_tart.template import parse_template
 
 
 def embed(
@@ -80,13 +91,23 @@ def embed(
         ValueError: On an unknown protocol, unequal lengths, a template that cannot be read, a prompt that does not
             fit, or a backbone that is no causal language model where one is needed.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f'protocol is "{protocol}"; it must be one of {PROTOCOLS}.')
-    if len(support_texts) != len(support_labels) or not support_texts or not query_texts:
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
+        raise ValueError(f"protocol is {shorten(protocol)}; it must be one of {PROTOCOLS}.")
+    check_models(backbone, tokenizer, cache)
+    support_texts = check_texts(support_texts, "support_texts")
+    support_labels = check_class_numbers(support_labels, "support_labels")
+    query_texts = check_texts(query_texts, "query_texts")
+    if len(support_texts) != len(support_labels):
         raise ValueError(
-            f"There are {len(support_texts)} support texts, {len(support_labels)} labels and {len(query_texts)} query "
-            "texts; give as many labels as support texts, and at least one text of each kind."
+            f"There are {len(support_texts)} support_texts and {len(support_labels)} support_labels; give as many "
+            "labels as texts."
         )
+    layers, seed = check_reading(pooling, layers), check_seed(seed)
+    normalize, reference = as_flag(normalize, "normalize"), as_flag(reference, "reference")
+    max_length, max_characters = as_limit(max_length, "max_length"), as_limit(max_characters, "max_characters")
+    batch_size, names = as_limit(batch_size, "batch_size"), check_names(label_names, support_labels)
+    if template is not None:
+        parse_template(template)
     if reference:
         options = [pooling != "mean", normalize, layers != -1, template, label_names, max_length is not None]
         if any(options):
@@ -98,7 +119,6 @@ def embed(
             backbone, tokenizer, support_texts, support_labels, query_texts, protocol, seed, max_characters
         )
     if protocol in IN_CONTEXT_PROTOCOLS:
-        names = [str(i) for i in range(max(support_labels) + 1)] if label_names is None else label_names
         limits = {"max_length": max_length, "max_characters": max_characters}
         written = write_prompt(
             backbone, tokenizer, support_texts, support_labels, names, template=template, seed=seed, **limits

@@ -9,6 +9,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from transformers_tart.checks import as_flag
+from transformers_tart.embeddings.arguments import as_limit, check_models, check_reading, check_texts
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.pooling import input_device, normalised, pool_rows, switch_length
@@ -56,9 +58,10 @@ def encode_texts(
     Returns:
         `torch.FloatTensor` of shape `(n, layers, hidden)`, in the order of the texts.
     """
-    if not texts:
-        raise ValueError("There are no texts to embed.")
-    rows = tokenize(tokenizer, texts, resolve_max_length(backbone, tokenizer, max_length))
+    check_models(backbone, tokenizer, cache)
+    layers, max_length = check_reading(pooling, layers), as_limit(max_length, "max_length")
+    normalize, progress_bar = as_flag(normalize, "normalize"), as_flag(progress_bar, "progress_bar")
+    rows = tokenize(tokenizer, check_texts(texts, "texts"), resolve_max_length(backbone, tokenizer, max_length))
     batcher = Batcher.on(input_device(backbone), batch_size)
     options: dict[str, Any] = {"pooling": pooling, "layers": layers, "cache": cache}
     mine = rows if accelerator is None else rows[accelerator.process_index :: accelerator.num_processes]

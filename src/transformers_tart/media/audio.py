@@ -240,6 +240,8 @@ def to_numpy(array: np.ndarray | torch.Tensor) -> np.ndarray:
     """A tensor of any device and float type as an array; an array as it is."""
     if isinstance(array, np.ndarray):
         return array
+    if array.device.type == "meta":
+        raise ValueError("A tensor on the device meta holds no values; give one that does.")
     array = array.detach().cpu()
     return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
 
@@ -273,6 +275,8 @@ def read_file(source: str | os.PathLike, where: str, timeout: float | None = Non
     # a text given by mistake is not repeated, for messages are logged; a path is a word or ends as files do
     quoted = f" {name!r}" if not isinstance(source, str) or re.fullmatch(r"\S{,255}|.{,250}\.\w{1,5}", source) else ""
     try:
+        if os.path.exists(source) and not os.path.isfile(source):  # a device or a pipe may have no end
+            raise OSError(errno.EINVAL, "it is no regular file")
         with open(source, "rb") as file:
             return file.read()
     except (OSError, ValueError) as err:  # ValueError: a character that no path may have

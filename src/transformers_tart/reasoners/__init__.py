@@ -7,6 +7,8 @@ beside its weights.
 import os
 from pathlib import Path
 
+from transformers_tart.checks import as_source
+
 
 EMBEDDED = {name: Path(__file__).parent / name for name in ("kernel",)}
 
@@ -16,7 +18,8 @@ def locate(name_or_path: str | os.PathLike) -> str | os.PathLike:
 
     Only the bare strings are names: `Path("kernel")` and `"./kernel"` are folders.
     """
-    return EMBEDDED.get(name_or_path, name_or_path) if isinstance(name_or_path, str) else name_or_path
+    name = as_source(name_or_path, "The reasoner", " or a loaded TartReasoner")
+    return EMBEDDED.get(name, name) if isinstance(name_or_path, str) else name_or_path
 
 
 __all__ = ["EMBEDDED", "locate"]
