@@ -157,9 +157,9 @@ def command_cases(folder: Path) -> Iterator[Case]:
                 yield refuse(f"{command}: {option} {value[:9]!r}", command, *good[command], option, value)
         for value in (
             "",
-            "nowhere" if command != "evaluate" else "-",
+            "nowhere",
             "/nowhere",
-            "a/b/c" if command != "evaluate" else "..",
+            "a/b/c",
             "/",
             "\0",
             "x" * 5000,
@@ -172,7 +172,8 @@ def command_cases(folder: Path) -> Iterator[Case]:
             arguments = [
                 value if i and good[command][i - 1] == "--model" else each for i, each in enumerate(good[command])
             ]
-            yield refuse(f"{command}: --model {str(value)[-12:]!r}", command, *arguments)
+            if command != "evaluate":  # which loads the model where a method needs it, and notes what fails
+                yield refuse(f"{command}: --model {str(value)[-12:]!r}", command, *arguments)
         yield refuse(f"{command}: --revision", command, *good[command], "--revision", "")
     tables = [*TABLES, "nowhere.csv", "folder.csv", "pipe.jsonl", ""]
     for name in tables:

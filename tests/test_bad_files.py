@@ -185,7 +185,7 @@ def test__load__another_kind_of_folder__says_how_to_load_it(part: str, message: 
 def test__load__unknown_protocol__says_which_there_are(task: Path) -> None:
     config = json.loads((task / "config.json").read_text())
     (task / "config.json").write_text(json.dumps({**config, "protocol": "brook"}))
-    with pytest.raises(Exception, match=r'protocol is "brook"; it must be one of'):
+    with pytest.raises(Exception, match=r"protocol is .brook.; it must be one of"):
         AutoModel.from_pretrained(task)
 
 

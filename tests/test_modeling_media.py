@@ -244,11 +244,11 @@ def test__config__saved_and_loaded__equal(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"protocol": "loo"}, 'protocol is "loo"; .* inputs are embedded each alone'),
-        ({"protocol": "vanilla"}, 'protocol is "vanilla"; .* inputs are embedded each alone'),
+        ({"protocol": "loo"}, "protocol is .loo.; .* inputs are embedded each alone"),
+        ({"protocol": "vanilla"}, "protocol is .vanilla.; .* inputs are embedded each alone"),
         ({"template": "{text} {label}"}, "without a template|A template is given"),
-        ({"pooling": "last"}, r"pooling is \"last\"; it must be one of \('mean', 'first'\)"),
-        ({"layers": "some"}, 'layers is "some"; it must be an index or "all"'),
+        ({"pooling": "last"}, r"pooling is .last.; it must be one of \('mean', 'first'\)"),
+        ({"layers": "some"}, 'layers is .some.; it must be an index or "all"'),
         ({"max_length": 7}, "max_length is 7, which is for texts"),
     ],
 )

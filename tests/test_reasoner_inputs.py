@@ -166,7 +166,7 @@ def test__write_prompt__seed_of_another_type__type_error(seed: Any) -> None:
     [
         (TRUTH.float(), TypeError, "query labels are torch.float32"),
         (TRUTH.tolist(), TypeError, "query labels are list"),
-        (TRUTH[:, :4], ValueError, r"here \(1, 5\); got \(1, 4\)"),
+        (TRUTH[:, :4], ValueError, r"shape \(1, 5\); got \(1, 4\)"),
         (TRUTH + 1, ValueError, "classes from 0 to 1"),
         (TRUTH - 1, ValueError, "classes from 0 to 1"),
     ],

@@ -102,6 +102,8 @@ class WhitenedPCA:
 
 def _check(x: Tensor) -> None:
     check_tensor("The tensor of embeddings", x)
+    if x.is_complex():
+        raise TypeError(f"The embeddings are {x.dtype}; they must be real numbers.")
 
 
 class ClippedSpectrum:

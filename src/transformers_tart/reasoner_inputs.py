@@ -38,10 +38,10 @@ def check_tensor(name: str, tensor: Any) -> None:
     """
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is {shorten(tensor)} of type {type(tensor).__name__}; it must be a torch.Tensor.")
-    if tensor.layout != torch.strided or tensor.device.type == "meta" or tensor.is_complex():
+    if tensor.layout != torch.strided or tensor.device.type == "meta":
         raise ValueError(
-            f"{name} is a tensor of layout {tensor.layout}, device {tensor.device} and dtype {tensor.dtype}; it must "
-            "be a dense one of real numbers on a device that holds values."
+            f"{name} is a tensor of layout {tensor.layout}, on the device {tensor.device}; it must "
+            "be a dense one, on a device that holds values."
         )
 
 
