@@ -145,7 +145,7 @@ def command_cases(folder: Path) -> Iterator[Case]:
         if command not in ("demo", "bench"):
             yield refuse(f"{command}: nothing", command)
         for option in COUNTS.get(command, ()):
-            for value in ODD_NUMBERS[: 8 if option in ("--seeds", "--k") else 7]:
+            for value in ODD_NUMBERS[: 8 if option == "--seeds" or (option == "--k" and command != "evaluate") else 7]:
                 yield Case(
                     f"{command}: {option} {value[:9]}",
                     lambda a=(command, *options, option, value): run(*a),
