@@ -270,7 +270,7 @@ def constructor_cases(classify: TartClassificationPipeline, expected: list) -> I
         yield from refused(
             f"{way} model",
             lambda v, c=call: c(model=v),
-            without("None", "surrogate"),
+            without("None", "surrogate", "long text"),
             "model|backbone|nonsense|repo|hub",
         )
         yield from refused(
