@@ -316,9 +316,9 @@ def test__classify__output_edited__refused_and_left_alone(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--device", "foo"], 'device is "foo"'),
-        (["--device", "cuda:77"], 'device is "cuda:77"'),
-        (["--device", "-1"], 'device is "-1"'),
+        (["--device", "foo"], "device is 'foo'"),
+        (["--device", "cuda:77"], "device is 'cuda:77'"),
+        (["--device", "-1"], "device is '-1'"),
         (["--batch-size", "0"], "--batch-size is 0"),
         (["--output", "{folder}/out.txt"], "must be .jsonl or .csv"),
         (["--output", "{folder}/absent/out.csv"], "no folder"),

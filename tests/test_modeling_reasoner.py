@@ -170,5 +170,5 @@ def test__reasoner__card_of_the_user__is_kept(tmp_path: Path) -> None:
 
 
 def test__reasoner__unknown_architecture__says_which_there_are() -> None:
-    with pytest.raises(ValueError, match=r"Unknown.*\"quantum\".*\['gpt2', 'kernel'\].*update transformers-tart"):
+    with pytest.raises(ValueError, match=r"Unknown.*'quantum'.*\['gpt2', 'kernel'\].*update transformers-tart"):
         TartReasoner(TartReasonerConfig(architecture="quantum"))

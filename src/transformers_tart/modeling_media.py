@@ -85,7 +85,7 @@ class TartForImageClassification(TartMediaModel):
             TypeError, ValueError: Without a support set, on something else than the processor of the backbone returns,
                 or when the backbone gives embeddings that are not finite.
         """
-        batch = check_features({"pixel_values": pixel_values, **self._features(kwargs)}, "pixel_values", (4,))
+        batch = check_features({"pixel_values": pixel_values, **self._features(kwargs)}, "pixel_values", (3, 4, 5))
         return self._answer(batch, support, labels)
 
 
@@ -143,7 +143,7 @@ class TartForAudioClassification(TartMediaModel):
         """
         batch = {"input_values": input_values, "input_features": input_features, "attention_mask": attention_mask}
         main = "input_values" if input_features is None else "input_features"
-        return self._answer(check_features({**batch, **self._features(kwargs)}, main, (2, 3)), support, labels)
+        return self._answer(check_features({**batch, **self._features(kwargs)}, main, (2, 3, 4)), support, labels)
 
 
 __all__ = ["TartForAudioClassification", "TartForImageClassification"]
