@@ -25,6 +25,7 @@ from transformers import (
 from transformers_tart import TartForAudioClassification, TartForSequenceClassification
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.evaluation.methods import Models
+from transformers_tart.loading_report import load_without_report
 from transformers_tart.towers import load_tower
 
 
@@ -190,14 +191,18 @@ def test__loading__reports_of_other_threads_and_of_later_loads__stay(
 ) -> None:
     folder = save(with_head("gpt_neox"), tmp_path)
     all_logs.clear()
-    threads = [threading.Thread(target=load_tower, args=(folder, "text")) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    AutoModel.from_pretrained(folder)
-    for thread in threads:
-        thread.join()
+
+    def load(name: str, **loading: object) -> object:
+        other = threading.Thread(target=AutoModel.from_pretrained, args=(name,))
+        other.start()
+        other.join()
+        return AutoModel.from_pretrained(name, **loading)
+
+    load_without_report(load, folder)
     (report,) = said(all_logs)
     assert "embed_out.weight" in report
+    AutoModel.from_pretrained(folder)
+    assert len(said(all_logs)) == 2
 
 
 def test__loading__backbone_of_methods__nothing_is_said(tmp_path: Path, all_logs: pytest.LogCaptureFixture) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import WORDS, build_backbone, build_tokenizer, make_pipeline
+from safetensors.torch import load_file
 from tokenizers import processors
 from torch import Tensor
 from transformers import pipeline
 
 from transformers_tart import TartClassificationPipeline, TartForSequenceClassification
+from transformers_tart.backbones import MINI
 from transformers_tart.embeddings import encode_texts
 from transformers_tart.embeddings.trunk import _linear_biases
 
@@ -115,3 +117,15 @@ def test__pipeline__eight_threads_of_two_hundred_calls__answers_of_each_alone() 
     words = ["free", "win", "now", "prize", "claim", "call", "see", "you", "at", "eight", "tonight", "home", "dinner"]
     classify = pipeline("tart-classification")
     assert_same_as_alone(classify, [draw_calls(200, words, LENGTHS, seed) for seed in range(THREADS)])
+
+
+def test__load__several_threads_at_once__whole_models_then_and_later() -> None:
+    initializers = dict(vars(torch.nn.init))
+    kept = load_file(MINI / "model.safetensors")
+    for _ in range(4):
+        towers = run_together(lambda _: TartForSequenceClassification.from_backbone("mini").backbone, range(6))
+        for tower in towers:
+            weights = tower.state_dict()
+            assert all(torch.equal(weights[name], kept[f"gpt_neox.{name}"].float()) for name in weights)
+    # which transformers replaces while it loads, and leaves replaced where loads overlap
+    assert dict(vars(torch.nn.init)) == initializers

@@ -21,6 +21,7 @@ from transformers_tart.backbones.adapters import base_of_adapter
 from transformers_tart.bounds import CODE_FIELDS, read_object
 from transformers_tart.errors import CorruptFileError, MissingPackageError
 from transformers_tart.hub import explain_failures
+from transformers_tart.loading_lock import one_at_a_time
 from transformers_tart.weights import Build, check_backbone, check_not_pickled
 
 
@@ -109,6 +110,7 @@ def load_auto(auto_class: Any, name: str | os.PathLike, **loading: Any) -> Any:
             ) from err
 
 
+@one_at_a_time
 def load_auto_model(auto_class: Any, name: str | os.PathLike, **loading: Any) -> Any:
     r"""
     Load a backbone through an Auto class.

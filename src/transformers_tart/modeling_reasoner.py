@@ -26,6 +26,7 @@ from transformers_tart.errors import CorruptFileError
 from transformers_tart.files import check_whole, staged
 from transformers_tart.hub import CARD_FILE, OWNED_WEIGHTS, HubMixin, keep_edited_card, pin_revision
 from transformers_tart.loading_arguments import check_loading
+from transformers_tart.loading_lock import one_at_a_time
 from transformers_tart.model_card import CardFacts, reasoner_card
 from transformers_tart.projection import Projection, fit_projection
 from transformers_tart.reasoner_inputs import check_queries, check_query_labels, check_seed, check_support
@@ -113,6 +114,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
             module.init_weights()
 
     @classmethod
+    @one_at_a_time
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
         r"""
         Load a reasoner, in float32 unless `dtype` says otherwise.

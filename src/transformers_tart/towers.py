@@ -22,6 +22,7 @@ from transformers import (
 from transformers_tart.auto import HUB, OWN, check_weights, explain_damage, is_own, load_auto, load_auto_model
 from transformers_tart.backbones.adapters import base_of_adapter, explain_adapters
 from transformers_tart.hub import explain_failures
+from transformers_tart.loading_lock import one_at_a_time
 from transformers_tart.loading_report import load_without_report, report_rest
 
 
@@ -121,11 +122,13 @@ def loaded_classes_of(config: PreTrainedConfig) -> tuple[Any, ...]:
     return known if known or auto is AutoModel else (auto._model_mapping[type(config)],)
 
 
+@one_at_a_time
 def build_tower(config: PreTrainedConfig, modality: str) -> PreTrainedModel:
     """A random tower of a config, of the whole model or of the tower alone."""
     return find_tower(AutoModel.from_config(config, trust_remote_code=False), modality)[1]
 
 
+@one_at_a_time
 def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
     r"""
     Load the tower of a repository or folder, and nothing else of it.
