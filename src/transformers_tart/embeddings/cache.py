@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
+from transformers_tart.backbones.digest import UNREAD
 from transformers_tart.checks import as_source, check_kind, shorten
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.files import explain_full_disk
@@ -217,10 +218,6 @@ def _before_fork() -> None:
     while _environments:
         _, (environment, _) = _environments.popitem()
         environment.close()
-
-
-# Hidden states do not depend on it, and transformers draws it anew where a repository has none.
-UNREAD = "pooler."
 
 
 def _fingerprint(backbone: PreTrainedModel) -> bytes:
