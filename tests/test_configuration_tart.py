@@ -11,6 +11,9 @@ from transformers import AutoConfig, BertConfig, GPT2Config
 from transformers_tart import TartConfig, TartReasonerConfig, configuration_tart
 
 
+pytestmark = pytest.mark.core
+
+
 REASONER_FIELDS = [
     {},
     {"architecture": "gpt2", "n_positions": 34, "num_components": 8},

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHARED
+from helpers.builders import SHARED
 from safetensors.torch import load_file
 
 from transformers_tart import TartReasoner
 from transformers_tart.conversion import convert_reference_checkpoint
 from transformers_tart.errors import CorruptFileError
+
+
+pytestmark = pytest.mark.core
 
 
 GOLDEN = SHARED / "golden"

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import make_examples, make_texts, save_backbone
 from datasets import ClassLabel, Dataset
+from helpers.builders import make_examples, make_texts, save_backbone
 from sklearn.metrics import accuracy_score
 from transformers import (
     AutoModelForSequenceClassification,
@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from transformers_tart import TartClassificationPipeline
-from transformers_tart.backbones import MINI
+from transformers_tart.backbones.reference import MINI
 from transformers_tart.commands.demo import load_demo_task
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import SHARED
+from helpers.builders import SHARED
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file

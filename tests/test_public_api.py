@@ -29,6 +29,9 @@ from transformers_tart.evaluation.report import display
 from transformers_tart.projection import WhitenedPCA
 
 
+pytestmark = pytest.mark.core
+
+
 SIDE_EFFECTS = """
 import logging, random, sys, warnings
 import numpy, torch, transformers, transformers.pipelines

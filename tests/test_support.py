@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import draw_task
+from helpers.builders import draw_task
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open

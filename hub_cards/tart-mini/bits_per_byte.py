@@ -8,7 +8,7 @@ from corpus import windows
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from transformers_tart.tokenization import backbone_max_length
+from transformers_tart.backbones.forward import backbone_max_length
 
 
 LONGEST_WINDOW = 2048

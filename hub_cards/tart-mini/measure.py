@@ -16,9 +16,9 @@ from bits_per_byte import bits_per_byte
 from corpus import read_held_out
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from transformers_tart.backbones import locate
+from transformers_tart.backbones.reference import locate
 from transformers_tart.embeddings import embed
-from transformers_tart.evaluation.baselines import logistic_regression
+from transformers_tart.evaluation.methods.baselines import logistic_regression
 from transformers_tart.evaluation.metrics import accuracy
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.backbones import locate
+from transformers_tart.backbones.reference import locate
 from transformers_tart.embeddings import encode_texts
 
 

@@ -20,10 +20,10 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from transformers_tart import TartReasoner
-from transformers_tart.backbones import locate
-from transformers_tart.balance import classes_in_turn
+from transformers_tart.backbones.reference import locate
 from transformers_tart.configuration_tart import PROTOCOLS
 from transformers_tart.embeddings import embed
+from transformers_tart.inputs.balance import classes_in_turn
 
 
 def read_rows(path: Path, split: str) -> list[dict[str, str]]:

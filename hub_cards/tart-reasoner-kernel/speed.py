@@ -11,8 +11,8 @@ from statistics import median
 import torch
 
 from transformers_tart import TartReasoner
-from transformers_tart.evaluation.baselines import BASELINES
-from transformers_tart.evaluation.reasoner_report import reasoner_predictor
+from transformers_tart.evaluation.methods.baselines import BASELINES
+from transformers_tart.evaluation.tasks.embedded import reasoner_predictor
 from transformers_tart.training.tasks import draw_batch
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from transformers_tart import TartReasoner
-from transformers_tart.evaluation.baselines import BASELINES
+from transformers_tart.evaluation.methods.baselines import BASELINES
 from transformers_tart.evaluation.metrics import accuracy, log_loss
 from transformers_tart.training.curriculum import Ramp
 from transformers_tart.training.sources import PaperTasks

@@ -4,10 +4,10 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
-from transformers_tart.bounds import MAX_LAYERS, check_integer
-from transformers_tart.checks import shorten
+from transformers_tart.checks.arguments import shorten
+from transformers_tart.checks.bounds import MAX_LAYERS, check_integer
+from transformers_tart.checks.strict_config import plain_errors
 from transformers_tart.configuration_tart import TartConfig, TartReasonerConfig
-from transformers_tart.strict_config import plain_errors
 
 
 POOLINGS = ("mean", "first")

@@ -7,7 +7,8 @@ from huggingface_hub.dataclasses import strict, validated_field
 from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
-from transformers_tart.bounds import (
+from transformers_tart.checks.arguments import as_count, shorten
+from transformers_tart.checks.bounds import (
     MAX_CLASSES,
     MAX_HEADS,
     MAX_INTEGER,
@@ -25,11 +26,10 @@ from transformers_tart.bounds import (
     check_label_names,
     check_numbers,
 )
-from transformers_tart.checks import as_count, shorten
-from transformers_tart.checksums import check_field
-from transformers_tart.labels import class_numbers
-from transformers_tart.strict_config import plain_errors
-from transformers_tart.template import parse_template
+from transformers_tart.checks.strict_config import plain_errors
+from transformers_tart.inputs.labels import class_numbers
+from transformers_tart.inputs.template import parse_template
+from transformers_tart.loading.checksums import check_field
 
 
 IN_CONTEXT_PROTOCOLS = ("vanilla", "loo")

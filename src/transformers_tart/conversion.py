@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transformers_tart.bounds import read_object
-from transformers_tart.checks import as_source, shorten
+from transformers_tart.checks.arguments import as_source, shorten
+from transformers_tart.checks.bounds import read_object
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.errors import CorruptFileError
-from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 
 PREFIXES = {"_read_in.": "read_in.", "_backbone.": "backbone.", "_read_out.": "read_out."}

@@ -10,20 +10,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from transformers_tart.backbones.digest import BackboneDigest, state_token
-from transformers_tart.checks import as_flag
+from transformers_tart.checks.arguments import as_flag
+from transformers_tart.checks.tensors import check_seed
+from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.embedder import EmbeddedExamples, Embedder
-from transformers_tart.embeddings.trunk import Trunk
+from transformers_tart.embeddings.shared_prefix import Trunk
+from transformers_tart.embeddings.text import EmbeddedExamples, Embedder
 from transformers_tart.errors import BackboneMismatchError
-from transformers_tart.examples import Examples, RawExamples
-from transformers_tart.label_names import LabelNamesMixin
-from transformers_tart.modeling_reasoner import ReasonerState, TartReasoner
+from transformers_tart.inputs.examples import Examples, RawExamples
+from transformers_tart.inputs.label_names import LabelNamesMixin
 from transformers_tart.projection import LayerScaling
-from transformers_tart.reasoner_inputs import check_seed
+from transformers_tart.reasoners.modeling_reasoner import ReasonerState, TartReasoner
 from transformers_tart.support import SupportSet, check_is_support
-from transformers_tart.tracing import is_traced
 
 
 logger = logging.get_logger(__name__)

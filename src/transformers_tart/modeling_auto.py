@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from transformers_tart.auto import HUB
-from transformers_tart.backbones import as_name, locate
 from transformers_tart.backbones.adapters import unwrap
+from transformers_tart.backbones.reference import as_name, locate
+from transformers_tart.backbones.towers import backbone_config, loaded_classes_of, modalities_of
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.files import check_whole
+from transformers_tart.loading.auto import HUB
 from transformers_tart.modeling_media import TartForAudioClassification, TartForImageClassification
 from transformers_tart.modeling_tart import TartForSequenceClassification, TartPreTrainedModel
-from transformers_tart.towers import backbone_config, loaded_classes_of, modalities_of
 
 
 CLASSES: dict[str, type[TartPreTrainedModel]] = {

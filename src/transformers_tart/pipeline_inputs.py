@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from transformers_tart.embeddings.embedder import Embedder
+from transformers_tart.backbones.forward import resolve_max_length
 from transformers_tart.embeddings.media import MediaEmbedder
-from transformers_tart.examples import Text, parse_text
-from transformers_tart.media.audio import BYTES
-from transformers_tart.pipeline_arguments import TextOptions
-from transformers_tart.streams import can_iterate
-from transformers_tart.tokenization import resolve_max_length, tokenize
+from transformers_tart.embeddings.text import Embedder
+from transformers_tart.inputs.audio import BYTES
+from transformers_tart.inputs.containers import can_iterate
+from transformers_tart.inputs.examples import Text, parse_text
+from transformers_tart.inputs.text_options import TextOptions
+from transformers_tart.inputs.tokenization import tokenize
 
 
 class Unreadable(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from transformers.pipelines.text_classification import ClassificationFunction, sigmoid, softmax
 
-from transformers_tart.checks import as_count, shorten
+from transformers_tart.checks.arguments import as_count, shorten
 
 
 def answer_options(top_k: int | None | str, function_to_apply: str | ClassificationFunction | None) -> dict[str, Any]:

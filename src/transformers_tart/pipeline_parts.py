@@ -6,14 +6,14 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.auto import load_auto
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import state_token
-from transformers_tart.checks import as_source, shorten
+from transformers_tart.backbones.processors import LOADERS, load_processor
+from transformers_tart.checks.arguments import as_source, shorten
 from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.loading.auto import load_auto
 from transformers_tart.modeling_auto import PipelineModel, compose_any
 from transformers_tart.modeling_tart import TartPreTrainedModel
-from transformers_tart.processors import LOADERS, load_processor
 
 
 def load_model(model: Any, backbone: Any, arguments: dict[str, Any]) -> TartPreTrainedModel:

@@ -15,24 +15,24 @@ from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pipelines.text_classification import ClassificationFunction
 from transformers.utils import logging
 
-from transformers_tart.checks import as_count, as_flag, check_device
+from transformers_tart.backbones.forward import input_device
+from transformers_tart.backbones.processors import LOADERS
+from transformers_tart.checks.arguments import as_count, as_flag, check_device
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.embeddings.media import collate as collate_media
-from transformers_tart.embeddings.pooling import input_device
-from transformers_tart.examples import RawExamples
 from transformers_tart.files import staged
-from transformers_tart.hub import HubMixin, keep_edited_card
+from transformers_tart.hub.push import HubMixin, keep_edited_card
+from transformers_tart.inputs.containers import is_eager, iterate, unpack
+from transformers_tart.inputs.examples import RawExamples
+from transformers_tart.inputs.text_options import TextOptions, text_options
+from transformers_tart.inputs.tokenization import collate
 from transformers_tart.modeling_tart import PreparedSupport, TartPreTrainedModel
-from transformers_tart.pipeline_arguments import TextOptions, text_options
 from transformers_tart.pipeline_inputs import Inputs, MediaInputs, TextInputs, Unreadable
 from transformers_tart.pipeline_outputs import answer, answer_options, failure
 from transformers_tart.pipeline_parts import PipelineCache, choose_processor, load_model
-from transformers_tart.processors import LOADERS
 from transformers_tart.saving import OWNED
-from transformers_tart.streams import is_eager, iterate, unpack
 from transformers_tart.support import SupportSet
-from transformers_tart.tokenization import collate
 
 
 logger = logging.get_logger(__name__)

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from transformers_tart.checks import as_count
-from transformers_tart.reasoner_inputs import check_tensor
-from transformers_tart.tracing import is_traced
+from transformers_tart.checks.arguments import as_count
+from transformers_tart.checks.tensors import check_tensor
+from transformers_tart.checks.tracing import is_traced
 
 
 class Projection(Protocol):

@@ -10,8 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import CONFIG_NAME, cached_file, find_adapter_config_file
 
+from transformers_tart.backbones.forward import innermost
 from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
-from transformers_tart.prefix_cache import innermost
 
 
 ADAPTER_CONFIG = "adapter_config.json"

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from transformers_tart.backbones.forward import innermost
 from transformers_tart.backbones.settings import differing_settings, settings_of
-from transformers_tart.prefix_cache import innermost
 
 
 SAMPLES = 1375  # of each tensor: finds a change of 1% of its elements with probability 1 - 1e-6

@@ -17,13 +17,13 @@ from transformers import (
     ViTConfig,
 )
 
-from transformers_tart.auto import load_auto, load_auto_model
-from transformers_tart.backbones import MINI, locate
+from transformers_tart.backbones.forward import backbone_max_length
+from transformers_tart.backbones.reference import MINI, locate
 from transformers_tart.bench.images import pictures
-from transformers_tart.bench.texts import texts
+from transformers_tart.bench.inputs import texts
 from transformers_tart.bench.workload import Workload
+from transformers_tart.loading.auto import load_auto, load_auto_model
 from transformers_tart.pipeline_tart import TartClassificationPipeline
-from transformers_tart.tokenization import backbone_max_length
 
 
 POSITIONS = 2048  # to which the published code cuts a prompt

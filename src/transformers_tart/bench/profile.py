@@ -10,16 +10,16 @@ from typing import Any
 
 from transformers_tart import pipeline_inputs
 from transformers_tart.bench.timing import Clock, Meter
-from transformers_tart.embeddings import embedder, media, pooling, stream
-from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.embeddings import media, pooling, stream, text
 from transformers_tart.pipeline_tart import TartClassificationPipeline
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 
 BACKBONE, REST = "backbone", "rest"
 # Functions as their callers look them up; what a part calls of another part counts for the other. A forward hook would
 # be compiled into the backbone.
 TEXT_PARTS: dict[str, tuple[Any, str]] = {
-    "tokenising": (embedder, "tokenize"),
+    "tokenising": (text, "tokenize"),
     BACKBONE: (pooling, "run_backbone"),
     "pooling": (stream, "pool_rows"),
     "reasoner": (TartReasoner, "query"),

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.architectures.gpt2 import GPT2Architecture
 from transformers_tart.bench.timing import Meter
 from transformers_tart.embeddings.reference import MAX_TOKENS, PublishedProcedure
+from transformers_tart.reasoners.architectures.gpt2 import GPT2Architecture
 
 
 LABEL = re.compile(r"\nLabel: \w+(?=\n)")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from transformers_tart.files import explain_full_disk, write_all
-from transformers_tart.tables import well_formed
+from transformers_tart.inputs.tables import well_formed
 
 
 Answer: TypeAlias = dict[str, Any]

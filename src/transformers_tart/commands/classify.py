@@ -24,7 +24,7 @@ from transformers_tart.commands.fingerprint import (
     remove_output,
     write_fingerprint,
 )
-from transformers_tart.tables import file_format, read_rows
+from transformers_tart.inputs.tables import file_format, read_rows
 
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _check_arguments(args: argparse.Namespace, output: Path | None) -> None:
     """Check what can be checked before anything is loaded."""
-    from transformers_tart.template import parse_template
+    from transformers_tart.inputs.template import parse_template
 
     if args.template is not None:
         parse_template(args.template)

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers_tart.checks import as_source, check_device
-from transformers_tart.tables import file_format, open_table, read_columns, read_rows
+from transformers_tart.checks.arguments import as_source, check_device
+from transformers_tart.inputs.tables import file_format, open_table, read_columns, read_rows
 
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def load_config(args: argparse.Namespace) -> "PreTrainedConfig":
     Raises:
         OSError: When there is none; the message names the model.
     """
-    from transformers_tart.backbones import locate
-    from transformers_tart.towers import backbone_config
+    from transformers_tart.backbones.reference import locate
+    from transformers_tart.backbones.towers import backbone_config
 
     try:
         source, revision = locate(args.model, args.revision)
@@ -94,7 +94,7 @@ def load_pipeline(
     embedding_cache: str | None = None,
 ) -> "TartClassificationPipeline":
     """Load the pipeline that the options describe; `config` is what [`load_config`] returned, if it was called."""
-    from transformers_tart.backbones import locate
+    from transformers_tart.backbones.reference import locate
     from transformers_tart.modeling_auto import PipelineModel
     from transformers_tart.pipeline_tart import TartClassificationPipeline
 
@@ -220,7 +220,7 @@ def stream_inputs(path: str, key: str = TEXT, skip: int = 0) -> Iterator[Any]:
 
 
 def _input_of(row: dict[str, Any], column: str, key: str, where: str) -> Any:
-    from transformers_tart.examples import parse_text
+    from transformers_tart.inputs.examples import parse_text
 
     value, pair = row.get(column), row.get("text_pair")
     if value is None:

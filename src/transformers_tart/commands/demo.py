@@ -12,8 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
-from transformers_tart.auto import load_auto, load_auto_model
-from transformers_tart.backbones import locate
+from transformers_tart.backbones.reference import locate
 from transformers_tart.commands.common import (
     add_model_options,
     add_subparser,
@@ -23,6 +22,7 @@ from transformers_tart.commands.common import (
 )
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.embeddings import encode_texts
+from transformers_tart.loading.auto import load_auto, load_auto_model
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 from transformers_tart.support import SupportSet
 
@@ -118,7 +118,7 @@ def measure(
     language_model: PreTrainedModel | None,
 ) -> DemoResult:
     """The accuracy of each way on the same model and examples."""
-    from transformers_tart.evaluation.baselines import logistic_regression
+    from transformers_tart.evaluation.methods.baselines import logistic_regression
     from transformers_tart.evaluation.metrics import accuracy
     from transformers_tart.evaluation.prompting import prompt_log_probs
 

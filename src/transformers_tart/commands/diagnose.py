@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from transformers_tart.commands.common import DTYPES, add_subparser
-from transformers_tart.loading import DEFAULT_REASONER
+from transformers_tart.repository import DEFAULT_REASONER
 
 
 def add_parser(subparsers: Any) -> None:

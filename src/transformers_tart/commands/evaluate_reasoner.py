@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from transformers_tart.commands.common import add_subparser, check_output_file
-from transformers_tart.evaluation.baselines import BASELINES
+from transformers_tart.evaluation.methods.baselines import BASELINES
 from transformers_tart.evaluation.metrics import METRICS
-from transformers_tart.loading import DEFAULT_REASONER
+from transformers_tart.repository import DEFAULT_REASONER
 
 
 def add_parser(subparsers: Any) -> None:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
 
     from transformers_tart.evaluation import reasoner_report as report
     from transformers_tart.files import write_whole
-    from transformers_tart.modeling_reasoner import TartReasoner
+    from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
     if min([*(args.per_class or ()), args.seeds]) < 1 or min(args.k) < 2:
         raise ValueError("--k must be at least 2, --per-class and --seeds at least 1.")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers_tart.files import write_whole
-from transformers_tart.tables import file_format
+from transformers_tart.inputs.tables import file_format
 
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _describe_model(name: str, revision: str | None, config: "PreTrainedConfig")
 
     Of a folder the version is the names, sizes and times of its files: a copy of it counts as another model.
     """
-    from transformers_tart.backbones import as_name, is_local, reference
+    from transformers_tart.backbones.reference import as_name, is_local, reference
     from transformers_tart.configuration_tart import TartConfig
 
     name, revision = reference(as_name(name), revision)

@@ -38,8 +38,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Push, and print the address of the commit."""
     from transformers_tart.configuration_tart import TartReasonerConfig
-    from transformers_tart.model_card import CardFacts
-    from transformers_tart.modeling_reasoner import TartReasoner
+    from transformers_tart.hub.card import CardFacts
+    from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
     facts = CardFacts(args.repo_id, args.dataset, args.language, args.license)
     options = {

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     """Train and save."""
     import torch
 
-    from transformers_tart.evaluation.baselines import BASELINES
+    from transformers_tart.evaluation.methods.baselines import BASELINES
     from transformers_tart.training.trainer import train_reasoner
     from transformers_tart.training.validation import VALIDATION_SEED, Validation
 

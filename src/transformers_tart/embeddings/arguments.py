@@ -6,13 +6,13 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from transformers_tart.checks import as_count, shorten
+from transformers_tart.checks.arguments import as_count, shorten
 from transformers_tart.configuration_tart import POOLINGS
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.examples import Text, parse_text
-from transformers_tart.labels import plain_label
-from transformers_tart.streams import can_iterate, unpack
-from transformers_tart.tokenization import check_tokenizer
+from transformers_tart.inputs.containers import can_iterate, unpack
+from transformers_tart.inputs.examples import Text, parse_text
+from transformers_tart.inputs.labels import plain_label
+from transformers_tart.inputs.tokenization import check_tokenizer
 
 
 def check_models(backbone: Any, tokenizer: Any, cache: Any = None) -> None:

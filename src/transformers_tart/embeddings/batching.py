@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from transformers_tart.checks import as_count
+from transformers_tart.checks.arguments import as_count
 from transformers_tart.embeddings.cache import EmbeddingCache
 
 

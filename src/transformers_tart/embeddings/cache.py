@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from transformers_tart.backbones.digest import UNREAD
-from transformers_tart.checks import as_source, check_kind, shorten
+from transformers_tart.checks.arguments import as_source, check_kind, shorten
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.files import explain_full_disk
 

@@ -13,13 +13,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.embeddings.pooling import are_close, input_device, run_backbone, switch_length, without_cache
+from transformers_tart.backbones.forward import (
+    are_close,
+    input_device,
+    resolve_max_length,
+    run_backbone,
+    switch_length,
+    without_cache,
+)
+from transformers_tart.checks.tensors import check_seed
 from transformers_tart.embeddings.prompts import Block, Prompt, Writer, choose_template, fit
 from transformers_tart.embeddings.reader import Reader
-from transformers_tart.embeddings.trunk import Branch, Trunk
-from transformers_tart.examples import Text
-from transformers_tart.reasoner_inputs import check_seed
-from transformers_tart.tokenization import resolve_max_length
+from transformers_tart.embeddings.shared_prefix import Branch, Trunk
+from transformers_tart.inputs.examples import Text
 
 
 # A prompt of so few examples is read once for each that comes last; of more, halves are read before each other.

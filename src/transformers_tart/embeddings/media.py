@@ -17,10 +17,10 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from transformers_tart.backbones.forward import accepts, are_close, choose_layer, input_device, run_backbone
 from transformers_tart.configuration_media import TartMediaConfig
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.embedder import EmbeddedExamples
 from transformers_tart.embeddings.media_pooling import (
     Heard,
     count_outputs,
@@ -29,16 +29,10 @@ from transformers_tart.embeddings.media_pooling import (
     mask_of_outputs,
     pool_map,
 )
-from transformers_tart.embeddings.pooling import (
-    accepts,
-    are_close,
-    choose_layer,
-    input_device,
-    normalised,
-    run_backbone,
-)
-from transformers_tart.examples import Examples
-from transformers_tart.media import read_audio, read_image
+from transformers_tart.embeddings.pooling import normalised
+from transformers_tart.embeddings.text import EmbeddedExamples
+from transformers_tart.inputs import read_audio, read_image
+from transformers_tart.inputs.examples import Examples
 
 
 Row = dict[str, Tensor]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from transformers_tart.embeddings.pooling import run_backbone
+from transformers_tart.backbones.forward import run_backbone
 
 
 # From a number of outputs to which of them (n, outputs) are of sound.

@@ -10,15 +10,15 @@ from PIL.Image import Resampling
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from transformers_tart.backbones.forward import input_device
+from transformers_tart.backbones.towers import find_tower, modalities_of
 from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig
 from transformers_tart.embeddings.media import MediaEmbedder
-from transformers_tart.embeddings.pooling import input_device
 from transformers_tart.embeddings.reference import SEED
 from transformers_tart.embeddings.reference_media import published_projection
-from transformers_tart.examples import Examples
-from transformers_tart.media import read_audio, read_image
+from transformers_tart.inputs import read_audio, read_image
+from transformers_tart.inputs.examples import Examples
 from transformers_tart.projection import LayerScaling
-from transformers_tart.towers import find_tower, modalities_of
 
 
 CONFIGS: dict[str, Any] = {"image": TartImageConfig, "audio": TartAudioConfig}

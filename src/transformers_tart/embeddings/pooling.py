@@ -1,80 +1,16 @@
 """From tokens to embeddings: one forward pass of a backbone, and one vector of the hidden states of its tokens."""
 
-import inspect
-import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 
+from transformers_tart.backbones.forward import accepts, run_backbone, text_encoder, without_cache
+from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import POOLINGS
-from transformers_tart.prefix_cache import innermost
-from transformers_tart.tokenization import backbone_max_length, pad_right
-from transformers_tart.tracing import is_traced
-
-
-_SWITCHING = threading.Lock()
-
-
-def text_encoder(backbone: PreTrainedModel) -> PreTrainedModel:
-    """The part of a backbone that reads text: the encoder of an encoder-decoder, else all of it."""
-    return backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
-
-
-def accepts(backbone: PreTrainedModel, argument: str) -> bool:
-    """Whether the forward pass of a backbone takes an argument of this name."""
-    return argument in inspect.signature(innermost(backbone).forward).parameters
-
-
-def without_cache(backbone: PreTrainedModel) -> dict[str, bool]:
-    """What tells a backbone to keep nothing, where it takes that."""
-    return {"use_cache": False} if accepts(backbone, "use_cache") else {}
-
-
-def switch_length(backbone: PreTrainedModel) -> int | None:
-    """The length from where on a backbone turns all positions of a forward pass otherwise than below it, if any.
-
-    Such rotary embeddings (`longrope`, `dynamic`) let the longest row of a batch change the others.
-    """
-    parameters = getattr(backbone.config.get_text_config(), "rope_parameters", None) or {}
-    if parameters.get("rope_type") not in ("longrope", "dynamic"):
-        return None
-    return parameters.get("original_max_position_embeddings") or backbone_max_length(backbone)
-
-
-def are_close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
-    """Whether hidden states (..., layers, hidden) differ by no more than rounding in every layer.
-
-    Measured by medians: a few dimensions of many models are thousands of times as large as the others.
-    """
-    tolerance = 1e-3 if dtype in (torch.float32, torch.float64) else 5e-2
-    gap = (found - expected).float().abs().median(-1).values
-    return bool((gap <= tolerance * expected.float().abs().median(-1).values).all())
-
-
-def input_device(backbone: PreTrainedModel) -> torch.device:
-    """Where the token ids of a backbone belong; hooks of a device map move them on."""
-    device = backbone.device
-    return torch.device("cpu") if device.type == "meta" else device
-
-
-def run_backbone(backbone: PreTrainedModel, layers: int | str, **inputs: Any) -> tuple[Any, tuple[Tensor, ...]]:
-    """A forward pass without gradients: the output, and the hidden states (n, length, hidden) of the layers asked.
-
-    One thread at a time where a pass changes the backbone: rotary embeddings that switch with the length keep their
-    frequencies in a buffer.
-    """
-    with torch.no_grad(), nullcontext() if switch_length(backbone) is None else _SWITCHING:
-        if layers == -1:
-            output = backbone(**inputs, return_dict=True)
-            return output, (output.last_hidden_state,)
-        output = backbone(**inputs, return_dict=True, output_hidden_states=True)
-    hidden_states = output.hidden_states
-    return output, hidden_states if layers == "all" else (choose_layer(hidden_states, layers),)
+from transformers_tart.inputs.tokenization import pad_right
 
 
 def pooled_hidden_states(
@@ -136,14 +72,6 @@ def normalised(embeddings: Tensor, wanted: bool = True) -> Tensor:
     return normalize(embeddings, dim=-1) if wanted else embeddings
 
 
-def choose_layer(hidden_states: tuple[Tensor, ...], index: int | str) -> Tensor:
-    """One of the hidden states by its index, from either end."""
-    count = len(hidden_states)
-    if not isinstance(index, int) or not -count <= index < count:
-        raise ValueError(f'layers is {index!r}; the backbone has hidden states 0 to {count - 1}, or "all".')
-    return hidden_states[index]
-
-
 def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
     """(n, length, hidden) -> (n, hidden) float32, over the tokens of a right-padded mask."""
     _check_pooling(pooling)
@@ -179,17 +107,4 @@ def _check_pooling(pooling: str) -> None:
         raise ValueError(f'pooling is "{pooling}"; it must be one of {POOLINGS}.')
 
 
-__all__ = [
-    "accepts",
-    "are_close",
-    "choose_layer",
-    "input_device",
-    "normalised",
-    "pool_rows",
-    "pool_spans",
-    "pooled_hidden_states",
-    "run_backbone",
-    "switch_length",
-    "text_encoder",
-    "without_cache",
-]
+__all__ = ["normalised", "pool_rows", "pool_spans", "pooled_hidden_states"]

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from transformers_tart.bounds import MAX_INTEGER, MAX_TOKEN_ID, MAX_TOKENS, check_integer
-from transformers_tart.embeddings.trunk import Branch
-from transformers_tart.examples import Text
-from transformers_tart.template import PAIR_TEMPLATE, TEMPLATE, parse_template
-from transformers_tart.tokenization import TRUNCATION_SIDES, cut, encode, neutral_token, say_what_is_cut
+from transformers_tart.checks.bounds import MAX_INTEGER, MAX_TOKEN_ID, MAX_TOKENS, check_integer
+from transformers_tart.embeddings.shared_prefix import Branch
+from transformers_tart.inputs.examples import Text
+from transformers_tart.inputs.template import PAIR_TEMPLATE, TEMPLATE, parse_template
+from transformers_tart.inputs.tokenization import TRUNCATION_SIDES, cut, encode, neutral_token, say_what_is_cut
 
 
 logger = logging.get_logger(__name__)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.checks import as_flag, shorten
+from transformers_tart.checks.arguments import as_flag, shorten
+from transformers_tart.checks.tensors import check_seed
 from transformers_tart.configuration_tart import IN_CONTEXT_PROTOCOLS, PROTOCOLS
 from transformers_tart.embeddings.arguments import (
     as_limit,
@@ -22,10 +23,9 @@ from transformers_tart.embeddings.pooling import normalised
 from transformers_tart.embeddings.reader import Reader
 from transformers_tart.embeddings.reference import MAX_CHARACTERS, PublishedProcedure
 from transformers_tart.embeddings.stream import encode_texts
-from transformers_tart.examples import Text
+from transformers_tart.inputs.examples import Text
+from transformers_tart.inputs.template import parse_template
 from transformers_tart.projection import LayerScaling
-from transformers_tart.reasoner_inputs import check_seed
-from transformers_tart.template import parse_template
 
 
 def embed(

@@ -11,18 +11,19 @@ from tqdm.auto import tqdm
 from transformers import DynamicCache, PreTrainedModel
 from transformers.utils import logging
 
-from transformers_tart.embeddings.batching import Batcher, run_batches
-from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.pooling import (
+from transformers_tart.backbones.forward import (
     are_close,
+    cache_argument,
     input_device,
-    pool_spans,
     run_backbone,
     switch_length,
     without_cache,
 )
-from transformers_tart.embeddings.trunk import WAYS, Branch, Reading, Trunk, plain
-from transformers_tart.prefix_cache import Prefix, cache_argument
+from transformers_tart.embeddings.batching import Batcher, run_batches
+from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.pooling import pool_spans
+from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.embeddings.shared_prefix import WAYS, Branch, Reading, Trunk, plain
 
 
 logger = logging.get_logger(__name__)

@@ -9,13 +9,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.checks import as_flag
+from transformers_tart.backbones.forward import input_device, resolve_max_length, switch_length
+from transformers_tart.checks.arguments import as_flag
 from transformers_tart.embeddings.arguments import as_limit, check_models, check_reading, check_texts
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.pooling import input_device, normalised, pool_rows, switch_length
-from transformers_tart.examples import Text
-from transformers_tart.tokenization import check_vocabulary, collate, known_token, resolve_max_length, tokenize
+from transformers_tart.embeddings.pooling import normalised, pool_rows
+from transformers_tart.inputs.examples import Text
+from transformers_tart.inputs.tokenization import check_vocabulary, collate, known_token, tokenize
 
 
 def encode_texts(

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, pipeline
 from transformers_tart.evaluation.labels import Label, match_labels
 from transformers_tart.evaluation.metric import Metric, TartMetric, load_metric
 from transformers_tart.evaluation.registration import DEFAULT_METRIC, TASK
-from transformers_tart.examples import RawExamples
+from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 from transformers_tart.support import SupportSet
 

@@ -5,8 +5,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from transformers_tart.labels import kind_of, plain_label
-from transformers_tart.streams import is_missing
+from transformers_tart.inputs.containers import is_missing
+from transformers_tart.inputs.labels import kind_of, plain_label
 
 
 Label: TypeAlias = int | float | str

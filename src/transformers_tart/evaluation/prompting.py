@@ -15,12 +15,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from transformers_tart.balance import balanced_tails
+from transformers_tart.backbones.forward import backbone_max_length, cache_argument, returned_cache, switch_length
 from transformers_tart.embeddings import input_device
 from transformers_tart.embeddings.batching import Batcher, run_batches
-from transformers_tart.embeddings.pooling import switch_length
-from transformers_tart.prefix_cache import Prefix, cache_argument, returned_cache
-from transformers_tart.tokenization import backbone_max_length, cut, encode, say_what_is_cut
+from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.inputs.balance import balanced_tails
+from transformers_tart.inputs.tokenization import cut, encode, say_what_is_cut
 
 
 QUESTION = "Sentence: {text}\nLabel:"

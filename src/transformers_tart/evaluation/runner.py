@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from transformers_tart.backbones import as_name, reference
+from transformers_tart.backbones.reference import as_name, reference
 from transformers_tart.evaluation.memory import PeakMemory
 from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
 from transformers_tart.evaluation.metric import TartMetric

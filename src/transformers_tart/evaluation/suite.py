@@ -10,8 +10,8 @@ from evaluate import EvaluationSuite
 from evaluate.evaluation_suite import SubTask
 from transformers import PreTrainedTokenizerBase
 
-from transformers_tart.balance import classes_in_turn
 from transformers_tart.evaluation.evaluator import TASK, ModelOrPipeline, TartEvaluator
+from transformers_tart.inputs.balance import classes_in_turn
 
 
 @dataclass

@@ -7,7 +7,7 @@ beside its weights.
 import os
 from pathlib import Path
 
-from transformers_tart.checks import as_source
+from transformers_tart.checks.arguments import as_source
 
 
 EMBEDDED = {name: Path(__file__).parent / name for name in ("kernel",)}

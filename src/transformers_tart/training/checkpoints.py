@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from accelerate import Accelerator
 
-from transformers_tart.bounds import read_object
+from transformers_tart.checks.bounds import read_object
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.files import explain_full_disk
 

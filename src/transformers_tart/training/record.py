@@ -7,9 +7,9 @@ from typing import Any
 from accelerate import Accelerator
 
 from transformers_tart.files import write_whole
-from transformers_tart.hub import CARD_FILE
-from transformers_tart.model_card import TrainingFacts, reasoner_card
-from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.hub.card import TrainingFacts, reasoner_card
+from transformers_tart.hub.push import CARD_FILE
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.training.progress import Progress
 from transformers_tart.training.validation import Score, Validation
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from transformers_tart.balance import classes_in_turn
+from transformers_tart.inputs.balance import classes_in_turn
 from transformers_tart.training.priors.draws import chance, choose
 from transformers_tart.training.priors.inputs import draw_inputs
 from transformers_tart.training.priors.labels import label_weights
-from transformers_tart.training.priors.views import VIEWS
+from transformers_tart.training.priors.presentations import VIEWS
 
 
 @dataclass(frozen=True)

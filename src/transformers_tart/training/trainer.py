@@ -18,9 +18,9 @@ from torch import Generator
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
-from transformers_tart.checksums import FIELD
 from transformers_tart.configuration_tart import TartReasonerConfig
-from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.loading.checksums import FIELD
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.training.arguments import ReasonerTrainingArguments
 from transformers_tart.training.checkpoints import load_checkpoint, save_checkpoint
 from transformers_tart.training.objective import Objective

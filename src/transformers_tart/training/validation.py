@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.training.sources import TrainingBatch
 
 
@@ -36,7 +36,7 @@ class Validation:
         batches (`tuple[TrainingBatch, ...]`):
             Tasks with a support set and queries, each batch of another shape; see `TaskSource.validation`.
         references (`dict[str, Predictor]`, *optional*):
-            Classifiers by name, such as those of `transformers_tart.evaluation.baselines`: called with support
+            Classifiers by name, such as those of `transformers_tart.evaluation.methods.baselines`: called with support
             embeddings (k, dim), labels (k,), query embeddings (n, dim) and the number of classes, they return
             probabilities (n, classes).
 

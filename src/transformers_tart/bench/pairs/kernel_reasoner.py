@@ -1,11 +1,11 @@
 """`kernel-reasoner`: the published head for each query on its own, and the reasoner inside this package."""
 
 from transformers_tart.bench.pairs.base import Pair
-from transformers_tart.bench.pairs.gpt2_reasoner import compare_reasoners, random_head
+from transformers_tart.bench.pairs.reasoners import compare_reasoners, random_head
 from transformers_tart.bench.summaries import SUMMARIES
 from transformers_tart.bench.timing import Comparison
 from transformers_tart.bench.workload import Workload
-from transformers_tart.loading import load_default_reasoner
+from transformers_tart.repository import load_default_reasoner
 
 
 def build(workload: Workload) -> Comparison:

@@ -5,16 +5,16 @@ import functools
 import torch
 from torch import Tensor
 
+from transformers_tart.backbones.forward import backbone_max_length
+from transformers_tart.bench.inputs import draw_texts
 from transformers_tart.bench.models import POSITIONS, LanguageModel, load_language_model
 from transformers_tart.bench.pairs.base import Pair
 from transformers_tart.bench.published import SampledProcedure
 from transformers_tart.bench.summaries import SUMMARIES
-from transformers_tart.bench.texts import draw_texts
 from transformers_tart.bench.timing import Comparison, Meter
 from transformers_tart.bench.workload import Workload
 from transformers_tart.embeddings import embed
 from transformers_tart.embeddings.reference import LABEL_WORDS
-from transformers_tart.tokenization import backbone_max_length
 
 
 MIN_WORDS, MAX_WORDS = 3, 30

@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
+from transformers_tart.backbones.forward import resolve_max_length
+from transformers_tart.bench.inputs import draw_texts
 from transformers_tart.bench.models import load_language_model
 from transformers_tart.bench.pairs.base import Pair
 from transformers_tart.bench.summaries import SUMMARIES
-from transformers_tart.bench.texts import draw_texts
 from transformers_tart.bench.timing import Comparison, Meter
 from transformers_tart.bench.workload import Workload
 from transformers_tart.embeddings import encode_texts
-from transformers_tart.tokenization import resolve_max_length
 
 
 MIN_WORDS, MAX_WORDS = 1, 120

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from transformers_tart.evaluation.baselines import BASELINES
 from transformers_tart.evaluation.diagnosis.advice import advise
 from transformers_tart.evaluation.diagnosis.curve import LearningCurve, curve_sizes, fit_curve
 from transformers_tart.evaluation.diagnosis.episodes import QUERIES, Episode, Shape
@@ -31,6 +30,7 @@ from transformers_tart.evaluation.diagnosis.regret import RIVALS, RegretPredicti
 from transformers_tart.evaluation.diagnosis.shift import Shift
 from transformers_tart.evaluation.diagnosis.synthetic import SyntheticTasks, measure_synthetic
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
+from transformers_tart.evaluation.methods.baselines import BASELINES
 from transformers_tart.evaluation.methods.probes import probe
 from transformers_tart.evaluation.methods.tart import tart
 from transformers_tart.evaluation.report.statistics import Estimate, estimate

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.training.curriculum import Ramp
 from transformers_tart.training.priors.draws import choose, log_uniform, randn, uniform
 from transformers_tart.training.sources import PaperTasks, RichTasks

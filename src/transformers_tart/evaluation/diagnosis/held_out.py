@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from transformers_tart.evaluation.report.statistics import Estimate
-from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 
 MOST_ROUNDS = 64

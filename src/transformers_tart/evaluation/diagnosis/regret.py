@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from transformers_tart.evaluation.baselines import BASELINES
 from transformers_tart.evaluation.diagnosis.episodes import Episode
+from transformers_tart.evaluation.methods.baselines import BASELINES
 from transformers_tart.evaluation.metrics import SMALLEST, log_loss
-from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 
 LINEAR = "logistic_regression"

@@ -13,7 +13,7 @@ import torch
 from torch import Generator
 
 from transformers_tart.evaluation.diagnosis.episodes import Episode
-from transformers_tart.evaluation.diagnosis.views import View
+from transformers_tart.evaluation.diagnosis.features import View
 from transformers_tart.evaluation.diagnosis.wasserstein import Distances, Reference
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 
 from transformers_tart.evaluation.diagnosis.episodes import Episode, Shape, draw_episodes, move_episodes
+from transformers_tart.evaluation.diagnosis.features import View, view_of
 from transformers_tart.evaluation.diagnosis.regret import RegretPrediction, measure_regrets, predict_regret
 from transformers_tart.evaluation.diagnosis.shift import Shift, compare, fit_reference
-from transformers_tart.evaluation.diagnosis.views import View, view_of
 from transformers_tart.evaluation.diagnosis.wasserstein import Distances, Reference
-from transformers_tart.modeling_reasoner import TartReasoner
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 
 LEAST_TASKS = 20

@@ -1,8 +1,8 @@
 """Methods by name: a new one is a function and a line here."""
 
 from transformers_tart.configuration_tart import PROTOCOLS
-from transformers_tart.evaluation.baselines import BASELINES
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
+from transformers_tart.evaluation.methods.baselines import BASELINES
 from transformers_tart.evaluation.methods.fine_tuning import fine_tune
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import majority, tfidf

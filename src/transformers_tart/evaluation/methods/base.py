@@ -9,7 +9,7 @@ from torch import Tensor
 
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.tasks import MODALITIES, Item, Task
-from transformers_tart.examples import Text
+from transformers_tart.inputs.examples import Text
 from transformers_tart.projection import LayerScaling
 
 

@@ -13,12 +13,12 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModel, PreTrainedModel
 from transformers import __version__ as transformers_version
 
-from transformers_tart.embeddings.pooling import text_encoder
+from transformers_tart.backbones.forward import resolve_max_length, text_encoder
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
 from transformers_tart.evaluation.methods.optimising import draw_batches, group_parameters, make_accelerator, optimise
 from transformers_tart.evaluation.methods.pooled import Head, PooledEncoder
 from transformers_tart.evaluation.methods.seeding import seeded
-from transformers_tart.tokenization import resolve_max_length, tokenize
+from transformers_tart.inputs.tokenization import tokenize
 
 
 # Peak learning rates for 64 dimensions, of the backbone and of the head; in inverse proportion for more, so that 768

@@ -18,18 +18,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from transformers_tart.auto import load_auto, load_auto_model
-from transformers_tart.backbones import locate
+from transformers_tart.backbones.processors import LOADERS
+from transformers_tart.backbones.reference import locate
+from transformers_tart.backbones.towers import load_tower
 from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig, TartMediaConfig
 from transformers_tart.embeddings import encode_texts
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.evaluation.prompting import can_be_prompted
 from transformers_tart.evaluation.tasks import Item
-from transformers_tart.examples import Examples
-from transformers_tart.loading_report import load_and_report
-from transformers_tart.modeling_reasoner import TartReasoner
-from transformers_tart.processors import LOADERS
-from transformers_tart.towers import load_tower
+from transformers_tart.inputs.examples import Examples
+from transformers_tart.loading.auto import load_auto, load_auto_model
+from transformers_tart.loading.report import load_and_report
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from transformers_tart.evaluation.methods.base import Support, TaskContext
-from transformers_tart.examples import Text
+from transformers_tart.inputs.examples import Text
 
 
 def majority(context: TaskContext, support: Support) -> Tensor:

@@ -7,9 +7,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from transformers_tart.backbones.forward import accepts, text_encoder, without_cache
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
-from transformers_tart.embeddings.pooling import accepts, text_encoder, without_cache
-from transformers_tart.tokenization import collate
+from transformers_tart.inputs.tokenization import collate
 
 
 Rows = Sequence[dict[str, list[int]]]

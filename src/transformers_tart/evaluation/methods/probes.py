@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from transformers_tart.evaluation.baselines import Baseline
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
+from transformers_tart.evaluation.methods.baselines import Baseline
 
 
 def probe(baseline: Baseline) -> Method:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers.utils import cached_file
 
-from transformers_tart.backbones import locate
+from transformers_tart.backbones.reference import locate
 from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import join_pairs

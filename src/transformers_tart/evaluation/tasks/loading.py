@@ -16,8 +16,8 @@ from transformers_tart.evaluation.tasks.rows import (
     stream_rows,
 )
 from transformers_tart.evaluation.tasks.task import Item, Task
-from transformers_tart.examples import Text, parse_text
-from transformers_tart.tables import FORMATS
+from transformers_tart.inputs.examples import Text, parse_text
+from transformers_tart.inputs.tables import FORMATS
 
 
 def load_task(name: str, max_test: int | None = None, seed: int = 0) -> Task:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers_tart.evaluation.tasks.media import MediaData, MediaRows, concatenate, read_cell, read_file
 from transformers_tart.evaluation.tasks.rows import SPLIT_NAMES, split_of, splits_of, stream_rows
-from transformers_tart.tables import FORMATS, file_format
+from transformers_tart.inputs.tables import FORMATS, file_format
 
 
 ENDINGS = {

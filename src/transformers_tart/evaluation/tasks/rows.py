@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from transformers_tart.evaluation.tasks.registry import TaskSource
-from transformers_tart.tables import read_rows
+from transformers_tart.inputs.tables import read_rows
 
 
 Row = Mapping[str, Any]

@@ -7,8 +7,8 @@ from typing import TypeAlias
 import torch
 from transformers.utils import logging
 
-from transformers_tart.balance import classes_in_turn
-from transformers_tart.examples import Text
+from transformers_tart.inputs.balance import classes_in_turn
+from transformers_tart.inputs.examples import Text
 
 
 logger = logging.get_logger(__name__)

@@ -1,0 +1,148 @@
+"""Forward passes of backbones: what they take, how long their inputs may be, and the hidden states they return."""
+
+import inspect
+import threading
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import Cache
+
+from transformers_tart.inputs.tokenization import check_tokenizer
+
+
+def innermost(model: nn.Module) -> nn.Module:
+    """Return the model inside wrappers, such as those of peft, whose `forward` takes `*args, **kwargs`."""
+    while hasattr(model, "get_base_model"):
+        model = model.get_base_model()  # type: ignore[operator]
+    return model
+
+
+def cache_argument(model: nn.Module) -> str:
+    """Return the name under which the forward pass of a model takes a KV cache, and its output returns one.
+
+    It is `cache`, or `past_key_values` for code written before transformers 5.24.
+    """
+    parameters = inspect.signature(innermost(model).forward).parameters
+    return "cache" if "cache" in parameters else "past_key_values"
+
+
+def returned_cache(model: nn.Module, output: Any) -> Cache | None:
+    """Return the KV cache in the output of a model, `None` where there is none."""
+    return getattr(output, cache_argument(model), None)
+
+
+_SWITCHING = threading.Lock()
+
+
+def text_encoder(backbone: PreTrainedModel) -> PreTrainedModel:
+    """The part of a backbone that reads text: the encoder of an encoder-decoder, else all of it."""
+    return backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
+
+
+def accepts(backbone: PreTrainedModel, argument: str) -> bool:
+    """Whether the forward pass of a backbone takes an argument of this name."""
+    return argument in inspect.signature(innermost(backbone).forward).parameters
+
+
+def without_cache(backbone: PreTrainedModel) -> dict[str, bool]:
+    """What tells a backbone to keep nothing, where it takes that."""
+    return {"use_cache": False} if accepts(backbone, "use_cache") else {}
+
+
+def switch_length(backbone: PreTrainedModel) -> int | None:
+    """The length from where on a backbone turns all positions of a forward pass otherwise than below it, if any.
+
+    Such rotary embeddings (`longrope`, `dynamic`) let the longest row of a batch change the others.
+    """
+    parameters = getattr(backbone.config.get_text_config(), "rope_parameters", None) or {}
+    if parameters.get("rope_type") not in ("longrope", "dynamic"):
+        return None
+    return parameters.get("original_max_position_embeddings") or backbone_max_length(backbone)
+
+
+def are_close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Whether hidden states (..., layers, hidden) differ by no more than rounding in every layer.
+
+    Measured by medians: a few dimensions of many models are thousands of times as large as the others.
+    """
+    tolerance = 1e-3 if dtype in (torch.float32, torch.float64) else 5e-2
+    gap = (found - expected).float().abs().median(-1).values
+    return bool((gap <= tolerance * expected.float().abs().median(-1).values).all())
+
+
+def input_device(backbone: PreTrainedModel) -> torch.device:
+    """Where the token ids of a backbone belong; hooks of a device map move them on."""
+    device = backbone.device
+    return torch.device("cpu") if device.type == "meta" else device
+
+
+def run_backbone(backbone: PreTrainedModel, layers: int | str, **inputs: Any) -> tuple[Any, tuple[Tensor, ...]]:
+    """A forward pass without gradients: the output, and the hidden states (n, length, hidden) of the layers asked.
+
+    One thread at a time where a pass changes the backbone: rotary embeddings that switch with the length keep their
+    frequencies in a buffer.
+    """
+    with torch.no_grad(), nullcontext() if switch_length(backbone) is None else _SWITCHING:
+        if layers == -1:
+            output = backbone(**inputs, return_dict=True)
+            return output, (output.last_hidden_state,)
+        output = backbone(**inputs, return_dict=True, output_hidden_states=True)
+    hidden_states = output.hidden_states
+    return output, hidden_states if layers == "all" else (choose_layer(hidden_states, layers),)
+
+
+def choose_layer(hidden_states: tuple[Tensor, ...], index: int | str) -> Tensor:
+    """One of the hidden states by its index, from either end."""
+    count = len(hidden_states)
+    if not isinstance(index, int) or not -count <= index < count:
+        raise ValueError(f'layers is {index!r}; the backbone has hidden states 0 to {count - 1}, or "all".')
+    return hidden_states[index]
+
+
+# Tokenizers without a limit of their own carry a huge number instead.
+NO_LIMIT = int(1e6)
+
+
+def backbone_max_length(backbone: PreTrainedModel) -> int | None:
+    """Longest input in tokens that the backbone takes, `None` without a limit."""
+    limit = getattr(backbone.config.get_text_config(), "max_position_embeddings", None)
+    if not isinstance(limit, int) or limit < 1:
+        return None
+    for module in backbone.modules():
+        # A learned position table with a padding index counts positions from the one after it.
+        if not isinstance(module, nn.Embedding) or module is backbone.get_input_embeddings():
+            continue
+        if module.num_embeddings == limit and module.padding_idx is not None:
+            return limit - module.padding_idx - 1
+    return limit
+
+
+def resolve_max_length(
+    backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
+) -> int | None:
+    """The smallest of what the user, the tokenizer and the backbone allow; `None` without any limit."""
+    check_tokenizer(tokenizer)
+    own = tokenizer.model_max_length
+    limits = [max_length, own if own and own < NO_LIMIT else None, backbone_max_length(backbone)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+__all__ = [
+    "NO_LIMIT",
+    "accepts",
+    "are_close",
+    "backbone_max_length",
+    "cache_argument",
+    "choose_layer",
+    "innermost",
+    "input_device",
+    "resolve_max_length",
+    "returned_cache",
+    "run_backbone",
+    "switch_length",
+    "text_encoder",
+    "without_cache",
+]

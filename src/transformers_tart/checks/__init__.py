@@ -1,0 +1,1 @@
+"""Checks of what is given, far from what they protect: arguments, tensors, fields of configs."""

@@ -1,0 +1,202 @@
+"""Measures a reasoner on saved embeddings, beside baselines on the same embeddings."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from transformers_tart.errors import CorruptFileError
+from transformers_tart.evaluation.metrics import METRICS
+from transformers_tart.inputs.balance import classes_in_turn
+from transformers_tart.projection import LayerScaling
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
+
+
+REASONER = "reasoner"
+
+Predictor = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class EmbeddedTask:
+    """A labelled data set as embeddings: the first `train_rows` are for support sets, the others are queries.
+
+    Attributes:
+        name: of the file.
+        embeddings: (n, dim), or (n, layers, hidden).
+        labels: (n,) int64 from 0.
+        train_rows: number of rows for support sets.
+    """
+
+    name: str
+    embeddings: Tensor
+    labels: Tensor
+    train_rows: int
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return int(self.labels.max()) + 1
+
+    @classmethod
+    def load(cls, path: str | Path, train_rows: int | None = None) -> "EmbeddedTask":
+        """Read a safetensors file with `embeddings` and `labels`.
+
+        Args:
+            path (`str` or `Path`):
+                The file.
+            train_rows (`int`, *optional*):
+                Number of rows for support sets; the file's metadata `train_rows` when not given.
+
+        Raises:
+            CorruptFileError: When the file cannot be read or lacks one of the two.
+            ValueError: When the rows do not fit each other, or nothing says how many are for support sets.
+        """
+        try:
+            with safe_open(str(path), "pt") as file:
+                metadata = file.metadata() or {}
+                embeddings, labels = file.get_tensor("embeddings").float(), file.get_tensor("labels").long()
+        except (SafetensorError, OSError) as err:
+            raise CorruptFileError(f"{path} is no readable file of embeddings and labels: {err}") from err
+        if train_rows is None:
+            if "train_rows" not in metadata:
+                raise ValueError(
+                    f"{path} does not say which rows are for support sets; give the number of train rows."
+                )
+            train_rows = int(metadata["train_rows"])
+        if embeddings.dim() not in (2, 3) or labels.shape != embeddings.shape[:1]:
+            raise ValueError(
+                f"{path} holds embeddings {tuple(embeddings.shape)} and labels {tuple(labels.shape)}; they must be "
+                "(n, dim) or (n, layers, hidden), and (n,)."
+            )
+        if not 2 <= train_rows < len(labels):
+            raise ValueError(f"{path} has {len(labels)} rows, of which {train_rows} cannot be for support sets.")
+        return cls(Path(path).stem, embeddings, labels, train_rows)
+
+    def draw_support(self, k: int, seed: int) -> Tensor:
+        """Indices (k,) of train rows, the classes in turn as long as they last; larger sets hold the smaller ones."""
+        order = torch.randperm(self.train_rows, generator=torch.Generator().manual_seed(seed))
+        return order[classes_in_turn(self.labels[order])[:k]]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One method on one support set."""
+
+    task: str
+    num_classes: int
+    k: int
+    seed: int
+    method: str
+    seconds: float
+    metrics: dict[str, float]
+
+
+def reasoner_predictor(reasoner: TartReasoner) -> Predictor:
+    """A reasoner, called as the baselines are."""
+
+    def predict(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
+        with torch.inference_mode():
+            device = reasoner.device
+            state = reasoner.prepare(support[None].to(device), labels[None].to(device), num_classes)
+            return reasoner.query(state, query[None].to(device))[0].cpu().double().softmax(-1)
+
+    return predict
+
+
+def choose_sizes(task: EmbeddedTask, sizes: Sequence[int], per_class: Sequence[int] | None = None) -> list[int]:
+    """Sizes of the support sets, none above the number of train rows.
+
+    Args:
+        task ([`EmbeddedTask`]):
+            The task.
+        sizes (`list[int]`):
+            Total sizes; those below the number of classes are left out.
+        per_class (`list[int]`, *optional*):
+            Examples of each class, for tasks of more than two classes, instead of `sizes`.
+    """
+    if per_class is not None and task.num_classes > 2:
+        sizes = [count * task.num_classes for count in per_class]
+    return sorted({min(k, task.train_rows) for k in sizes if k >= task.num_classes})
+
+
+def measure_task(
+    task: EmbeddedTask, methods: dict[str, Predictor], sizes: Sequence[int], seeds: Sequence[int]
+) -> Iterator[Measurement]:
+    """Every method on every support set; layers are centred and scaled by the support set first."""
+    embeddings = task.embeddings if task.embeddings.dim() == 3 else task.embeddings[:, None]
+    query, truth = embeddings[task.train_rows :], task.labels[task.train_rows :]
+    for k in sizes:
+        for seed in seeds:
+            chosen = task.draw_support(k, seed)
+            scaling = LayerScaling.fit(embeddings[chosen]) if embeddings.shape[1] > 1 else None
+            support, queries = (
+                rows.flatten(1) if scaling is None else scaling.transform(rows) for rows in (embeddings[chosen], query)
+            )
+            for name, predict in methods.items():
+                start = time.perf_counter()
+                probabilities = predict(support, task.labels[chosen], queries, task.num_classes)
+                seconds = time.perf_counter() - start
+                values = {metric: measure(probabilities, truth) for metric, measure in METRICS.items()}
+                yield Measurement(task.name, task.num_classes, k, seed, name, seconds, values)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95% interval by Student's t; 0 for a single value."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        return mean(values), 0.0
+    return mean(values), float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+
+
+def format_table(measurements: Sequence[Measurement], metric: str) -> str:
+    """A markdown table of one metric: a line for each task and k, then the means over tasks; accuracy in %."""
+    methods = list(dict.fromkeys(m.method for m in measurements))
+    factor, digits = (100, 1) if metric == "accuracy" else (1, 3)
+    lines = [f"| {metric} | k | " + " | ".join(methods) + " |", "|---" * (len(methods) + 2) + "|"]
+    cells: dict[tuple[str, int, str], list[float]] = {}
+    for m in measurements:
+        cells.setdefault((m.task, m.k, m.method), []).append(factor * m.metrics[metric])
+    for task, k in dict.fromkeys((m.task, m.k) for m in measurements):
+        pairs = [interval(cells[task, k, method]) for method in methods]
+        lines.append(f"| {task} | {k} | " + " | ".join(f"{a:.{digits}f} ± {b:.{digits}f}" for a, b in pairs) + " |")
+    for title, group in _groups(measurements).items():
+        means = [mean(factor * m.metrics[metric] for m in group if m.method == method) for method in methods]
+        lines.append(f"| **{title}** | | " + " | ".join(f"{value:.{digits}f}" for value in means) + " |")
+    return "\n".join(lines)
+
+
+def _groups(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
+    """Measurements that are averaged: tasks of two classes at each k, those of more, and all."""
+    binary = [m for m in measurements if m.num_classes == 2]
+    groups = {f"two classes, k={k}": [m for m in binary if m.k == k] for k in sorted({m.k for m in binary})}
+    groups["two classes"] = binary
+    groups["more classes"] = [m for m in measurements if m.num_classes > 2]
+    groups["all"] = list(measurements)
+    return {title: group for title, group in groups.items() if group}
+
+
+def as_json(measurements: Sequence[Measurement], facts: dict[str, object]) -> str:
+    """All measurements, and what they were made with."""
+    return json.dumps({**facts, "measurements": [asdict(m) for m in measurements]}, indent=1) + "\n"
+
+
+__all__ = [
+    "REASONER",
+    "EmbeddedTask",
+    "Measurement",
+    "as_json",
+    "choose_sizes",
+    "format_table",
+    "interval",
+    "measure_task",
+    "reasoner_predictor",
+]

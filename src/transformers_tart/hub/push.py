@@ -1,0 +1,186 @@
+"""What models, reasoners and pipelines share when they are saved and pushed."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import ModelCard, hf_hub_download
+from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils import httpx
+from safetensors import SafetensorError
+from transformers.utils import CONFIG_NAME
+from transformers.utils.hub import hf_api, resolve_revision
+
+from transformers_tart.backbones.reference import is_local
+from transformers_tart.errors import CorruptFileError
+from transformers_tart.hub.card import CardFacts, is_generated, sign
+from transformers_tart.hub.remote_code import NoCodeCopy
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    Base = PreTrainedModel
+else:
+    Base = object
+
+CARD_FILE = "README.md"
+OWNED_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
+HUB_ARGUMENTS = ("private", "token", "revision", "create_pr", "commit_message", "commit_description", "tags")
+
+
+class HubMixin(NoCodeCopy, Base):
+    """Pushes a saved folder as it is, in one commit, and keeps the card that a repository has already.
+
+    transformers would push the weights without what a class saves before them, and write its own card over ours.
+    """
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
+        r"""
+        Save and push to the Hub.
+
+        Args:
+            repo_id (`str`):
+                The repository; it is created when it does not exist.
+            kwargs:
+                `private`, `token`, `revision` (a branch, created when it does not exist), `create_pr`, `tags`,
+                `commit_message` and `commit_description`, as in `PreTrainedModel.push_to_hub`; the others are for
+                `save_pretrained`.
+
+        Returns:
+            `CommitInfo`: address and hash of the commit.
+
+        Raises:
+            ValueError: When the backbone is a folder of this machine that nobody else has.
+        """
+        hub = _take_hub_arguments(kwargs)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, **kwargs)
+            return self._push_folder(Path(folder), {}, repo_id, **hub)
+
+    @contextmanager
+    def _pushing(
+        self, folder: str | os.PathLike, kwargs: dict[str, Any], is_main_process: bool = True
+    ) -> Iterator[None]:
+        """Push what the block saves to a folder when `kwargs` ask for it; what is for the Hub is taken out of them."""
+        push, repo_id = kwargs.pop("push_to_hub", False) and is_main_process, kwargs.pop("repo_id", None)
+        hub = _take_hub_arguments(kwargs)
+        known = self._get_files_timestamps(folder) if push and os.path.isdir(folder) else {}
+        yield
+        if push:
+            self._push_folder(Path(folder), known, repo_id or Path(folder).name, **hub)
+
+    def _push_folder(
+        self,
+        folder: Path,
+        known: dict[str, float],
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        tags: list[str] | None = None,
+        **commit: Any,
+    ) -> Any:
+        """Upload what is new in a folder since its files had the `known` times."""
+        _check_can_be_pushed(folder)
+        repo_id = hf_api().create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        tags = [*(getattr(self, "model_tags", None) or []), *(tags or [])]
+        if CARD_FILE not in known:
+            _name_repository(folder / CARD_FILE, repo_id)
+        remote = _remote_card(repo_id, revision, token)
+        is_new = _merge_card(folder / CARD_FILE, remote, tags)
+        known = {**known, CARD_FILE: 0.0 if is_new else float("inf")}
+        return self._upload_modified_files(folder, repo_id, known, token=token, revision=revision, **commit)
+
+
+def pin_revision(name: str | os.PathLike, revision: str | None = None, **hub: Any) -> str | None:
+    """The commit that a revision of a repository is now, so that all of its files come from one state.
+
+    Given a branch, transformers would also send the token to a public service that converts weights, where there are
+    none.
+    """
+    where = {key: hub[key] for key in ("cache_dir", "local_files_only", "token") if hub.get(key) is not None}
+    pinned = resolve_revision(name, revision, **where)
+    return getattr(pinned, "resolved", pinned)
+
+
+@contextmanager
+def explain_failures(name: str | os.PathLike) -> Iterator[None]:
+    """Name the repository in errors of which transformers does not tell: broken connections and damaged weights."""
+    try:
+        yield
+    except SafetensorError as err:
+        raise CorruptFileError(
+            f"The weights in {name} are damaged; download them again (force_download=True): {err}"
+        ) from err
+    except (httpx.TransportError, OSError) as err:
+        broken = err if isinstance(err, httpx.TransportError) else err.__cause__ or err.__context__
+        if isinstance(broken, httpx.TransportError):
+            raise OSError(f"The connection to the Hub broke while {name} was loaded; try again: {broken}") from err
+        if isinstance(broken, HFValidationError):
+            raise OSError(f"{name} is no folder on this machine, and no id of a repository of the Hub.") from err
+        if type(err) is OSError and err.errno is None and os.fspath(name) not in str(err):
+            raise OSError(f"{name} cannot be loaded: {err}") from err
+        raise
+
+
+def _take_hub_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
+
+
+def _check_can_be_pushed(folder: Path) -> None:
+    """Raise a ValueError when a saved folder refers to a backbone that nobody else has."""
+    config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+    base = config.get("base_model_name_or_path")
+    if base is not None and is_local(base) and not config.get("include_backbone"):
+        raise ValueError(
+            "The backbone is a local folder, which nobody else can load: push the backbone first and compose from its "
+            "Hub id, or include it: push_to_hub(..., include_backbone=True)."
+        )
+
+
+def keep_edited_card(stage: Path, folder: Path) -> None:
+    """Drop the new card of a staged save where the folder has one that the user wrote or edited."""
+    card = folder / CARD_FILE
+    if card.exists() and not is_generated(card.read_text(encoding="utf-8", errors="replace")):
+        (stage / CARD_FILE).unlink(missing_ok=True)
+
+
+def _name_repository(path: Path, repo_id: str) -> None:
+    """Put the repository into a card that was written before it was known."""
+    text = path.read_text(encoding="utf-8")
+    named = text.replace(CardFacts.repo_id, repo_id)
+    path.write_text(sign(named) if is_generated(text) else named, encoding="utf-8")
+
+
+def _merge_card(path: Path, remote: ModelCard | None, tags: list[str]) -> bool:
+    """Make the card at a path the one to upload; return whether there is anything to upload.
+
+    A remote card that the user wrote or edited is kept, with the tags that it lacks.
+    """
+    is_kept = remote is not None and not is_generated(remote.content)
+    card = remote if is_kept and remote is not None else ModelCard.load(path)
+    unedited = is_generated(card.content)
+    present = card.data.get("tags") or []
+    missing = [tag for tag in tags if tag not in present]
+    if missing:
+        card.data["tags"] = [*present, *missing]
+        path.write_text(sign(str(card)) if unedited else str(card), encoding="utf-8")
+    return not is_kept or bool(missing)
+
+
+def _remote_card(repo_id: str, revision: str | None, token: str | bool | None) -> ModelCard | None:
+    try:
+        return ModelCard.load(hf_hub_download(repo_id, CARD_FILE, revision=revision, token=token))
+    except RemoteEntryNotFoundError:
+        return None
+    except RevisionNotFoundError:  # a branch that the push is about to create from main
+        return _remote_card(repo_id, None, token)
+
+
+__all__ = ["CARD_FILE", "OWNED_WEIGHTS", "HubMixin", "explain_failures", "keep_edited_card", "pin_revision"]

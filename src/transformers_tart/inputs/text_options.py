@@ -1,0 +1,90 @@
+"""Arguments of a call that `pipeline("text-classification")` passes to its tokenizer: which change nothing here, which
+are followed, and which cannot be."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers_tart.checks.arguments import as_count, shorten
+
+
+ANY = object()
+# What these may be; none of it changes an answer, for texts of a batch never see each other or their padding.
+NEUTRAL: dict[str, Any] = {
+    "padding": (True, False, None, "longest", "max_length", "do_not_pad"),
+    "padding_side": ("left", "right", None),
+    "pad_to_multiple_of": ANY,
+    "return_attention_mask": (True, False, None),
+    "return_length": (True, False, None),
+    "return_offsets_mapping": (True, False, None),
+    "return_special_tokens_mask": (True, False, None),
+    "return_tensors": ANY,
+    "verbose": (True, False),
+}
+# What would change answers in ways that the embeddings of the examples do not have; only these values do not.
+FIXED: dict[str, Any] = {
+    "add_special_tokens": (True,),
+    "is_split_into_words": (False, None),
+    "return_overflowing_tokens": (False, None),
+    "split_special_tokens": (False, None),
+    "stride": (0, None),
+}
+TRUNCATIONS = (True, False, None, "longest_first", "only_first", "do_not_truncate")
+NAMES = ("max_length", "truncation", "return_token_type_ids", *NEUTRAL, *FIXED)
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How texts are read.
+
+    Attributes:
+        max_length: longest text in tokens.
+        truncates: whether longer ones are cut, or refused.
+        single: the argument by which pairs of texts are refused, if any.
+    """
+
+    max_length: int | None = None
+    truncates: bool = True
+    single: str | None = None
+
+
+def text_options(arguments: dict[str, Any], modality: str) -> dict[str, Any]:
+    """Return those fields of [`TextOptions`] that arguments of a call set.
+
+    Raises:
+        TypeError: On arguments that nothing takes, and on those of texts where inputs are something else.
+        ValueError: On values that make no sense, or cannot be followed.
+    """
+    unknown = [name for name in arguments if name not in NAMES]
+    if unknown:
+        hint = "; for the scores of all classes pass top_k=None" if "return_all_scores" in unknown else ""
+        raise TypeError(f"The pipeline got the unexpected keyword arguments {unknown}{hint}.")
+    if modality != "text" and arguments:
+        given = ", ".join(f"{name} is {shorten(value)}" for name, value in arguments.items())
+        raise TypeError(f"{given}, which is for texts; cut {modality} inputs before.")
+    for name, allowed in {**NEUTRAL, **FIXED}.items():
+        if name in arguments and allowed is not ANY:
+            _check_value(name, arguments[name], allowed)
+    options: dict[str, Any] = {}
+    if arguments.get("max_length") is not None:
+        options["max_length"] = as_count(arguments["max_length"], "max_length", ", or None")
+    if "truncation" in arguments:
+        truncation = _check_value("truncation", arguments["truncation"], TRUNCATIONS)
+        options["truncates"] = truncation not in (False, "do_not_truncate")
+        if truncation == "only_first":  # of a single text this is what is done anyway
+            options["single"] = 'truncation="only_first"'
+    if _check_value("return_token_type_ids", arguments.get("return_token_type_ids"), (True, False, None)) is False:
+        options["single"] = "return_token_type_ids=False"
+    return options
+
+
+def _check_value(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    value = getattr(value, "value", value)  # members of transformers' enums
+    if not any(type(value) is type(other) and value == other for other in allowed):
+        reason = (
+            "anything else would read the queries otherwise than the examples" if name in FIXED else "or be left out"
+        )
+        raise ValueError(f"{name} is {shorten(value)}; it must be one of {allowed}, {reason}.")
+    return value
+
+
+__all__ = ["TextOptions", "text_options"]

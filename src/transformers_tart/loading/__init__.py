@@ -1,0 +1,1 @@
+"""Loading parts of repositories that nobody has to trust."""

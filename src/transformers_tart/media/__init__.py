@@ -1,7 +1,0 @@
-"""Inputs that are not text: images and recordings in every form a user may give them, in one form each."""
-
-from transformers_tart.media.audio import Waveform, read_audio
-from transformers_tart.media.images import Image, read_image
-
-
-__all__ = ["Image", "Waveform", "read_audio", "read_image"]

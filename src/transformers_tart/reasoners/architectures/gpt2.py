@@ -1,0 +1,106 @@
+"""The `gpt2` architecture: the reasoning head of the TART paper (arXiv 2306.07536, section 3.2).
+
+A GPT-2 reads x_1, y_1, x_2, y_2, ..., x_query, and the read-out at an x is the log-odds of its label being 1.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, GPT2Config, GPT2Model
+
+from transformers_tart.backbones.forward import cache_argument
+from transformers_tart.configuration_tart import TartReasonerConfig
+from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.reasoners.architectures.base import Architecture
+
+
+QUERY_BLOCK = 256
+
+
+class GPT2Architecture(Architecture):
+    """Binary, order-dependent, `num_components` input dimensions, at most `n_positions - 1` support examples."""
+
+    max_classes = 2
+
+    def __init__(self, config: TartReasonerConfig):
+        super().__init__()
+        self.input_dim = config.num_components
+        self.max_support = config.n_positions - 1  # the query takes the last position
+        self.read_in = nn.Linear(config.num_components, config.hidden_size)
+        self.backbone = GPT2Model(
+            GPT2Config(
+                vocab_size=1,  # fed embeddings only
+                bos_token_id=None,
+                eos_token_id=None,
+                n_positions=2 * config.n_positions,
+                n_embd=config.hidden_size,
+                n_layer=config.num_hidden_layers or 0,
+                n_head=config.num_attention_heads,
+                n_inner=config.intermediate_size,
+                layer_norm_epsilon=config.layer_norm_eps,
+                initializer_range=config.initializer_range,
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+            )
+        )
+        self.backbone.wte.requires_grad_(False)  # never read, so that it gets no gradient
+        self.read_out = nn.Linear(config.hidden_size, 1)
+
+    def sequence_logits(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Log-odds (B, n) of each label of a whole sequence, given the examples before it and its own embedding.
+
+        Args:
+            embeddings: (B, n, num_components) float.
+            labels: (B, n), 0 or 1.
+        """
+        tokens = self._interleave(embeddings, labels)
+        hidden = self.backbone(inputs_embeds=self.read_in(tokens), use_cache=False).last_hidden_state
+        return self.read_out(hidden[:, ::2]).squeeze(-1).float()
+
+    def prepare(self, embeddings: Tensor, labels: Tensor, num_classes: int) -> Prefix:
+        """Read support embeddings (B, k, num_components) with labels (B, k), 0 or 1, once."""
+        if embeddings.shape[-1] != self.input_dim:
+            raise ValueError(
+                f"The gpt2 reasoner reads {self.input_dim} dimensions, the embeddings have {embeddings.shape[-1]}: "
+                'set projection="whitened_pca" in its config.'
+            )
+        tokens = self._interleave(embeddings, labels)
+        cache = DynamicCache(config=self.backbone.config)
+        given = {cache_argument(self.backbone): cache}
+        self.backbone(inputs_embeds=self.read_in(tokens), use_cache=True, **given)
+        return Prefix.from_cache(cache)
+
+    def query(self, state: Prefix, embeddings: Tensor) -> Tensor:
+        """Logits (B, n, 2) of query embeddings (B, n, num_components), the first class at 0."""
+        log_odds = torch.cat(
+            [self._query_block(state, block) for block in embeddings.split(QUERY_BLOCK, dim=1)], dim=1
+        )
+        return torch.stack([torch.zeros_like(log_odds), log_odds], dim=-1)
+
+    def _query_block(self, state: Prefix, embeddings: Tensor) -> Tensor:
+        """Every query stands at the position after the prefix and sees the prefix and itself."""
+        batch, size, _ = embeddings.shape
+        inputs = self.read_in(embeddings.to(self.read_in.weight.dtype))
+        visible = torch.cat(
+            [torch.ones(size, state.length, dtype=torch.bool), torch.eye(size, dtype=torch.bool)], dim=1
+        ).to(inputs.device)
+        mask = torch.zeros(visible.shape, dtype=inputs.dtype, device=inputs.device)
+        mask = mask.masked_fill(~visible, torch.finfo(inputs.dtype).min).expand(batch, 1, -1, -1)
+        hidden = self.backbone(
+            inputs_embeds=inputs,
+            attention_mask=mask,
+            position_ids=torch.full((batch, size), state.length, device=inputs.device),
+            use_cache=True,
+            **{cache_argument(self.backbone): state.cache()},
+        ).last_hidden_state
+        return self.read_out(hidden).squeeze(-1).float()
+
+    def _interleave(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """x_1, y_1, x_2, ...: (B, 2 * n, num_components), a label in the first coordinate of its token."""
+        wide = torch.zeros_like(embeddings)
+        wide[..., 0] = labels.to(embeddings.dtype)
+        tokens = torch.stack([embeddings, wide], dim=2).flatten(1, 2)
+        return tokens.to(self.read_in.weight.dtype)
+
+
+__all__ = ["GPT2Architecture"]

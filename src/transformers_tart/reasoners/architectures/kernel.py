@@ -1,0 +1,275 @@
+"""The `kernel` architecture: ridge smoothers of the examples' Gram matrices, stacked under a learned prior.
+
+Any number of layers of attention through the same smoothers may read the examples before the prior is chosen. Nothing
+of an embedding is used but inner products and distances, so the width of the embeddings is free and rotating them
+changes nothing. There are no positions, and one stream per class with shared weights, so neither the order of the
+support set nor the names of the classes can matter. Queries read the support set and never each other.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+
+from transformers_tart.configuration_tart import TartReasonerConfig
+from transformers_tart.reasoners.architectures.base import Architecture
+from transformers_tart.reasoners.architectures.smoothers import (
+    Geometry,
+    Kernel,
+    Smoothers,
+    half_squared_distances,
+    in_float32,
+    moved,
+    smooth,
+)
+from transformers_tart.reasoners.architectures.stacking import StackPrior, fit_stack
+
+
+NUM_PLAIN_FEATURES = 6
+FAR = 1e9  # finite: an infinite distance makes the gradient of the sharpness NaN
+# before training: level of the logits, close to those of logistic regression, and precisions of that level, of the
+# deviations of the smoothers, and of the offsets of the classes
+FIRST_PRIOR = (5.0, 0.1, 3.0, 3.0)
+LEAST_DEVIATION_PRECISION = 1.0  # looser, differences between smoothers that are much alike would be read off noise
+NO_BETTER = 1e-3  # keeps the logarithm of a perfect fit finite
+
+
+@dataclass(frozen=True)
+class KernelState:
+    """What the queries need of a support set of k examples in C classes, for a batch of B sets.
+
+    Attributes:
+        geometry: where the examples lie.
+        kernels: one for each sharpness.
+        frequency: (B, C) share of each class in the support set.
+        solved_labels: (B, k, A, C) centred and scaled labels, multiplied by each ridge inverse.
+        errors: (B, A, C) log of the leave-one-out squared error of each smoother, relative to knowing no example.
+        weights: (B, A) how much each smoother counts.
+        offset: (B, C) what is added for each class.
+        smoothed: one (B, k, A, C, head_dim) tensor a layer, values already multiplied by each ridge inverse.
+        values: one (B, R, k, C * head_dim) tensor a layer, values of the softmax heads.
+    """
+
+    geometry: Geometry
+    kernels: tuple[Kernel, ...]
+    frequency: Tensor
+    solved_labels: Tensor
+    errors: Tensor
+    weights: Tensor
+    offset: Tensor
+    smoothed: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    def to(self, device: torch.device | str) -> "KernelState":
+        """The same state on another device."""
+        return moved(self, device)
+
+
+class KernelLayer(nn.Module):
+    """Mixes the values of the support tokens into every token, then an MLP; pre-norm, residual."""
+
+    def __init__(self, config: TartReasonerConfig):
+        super().__init__()
+        width, self.head_dim = config.hidden_size, config.head_dim
+        self.num_ridge_heads, self.num_softmax_heads = config.num_smoothers, config.num_softmax_heads
+        self.num_heads = self.num_ridge_heads + self.num_softmax_heads
+        self.attention_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.value = nn.Linear(width, self.num_heads * self.head_dim, bias=False)
+        self.output = nn.Linear(self.num_heads * self.head_dim, width)
+        self.class_mixer = nn.Linear(width, width, bias=False)
+        self.log_sharpness = nn.Parameter(torch.linspace(-1.0, 3.0, config.num_softmax_heads))
+        self.mlp_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        inner = config.intermediate_size or 4 * width
+        self.mlp_in = nn.Linear(width, inner)
+        self.mlp_out = nn.Linear(inner, width)
+
+    def support_values(self, normed: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (B, k, A, C, head_dim) of the ridge heads and (B, R, k, C * head_dim) of the softmax heads."""
+        batch, classes, size, _ = normed.shape
+        values = self.value(normed).view(batch, classes, size, self.num_heads, self.head_dim).permute(0, 2, 3, 1, 4)
+        ridge, softmax = values.split([self.num_ridge_heads, self.num_softmax_heads], dim=2)
+        return ridge, softmax.transpose(1, 2).flatten(3)
+
+    @in_float32
+    def attend_softmax(self, distances: Tensor, values: Tensor) -> Tensor:
+        """(B, n, k) half squared distances and (B, R, k, C * head_dim) values -> (B, R, n, C * head_dim)."""
+        sharpness = self.log_sharpness.float().exp()[None, :, None, None]
+        return torch.softmax(-distances[:, None] * sharpness, dim=-1) @ values.float()
+
+    def update(self, hidden: Tensor, normed: Tensor, ridge: Tensor, softmax: Tensor) -> Tensor:
+        """Add what was attended, (B, n, A, C, head_dim) and (B, R, n, C * head_dim), to tokens (B, C, n, width)."""
+        batch, classes, size, _ = hidden.shape
+        softmax = softmax.view(batch, self.num_softmax_heads, size, classes, self.head_dim).permute(0, 3, 2, 1, 4)
+        attended = torch.cat([ridge.permute(0, 3, 1, 2, 4), softmax], dim=3).flatten(3)
+        hidden = hidden + self.output(attended.to(hidden.dtype)) + self.class_mixer(normed.mean(1, keepdim=True))
+        return hidden + self.mlp_out(nn.functional.gelu(self.mlp_in(self.mlp_norm(hidden))))
+
+
+class KernelArchitecture(Architecture):
+    """Equivariant in examples and classes, invariant to rotations of the embeddings; any k, width and class count.
+
+    A token begins with the predictions of all smoothers, leave-one-out for examples, so that margins and residuals are
+    there from the first layer on. The predictions are stacked (`stacking.py`) under a prior that the support tokens
+    choose, and each query's tokens set its temperature. Before training this is already a good kernel classifier; what
+    is learned says how far to trust it.
+    """
+
+    def __init__(self, config: TartReasonerConfig):
+        super().__init__()
+        self.sharpness, self.strengths = list(config.kernel_sharpness or ()), list(config.ridge_strengths or ())
+        self.num_smoothers = config.num_smoothers
+        self.embed = nn.Linear(NUM_PLAIN_FEATURES + 2 * config.num_smoothers, config.hidden_size)
+        self.layers = nn.ModuleList(KernelLayer(config) for _ in range(config.num_hidden_layers or 0))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.prior = nn.Linear(config.hidden_size, config.num_smoothers + len(FIRST_PRIOR))
+        self.temperature = nn.Linear(config.hidden_size, 1)
+
+    def init_weights(self) -> None:
+        """Start from a prior about the mean of the smoothers, and layers whose MLPs and mixers leave tokens alone."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                init.normal_(module.weight, std=(3 * module.in_features) ** -0.5)
+        for linear in (self.temperature, self.prior):
+            init.zeros_(linear.weight)
+            init.zeros_(linear.bias)
+        first = torch.tensor(FIRST_PRIOR).log()
+        init.copy_(self.prior.bias, torch.cat([torch.zeros(self.num_smoothers), first]))
+        for layer in self._layers():
+            init.zeros_(layer.mlp_out.weight)
+            init.zeros_(layer.class_mixer.weight)
+            init.copy_(layer.log_sharpness, torch.linspace(-1.0, 3.0, layer.num_softmax_heads))
+
+    def prepare(self, embeddings: Tensor, labels: Tensor, num_classes: int) -> KernelState:
+        """Read support embeddings (B, k, dim) float with labels (B, k) int64 once."""
+        geometry = Geometry.of(embeddings.float())
+        distances = half_squared_distances(geometry.support, geometry.support)
+        distances.diagonal(dim1=1, dim2=2).zero_()
+        smoothers = Smoothers.fit(geometry, distances, self.sharpness, self.strengths)
+        members = nn.functional.one_hot(labels, num_classes).float()  # (B, k, C)
+        frequency = members.mean(1)
+        targets = (members - frequency[:, None]) / (2 * _deviation(frequency))
+        solved_labels, predictions = smoothers.solve(targets[:, :, None].expand(-1, -1, self.num_smoothers, -1))
+        errors = _relative_errors(predictions, targets)
+        hidden = self._tokens(geometry.support, frequency, predictions, errors, labels=targets.transpose(1, 2))
+        distances.diagonal(dim1=1, dim2=2).fill_(FAR)  # an example never attends to itself
+        hidden, smoothed, values = self._read(hidden, distances, smoothers)
+        prior = self._stack_prior(self.norm(hidden).mean(dim=(1, 2)))
+        log_share = torch.log(frequency + 0.5 / labels.shape[1])
+        weights, offset = fit_stack(predictions, members, log_share, prior)
+        return KernelState(
+            geometry,
+            smoothers.kernels,
+            frequency,
+            solved_labels,
+            errors,
+            weights,
+            offset + log_share,
+            smoothed,
+            values,
+        )
+
+    def _read(
+        self, hidden: Tensor, distances: Tensor, smoothers: Smoothers
+    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Last tokens (B, C, k, width) of the examples, and what the queries need of each layer."""
+        smoothed, values = [], []
+        for layer in self._layers():
+            normed = layer.attention_norm(hidden)
+            ridge, softmax = layer.support_values(normed)
+            solved, held_out = smoothers.solve(ridge)
+            smoothed.append(solved)
+            values.append(softmax)
+            hidden = layer.update(hidden, normed, held_out, layer.attend_softmax(distances, softmax))
+        return hidden, tuple(smoothed), tuple(values)
+
+    def query(self, state: KernelState, embeddings: Tensor) -> Tensor:
+        """Logits (B, n, C) of query embeddings (B, n, dim)."""
+        located = state.geometry.locate(embeddings)
+        distances = half_squared_distances(located, state.geometry.support)
+        grams = [kernel(located, state.geometry, distances) for kernel in state.kernels]
+        predictions = smooth(grams, state.solved_labels)
+        hidden = self._tokens(located, state.frequency, predictions, state.errors, state.geometry.support.shape[1])
+        for layer, smoothed, values in zip(self._layers(), state.smoothed, state.values, strict=True):
+            normed = layer.attention_norm(hidden)
+            hidden = layer.update(hidden, normed, smooth(grams, smoothed), layer.attend_softmax(distances, values))
+        return self._logits(self.norm(hidden), predictions, state)
+
+    def _layers(self) -> list[KernelLayer]:
+        return list(self.layers)  # type: ignore[arg-type]
+
+    def _stack_prior(self, pooled: Tensor) -> StackPrior:
+        """What the mean (B, width) of the support tokens says of the weights of the smoothers."""
+        shares, rest = self.prior(pooled).float().split([self.num_smoothers, len(FIRST_PRIOR)], dim=1)
+        level, level_precision, deviation_precision, offset_precision = rest.clamp(-5.0, 5.0).exp().split(1, dim=1)
+        return StackPrior(
+            shares.softmax(-1),
+            level,
+            level_precision,
+            deviation_precision.clamp_min(LEAST_DEVIATION_PRECISION),
+            offset_precision,
+        )
+
+    def _logits(self, hidden: Tensor, predictions: Tensor, state: KernelState) -> Tensor:
+        """(B, n, C) from the last tokens (B, C, n, width) and the predictions (B, n, A, C) of the smoothers."""
+        temperature = self.temperature(hidden).mean(dim=1).float().clamp(-2.0, 2.0).exp()
+        blended = torch.einsum("bnac,ba->bnc", predictions, state.weights)
+        return blended / temperature + state.offset[:, None]
+
+    def _tokens(
+        self,
+        located: Tensor,
+        frequency: Tensor,
+        predictions: Tensor,
+        errors: Tensor,
+        support_size: int | None = None,
+        labels: Tensor | None = None,
+    ) -> Tensor:
+        """First tokens (B, C, n, width).
+
+        Args:
+            located: (B, n, dim) embeddings in the units of the support.
+            frequency: (B, C) shares of the classes.
+            predictions: (B, n, A, C) of the smoothers.
+            errors: (B, A, C) of the smoothers.
+            support_size: size of the support set; n when not given.
+            labels: (B, C, n) centred and scaled labels of the support; `None` for queries.
+        """
+        size, classes = located.shape[1], frequency.shape[1]
+        shape = (located.shape[0], classes, size)
+        made: dict[str, Any] = {"dtype": located.dtype, "device": located.device}
+        is_query = torch.full(shape, float(labels is None), **made)
+        plain = [
+            torch.zeros(shape, **made) if labels is None else labels * 2.0,
+            is_query,
+            torch.log(located.norm(dim=-1) + 0.1)[:, None].expand(shape),
+            torch.log(frequency * classes + 1e-3)[..., None].expand(shape),
+            torch.full(shape, math.log(support_size or size) / 5, **made),
+            torch.full(shape, math.log(classes), **made),
+        ]
+        features = [
+            torch.stack(plain, dim=-1),
+            predictions.permute(0, 3, 1, 2) * 2.0,
+            errors.transpose(1, 2)[:, :, None].expand(*shape, -1),
+        ]
+        return self.embed(torch.cat(features, dim=-1).to(self.embed.weight.dtype))
+
+
+def _deviation(frequency: Tensor) -> Tensor:
+    """Standard deviation (B, 1, 1) of the labels over examples and classes: 0.5 for two classes of one size.
+
+    In its units, the predictions of the smoothers are of one size for any number of classes.
+    """
+    return (frequency * (1 - frequency)).mean(1).sqrt().clamp_min(0.01)[:, None, None]
+
+
+def _relative_errors(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Log of the mean squared error (B, A, C) of predictions (B, k, A, C), relative to that of predicting 0."""
+    error = (predictions - targets[:, :, None]).square().mean(1)
+    blind = targets.square().mean(1)[:, None]
+    return torch.log((error + NO_BETTER) / (blind + NO_BETTER)).clamp(-5.0, 5.0)
+
+
+__all__ = ["KernelArchitecture", "KernelState"]

@@ -1,0 +1,147 @@
+"""Stacking: how much each smoother counts on a task, read off its leave-one-out predictions of the support set.
+
+The weights of the smoothers and an offset for each class are those of largest posterior probability under a softmax
+likelihood of the support labels and a normal prior (multinomial logistic regression on leave-one-out predictions;
+Wolpert 1992, "Stacked generalization"). A few examples leave the prior as it is; many overrule it. Since each
+example was held out, probabilities that are fitted so are calibrated.
+
+The weight of smoother a is level * share_a + deviation_a: one number says how far to trust the smoothers on the whole,
+which even few examples tell, the others which of them to trust more.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from transformers_tart.reasoners.architectures.smoothers import in_float32
+
+
+STEPS = 8
+STEP_SIZES = (1.0, 0.5, 0.2, 0.05, 0.0)  # of a full step; the best is taken, so that the objective never rises
+ROUNDING = 1e-6  # of the objective; of steps as good as this, the longest is taken
+DAMPING = 1e-5  # of the diagonal of the Hessian, which columns that are all but equal would leave indefinite
+
+
+@dataclass(frozen=True)
+class StackPrior:
+    """Normal distributions before any example is seen, for a batch of B tasks and A smoothers.
+
+    Attributes:
+        shares: (B, A) of the smoothers, which sum to 1.
+        level: (B, 1) expected level; deviations and offsets are expected to be 0.
+        level_precision: (B, 1) inverse variance of the level.
+        deviation_precision: (B, 1) of the deviations.
+        offset_precision: (B, 1) of the offsets.
+    """
+
+    shares: Tensor
+    level: Tensor
+    level_precision: Tensor
+    deviation_precision: Tensor
+    offset_precision: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, 1 + A) expected level and deviations."""
+        return torch.cat([self.level, torch.zeros_like(self.shares)], dim=1)
+
+    @property
+    def precision(self) -> Tensor:
+        """(B, 1 + A) inverse variances of the level and the deviations."""
+        return torch.cat([self.level_precision, self.deviation_precision.expand_as(self.shares)], dim=1)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Predictions (B, k, A, C), labels (B, k, C) as 0 and 1, log-frequencies (B, 1, C), and the prior.
+
+    A counts the shared prediction, the first, as well.
+    """
+
+    predictions: Tensor
+    members: Tensor
+    log_frequency: Tensor
+    prior: StackPrior
+
+    def logits(self, weights: Tensor, offset: Tensor) -> Tensor:
+        """(B, k, C)."""
+        blended = torch.einsum("bkac,ba->bkc", self.predictions, weights)
+        return blended + offset[:, None] + self.log_frequency
+
+    def objective(self, weights: Tensor, offset: Tensor) -> Tensor:
+        """(B,) negative log posterior, up to a constant."""
+        log_probability = torch.log_softmax(self.logits(weights, offset), dim=-1)
+        from_prior = self.prior.precision * (weights - self.prior.mean).square()
+        penalty = from_prior.sum(1) + self.prior.offset_precision[:, 0] * offset.square().sum(1)
+        return penalty / 2 - (log_probability * self.members).sum(dim=(1, 2))
+
+    def step(self, weights: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+        """What a full Newton step subtracts from (B, A) weights and (B, C) offsets.
+
+        The curvature is a constant to autograd.
+        """
+        probability = torch.softmax(self.logits(weights, offset), dim=-1)
+        with torch.no_grad():
+            curvature = self._curvature(probability)
+        error = probability - self.members
+        of_weights = torch.einsum("bkac,bkc->ba", self.predictions, error)
+        of_weights = of_weights + self.prior.precision * (weights - self.prior.mean)
+        of_offset = error.sum(1) + self.prior.offset_precision * offset
+        slope = torch.cat([of_weights, of_offset], dim=1)
+        step = torch.cholesky_solve(slope[..., None], curvature)[..., 0]
+        return step[:, : weights.shape[1]], step[:, weights.shape[1] :]
+
+    def _curvature(self, probability: Tensor) -> Tensor:
+        """Cholesky factor (B, A + C, A + C) of the Hessian."""
+        mean = (self.predictions * probability[:, :, None]).sum(-1, keepdim=True)
+        centred = self.predictions - mean  # as it is in a covariance, so that rounding leaves no negative variance
+        probable = centred * probability[:, :, None]
+        of_weights = centred.transpose(1, 2).flatten(2) @ probable.transpose(1, 2).flatten(2).transpose(1, 2)
+        mixed = probable.sum(1)
+        of_offset = torch.diag_embed(probability.sum(1)) - probability.transpose(1, 2) @ probability
+        hessian = torch.cat([torch.cat([of_weights, mixed], 2), torch.cat([mixed.transpose(1, 2), of_offset], 2)], 1)
+        offsets = self.prior.offset_precision.expand(-1, probability.shape[-1])
+        precision = torch.cat([self.prior.precision, offsets], 1)
+        return torch.linalg.cholesky(
+            hessian + torch.diag_embed(precision + DAMPING * hessian.diagonal(dim1=1, dim2=2))
+        )
+
+
+@in_float32
+def fit_stack(predictions: Tensor, members: Tensor, log_frequency: Tensor, prior: StackPrior) -> tuple[Tensor, Tensor]:
+    """Weights (B, A) of the smoothers and offsets (B, C) of the classes, by Newton's method.
+
+    They are differentiable in the prior, as the optimum is (implicit function theorem).
+
+    Args:
+        predictions: (B, k, A, C) leave-one-out predictions of the support set.
+        members: (B, k, C) its labels, 0 and 1.
+        log_frequency: (B, C) logarithms of the shares of the classes.
+        prior: of the weights and offsets.
+    """
+    shared = torch.einsum("bkac,ba->bkc", predictions.float(), prior.shares)
+    columns = torch.cat([shared[:, :, None], predictions.float()], dim=2)
+    problem = _Problem(columns, members, log_frequency[:, None], prior)
+    sizes = torch.tensor(STEP_SIZES, device=members.device, dtype=torch.float32)
+    with torch.no_grad():
+        weights, offset = prior.mean, torch.zeros_like(log_frequency)
+        for _ in range(STEPS):
+            step, offset_step = problem.step(weights, offset)
+            tried = [problem.objective(weights - size * step, offset - size * offset_step) for size in STEP_SIZES]
+            size = sizes[_first_best(torch.stack(tried))][:, None]
+            weights, offset = weights - size * step, offset - size * offset_step
+    if torch.is_grad_enabled():
+        # the step is next to nothing at the optimum, but its gradient is that of the optimum
+        step, offset_step = problem.step(weights, offset)
+        weights, offset = weights - (step - step.detach()), offset - (offset_step - offset_step.detach())
+    return weights[:, :1] * prior.shares + weights[:, 1:], offset
+
+
+def _first_best(objectives: Tensor) -> Tensor:
+    """(B,) index of the first of the (sizes, B) objectives that no other is below by more than rounding."""
+    least = objectives.amin(0)
+    return (objectives <= least + ROUNDING * least.abs()).int().argmax(0)
+
+
+__all__ = ["StackPrior", "fit_stack"]

@@ -1,0 +1,318 @@
+"""The reasoner: reads labelled embeddings and predicts the labels of others. Trained once, on synthetic tasks."""
+
+import math
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
+
+from transformers_tart.checks.arguments import check_kind, shorten
+from transformers_tart.checks.tensors import check_queries, check_query_labels, check_seed, check_support
+from transformers_tart.checks.tracing import is_traced
+from transformers_tart.configuration_tart import TartReasonerConfig
+from transformers_tart.errors import CorruptFileError
+from transformers_tart.files import check_whole, staged
+from transformers_tart.hub.card import CardFacts, reasoner_card
+from transformers_tart.hub.push import CARD_FILE, OWNED_WEIGHTS, HubMixin, keep_edited_card, pin_revision
+from transformers_tart.inputs.balance import balanced_subsets, seeded_orders
+from transformers_tart.loading.arguments import check_loading
+from transformers_tart.loading.auto import HUB, check_files, explain_damage
+from transformers_tart.loading.checksums import add_checksums, check_sums
+from transformers_tart.loading.lock import one_at_a_time
+from transformers_tart.loading.weights import check_fit, check_not_pickled, read_headers
+from transformers_tart.projection import Projection, fit_projection
+from transformers_tart.reasoners import locate
+from transformers_tart.reasoners.alignment import align_weights
+from transformers_tart.reasoners.architectures import ARCHITECTURES
+from transformers_tart.reasoners.architectures.base import Architecture
+
+
+@dataclass(frozen=True)
+class ReasonerState:
+    """A support set as the reasoner has read it: given back to [`TartReasoner.query`] with each batch of queries.
+
+    Attributes:
+        num_labels: classes C of the task.
+        one_vs_rest: whether each class was read as a binary task of its own, C of them stacked in the batch.
+        parts: one (projection, architecture state) pair for each subset of the support set; one in most cases.
+        weights: share of the support set in each part.
+        batch: number of support sets.
+        dim: width of their embeddings.
+    """
+
+    num_labels: int
+    one_vs_rest: bool
+    parts: tuple[tuple[Projection, Any], ...]
+    weights: tuple[float, ...]
+    batch: int
+    dim: int
+
+    def to(self, device: torch.device | str) -> "ReasonerState":
+        """The same state on another device."""
+        parts = tuple((projection.to(device), state.to(device)) for projection, state in self.parts)
+        return replace(self, parts=parts)
+
+
+@dataclass
+class TartReasonerOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
+            Cross-entropy of `query_labels`, in nats, when they are given.
+        logits (`torch.FloatTensor` of shape `(batch, n, num_labels)`):
+            Log-probabilities up to a constant.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class TartReasoner(HubMixin, PreTrainedModel):
+    r"""
+    A reasoner on its own: support embeddings and labels in, logits of the queries out.
+
+    ```python
+    >>> reasoner = TartReasoner.from_pretrained("org/tart-reasoner")
+    >>> state = reasoner.prepare(support_embeddings, support_labels)  # once
+    >>> logits = reasoner.query(state, query_embeddings)  # for each batch
+    ```
+    """
+
+    config: TartReasonerConfig
+    base_model_prefix = "architecture"
+    main_input_name = "query_embeddings"
+    auto_map_classes = {"AutoConfig": "TartReasonerConfig", "AutoModel": "TartReasoner"}
+    _supports_sdpa = True
+
+    def __init__(self, config: TartReasonerConfig):
+        check_kind("config", config, TartReasonerConfig)
+        super().__init__(config)
+        if config.architecture not in ARCHITECTURES:
+            raise ValueError(
+                f"Unknown reasoner architecture {shorten(config.architecture)}; choose one of "
+                f"{sorted(ARCHITECTURES)}, or update transformers-tart if the reasoner is newer than this version."
+            )
+        self.architecture: Architecture = ARCHITECTURES[config.architecture](config)
+        self.card_facts = CardFacts()
+        self.post_init()
+
+    def _initialize_weights(self, module: torch.nn.Module, is_custom_code: bool = False) -> None:
+        # for code outside transformers it would pass over modules that have only children, the architecture among them
+        super()._initialize_weights(module, is_custom_code=False)
+
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, Architecture):
+            module.init_weights()
+
+    @classmethod
+    @one_at_a_time
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
+        r"""
+        Load a reasoner, in float32 unless `dtype` says otherwise.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `Path`):
+                Hub id, folder, or `"kernel"`, the name of the reasoner inside this package.
+            kwargs:
+                As in `PreTrainedModel.from_pretrained`.
+
+        Raises:
+            CorruptFileError: When the weights are damaged, incomplete or of another shape than the config says.
+        """
+        check_loading(kwargs)
+        with_info = kwargs.pop("output_loading_info", False)
+        if kwargs.get("config") is None:  # whoever read a config read it from a folder or the Hub
+            pretrained_model_name_or_path = locate(pretrained_model_name_or_path)
+            check_whole(pretrained_model_name_or_path)
+        kwargs = {"dtype": torch.float32, "use_safetensors": True, **kwargs}
+        kwargs["revision"] = pin_revision(pretrained_model_name_or_path, **kwargs)
+        name, hub = os.fspath(pretrained_model_name_or_path), {key: kwargs[key] for key in HUB if key in kwargs}
+        kwargs["use_safetensors"] = True
+        with explain_damage(name):
+            if not isinstance(kwargs.get("config"), TartReasonerConfig):
+                check_files(name, **hub)
+                kwargs["config"] = TartReasonerConfig.from_pretrained(kwargs.get("config") or name, **hub)
+            cls._check_weights(name, kwargs["config"], kwargs.get("key_mapping"), kwargs.get("variant"), hub)
+            loaded: Any = super().from_pretrained(name, *model_args, output_loading_info=True, **kwargs)
+        model, info = loaded
+        wrong = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
+        if wrong:
+            raise CorruptFileError(
+                f"The weights of the reasoner in {name} hold NaN or infinite values: {wrong[:3]}. Download "
+                "them again (force_download=True)."
+            )
+        if model.config.sha256 is not None:
+            check_sums(name, model.config.sha256, **hub)
+            model.config.sha256 = None  # of the files, not of the model, which may change
+        align_weights(model)
+        return (model, info) if with_info else model
+
+    @classmethod
+    def _check_weights(
+        cls, name: str, config: TartReasonerConfig, key_mapping: Any, variant: str | None, hub: dict[str, Any]
+    ) -> None:
+        """Compare the header of the weights with what the config describes, before memory is taken for either."""
+        headers = read_headers(name, variant, **hub)
+        if headers is None:
+            check_not_pickled(name, **hub)
+            return
+        for pattern, new in (key_mapping or {}).items():
+            headers = {re.sub(pattern, new, key): header for key, header in headers.items()}
+        if (config.num_hidden_layers or 0) > len(headers):
+            raise CorruptFileError(
+                f"The config of the reasoner in {name} says num_hidden_layers={config.num_hidden_layers}, but its "
+                f"weights hold {len(headers)} tensors; download them again (force_download=True)."
+            )
+        with torch.device("meta"):
+            expected = cls(config).state_dict()
+        check_fit(name, headers, expected)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+        """Save weights, config and a card, as `PreTrainedModel` does; a card that the user has edited stays."""
+        folder, is_main_process = Path(save_directory), kwargs.get("is_main_process", True)
+        if kwargs.get("state_dict") is not None:
+            kwargs["state_dict"] = dict(kwargs["state_dict"])  # transformers empties the one it is given
+        with self._pushing(folder, kwargs, is_main_process):
+            if not is_main_process:
+                super().save_pretrained(folder, **kwargs)
+                return
+            with staged(folder, OWNED_WEIGHTS) as stage:
+                self.config.auto_map = self.write_stub(stage)
+                self.model_card().save(stage / CARD_FILE)
+                super().save_pretrained(stage, **kwargs)
+                add_checksums(stage)
+                keep_edited_card(stage, folder)
+
+    def model_card(self, facts: CardFacts | None = None) -> ModelCard:
+        """The card of this reasoner, from the template."""
+        return reasoner_card(self.config, facts or self.card_facts)
+
+    @property
+    def max_support(self) -> int:
+        """Largest support set read in one pass."""
+        return min(self.config.max_support, self.architecture.max_support or self.config.max_support)
+
+    @property
+    def max_classes(self) -> int | None:
+        """Most classes read in one pass; more are read one against the rest. `None`: any number."""
+        limits = [m for m in (self.config.max_classes, self.architecture.max_classes) if m is not None]
+        return min(limits, default=None)
+
+    def prepare(
+        self, support_embeddings: Tensor, support_labels: Tensor, num_labels: int | None = None, seed: int = 0
+    ) -> ReasonerState:
+        """Read a support set once.
+
+        Args:
+            support_embeddings (`torch.FloatTensor` of shape `(batch, k, dim)`):
+                Embeddings of the labelled examples.
+            support_labels (`torch.LongTensor` of shape `(batch, k)`):
+                Their labels, from 0.
+            num_labels (`int`, *optional*):
+                Number of classes; one more than the largest label when not given.
+            seed (`int`, *optional*, defaults to 0):
+                Seed of the orders that are averaged where the config asks for several.
+
+        Returns:
+            [`ReasonerState`]: what [`TartReasoner.query`] needs.
+
+        Raises:
+            ValueError: On shapes that do not fit, fewer than two classes, or embeddings that are not finite or all
+                equal.
+            TypeError: On embeddings, labels, a number of classes or a seed of another type.
+        """
+        support_embeddings, support_labels, num_labels = check_support(support_embeddings, support_labels, num_labels)
+        seed = check_seed(seed)
+        one_vs_rest = self.max_classes is not None and num_labels > self.max_classes
+        parts, weights = [], []
+        subsets = balanced_subsets(support_embeddings, support_labels, self.max_support)
+        for index in [order for subset in subsets for order in seeded_orders(subset, self.config.num_orders, seed)]:
+            embeddings = support_embeddings.gather(1, index[..., None].expand(-1, -1, support_embeddings.shape[-1]))
+            labels = support_labels.gather(1, index)
+            projection = fit_projection(self.config.projection or "none", self.config.num_components, embeddings)
+            embeddings = projection.transform(embeddings)
+            if one_vs_rest:
+                embeddings = embeddings.repeat_interleave(num_labels, dim=0)
+                labels = torch.nn.functional.one_hot(labels, num_labels).transpose(1, 2).flatten(0, 1)
+            state = self.architecture.prepare(embeddings, labels, 2 if one_vs_rest else num_labels)
+            parts.append((projection, state))
+            weights.append(index.shape[1] / support_labels.shape[1] / self.config.num_orders)
+        batch, _, dim = support_embeddings.shape
+        return ReasonerState(num_labels, one_vs_rest, tuple(parts), tuple(weights), batch, dim)
+
+    def query(self, state: ReasonerState, query_embeddings: Tensor) -> Tensor:
+        """Logits of queries: log-probabilities up to a constant.
+
+        Args:
+            state ([`ReasonerState`]):
+                From [`TartReasoner.prepare`].
+            query_embeddings (`torch.FloatTensor` of shape `(batch, n, dim)`):
+                Embeddings of the queries. Queries never see each other.
+
+        Returns:
+            `torch.FloatTensor` of shape `(batch, n, num_labels)`, float32.
+
+        Raises:
+            ValueError: On another batch or width than the support set's, or embeddings that are not finite.
+            TypeError: On embeddings of another type.
+        """
+        check_kind("state", state, ReasonerState)
+        query_embeddings = check_queries(query_embeddings, state.batch, state.dim)
+        if not is_traced() and query_embeddings.shape[1] == 0:
+            return query_embeddings.new_zeros(state.batch, 0, state.num_labels)
+        logits = [self._query_part(state, *part, query_embeddings) for part in state.parts]
+        if len(logits) == 1:
+            return logits[0]
+        weighted = [torch.log_softmax(x, -1) + math.log(w) for x, w in zip(logits, state.weights, strict=True)]
+        return torch.logsumexp(torch.stack(weighted), dim=0)
+
+    def _query_part(self, state: ReasonerState, projection: Projection, part: Any, embeddings: Tensor) -> Tensor:
+        embeddings = projection.transform(embeddings)
+        if not state.one_vs_rest:
+            return self.architecture.query(part, embeddings)
+        logits = self.architecture.query(part, embeddings.repeat_interleave(state.num_labels, dim=0))
+        log_probability = torch.log_softmax(logits, dim=-1)[..., 1]
+        return log_probability.unflatten(0, (-1, state.num_labels)).transpose(1, 2)
+
+    @can_return_tuple
+    def forward(
+        self,
+        support_embeddings: Tensor,
+        support_labels: Tensor,
+        query_embeddings: Tensor,
+        query_labels: Tensor | None = None,
+        num_labels: int | None = None,
+    ) -> TartReasonerOutput:
+        r"""
+        `prepare` and `query` in one call.
+
+        Args:
+            support_embeddings (`torch.FloatTensor` of shape `(batch, k, dim)`):
+                Embeddings of the labelled examples.
+            support_labels (`torch.LongTensor` of shape `(batch, k)`):
+                Their labels, from 0.
+            query_embeddings (`torch.FloatTensor` of shape `(batch, n, dim)`):
+                Embeddings of the queries.
+            query_labels (`torch.LongTensor` of shape `(batch, n)`, *optional*):
+                Labels of the queries; the output then holds the loss.
+            num_labels (`int`, *optional*):
+                Number of classes; one more than the largest support label when not given.
+        """
+        logits = self.query(self.prepare(support_embeddings, support_labels, num_labels), query_embeddings)
+        loss = None
+        if query_labels is not None:
+            query_labels = check_query_labels(query_labels, logits.shape[:2], logits.shape[2])
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), query_labels.flatten())
+        return TartReasonerOutput(loss=loss, logits=logits)
+
+
+__all__ = ["ReasonerState", "TartReasoner", "TartReasonerOutput"]

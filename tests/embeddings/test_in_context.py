@@ -1,0 +1,280 @@
+"""`vanilla` and `loo`: one prompt that is read once gives what every whole prompt gives, read alone."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from helpers.builders import build_backbone, build_tokenizer
+from helpers.prompts_given import (
+    CAUSAL,
+    LABELS,
+    NAMES,
+    PHI3,
+    POOLED,
+    QUERIES,
+    TEXTS,
+    ask,
+    build_long,
+    build_mamba,
+    expected_support,
+    read_queries,
+    read_whole,
+    write,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import (
+    BertConfig,
+    BertModel,
+    Phi3Config,
+    Phi3Model,
+    T5Config,
+    T5Model,
+)
+
+from transformers_tart.embeddings import embed, encode_texts
+from transformers_tart.embeddings import trunk as trunk_module
+from transformers_tart.embeddings.batching import Batcher
+from transformers_tart.embeddings.in_context import (
+    leave_one_out_orders,
+    read_support,
+)
+from transformers_tart.embeddings.reader import Reader
+from transformers_tart.embeddings.shared_prefix import Branch
+
+
+@pytest.mark.parametrize("protocol", ["vanilla", "loo"])
+@pytest.mark.parametrize("model_type", [*CAUSAL, "mamba"])
+def test__read_support__any_causal_backbone__equals_whole_prompts_one_at_a_time(
+    model_type: str, protocol: str
+) -> None:
+    backbone = build_mamba() if model_type == "mamba" else build_long(model_type)
+    pooling = "mean" if protocol == "vanilla" else "last"
+    reader, written = Reader(backbone, "all", pooling), write(backbone)
+    support, trunk = read_support(reader, written, protocol)
+    query = read_queries(backbone, written, pooling)
+    torch.testing.assert_close(reader.embed(trunk, ask(written)), query, atol=1e-4, rtol=1e-4)
+    expected = expected_support(backbone, written, protocol, pooling)
+    torch.testing.assert_close(support, expected, atol=1e-4, rtol=1e-4)
+    ways = {"mamba": "plain", "gpt_neo": "copied"}
+    assert trunk.way == ways.get(model_type, "shared")
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "gpt_neox"])
+def test__read_support__eager_attention__same(model_type: str) -> None:
+    backbone = build_long(model_type)
+    written = write(backbone)
+    expected, trunk = read_support(Reader(backbone), written, "loo")
+    query = Reader(backbone).embed(trunk, ask(written))
+    backbone.set_attn_implementation("eager")  # what was found for another is not taken for it
+    found, trunk = read_support(Reader(backbone), written, "loo")
+    assert trunk.way == "shared"
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(Reader(backbone).embed(trunk, ask(written)), query, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("protocol", ["vanilla", "loo"])
+@pytest.mark.parametrize("pooling", POOLED)
+def test__read_support__any_pooling__equals_whole_prompts_one_at_a_time(pooling: str, protocol: str) -> None:
+    backbone = build_long("llama")
+    reader, written = Reader(backbone, "all", pooling), write(backbone)
+    support, trunk = read_support(reader, written, protocol)
+    query = read_queries(backbone, written, pooling)
+    torch.testing.assert_close(reader.embed(trunk, ask(written)), query, atol=1e-4, rtol=1e-4)
+    expected = expected_support(backbone, written, protocol, pooling)
+    torch.testing.assert_close(support, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("way", ["copied", "plain"])
+@pytest.mark.parametrize("pooling", POOLED)
+def test__reader__every_way__same_answer(way: str, pooling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, written = Reader(build_long("opt"), pooling=pooling), write(build_long("opt"))
+    support, trunk = read_support(reader, written, "loo")
+    expected = reader.embed(trunk, ask(written))
+    assert trunk.way == "shared"
+    for other in {"shared", "copied"} - {way}:
+        monkeypatch.setitem(trunk_module.WAYS, other, fail)
+    reader = Reader(build_long("opt"), pooling=pooling)
+    found, trunk = read_support(reader, written, "loo")
+    assert trunk.way == way
+    torch.testing.assert_close(found, support, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(reader.embed(trunk, ask(written)), expected, atol=1e-4, rtol=1e-4)
+
+
+def fail(*args: object) -> None:
+    raise NotImplementedError
+
+
+def test__reader__longer_trunk_than_tried__tried_again() -> None:
+    backbone = build_long("gpt_neo", window_size=100)
+    lengths = (3, 13)  # of which the window holds the first alone
+    ways = [read_support(Reader(backbone), write(backbone, TEXTS[:n], LABELS[:n]), "loo")[1].way for n in lengths]
+    assert ways[-1] == "copied"
+    calls: list[int] = []
+    backbone.register_forward_hook(lambda *args: calls.append(1))
+    read_support(Reader(backbone), write(backbone), "vanilla")
+    # whether it is causal, the prompt, and what all queries begin with
+    assert len(calls) == 3
+
+
+def test__reader__wrong_answer_of_a_way__next_way_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = trunk_module.WAYS["shared"]
+    monkeypatch.setitem(trunk_module.WAYS, "shared", lambda *args: shared(*args) * 1.01)
+    backbone = build_long("llama")
+    assert read_support(Reader(backbone), write(backbone), "vanilla")[1].way == "copied"
+
+
+def test__reader__backbone_left_as_it_was() -> None:
+    backbone = build_long("bloom")
+    before = set(vars(backbone))
+    read_support(Reader(backbone), write(backbone), "loo")
+    assert set(vars(backbone)) == before
+
+
+@given(count=st.integers(1, 40))
+def test__leave_one_out_orders__any_count__each_last_after_all_others(count: int) -> None:
+    orders = leave_one_out_orders(range(count))
+    assert list(orders) == list(range(count))
+    for i, order in orders.items():
+        assert order[-1] == i
+        assert sorted(order) == list(range(count))
+
+
+def test__embed__queries__do_not_depend_on_each_other() -> None:
+    backbone = build_long("llama")
+    given = [(TEXTS, LABELS, QUERIES), (TEXTS, LABELS, QUERIES[:1])]
+    many, one = (embed(backbone, build_tokenizer(), *g, protocol="vanilla", label_names=NAMES) for g in given)
+    assert torch.equal(many[0], one[0])
+    torch.testing.assert_close(many[1][:1], one[1], atol=1e-5, rtol=1e-5)
+
+
+def test__embed__seed__decides_the_order_alone() -> None:
+    backbone = build_long("llama")
+    first, again, other = (
+        embed(backbone, build_tokenizer(), TEXTS, LABELS, QUERIES, protocol="loo", seed=seed) for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert first[2].tolist() != other[2].tolist()
+    assert sorted(first[2].tolist()) == sorted(LABELS)
+
+
+@settings(max_examples=5)
+@given(pooling=st.sampled_from(list(POOLED)), layers=st.sampled_from([0, 1, -1]))
+def test__embed__layer_index__that_layer(pooling: str, layers: int) -> None:
+    backbone = build_long("gpt2")
+    options = {"protocol": "loo", "pooling": pooling, "label_names": NAMES}
+    support, query, labels = embed(backbone, build_tokenizer(), TEXTS, LABELS, QUERIES, layers=layers, **options)
+    written = write(backbone, seed=42)
+    reader = Reader(backbone, "all", pooling)
+    every, trunk = read_support(reader, written, "loo")
+    torch.testing.assert_close(support, every[:, layers], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(query, reader.embed(trunk, ask(written))[:, layers], atol=1e-5, rtol=1e-5)
+    assert labels.tolist() == [LABELS[i] for i in written.order]
+
+
+@pytest.mark.parametrize("template", ["{text} {label}", "w1 {text}{label}", None])
+@pytest.mark.parametrize("protocol", ["vanilla", "loo"])
+def test__embed__blank_texts__finite(template: str | None, protocol: str) -> None:
+    texts, queries = ["", *TEXTS[1:]], ["", "w1", " "]
+    given = (build_long("llama"), build_tokenizer(), texts, LABELS, queries)
+    support, query, _ = embed(*given, protocol=protocol, template=template, label_names=NAMES)
+    assert torch.isfinite(support).all()
+    assert torch.isfinite(query).all()
+
+
+@pytest.mark.parametrize("protocol", ["vanilla", "loo"])
+def test__embed__bidirectional_backbone__refused_with_the_reason(protocol: str) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 99}
+    t5 = T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4, vocab_size=99)
+    for backbone in (build_backbone("bert", max_position_embeddings=256), T5Model(t5).eval()):
+        with pytest.raises(ValueError, match=r'both directions.*need a causal language model. Use protocol="stream"'):
+            embed(backbone, build_tokenizer(), TEXTS, LABELS, QUERIES, protocol=protocol)
+    causal = BertModel(BertConfig(**sizes, is_decoder=True)).eval()
+    embed(causal, build_tokenizer(), TEXTS, LABELS, QUERIES, protocol=protocol)
+
+
+def test__read_support__way__is_not_shouted(all_logs: pytest.LogCaptureFixture) -> None:
+    backbone = build_long("gpt_neo")
+    read_support(Reader(backbone), write(backbone), "vanilla")
+    assert not [record for record in all_logs.records if record.levelno > logging.INFO]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test__read_support__half_precision__shared_and_near(dtype: torch.dtype) -> None:
+    expected, _ = read_support(Reader(build_long("llama")), write(build_long("llama")), "loo")
+    backbone = build_long("llama").to(dtype)
+    found, trunk = read_support(Reader(backbone), write(backbone), "loo")
+    assert (trunk.way, found.dtype) == ("shared", torch.float32)
+    assert (found - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+def test__read_support__layer_before_the_window_matters__way_of_all_layers() -> None:
+    backbone = build_long("gpt_neo")
+    for layers in (0, 1, 2):
+        _, trunk = read_support(Reader(backbone, layers), write(backbone), "vanilla")
+        assert trunk.way == "copied"
+
+
+def test__read_support__outlier_dimensions__do_not_hide_a_wrong_way() -> None:
+    backbone = build_long("gpt_neo")
+    with torch.no_grad():
+        backbone.h[0].mlp.c_proj.bias[0], backbone.h[0].mlp.c_proj.bias[1] = 1000, -1000
+    assert read_support(Reader(backbone.bfloat16()), write(backbone), "vanilla")[1].way == "copied"
+
+
+@pytest.mark.parametrize("protocol", ["stream", "vanilla", "loo"])
+@pytest.mark.parametrize("switch", [30, 100, 120])
+def test__embed__rotation_that_depends_on_the_length__each_text_as_if_alone(protocol: str, switch: int) -> None:
+    factors = {"short_factor": [1.0, 1.0, 1.0, 1.0], "long_factor": [3.0, 2.0, 4.0, 5.0]}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": switch, **factors}
+    config = Phi3Config(**PHI3, rope_parameters=rope)
+    torch.manual_seed(0)
+    backbone = Phi3Model(config).eval()
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.normal_(0.0, 0.3) if parameter.dim() > 1 else None
+    queries = [*QUERIES, "w5 " * 40]
+    options = {"protocol": protocol, **({} if protocol == "stream" else {"label_names": NAMES})}
+    support, query, _ = embed(backbone, build_tokenizer(), TEXTS, LABELS, queries, **options)
+    if protocol == "stream":
+        alone = [encode_texts(backbone, build_tokenizer(), [text])[0] for text in queries]
+    else:
+        written = write(backbone, seed=42)
+        lead = written.prompt.question.before[0]
+        whole = [Branch((*lead, *b.ids), (0, len(lead) + len(b.ids))) for b in ask(written, queries)]
+        alone = [read_whole(backbone, branch, written.prompt.ids)[-1:] for branch in whole]
+        expected = expected_support(backbone, written, protocol, "mean")[:, -1]
+        if sum(len(block.ids) for block in written.blocks) <= switch or protocol == "loo":
+            torch.testing.assert_close(support, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(query, torch.cat(alone), atol=1e-4, rtol=1e-4)
+
+
+def test__reader__four_threads_on_linear_biases__right_answers() -> None:
+    backbone = build_long("bloom")
+    reader, written = Reader(backbone), write(backbone)
+    expected, _ = read_support(reader, written, "loo")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: read_support(reader, written, "loo")[0], range(12)))
+    for support in found:
+        torch.testing.assert_close(support, expected, atol=1e-5, rtol=1e-5)
+
+
+def test__reader__out_of_memory__remembered_by_the_batcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = build_long("llama")
+    reader, written = Reader(backbone), write(backbone)
+    _, trunk = read_support(reader, written, "vanilla")
+    shared, failures = trunk_module.WAYS["shared"], []
+
+    def small(reading: object, trunk: object, branches: list[Branch], device: torch.device) -> Tensor:
+        if sum(len(branch.ids) for branch in branches) > 20:
+            failures.append(len(branches))
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return shared(reading, trunk, branches, device)
+
+    monkeypatch.setitem(trunk_module.WAYS, "shared", small)
+    batcher = Batcher(1000)
+    first, again = (reader.embed(trunk, ask(written), batcher) for _ in range(2))
+    assert torch.equal(first, again)
+    assert 0 < len(failures) <= 6

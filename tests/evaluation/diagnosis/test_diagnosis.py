@@ -1,0 +1,230 @@
+"""`diagnose`: gaps add up, and nothing is said that was not measured."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.builders import build_reasoner, draw_task, shared_reasoner
+from torch import Generator, Tensor
+
+from transformers_tart.cli import main
+from transformers_tart.evaluation.diagnosis import Diagnosis, curve, diagnose, format_diagnosis, gaps, held_out, layers
+from transformers_tart.evaluation.diagnosis.advice import advise
+from transformers_tart.evaluation.diagnosis.episodes import Shape, draw_episodes
+from transformers_tart.evaluation.diagnosis.regret import predict_regret, reasoner_losses, relate, seen_log_loss
+from transformers_tart.evaluation.methods import Models, Support, TaskContext
+from transformers_tart.evaluation.metrics import log_loss
+from transformers_tart.evaluation.report.statistics import Estimate
+from transformers_tart.evaluation.tasks import Task
+
+
+SHAPE = Shape(k=16, queries=12, classes=2)
+WORDS = [("sun", "rain", "wind", "snow"), ("tea", "milk", "wine", "beer"), ("one", "two", "six", "ten")]
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def make_task(classes: int = 2, test_labels: list[int] | None = None) -> Task:
+    """Texts whose first word tells the class."""
+    labels = [i % classes for i in range(40)]
+    train, test = (
+        [f"{WORDS[y][i % 4]} and {WORDS[y][i % 3]}, {i + at}" for i, y in enumerate(labels)] for at in (0, 60)
+    )
+    return Task("made", tuple("abc"[:classes]), train, labels, test, test_labels or labels)
+
+
+def run_diagnosis(task: Task, **options: object) -> Diagnosis:
+    context = TaskContext(task, Models("mini"))
+    return diagnose(context, 16, [0, 1], **{"layers": [0, -1], "num_tasks": 20, **options})  # type: ignore[arg-type]
+
+
+def outcomes(**accuracies: Sequence[float]) -> dict[str, gaps.Outcome]:
+    return {name: gaps.Outcome(tuple(values), (0.5,) * len(values)) for name, values in accuracies.items()}
+
+
+def fail(context: TaskContext, support: Support) -> Tensor:
+    raise ValueError("has no vocabulary")
+
+
+@pytest.fixture(scope="module")
+def diagnosis() -> Diagnosis:
+    return run_diagnosis(make_task(), methods={"prompting": fail})
+
+
+def test__reasoner_losses__batched_episodes__as_one_by_one() -> None:
+    episodes = draw_episodes(shared_reasoner(), SHAPE, 5, seeded(2))
+    for episode, loss in zip(episodes, reasoner_losses(shared_reasoner(), episodes), strict=True):
+        architecture = shared_reasoner().architecture  # after the projection, as episodes are
+        with torch.no_grad():
+            state = architecture.prepare(episode.support[None], episode.labels[None], 2)
+            logits = architecture.query(state, episode.query[None])[0]
+        assert episode.truth is not None
+        assert loss == pytest.approx(log_loss(logits.softmax(-1), episode.truth), abs=1e-4)
+
+
+def test__seen_log_loss__class_without_example__left_out() -> None:
+    probabilities = torch.tensor([[0.5, 0.0, 0.5], [0.2, 0.6, 0.2], [0.1, 0.1, 0.8]]).double()
+    found = seen_log_loss(probabilities, torch.tensor([0, 1, 2]), torch.tensor([2, 0, 2]))
+    assert found == pytest.approx(-torch.tensor([0.5, 0.8 / 0.9]).log().mean().item())
+    with pytest.raises(ValueError, match="No query is of a class that has an example"):
+        seen_log_loss(probabilities, torch.tensor([1, 1, 1]), torch.tensor([0, 2]))
+
+
+def test__relate__known_orders__as_they_are() -> None:
+    rising = list(range(1, 31))
+    assert relate(rising, [x**3 for x in rising]).correlation == pytest.approx(1.0)
+    assert relate(rising, [-x for x in rising]).is_shown
+    assert not relate(rising, torch.randn(30, generator=seeded()).tolist()).is_shown
+    assert not relate(rising, [1.0] * 30).is_shown
+
+
+def test__predict_regret__nearest_tasks__their_quantiles_and_none_beyond() -> None:
+    both = (torch.linspace(1, 10, 200).tolist(),) * 2
+    near, beyond = (predict_regret(distance, both, both) for distance in (2.0, 11.0))
+    assert near.low is not None
+    assert near.high is not None
+    assert 1.0 < near.low < 2.0 < near.high < 4.0
+    assert (beyond.neighbours, beyond.low, beyond.high) == (0, None, None)
+
+
+def test__decompose__all_methods__parts_add_up() -> None:
+    given = {"fine_tune": [80, 82, 84], "logistic_regression": [75, 77, 76], "prompting": [60, 62, 61]}
+    found = gaps.decompose(outcomes(**given, tart=[72, 74, 73]), {})
+    parts = [found.performance, found.representation, found.reasoning, found.remaining, found.closed]
+    means = [part.mean for part in parts if part is not None]
+    assert means == pytest.approx([21.0, 6.0, 15.0, 3.0, 12 / 15])
+    assert gaps.ratio([2.0, 4.0, 6.0], [4.0, 8.0, 12.0]).half_width == pytest.approx(0.0)
+
+
+def test__decompose__no_prompting_or_unsure_gap__nothing_invented() -> None:
+    without = gaps.decompose(outcomes(logistic_regression=[75, 77], tart=[75, 76]), {"prompting": "no head"})
+    assert (without.performance, without.representation, without.reasoning, without.closed) == (None,) * 4
+    unsure = gaps.decompose(outcomes(logistic_regression=[60, 80], tart=[75, 76], prompting=[65, 70]), {})
+    single = gaps.decompose(outcomes(logistic_regression=[80], tart=[75], prompting=[65]), {})
+    assert (unsure.closed, single.closed) == (None, None)
+
+
+def test__rounds_of__balanced_and_lone_examples__one_of_each_class() -> None:
+    assert [chosen.tolist() for chosen in held_out.rounds_of(torch.tensor([0, 1, 2, 0, 1, 0]))] == [
+        [0, 1],
+        [3, 4],
+        [5],
+    ]
+    rounds = held_out.rounds_of(torch.arange(400) % 2)
+    assert (len(rounds), sorted(torch.cat(rounds).tolist())) == (64, list(range(400)))
+
+
+def test__held_out_answers__each_round__what_the_others_say() -> None:
+    support, labels, _, _ = (part[0] for part in draw_task(12, 1, gap=0.5))
+    answers = held_out.held_out_answers(shared_reasoner(), support, labels, 2)
+    others = torch.tensor([0, 1, 2, 3, 6, 7, 8, 9, 10, 11])
+    with torch.no_grad():
+        logits = shared_reasoner()(support[None, others], labels[None, others], support[None, 4:6]).logits[0]
+    assert [answers[i].confidence for i in (4, 5)] == pytest.approx(logits.softmax(-1).amax(-1).tolist(), abs=1e-4)
+    assert held_out.held_out_answers(shared_reasoner(), support[:2], labels[:2], 2) == {}
+    assert list(held_out.held_out_answers(shared_reasoner(), support[:3], labels[:3], 2)) == [0, 2]
+
+
+@pytest.mark.parametrize(("gap", "is_near_chance"), [(0.0, True), (2.0, False)])
+def test__summarise__noise_or_signal__chance_or_not(gap: float, is_near_chance: bool) -> None:
+    support, labels, _, _ = (part[0] for part in draw_task(40, 1, gap=gap, seed=4))
+    found = held_out.summarise(list(held_out.held_out_answers(shared_reasoner(), support, labels, 2).values()))
+    assert found is not None
+    assert (found.is_near_chance, found.chance) == (is_near_chance, 0.5)
+    assert held_out.summarise([]) is None
+
+
+def test__score_layers__one_clearly_better__shown_and_others_not() -> None:
+    together = {i: held_out.Answer(i % 2 == 0, 0.7, 0) for i in range(60)}
+    right, nearly = (
+        {i: held_out.Answer(i % 2 == 0 or i in some, 0.7, 0) for i in range(60)} for some in (range(60), [1])
+    )
+    scores = layers.score_layers(together, {0: right, 3: nearly, 4: {}})
+    assert scores is not None
+    assert [score.layer for score in scores.better] == [0]
+    assert (scores.single[1].p_value, scores.single[2].accuracy) == (1.0, 0.0)
+    assert (layers.choose_layers(None, 3), layers.choose_layers([-1, 0, 2], 3)) == ([0, 1, 2], [0, 2])
+    with pytest.raises(ValueError, match=r"hidden states 0 to 2, or -3 to -1; it has no \[3\]"):
+        layers.choose_layers([3], 3)
+
+
+def test__fit_curve__straight_line__its_slope() -> None:
+    found = curve.fit_curve({16: [60.0, 62.0], 32: [65.0, 67.0], 64: [70.0, 72.0]})
+    assert found.slope == Estimate(pytest.approx(5.0), pytest.approx(0.0))
+    assert curve.fit_curve({4: [50.0]}).slope is None
+    assert (curve.curve_sizes(64, 2), curve.curve_sizes(64, 20), curve.curve_sizes(3, 2)) == (
+        [16, 32, 64],
+        [32, 64],
+        [3],
+    )
+
+
+def test__diagnose__separable_task__says_so(diagnosis: Diagnosis) -> None:
+    assert diagnosis.gaps.accuracies["tart"].mean > 80
+    assert diagnosis.held_out is not None
+    assert not diagnosis.held_out.is_near_chance
+    assert list(diagnosis.curve.accuracies) == [4, 8, 16]
+    json.dumps(diagnosis.as_dict(), allow_nan=False)
+    page = format_diagnosis(diagnosis)
+    assert "Not measured: in-context prompting. has no vocabulary" in page
+    assert "Not measured: fine-tuning. It was left out." in page
+    assert "Without prompting" in page
+    assert "None" not in page
+
+
+def test__diagnose__other_test_labels__what_support_says_unchanged(diagnosis: Diagnosis) -> None:
+    found = run_diagnosis(make_task(test_labels=[0, 0, 1, 1] * 10))
+    assert found.gaps.accuracies["tart"].mean < 80
+    assert (found.shift, found.held_out, found.layers) == (diagnosis.shift, diagnosis.held_out, diagnosis.layers)
+
+
+def test__diagnose__failing_tart_or_equal_seeds__said() -> None:
+    with pytest.raises(ValueError, match="has no vocabulary"):
+        run_diagnosis(make_task(), methods={"tart": fail}, layers=[0])
+    with pytest.raises(ValueError, match="at least one, each once"):
+        diagnose(TaskContext(make_task(), Models("mini")), 16, [1, 1])
+
+
+def test__diagnose__gpt2_reasoner_and_three_classes__no_regret_predicted() -> None:
+    context = TaskContext(make_task(classes=3), Models("mini"))
+    context.models.__dict__["reasoner"] = build_reasoner("gpt2")  # where the cached property keeps it
+    found = diagnose(context, 21, [0], layers=[0], num_tasks=20)
+    assert (found.predicted_regret, found.synthetic) == (None, Shape(21, 40, 2))
+    assert found.shift.compared.startswith("whitened components")
+    assert "Nothing is predicted" in format_diagnosis(found)
+
+
+def test__advise__measured_numbers__words_that_follow(diagnosis: Diagnosis) -> None:
+    given = {"fine_tune": [90, 91], "logistic_regression": [75, 76], "prompting": [85, 86], "tart": [70, 71]}
+    steep = curve.fit_curve({16: [60.0, 61.0], 32: [65.0, 66.0], 64: [70.0, 71.0]})
+    flat = curve.fit_curve({16: [70.0, 70.1], 64: [70.0, 70.1]})
+    rest = gaps.decompose(outcomes(**given), {}), diagnosis.shift, diagnosis.predicted_regret, Estimate(0.2, 0.1)
+    limits, size, layers, trust = advise(*rest, steep, None, None)
+    for part in ("fine-tuning minus linear probe: 15.0", "probe minus TART: 5.0", "minus linear probe: 10.0"):
+        assert part in limits
+    assert "k = 128 would reach about 76%" in size
+    assert "unknown" in layers
+    assert "log loss that is 0.200 lower" in trust
+    assert "hardly worth it" in advise(*rest, flat, None, None)[1]
+
+
+def test__diagnose_command__file__page_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task, file, output = make_task(), tmp_path / "made.jsonl", tmp_path / "found.json"
+    texts = task.train_texts + task.test_texts
+    rows = [{"text": text, "label": i % 2, "split": "train" if i < 40 else "test"} for i, text in enumerate(texts)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    command = ["diagnose", "--model", "mini", "--task", str(file), "--no-fine-tuning", "--device", "cpu"]
+    options = ["--k", "8", "--seeds", "2", "--tasks", "20", "--layers", "0", "--json", str(output)]
+    assert main([*command, *options]) == 0
+    page = capsys.readouterr().out
+    assert page.startswith("# made: mini with the reasoner kernel")
+    assert "## Advice" in page
+    assert sorted(json.loads(output.read_text())["gaps"]["accuracies"]) == ["logistic_regression", "prompting", "tart"]
+    assert main([*command, "--k", "64"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "k is 64" in captured.err

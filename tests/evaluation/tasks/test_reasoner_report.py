@@ -1,0 +1,122 @@
+"""`evaluate-reasoner`: support sets are balanced and nested, the numbers are those of the methods."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.builders import draw_task, shared_reasoner
+from safetensors.torch import save_file
+
+from transformers_tart.cli import main
+from transformers_tart.errors import CorruptFileError
+from transformers_tart.evaluation.metrics import accuracy
+from transformers_tart.evaluation.tasks.embedded import (
+    EmbeddedTask,
+    choose_sizes,
+    interval,
+    measure_task,
+    reasoner_predictor,
+)
+
+
+def make_task(classes: int = 2, train_rows: int = 60, layers: int | None = None) -> EmbeddedTask:
+    support, labels, query, truth = (tensor[0] for tensor in draw_task(train_rows, 40, classes=classes, gap=0.6))
+    rows = torch.cat([support, query])
+    if layers is not None:
+        rows = torch.stack([(i + 1) * rows + i for i in range(layers)], dim=1)
+    return EmbeddedTask("made", rows, torch.cat([labels, truth]), train_rows)
+
+
+def save(task: EmbeddedTask, path: Path, **metadata: str) -> str:
+    save_file({"embeddings": task.embeddings.half(), "labels": task.labels}, path, metadata=metadata or None)
+    return str(path)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test__draw_support__growing_k__balanced_nested_and_from_train_rows(classes: int) -> None:
+    task = make_task(classes)
+    drawn = [task.draw_support(k, seed=3) for k in (10, 20, 60)]
+    for smaller, larger in zip(drawn, drawn[1:], strict=False):
+        assert torch.equal(larger[: len(smaller)], smaller)
+    for chosen in drawn:
+        counts = task.labels[chosen].bincount(minlength=classes)
+        assert counts.max() - counts.min() <= 1
+        assert len(chosen.unique()) == len(chosen)
+        assert chosen.max() < task.train_rows
+    assert not torch.equal(task.draw_support(20, seed=4), drawn[1])
+
+
+def test__draw_support__rare_class__all_of_it() -> None:
+    task = make_task()
+    labels = task.labels.clone()
+    labels[: task.train_rows] = 0
+    labels[:3] = 1
+    rare = EmbeddedTask("rare", task.embeddings, labels, task.train_rows)
+    assert rare.labels[rare.draw_support(20, seed=0)].bincount().tolist() == [17, 3]
+
+
+def test__choose_sizes__by_classes__capped_at_the_rows() -> None:
+    assert choose_sizes(make_task(2), [16, 1024], [4]) == [16, 60]
+    assert choose_sizes(make_task(5), [16, 1024], [4, 8, 100]) == [20, 40, 60]
+    assert choose_sizes(make_task(5), [4, 16, 1024]) == [16, 60]
+
+
+@pytest.mark.parametrize("layers", [None, 3])
+def test__measure_task__reasoner__what_it_says_itself(layers: int | None) -> None:
+    task, reasoner = make_task(3, layers=layers), shared_reasoner()
+    (found,) = measure_task(task, {"reasoner": reasoner_predictor(reasoner)}, [30], [0])
+    chosen = task.draw_support(30, 0)
+    plain = make_task(3)
+    support, query = plain.embeddings[chosen], plain.embeddings[plain.train_rows :]
+    with torch.no_grad():
+        logits = reasoner(support[None], task.labels[chosen][None], query[None]).logits[0]
+    # shifted and scaled copies of one layer say what the layer says
+    assert found.metrics["accuracy"] == pytest.approx(accuracy(logits, task.labels[task.train_rows :]), abs=0.051)
+    assert found.metrics["accuracy"] > 0.5
+    assert (found.k, found.num_classes, found.seed) == (30, 3, 0)
+
+
+def test__interval__five_values__students_t() -> None:
+    middle, half = interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (middle, half) == (3.0, pytest.approx(1.963, abs=1e-3))
+    assert interval([2.0]) == (2.0, 0.0)
+
+
+def test__evaluate_reasoner__files__tables_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [save(make_task(2), tmp_path / "two.safetensors", train_rows="60")]
+    files.append(save(make_task(3), tmp_path / "three.safetensors", train_rows="60"))
+    output = tmp_path / "report.json"
+    options = ["--k", "16", "--per-class", "4", "--seeds", "2", "--baselines", "logistic_regression", "kernel_ridge"]
+    assert main(["evaluate-reasoner", *files, *options, "--output", str(output)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "| accuracy | k | reasoner | logistic_regression | kernel_ridge |" in lines
+    assert sum(line.startswith("| two | 16 |") for line in lines) == 4
+    assert sum(line.startswith("| three | 12 |") for line in lines) == 4
+    report = json.loads(output.read_text())
+    assert len(report["measurements"]) == 2 * 2 * 3
+    first = [
+        m["metrics"]["accuracy"] for m in report["measurements"] if (m["task"], m["method"]) == ("two", "reasoner")
+    ]
+    line = next(line for line in lines if line.startswith("| two | 16 |"))
+    assert float(line.split("|")[3].split("±")[0]) == pytest.approx(100 * sum(first) / 2, abs=0.06)
+
+
+@pytest.mark.parametrize("command", [["--k", "1"], ["--seeds", "0"], ["--train-rows", "100"]])
+def test__evaluate_reasoner__impossible_sizes__said(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = save(make_task(), tmp_path / "made.safetensors", train_rows="60")
+    assert main(["evaluate-reasoner", file, *command]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test__load__bad_files__say_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="does not say which rows"):
+        EmbeddedTask.load(save(make_task(), tmp_path / "silent.safetensors"))
+    (tmp_path / "broken.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00garbage!")
+    with pytest.raises(CorruptFileError, match="no readable file of embeddings and labels"):
+        EmbeddedTask.load(tmp_path / "broken.safetensors")
+    save_file({"embeddings": torch.zeros(5, 2), "labels": torch.zeros(4, dtype=torch.int64)}, tmp_path / "odd")
+    with pytest.raises(ValueError, match=r"embeddings \(5, 2\) and labels \(4,\)"):
+        EmbeddedTask.load(tmp_path / "odd", train_rows=3)

@@ -1,0 +1,272 @@
+"""The runner: a line for each cell as soon as it is done, none twice, and failures that stop nothing else."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.builders import make_texts, save_backbone
+from torch import Tensor
+
+from transformers_tart.cli import main
+from transformers_tart.evaluation import runner
+from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
+from transformers_tart.evaluation.records import Record, read_records
+from transformers_tart.evaluation.runner import Plan, choose_seeds, evaluate
+from transformers_tart.evaluation.tasks import load_task
+
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here; sums differ in their last bits with the number
+QUICK = ["majority", "tart", "logistic_regression", "nearest_centroid"]
+
+
+def write_task(path: Path, seed: int = 0, rows: int = 60) -> str:
+    texts = dict.fromkeys(make_texts(4 * rows, seed=seed, max_words=9))
+    lines = [
+        {"text": text, "label": "abc"[i % 3], "split": "train" if i % 2 else "test"} for i, text in enumerate(texts)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines[:rows]))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_backbone(tmp_path_factory.mktemp("backbone") / "llama")
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> str:
+    return write_task(tmp_path / "made.jsonl")
+
+
+def stable(records: list[Record]) -> list[tuple]:
+    """What of records does not depend on the clock."""
+    return sorted((r.key, sorted(r.metrics.items()), r.calibration, r.test_rows, r.error) for r in records)
+
+
+def test__evaluate__plan__a_record_for_each_cell(backbone: str, task: str, tmp_path: Path) -> None:
+    plan = Plan([task], QUICK, sizes=[6, 9], seeds=[1, 2])
+    assert evaluate(plan, Models(backbone), tmp_path / "out") == 0
+    records = read_records(tmp_path / "out")
+    assert len({record.key for record in records}) == len(records) == 16
+    for record in records:
+        assert record.error is None
+        assert (record.num_classes, record.model, record.device) == (3, "llama", "cpu")
+        assert set(record.metrics) >= {"accuracy", "macro_f1", "log_loss", "brier_score", "calibration_error"}
+        assert sum(row[0] for row in record.calibration) == record.test_rows
+        right = sum(row[2] for row in record.calibration)
+        assert right / record.test_rows == pytest.approx(record.metrics["accuracy"])
+
+
+def test__task_context__embeddings_of_another_method__their_seconds_count_again(backbone: str, task: str) -> None:
+    context = TaskContext(load_task(task), Models(backbone))
+    support = Support.draw(context.task, 9, seed=1)
+    context.embeddings(support)
+    assert context.saved_seconds == 0
+    context.embeddings(support)
+    assert context.saved_seconds == pytest.approx(sum(context._seconds.values()))
+    assert len(context._seconds) == 2  # the tests, and a block of examples
+    assert min(context._seconds.values()) > 0
+
+
+def test__evaluate__again__nothing_is_measured_twice(
+    backbone: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = Plan([task], QUICK, sizes=[6], seeds=[1])
+    evaluate(plan, Models(backbone), tmp_path / "out")
+    content = (tmp_path / "out" / "results.jsonl").read_bytes()
+    monkeypatch.setattr(runner, "measure_cell", lambda *args: pytest.fail("a finished cell was measured again"))
+    evaluate(plan, Models(backbone), tmp_path / "out")
+    assert (tmp_path / "out" / "results.jsonl").read_bytes() == content
+
+
+def test__evaluate__half_a_line_left__cell_measured_again(backbone: str, task: str, tmp_path: Path) -> None:
+    plan = Plan([task], QUICK, sizes=[6], seeds=[1, 2])
+    evaluate(plan, Models(backbone), tmp_path / "out")
+    expected = stable(read_records(tmp_path / "out"))
+    path = tmp_path / "out" / "results.jsonl"
+    path.write_bytes(path.read_bytes()[:-40])
+    assert len(read_records(tmp_path / "out")) == len(expected) - 1
+    evaluate(plan, Models(backbone), tmp_path / "out")
+    assert stable(read_records(tmp_path / "out")) == expected
+
+
+def test__evaluate__method_fails__noted_and_the_rest_goes_on(
+    backbone: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(context: TaskContext, support: Support) -> Tensor:
+        raise ArithmeticError("no way")
+
+    def odd(context: TaskContext, support: Support) -> Tensor:
+        return torch.full((len(context.test_texts), 3), torch.nan)
+
+    monkeypatch.setitem(METHODS, "fails", fails)
+    monkeypatch.setitem(METHODS, "odd", odd)
+    plan = Plan([task], ["fails", "odd", "majority"], sizes=[6], seeds=[1])
+    assert evaluate(plan, Models(backbone), tmp_path / "out") == 2
+    errors = {record.method: record.error for record in read_records(tmp_path / "out")}
+    assert errors["fails"] == "ArithmeticError: no way"
+    assert "not finite" in errors["odd"]
+    assert errors["majority"] is None
+    monkeypatch.setitem(METHODS, "fails", METHODS["majority"])
+    assert evaluate(plan, Models(backbone), tmp_path / "out") == 1
+    assert {r.method: r.error for r in read_records(tmp_path / "out")}["fails"] is None
+
+
+def test__evaluate__broken_task_among_others__left_out_and_said(
+    backbone: str, task: str, tmp_path: Path, all_logs: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "broken.jsonl").write_text("{no json\n")
+    evaluate(Plan([str(tmp_path / "broken.jsonl"), task], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
+    assert [record.task for record in read_records(tmp_path / "out")] == ["made"]
+    assert "broken.jsonl is not JSON" in all_logs.text
+    with pytest.raises(ValueError, match="Line 1 of .*broken.jsonl is not JSON"):
+        evaluate(Plan([str(tmp_path / "broken.jsonl")], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
+
+
+def test__evaluate__support_set_larger_than_the_task__that_cell_fails_alone(
+    backbone: str, task: str, tmp_path: Path
+) -> None:
+    assert evaluate(Plan([task], ["majority"], [6, 999], [1]), Models(backbone), tmp_path / "out") == 1
+    assert {r.k: r.error is None for r in read_records(tmp_path / "out")} == {6: True, 999: False}
+
+
+def test__evaluate__other_model_in_the_folder__refused(backbone: str, task: str, tmp_path: Path) -> None:
+    plan = Plan([task], ["majority"], [6], [1])
+    evaluate(plan, Models(backbone), tmp_path / "out")
+    other = save_backbone(tmp_path / "gpt2", "gpt2")
+    with pytest.raises(ValueError, match=r"holds results of \['llama'\], not of gpt2; choose another folder"):
+        evaluate(plan, Models(other), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("plan", "model", "message"),
+    [
+        ({"sampling": "natural"}, {}, "sampling 'balanced', not 'natural'"),
+        ({"max_test": 5}, {}, "max_test None, not 5"),
+        ({}, {"max_length": 7}, "max_length None, not 7"),
+        ({}, {"dtype": "bfloat16"}, "dtype 'auto', not 'bfloat16'"),
+    ],
+)
+def test__evaluate__other_settings_in_the_folder__refused(
+    backbone: str, task: str, tmp_path: Path, plan: dict, model: dict, message: str
+) -> None:
+    evaluate(Plan([task], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
+    with pytest.raises(ValueError, match=message):
+        evaluate(Plan([task], ["majority"], [6], [1], **plan), Models(backbone, **model), tmp_path / "out")
+
+
+def test__evaluate__task_changed_under_its_name__refused(backbone: str, task: str, tmp_path: Path) -> None:
+    evaluate(Plan([task], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
+    write_task(Path(task), rows=40)
+    with pytest.raises(ValueError, match="made with .*classes, test rows.*choose another folder"):
+        evaluate(Plan([task], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
+
+
+def test__evaluate__everything_named_twice__measured_once(backbone: str, task: str, tmp_path: Path) -> None:
+    spelled = f"{tmp_path}/../{tmp_path.name}/made.jsonl"
+    evaluate(Plan([task, spelled], ["majority"] * 2, [6, 6], [1, 1]), Models(backbone), tmp_path / "out")
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 1
+
+
+def test__evaluate__two_tasks_of_one_name__refused(backbone: str, task: str, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = write_task(tmp_path / "other" / "made.jsonl", seed=1)
+    with pytest.raises(ValueError, match="both called made"):
+        evaluate(Plan([task, other], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
+
+
+def test__evaluate__disk_full__error_and_finished_cells_kept(
+    backbone: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = os.write, []
+
+    def full(file: int, data: bytes) -> int:
+        if b'"task"' in bytes(data):
+            calls.append(data)
+            if len(calls) > 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data)
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluate(Plan([task], QUICK, [6], [1]), Models(backbone), tmp_path / "out")
+    assert len(read_records(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"methods": ["odd"]}, r"Unknown methods \['odd'\]; choose from tart"),
+        ({"methods": []}, "choose from tart"),
+        ({"sizes": [1]}, "one k, of 2 or more"),
+        ({"seeds": []}, "at least one task, one seed"),
+    ],
+)
+def test__plan__that_makes_no_sense__refused(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Plan(**{"tasks": ["a"], "methods": ["tart"], **fields})
+
+
+def test__plan__groups__taken_apart_once() -> None:
+    names = Plan(["paper", "sst2", "mine.csv"], ["tart"]).task_names
+    assert names.count("sst2") == 1
+    assert "mine.csv" in names
+    assert "paper" not in names
+
+
+def test__choose_seeds__more_than_the_first_published_one__each_once() -> None:
+    assert len(set(choose_seeds(60))) == 60
+
+
+def test__choose_seeds__published_first() -> None:
+    assert choose_seeds(2) == [42, 69]
+    assert choose_seeds(7) == [42, 69, 128, 512, 1024, 0, 1]
+    with pytest.raises(ValueError, match="must be at least 1"):
+        choose_seeds(0)
+
+
+def arguments(backbone: str, task: str, output: Path) -> list[str]:
+    sizes = ["--k", "6", "9", "--seeds", "3", "--device", "cpu", "--output", str(output)]
+    return ["evaluate", "--model", backbone, "--task", task, "--methods", *QUICK, *sizes]
+
+
+def test__evaluate_command__killed_three_times__same_rows_in_the_end(backbone: str, task: str, tmp_path: Path) -> None:
+    assert main(arguments(backbone, task, tmp_path / "whole")) == 0
+    expected = stable(read_records(tmp_path / "whole"))
+    command = [sys.executable, "-m", "transformers_tart", *arguments(backbone, task, tmp_path / "killed")]
+    results = tmp_path / "killed" / "results.jsonl"
+    for lines in (1, 9, 17):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=ONE_THREAD)
+        while process.poll() is None and (not results.exists() or results.read_bytes().count(b"\n") < lines):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert main(command[3:]) == 0
+    assert stable(read_records(tmp_path / "killed")) == expected
+    keys = [(r["task"], r["k"], r["seed"], r["method"]) for r in map(json.loads, results.read_text().splitlines())]
+    assert len(keys) == len(set(keys))
+
+
+def test__evaluate_command__two_processes__same_rows_as_one(backbone: str, task: str, tmp_path: Path) -> None:
+    assert main(arguments(backbone, task, tmp_path / "one")) == 0
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    quiet = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command = [
+        sys.executable,
+        *launch,
+        *quiet,
+        "-m",
+        "transformers_tart",
+        *arguments(backbone, task, tmp_path / "two"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert stable(read_records(tmp_path / "two")) == stable(read_records(tmp_path / "one"))
+    assert len(list((tmp_path / "two").glob("results.*.jsonl"))) == 2

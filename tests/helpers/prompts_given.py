@@ -1,0 +1,87 @@
+"""Prompts for tests, the backbones that read them, and what whole prompts give, by hand."""
+
+import torch
+from helpers.builders import BACKBONES, build_backbone, build_tokenizer, make_texts
+from torch import Tensor
+from transformers import (
+    MambaConfig,
+    MambaModel,
+    PreTrainedModel,
+)
+
+from transformers_tart.embeddings.in_context import (
+    WrittenPrompt,
+    leave_one_out_orders,
+    write_prompt,
+)
+from transformers_tart.embeddings.shared_prefix import Branch
+
+
+TEXTS = make_texts(13, max_words=6)
+LABELS = [i % 3 for i in range(13)]
+NAMES = ["w1", "w2", "w3"]
+QUERIES = make_texts(7, seed=5, max_words=6)
+CAUSAL = [name for name in BACKBONES if name != "bert"]
+PHI3 = {
+    **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
+    **{"intermediate_size": 64, "vocab_size": 99, "max_position_embeddings": 512, "pad_token_id": 0},
+}
+POOLED = {
+    "mean": lambda span: span.mean(0),
+    "last": lambda span: span[-1],
+    "first": lambda span: span[0],
+    "max": lambda span: span.max(0).values,
+}
+LONG = {"gpt2": "n_positions", "bloom": None}  # how a config names its context, where otherwise
+
+
+def build_long(model_type: str, **overrides: object) -> PreTrainedModel:
+    """A backbone whose context holds the prompts of these tests."""
+    name = LONG.get(model_type, "max_position_embeddings")
+    return build_backbone(model_type, **({} if name is None else {name: 256}), **overrides)
+
+
+def build_mamba() -> PreTrainedModel:
+    """A recurrent backbone, which keeps no keys and values."""
+    torch.manual_seed(0)
+    return MambaModel(MambaConfig(hidden_size=32, num_hidden_layers=2, vocab_size=99, state_size=4)).eval()
+
+
+def write(
+    backbone: PreTrainedModel, texts: list = TEXTS, labels: list[int] = LABELS, **options: object
+) -> WrittenPrompt:
+    return write_prompt(backbone, build_tokenizer(), texts, labels, NAMES, **options)
+
+
+def read_whole(
+    backbone: PreTrainedModel, branch: Branch, before: tuple[int, ...] = (), pooling: str = "mean"
+) -> Tensor:
+    """(layers, hidden) of a span of one whole prompt, by hand."""
+    with torch.no_grad():
+        output = backbone(input_ids=torch.tensor([[*before, *branch.ids]]), output_hidden_states=True)
+    begin, end = (len(before) + place for place in branch.span)
+    spans = [hidden[0, begin:end] for hidden in output.hidden_states]
+    return torch.stack([POOLED[pooling](span) for span in spans])
+
+
+def expected_support(backbone: PreTrainedModel, written: WrittenPrompt, protocol: str, pooling: str) -> Tensor:
+    """(k, layers, hidden): a whole prompt for every example."""
+    blocks = written.blocks
+    orders = leave_one_out_orders(range(len(blocks)))
+    rows = []
+    for i, block in enumerate(blocks):
+        order = orders[i] if protocol == "loo" else tuple(range(i + 1))
+        before = tuple(token for j in order[:-1] for token in blocks[j].ids)
+        rows.append(read_whole(backbone, Branch(block.ids, (0, block.asked)), before, pooling))
+    return torch.stack(rows)
+
+
+def read_queries(backbone: PreTrainedModel, written: WrittenPrompt, pooling: str) -> Tensor:
+    """(n, layers, hidden): a whole prompt for every query."""
+    lead = written.prompt.question.before[0]
+    whole = [Branch((*lead, *branch.ids), (0, len(lead) + len(branch.ids))) for branch in ask(written)]
+    return torch.stack([read_whole(backbone, branch, written.prompt.ids, pooling) for branch in whole])
+
+
+def ask(written: WrittenPrompt, queries: list = QUERIES) -> list[Branch]:
+    return [written.prompt.branch(parts) for parts in written.writer.parts(queries)]

@@ -1,0 +1,142 @@
+"""Pipelines that have been used go through pickle, joblib, cloudpickle and copies, and to new processes."""
+
+import copy
+import io
+import multiprocessing
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import joblib
+import pytest
+import torch
+from datasets.fingerprint import Hasher
+from helpers.builders import compose, make_pipeline, make_texts
+from helpers.media_backbones import make_media, make_media_examples, processor_of, shared_media
+from transformers import pipeline
+
+from transformers_tart import TartClassificationPipeline
+
+
+pytestmark = pytest.mark.core
+
+
+TEXTS = make_texts(5, seed=3)
+
+
+def by_joblib(value: Any) -> Any:
+    """Through a file of joblib."""
+    file = io.BytesIO()
+    joblib.dump(value, file)
+    file.seek(0)
+    return joblib.load(file)
+
+
+WAYS: dict[str, Callable[[Any], Any]] = {
+    "pickle": lambda value: pickle.loads(pickle.dumps(value)),
+    "cloudpickle": lambda value: cloudpickle.loads(cloudpickle.dumps(value)),
+    "joblib": by_joblib,
+    "deepcopy": copy.deepcopy,
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "stream": {},
+    "bert": {"model_type": "bert"},
+    "vanilla": {"protocol": "vanilla"},
+    "loo": {"protocol": "loo"},
+    "gpt2": {"model_type": "gpt2", "reasoner": "gpt2"},
+}
+
+
+def assert_survives(classify: TartClassificationPipeline, inputs: list, way: str) -> None:
+    """A pipeline that was used gives the same afterwards, bit for bit, and is left as it was."""
+    expected = classify(inputs, top_k=None)
+    again = WAYS[way](classify)
+    assert again(inputs, top_k=None) == expected
+    assert WAYS[way](again)(inputs, top_k=None) == expected
+    assert classify(inputs, top_k=None) == expected
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", MODELS)
+def test__pickle__used_pipeline__same_answers(kind: str, way: str) -> None:
+    assert_survives(make_pipeline(compose(**MODELS[kind])), TEXTS, way)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("name", "kind"), [("vit", "image"), ("wav2vec2", "audio")])
+def test__pickle__used_pipeline_of_media__same_answers(name: str, kind: str, way: str) -> None:
+    processor = {"image_processor" if kind == "image" else "feature_extractor": processor_of(name)}
+    examples = make_media_examples(kind)
+    classify = pipeline("tart-classification", model=shared_media(name), examples=examples, **processor)
+    assert_survives(classify, make_media(kind, 3), way)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test__pickle__embedding_cache__opened_again(way: str, tmp_path: Path) -> None:
+    classify = make_pipeline(embedding_cache=tmp_path)
+    assert_survives(classify, TEXTS, way)
+    again = WAYS[way](classify)
+    again(TEXTS)
+    assert again._cache._opened is not None
+
+
+def test__pickle__hooks__those_of_the_user_stay() -> None:
+    classify = make_pipeline()
+    layer = classify.model.backbone.layers[0]
+    layer.register_forward_hook(count_call)
+    classify(TEXTS)
+    hooks = dict(layer._forward_hooks)
+    again = pickle.loads(pickle.dumps(classify))
+    assert list(again.model.backbone.layers[0]._forward_hooks.values()) == [count_call]
+    assert layer._forward_hooks == hooks
+    assert len(hooks) > 1
+    before = len(CALLS)
+    again("w1")
+    assert len(CALLS) == before + 1
+
+
+CALLS: list[int] = []
+
+
+def count_call(module: torch.nn.Module, given: Any, output: Any) -> None:
+    """Count a call of a layer."""
+    CALLS.append(1)
+
+
+def test__pickle__modules_that_are_shared__stay_shared() -> None:
+    model = compose()
+    model.reasoner.twin = model.backbone.norm
+    again = pickle.loads(pickle.dumps(model))
+    assert again.reasoner.twin is again.backbone.norm
+
+
+def test__pickle__token__left_out() -> None:
+    model = compose()
+    model.hub_arguments = {"token": "secret-of-the-user", "cache_dir": "there"}
+    pickled = pickle.dumps(model)
+    assert b"secret-of-the-user" not in pickled
+    assert pickle.loads(pickled).hub_arguments == {"cache_dir": "there"}
+    assert model.hub_arguments["token"] == "secret-of-the-user"
+
+
+def classify_in_process(classify: TartClassificationPipeline, texts: list[str]) -> list:
+    """What another process is to do."""
+    torch.set_num_threads(1)
+    return classify(texts, top_k=None)
+
+
+def test__pickle__process_that_starts_anew__same_answers() -> None:
+    classify = make_pipeline()
+    expected = classify(TEXTS, top_k=None)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(classify_in_process, (classify, TEXTS)) == expected
+
+
+def test__hasher__used_pipeline__same_hash_and_map_works() -> None:
+    classify = make_pipeline()
+    classify(TEXTS)
+    first = Hasher.hash(classify)
+    classify(TEXTS)
+    assert Hasher.hash(classify) == first
