@@ -24,12 +24,8 @@ from helpers.media_backbones import (
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, PreTrainedModel, WhisperConfig
 
-from transformers_tart import (
-    TartForAudioClassification,
-    TartForImageClassification,
-    TartForSequenceClassification,
-    towers,
-)
+from transformers_tart import TartForAudioClassification, TartForImageClassification, TartForSequenceClassification
+from transformers_tart.backbones import towers
 from transformers_tart.backbones.towers import build_tower, find_tower, load_tower, modalities_of
 from transformers_tart.modeling_auto import compose_any
 

@@ -35,7 +35,7 @@ from transformers import (
 )
 
 from transformers_tart.embeddings import embed, encode_texts
-from transformers_tart.embeddings import trunk as trunk_module
+from transformers_tart.embeddings import shared_prefix as trunk_module
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.in_context import (
     leave_one_out_orders,
