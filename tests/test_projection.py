@@ -96,7 +96,7 @@ def test__whitened_pca__misuse__clear_error() -> None:
         WhitenedPCA(4).fit(draw(1, 6))
 
 
-def test__layer_scaling__support__mean_squared_norm_of_one_and_centred() -> None:
+def test__layer_scaling__support__mean_squared_norm_of_one_and_centered() -> None:
     x = draw(9, 3, 5) * torch.tensor([1e-3, 1.0, 1e3])[:, None] + 100.0
     z = LayerScaling.fit(x).transform(x).unflatten(1, (3, 5))
     torch.testing.assert_close(z.square().sum(-1).mean(0)[1:], torch.ones(2), atol=1e-3, rtol=0)
@@ -167,11 +167,11 @@ def test__clipped_spectrum__few_directions__half_of_them_are_enough() -> None:
     assert participation(ClippedSpectrum().fit(x).transform(x)) == pytest.approx(5.0, abs=0.01)
 
 
-def test__clipped_spectrum__even_directions__only_centre_and_scale() -> None:
+def test__clipped_spectrum__even_directions__only_center_and_scale() -> None:
     x = draw_dominated(0.01, k=400, dim=60)
     found = ClippedSpectrum().fit(x).transform(x)
-    centred = x - x.mean(1, keepdim=True)
-    torch.testing.assert_close(found, centred / centred.square().sum(-1).mean().sqrt(), rtol=1e-4, atol=1e-5)
+    centered = x - x.mean(1, keepdim=True)
+    torch.testing.assert_close(found, centered / centered.square().sum(-1).mean().sqrt(), rtol=1e-4, atol=1e-5)
 
 
 @given(seed=st.integers(0, 99), k=st.integers(2, 40), share=st.floats(0.01, 0.999))

@@ -91,6 +91,6 @@ def pack(documents: Dataset, tokenizer: PreTrainedTokenizerFast, length: int) ->
 
 
 def windows(ids: Sequence[int], length: int) -> Iterator[Sequence[int]]:
-    """Cut a document so that every token but the first is predicted once: neighbours share one token."""
+    """Cut a document so that every token but the first is predicted once: neighbors share one token."""
     for start in range(0, max(len(ids) - 1, 1), length - 1):
         yield ids[start : start + length]

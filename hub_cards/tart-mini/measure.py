@@ -54,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["mini"], help="Hub ids or folders of causal language models")
     parser.add_argument("--corpus", type=Path, help="folder of the shards, with heldout.jsonl.xz")
-    parser.add_argument("--text", type=Path, help="folder of labelled data sets")
+    parser.add_argument("--text", type=Path, help="folder of labeled data sets")
     parser.add_argument("--exclude", nargs="*", default=[], help="sources of held-out documents to leave out")
     args = parser.parse_args()
     models = {name: AutoModelForCausalLM.from_pretrained(locate(name)[0]).eval() for name in args.models}

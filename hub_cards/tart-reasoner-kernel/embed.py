@@ -1,4 +1,4 @@
-"""Embeds labelled texts, for `transformers-tart evaluate-reasoner`.
+"""Embeds labeled texts, for `transformers-tart evaluate-reasoner`.
 
     python embed.py --backbone mini --data FOLDER --output embeddings
     transformers-tart evaluate-reasoner embeddings/*.safetensors --k 64 256

@@ -80,7 +80,7 @@ class TartReasonerConfig(PreTrainedConfig):
             `kernel`: similarity of two examples is exp(-sharpness * half their squared distance), in units of the
             support set's mean squared norm; 0 is the limit, their inner product.
         ridge_strengths (`list[float]`, *optional*, defaults to `[0.02, 0.1, 0.5]`):
-            `kernel`: regularisation strengths of the ridge smoothers, in units of the root of k. Every sharpness with
+            `kernel`: regularization strengths of the ridge smoothers, in units of the root of k. Every sharpness with
             every strength is one smoother.
         num_softmax_heads (`int`, *optional*, defaults to 2):
             `kernel`: heads that attend by a softmax over squared distances.
@@ -237,7 +237,7 @@ class TartConfig(PreTrainedConfig):
             Whether each embedding, of each layer, is divided by its Euclidean norm.
         layers (`int` or `str`, *optional*, defaults to `"all"`):
             Index into the backbone's hidden states (0 is the input embedding, -1 the last layer), or `"all"`: every
-            one, each centred and scaled by the support set, side by side.
+            one, each centered and scaled by the support set, side by side.
         max_length (`int`, *optional*):
             Longest text in tokens; what the tokenizer and the backbone allow when not given.
         sha256 (`dict[str, str]`, *optional*):

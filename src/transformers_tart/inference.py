@@ -16,7 +16,7 @@ from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.shared_prefix import Trunk
+from transformers_tart.embeddings.shared_prefix import Prefix
 from transformers_tart.embeddings.text import EmbeddedExamples, Embedder
 from transformers_tart.errors import BackboneMismatchError
 from transformers_tart.inputs.examples import Examples, RawExamples
@@ -39,7 +39,7 @@ class PreparedSupport:
     support: SupportSet
     scaling: LayerScaling
     state: ReasonerState
-    trunk: Trunk | None = None
+    prefix: Prefix | None = None
     token: tuple[object, ...] | None = None
 
 
@@ -72,7 +72,7 @@ class InferenceMixin(LabelNamesMixin):
         keep_texts: bool = False,
         seed: int = 0,
     ) -> SupportSet:
-        """Embed labelled examples.
+        """Embed labeled examples.
 
         Args:
             examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`):
@@ -123,7 +123,7 @@ class InferenceMixin(LabelNamesMixin):
             parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar
         )
         support = self._support_set(parsed, embedded, keep_texts, max_length)
-        return self._prepare(support, embedded.trunk)
+        return self._prepare(support, embedded.prefix)
 
     def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
         """Store a support set with the model, or remove it.
@@ -182,8 +182,8 @@ class InferenceMixin(LabelNamesMixin):
 
     def _is_current(self, prepared: PreparedSupport) -> bool:
         """Whether reasoner and backbone are still where and what they were."""
-        trunk, device = prepared.trunk, prepared.scaling.mean.device
-        is_in_place = device == self.reasoner.device and (trunk is None or trunk.kind == self.embedder().reader.kind)
+        prefix, device = prepared.prefix, prepared.scaling.mean.device
+        is_in_place = device == self.reasoner.device and (prefix is None or prefix.kind == self.embedder().reader.kind)
         return is_in_place and (is_traced() or (self._has_options(prepared) and prepared.token == self._token()))
 
     def _has_options(self, prepared: PreparedSupport) -> bool:
@@ -242,14 +242,14 @@ class InferenceMixin(LabelNamesMixin):
             self.backbone_digest(),
         )
 
-    def _prepare(self, support: SupportSet, trunk: Trunk | None) -> PreparedSupport:
+    def _prepare(self, support: SupportSet, prefix: Prefix | None) -> PreparedSupport:
         embeddings = support.embeddings.to(self.reasoner.device)
         embeddings = embeddings[:, None] if embeddings.dim() == 2 else embeddings
         scaling = LayerScaling.fit(embeddings)
         labels = support.labels.to(self.reasoner.device)[None]
         with torch.no_grad():
             state = self.reasoner.prepare(scaling.transform(embeddings)[None], labels, support.num_labels)
-        return PreparedSupport(support, scaling, state, trunk, self._token())
+        return PreparedSupport(support, scaling, state, prefix, self._token())
 
     def classify_rows(
         self,
@@ -262,7 +262,7 @@ class InferenceMixin(LabelNamesMixin):
         max_length: int | None = None,
     ) -> Tensor:
         r"""
-        Classify tokenised texts of any number and length.
+        Classify tokenized texts of any number and length.
 
         Args:
             rows (`list[dict[str, list[int]]]`):
@@ -283,7 +283,7 @@ class InferenceMixin(LabelNamesMixin):
         """
         embedder = self.embedder(cache, max_length)
         embeddings = embedder.embed_rows(
-            rows, support.support.prompt, support.trunk, pad_token_id=pad_token_id, batcher=batcher
+            rows, support.support.prompt, support.prefix, pad_token_id=pad_token_id, batcher=batcher
         )
         return self._reason(embeddings, support)
 

@@ -72,7 +72,7 @@ class TartForImageClassification(TartMediaModel):
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`):
                 From the backbone's image processor.
             support ([`SupportSet`], *optional*):
-                The labelled examples; the stored support set when not given.
+                The labeled examples; the stored support set when not given.
             labels (`torch.LongTensor` of shape `(batch,)`, *optional*):
                 True classes; the output then holds the cross-entropy.
             kwargs:
@@ -128,7 +128,7 @@ class TartForAudioClassification(TartMediaModel):
             attention_mask (`torch.LongTensor` of shape `(batch, samples)` or `(batch, frames)`, *optional*):
                 1 for sound, 0 for padding, which is then left out of the mean.
             support ([`SupportSet`], *optional*):
-                The labelled examples; the stored support set when not given.
+                The labeled examples; the stored support set when not given.
             labels (`torch.LongTensor` of shape `(batch,)`, *optional*):
                 True classes; the output then holds the cross-entropy.
             kwargs:

@@ -183,7 +183,7 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
     ) -> SequenceClassifierOutput:
         """Embed a batch and read the support set for it."""
         prepared = self.prepare_support(support)
-        logits = self._reason(self.embedder().embed_batch(batch, prepared.support.prompt, prepared.trunk), prepared)
+        logits = self._reason(self.embedder().embed_batch(batch, prepared.support.prompt, prepared.prefix), prepared)
         loss = None
         if labels is not None:
             loss = torch.nn.functional.cross_entropy(logits, check_labels(labels, logits))
@@ -219,7 +219,7 @@ class TartForSequenceClassification(TartPreTrainedModel):
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
         r"""
-        Classify tokenised texts.
+        Classify tokenized texts.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`):
@@ -229,7 +229,7 @@ class TartForSequenceClassification(TartPreTrainedModel):
             token_type_ids (`torch.LongTensor` of shape `(batch, length)`, *optional*):
                 Segments of text pairs, for backbones that know them.
             support ([`SupportSet`], *optional*):
-                The labelled examples; the stored support set when not given.
+                The labeled examples; the stored support set when not given.
             labels (`torch.LongTensor` of shape `(batch,)`, *optional*):
                 True classes; the output then holds the cross-entropy.
             kwargs:

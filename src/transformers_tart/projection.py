@@ -70,7 +70,7 @@ class WhitenedPCA:
         singular, rows = singular[..., :count], rows[..., :count, :]
         strongest = rows.gather(-1, rows.abs().argmax(-1, keepdim=True))
         rows = torch.where(strongest < 0, -rows, rows)
-        # of the decomposition, and of the centring
+        # of the decomposition, and of the centering
         size = torch.maximum(singular[..., :1] * max(x.shape[-2:]), x.abs().amax((-2, -1))[..., None])
         noise = size * torch.finfo(x.dtype).eps
         factor = torch.where(singular > noise, (x.shape[-2] - 1) ** 0.5 / singular.clamp_min(1e-38), 0.0)
@@ -112,8 +112,8 @@ class ClippedSpectrum:
     Of embeddings in which a few directions hold nearly all of the variance, whatever the task (the brightness of an
     image, the length of a text), kernels see those alone. The largest variances of the support set are cut at a level:
     the highest at which their participation ratio, the square of their sum over the sum of their squares, which counts
-    even directions, is large enough. Everything is centred and scaled to a mean squared norm of 1. Where directions
-    are even enough, only the centre and the scale change.
+    even directions, is large enough. Everything is centered and scaled to a mean squared norm of 1. Where directions
+    are even enough, only the center and the scale change.
 
     Args:
         participation (`float`, *optional*, defaults to 40.0):
@@ -132,9 +132,9 @@ class ClippedSpectrum:
         """Fit on embeddings of shape (batch, k, dim); computed in float64, where the device has it."""
         tiny, wide = torch.finfo(torch.float32).tiny, torch.float32 if x.device.type == "mps" else torch.float64
         mean = x.float().mean(-2, keepdim=True)
-        centred = x.float() - mean
-        size = centred.abs().amax((-2, -1), keepdim=True).clamp_min(tiny)  # squares would leave the range of float32
-        unit = (centred / size).to(wide)
+        centered = x.float() - mean
+        size = centered.abs().amax((-2, -1), keepdim=True).clamp_min(tiny)  # squares would leave the range of float32
+        unit = (centered / size).to(wide)
         variances, vectors = torch.linalg.eigh(unit @ unit.transpose(-1, -2))
         variances, vectors = variances.flip(-1).clamp_min(0), vectors.flip(-1)
         allowed = variances.clamp_max(_level(variances, self.participation))
@@ -154,9 +154,9 @@ class ClippedSpectrum:
             raise ValueError(
                 f"ClippedSpectrum was fitted on {self.mean.shape[-1]} dimensions, these have {x.shape[-1]}."
             )
-        centred = x.float() - self.mean
-        along = (centred @ self.directions) * self.shrinkage[..., None, :]
-        return (centred - along @ self.directions.transpose(-1, -2)) * self.scale
+        centered = x.float() - self.mean
+        along = (centered @ self.directions) * self.shrinkage[..., None, :]
+        return (centered - along @ self.directions.transpose(-1, -2)) * self.scale
 
     def to(self, device: torch.device | str) -> "ClippedSpectrum":
         """The same fitted projection on another device."""
@@ -203,13 +203,13 @@ CONSTANT = 1e-6
 
 @dataclass(frozen=True)
 class LayerScaling:
-    """Puts layers side by side, each centred and scaled by the support set to a mean squared norm of 1.
+    """Puts layers side by side, each centered and scaled by the support set to a mean squared norm of 1.
 
     The Gram matrix of the result is the sum of those of the layers. A layer that does not vary counts for nothing.
 
     Attributes:
         mean: (layers, hidden).
-        scale: (layers, 1), what a centred layer is multiplied by.
+        scale: (layers, 1), what a centered layer is multiplied by.
     """
 
     mean: Tensor

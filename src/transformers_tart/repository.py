@@ -40,7 +40,7 @@ SHARED = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 REPOSITORY = ("revision", "subfolder")
 TRUST = "trust_remote_code"  # is for the repository of the backbone alone
 # What Auto classes and pipelines pass along for themselves.
-PASSENGERS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
+AUTO_CLASS_KWARGS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
 CONFIG_FIELDS = ("base_model_name_or_path", "base_model_revision", "base_model_subfolder", *EMBEDDING_FIELDS)
 
 
@@ -49,7 +49,7 @@ def load_default_reasoner() -> TartReasoner:
     return TartReasoner.from_pretrained(DEFAULT_REASONER)
 
 
-def place_beside(reasoner: TartReasoner, backbone: PreTrainedModel) -> TartReasoner:
+def move_to_output_device(reasoner: TartReasoner, backbone: PreTrainedModel) -> TartReasoner:
     """Move a reasoner to the device where the backbone ends, in float32."""
     device_map = getattr(backbone, "hf_device_map", None)
     if device_map is None:
@@ -105,7 +105,7 @@ def compose(
     )
     if names is not None:
         set_config_names(config, names)
-    model = cls(config, backbone=backbone, reasoner=place_beside(reasoner, backbone)).eval()
+    model = cls(config, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
     model.hub_arguments = _take(loading, (*SHARED, TRUST))
     model.reference_digest = checked
     return model
@@ -159,8 +159,8 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     check_loading(kwargs)
     with_info = kwargs.pop("output_loading_info", False)
     backbone, config = kwargs.pop("backbone", None), kwargs.pop("config", None)
-    for passenger in PASSENGERS:
-        kwargs.pop(passenger, None)
+    for argument in AUTO_CLASS_KWARGS:
+        kwargs.pop(argument, None)
     names = take_names(kwargs)
     shared, repository = _take(kwargs, SHARED), _take(kwargs, REPOSITORY)
     repository["revision"] = pin_revision(name, **repository, **shared)
@@ -195,7 +195,7 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
         **shared,
         **repository,
     )
-    model = cls(config, *model_args, backbone=backbone, reasoner=place_beside(reasoner, backbone)).eval()
+    model = cls(config, *model_args, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
     model.repository = {"name": name, **repository}
     model.hub_arguments = {**shared, **_take(kwargs, (TRUST,))}
     if not isinstance(given, PreTrainedModel) and not config.include_backbone:
@@ -343,4 +343,11 @@ def _load_support_into(model: Any, name: str, hub: dict) -> None:
         model.prepare_support()
 
 
-__all__ = ["BACKBONE_FOLDER", "compose", "load_composed", "load_default_reasoner", "load_reference", "place_beside"]
+__all__ = [
+    "BACKBONE_FOLDER",
+    "compose",
+    "load_composed",
+    "load_default_reasoner",
+    "load_reference",
+    "move_to_output_device",
+]

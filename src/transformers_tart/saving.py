@@ -189,7 +189,7 @@ class SavingMixin(InferenceMixin, HubMixin):
 
         Args:
             facts ([`CardFacts`], *optional*):
-                Data sets, language, licence and measured results; `self.card_facts` when not given.
+                Data sets, language, license and measured results; `self.card_facts` when not given.
             stores_texts (`bool`, *optional*, defaults to `False`):
                 Whether the repository holds the texts of the support set.
         """

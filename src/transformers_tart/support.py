@@ -1,4 +1,4 @@
-"""The support set: the labelled embeddings that a reasoner reads."""
+"""The support set: the labeled embeddings that a reasoner reads."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 @dataclass(frozen=True, eq=False)
 class SupportSet:
     r"""
-    Labelled embeddings.
+    Labeled embeddings.
 
     Args:
         embeddings (`torch.FloatTensor` of shape `(k, hidden)` or `(k, layers, hidden)`):

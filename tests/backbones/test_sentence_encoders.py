@@ -1,4 +1,4 @@
-"""Repositories of sentence-transformers: their pooling, normalisation and length, as their modules say."""
+"""Repositories of sentence-transformers: their pooling, normalization and length, as their modules say."""
 
 import json
 from pathlib import Path

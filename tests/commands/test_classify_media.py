@@ -17,7 +17,7 @@ from transformers_tart.cli import main
 pytestmark = pytest.mark.core
 
 
-COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
+COLORS = {"red": (220, 30, 30), "blue": (30, 30, 220)}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     for i in range(8):
         label = ("red", "blue")[i % 2]
         noise = rng.integers(-20, 20, (12 + i, 16, 3))
-        pixels = (np.array(COLOURS[label]) + noise).clip(0, 255).astype(np.uint8)
+        pixels = (np.array(COLORS[label]) + noise).clip(0, 255).astype(np.uint8)
         PillowImage.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
         rows.append({"image": f"images/{i}.png", "label": label})
     write_table(tmp_path / "train.csv", rows)

@@ -70,7 +70,7 @@ def read(path: Path) -> list[dict]:
         return list(csv.DictReader(file, strict=True))
 
 
-def test__classify__bad_rows__an_error_beside_their_numbers_and_the_rest_labelled(
+def test__classify__bad_rows__an_error_beside_their_numbers_and_the_rest_labeled(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert classify(folder) == 0
@@ -101,7 +101,7 @@ def test__classify__text_that_is_no_string__its_row_is_bad(folder: Path, text: o
     assert "Row 1" in bad["error"]
 
 
-def test__classify__empty_text_and_absent_pair__labelled(folder: Path) -> None:
+def test__classify__empty_text_and_absent_pair__labeled(folder: Path) -> None:
     rows = [{"text": ""}, {"text": "a", "text_pair": None}, {"text": "a", "text_pair": "b"}, {"id": 3}]
     (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert classify(folder) == 0

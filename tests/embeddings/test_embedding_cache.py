@@ -160,7 +160,7 @@ def test__key__other_split_of_the_same_ids__other(tmp_path: Path) -> None:
 
 
 class Composed:
-    """What a quantised weight looks like: tensors inside another one."""
+    """What a quantized weight looks like: tensors inside another one."""
 
     def __init__(self, codes: Tensor, scales: Tensor):
         self.codes, self.scales = codes, scales

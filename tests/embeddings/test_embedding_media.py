@@ -255,10 +255,10 @@ def test__embed_rows__images_that_keep_their_shapes__each_as_alone(name: str) ->
 
 @pytest.mark.parametrize("size", [(1, 1), (40, 1), (40, 3), (3, 40)])
 @pytest.mark.parametrize("name", ["vit", "dinov2", "convnext", "clip"])
-def test__row__image_as_narrow_as_a_colour__colours_stay_apart(name: str, size: tuple[int, int]) -> None:
+def test__row__image_as_narrow_as_a_color__colors_stay_apart(name: str, size: tuple[int, int]) -> None:
     pixels = embedder_of(name).row(processor_of(name), Image.new("RGB", size, (255, 0, 0)), "x")["pixel_values"]
     assert pixels.shape == (3, 32, 32)
-    assert all((colour == colour[0, 0]).all() for colour in pixels)
+    assert all((color == color[0, 0]).all() for color in pixels)
     assert pixels[0, 0, 0] > max(pixels[1, 0, 0], pixels[2, 0, 0])
 
 

@@ -35,14 +35,14 @@ from transformers import (
 )
 
 from transformers_tart.embeddings import embed, encode_texts
-from transformers_tart.embeddings import shared_prefix as trunk_module
+from transformers_tart.embeddings import shared_prefix as prefix_module
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.in_context import (
     leave_one_out_orders,
     read_support,
 )
 from transformers_tart.embeddings.reader import Reader
-from transformers_tart.embeddings.shared_prefix import Branch
+from transformers_tart.embeddings.shared_prefix import Continuation
 
 
 @pytest.mark.parametrize("protocol", ["vanilla", "loo"])
@@ -53,26 +53,26 @@ def test__read_support__any_causal_backbone__equals_whole_prompts_one_at_a_time(
     backbone = build_mamba() if model_type == "mamba" else build_long(model_type)
     pooling = "mean" if protocol == "vanilla" else "last"
     reader, written = Reader(backbone, "all", pooling), write(backbone)
-    support, trunk = read_support(reader, written, protocol)
+    support, prefix = read_support(reader, written, protocol)
     query = read_queries(backbone, written, pooling)
-    torch.testing.assert_close(reader.embed(trunk, ask(written)), query, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(reader.embed(prefix, ask(written)), query, atol=1e-4, rtol=1e-4)
     expected = expected_support(backbone, written, protocol, pooling)
     torch.testing.assert_close(support, expected, atol=1e-4, rtol=1e-4)
     ways = {"mamba": "plain", "gpt_neo": "copied"}
-    assert trunk.way == ways.get(model_type, "shared")
+    assert prefix.way == ways.get(model_type, "shared")
 
 
 @pytest.mark.parametrize("model_type", ["llama", "mistral", "gpt_neox"])
 def test__read_support__eager_attention__same(model_type: str) -> None:
     backbone = build_long(model_type)
     written = write(backbone)
-    expected, trunk = read_support(Reader(backbone), written, "loo")
-    query = Reader(backbone).embed(trunk, ask(written))
+    expected, prefix = read_support(Reader(backbone), written, "loo")
+    query = Reader(backbone).embed(prefix, ask(written))
     backbone.set_attn_implementation("eager")  # what was found for another is not taken for it
-    found, trunk = read_support(Reader(backbone), written, "loo")
-    assert trunk.way == "shared"
+    found, prefix = read_support(Reader(backbone), written, "loo")
+    assert prefix.way == "shared"
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(Reader(backbone).embed(trunk, ask(written)), query, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(Reader(backbone).embed(prefix, ask(written)), query, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("protocol", ["vanilla", "loo"])
@@ -80,9 +80,9 @@ def test__read_support__eager_attention__same(model_type: str) -> None:
 def test__read_support__any_pooling__equals_whole_prompts_one_at_a_time(pooling: str, protocol: str) -> None:
     backbone = build_long("llama")
     reader, written = Reader(backbone, "all", pooling), write(backbone)
-    support, trunk = read_support(reader, written, protocol)
+    support, prefix = read_support(reader, written, protocol)
     query = read_queries(backbone, written, pooling)
-    torch.testing.assert_close(reader.embed(trunk, ask(written)), query, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(reader.embed(prefix, ask(written)), query, atol=1e-4, rtol=1e-4)
     expected = expected_support(backbone, written, protocol, pooling)
     torch.testing.assert_close(support, expected, atol=1e-4, rtol=1e-4)
 
@@ -91,23 +91,23 @@ def test__read_support__any_pooling__equals_whole_prompts_one_at_a_time(pooling:
 @pytest.mark.parametrize("pooling", POOLED)
 def test__reader__every_way__same_answer(way: str, pooling: str, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, written = Reader(build_long("opt"), pooling=pooling), write(build_long("opt"))
-    support, trunk = read_support(reader, written, "loo")
-    expected = reader.embed(trunk, ask(written))
-    assert trunk.way == "shared"
+    support, prefix = read_support(reader, written, "loo")
+    expected = reader.embed(prefix, ask(written))
+    assert prefix.way == "shared"
     for other in {"shared", "copied"} - {way}:
-        monkeypatch.setitem(trunk_module.WAYS, other, fail)
+        monkeypatch.setitem(prefix_module.WAYS, other, fail)
     reader = Reader(build_long("opt"), pooling=pooling)
-    found, trunk = read_support(reader, written, "loo")
-    assert trunk.way == way
+    found, prefix = read_support(reader, written, "loo")
+    assert prefix.way == way
     torch.testing.assert_close(found, support, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(reader.embed(trunk, ask(written)), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(reader.embed(prefix, ask(written)), expected, atol=1e-4, rtol=1e-4)
 
 
 def fail(*args: object) -> None:
     raise NotImplementedError
 
 
-def test__reader__longer_trunk_than_tried__tried_again() -> None:
+def test__reader__longer_prefix_than_tried__tried_again() -> None:
     backbone = build_long("gpt_neo", window_size=100)
     lengths = (3, 13)  # of which the window holds the first alone
     ways = [read_support(Reader(backbone), write(backbone, TEXTS[:n], LABELS[:n]), "loo")[1].way for n in lengths]
@@ -120,8 +120,8 @@ def test__reader__longer_trunk_than_tried__tried_again() -> None:
 
 
 def test__reader__wrong_answer_of_a_way__next_way_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = trunk_module.WAYS["shared"]
-    monkeypatch.setitem(trunk_module.WAYS, "shared", lambda *args: shared(*args) * 1.01)
+    shared = prefix_module.WAYS["shared"]
+    monkeypatch.setitem(prefix_module.WAYS, "shared", lambda *args: shared(*args) * 1.01)
     backbone = build_long("llama")
     assert read_support(Reader(backbone), write(backbone), "vanilla")[1].way == "copied"
 
@@ -168,9 +168,9 @@ def test__embed__layer_index__that_layer(pooling: str, layers: int) -> None:
     support, query, labels = embed(backbone, build_tokenizer(), TEXTS, LABELS, QUERIES, layers=layers, **options)
     written = write(backbone, seed=42)
     reader = Reader(backbone, "all", pooling)
-    every, trunk = read_support(reader, written, "loo")
+    every, prefix = read_support(reader, written, "loo")
     torch.testing.assert_close(support, every[:, layers], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(query, reader.embed(trunk, ask(written))[:, layers], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(query, reader.embed(prefix, ask(written))[:, layers], atol=1e-5, rtol=1e-5)
     assert labels.tolist() == [LABELS[i] for i in written.order]
 
 
@@ -205,16 +205,16 @@ def test__read_support__way__is_not_shouted(all_logs: pytest.LogCaptureFixture) 
 def test__read_support__half_precision__shared_and_near(dtype: torch.dtype) -> None:
     expected, _ = read_support(Reader(build_long("llama")), write(build_long("llama")), "loo")
     backbone = build_long("llama").to(dtype)
-    found, trunk = read_support(Reader(backbone), write(backbone), "loo")
-    assert (trunk.way, found.dtype) == ("shared", torch.float32)
+    found, prefix = read_support(Reader(backbone), write(backbone), "loo")
+    assert (prefix.way, found.dtype) == ("shared", torch.float32)
     assert (found - expected).abs().max() < 0.1 * expected.abs().max()
 
 
 def test__read_support__layer_before_the_window_matters__way_of_all_layers() -> None:
     backbone = build_long("gpt_neo")
     for layers in (0, 1, 2):
-        _, trunk = read_support(Reader(backbone, layers), write(backbone), "vanilla")
-        assert trunk.way == "copied"
+        _, prefix = read_support(Reader(backbone, layers), write(backbone), "vanilla")
+        assert prefix.way == "copied"
 
 
 def test__read_support__outlier_dimensions__do_not_hide_a_wrong_way() -> None:
@@ -243,7 +243,7 @@ def test__embed__rotation_that_depends_on_the_length__each_text_as_if_alone(prot
     else:
         written = write(backbone, seed=42)
         lead = written.prompt.question.before[0]
-        whole = [Branch((*lead, *b.ids), (0, len(lead) + len(b.ids))) for b in ask(written, queries)]
+        whole = [Continuation((*lead, *b.ids), (0, len(lead) + len(b.ids))) for b in ask(written, queries)]
         alone = [read_whole(backbone, branch, written.prompt.ids)[-1:] for branch in whole]
         expected = expected_support(backbone, written, protocol, "mean")[:, -1]
         if sum(len(block.ids) for block in written.blocks) <= switch or protocol == "loo":
@@ -264,17 +264,17 @@ def test__reader__four_threads_on_linear_biases__right_answers() -> None:
 def test__reader__out_of_memory__remembered_by_the_batcher(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = build_long("llama")
     reader, written = Reader(backbone), write(backbone)
-    _, trunk = read_support(reader, written, "vanilla")
-    shared, failures = trunk_module.WAYS["shared"], []
+    _, prefix = read_support(reader, written, "vanilla")
+    shared, failures = prefix_module.WAYS["shared"], []
 
-    def small(reading: object, trunk: object, branches: list[Branch], device: torch.device) -> Tensor:
+    def small(reading: object, prefix: object, branches: list[Continuation], device: torch.device) -> Tensor:
         if sum(len(branch.ids) for branch in branches) > 20:
             failures.append(len(branches))
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return shared(reading, trunk, branches, device)
+        return shared(reading, prefix, branches, device)
 
-    monkeypatch.setitem(trunk_module.WAYS, "shared", small)
+    monkeypatch.setitem(prefix_module.WAYS, "shared", small)
     batcher = Batcher(1000)
-    first, again = (reader.embed(trunk, ask(written), batcher) for _ in range(2))
+    first, again = (reader.embed(prefix, ask(written), batcher) for _ in range(2))
     assert torch.equal(first, again)
     assert 0 < len(failures) <= 6

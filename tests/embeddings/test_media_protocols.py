@@ -77,9 +77,9 @@ def test__embed_media__reference_of_images__published_steps() -> None:
     order = shuffled(24, 7)
     rows = []
     for image in [*(images[i] for i in order), *queries]:
-        grey = np.array(image.resize((32, 32), Image.Resampling.BILINEAR).convert("L"), dtype=np.float32) / 255
+        gray = np.array(image.resize((32, 32), Image.Resampling.BILINEAR).convert("L"), dtype=np.float32) / 255
         with torch.no_grad():
-            rows.append(vit(torch.from_numpy(np.stack([grey] * 3))[None]).last_hidden_state[0].mean(0).numpy())
+            rows.append(vit(torch.from_numpy(np.stack([gray] * 3))[None]).last_hidden_state[0].mean(0).numpy())
     first, second = published_steps(np.stack(rows[:24]), np.stack(rows[24:]))
     signs = np.sign((known.numpy() * first).sum(0))
     assert known.shape == (24, 16)

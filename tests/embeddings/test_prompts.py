@@ -82,8 +82,8 @@ def test__branch__longer_than_its_room__cut_and_said(all_logs: pytest.LogCapture
     branch = written.prompt.branch([[5] * 500])
     assert len(branch.ids) <= written.prompt.room
     assert "longer than" in all_logs.text
-    support, trunk = read_support(Reader(backbone), written, "loo")
-    assert torch.isfinite(Reader(backbone).embed(trunk, [branch])).all()
+    support, prefix = read_support(Reader(backbone), written, "loo")
+    assert torch.isfinite(Reader(backbone).embed(prefix, [branch])).all()
 
 
 def test__strip__special_tokens_around_a_text__taken_off() -> None:

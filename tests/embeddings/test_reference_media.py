@@ -9,7 +9,7 @@ from transformers_tart.embeddings.reference_media import published_projection
 
 
 def draw(k: int, hidden: int, queries: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
-    """Correlated embeddings that are not centred."""
+    """Correlated embeddings that are not centered."""
     generator = torch.Generator().manual_seed(k)
     rows = torch.randn(k + queries, hidden, generator=generator) @ torch.randn(hidden, hidden, generator=generator)
     return rows[:k] + 3, rows[k:] + 3
@@ -20,10 +20,10 @@ def test__published_projection__any_embeddings__as_its_steps_in_numpy(k: int, hi
     support, query = draw(k, hidden)
     pca = PCA(n_components=8, svd_solver="full").fit(support.double().numpy())
     scores = [pca.transform(x.double().numpy()) for x in (support, query)]
-    centred = [x - scores[0].mean(axis=0) for x in scores]
-    values, vectors = np.linalg.eigh(np.cov(centred[0], rowvar=False))
+    centered = [x - scores[0].mean(axis=0) for x in scores]
+    values, vectors = np.linalg.eigh(np.cov(centered[0], rowvar=False))
     whitening = vectors @ np.diag(1 / np.sqrt(values)) @ vectors.T
-    expected = [np.concatenate([x @ whitening.T] * 2, axis=-1) for x in centred]
+    expected = [np.concatenate([x @ whitening.T] * 2, axis=-1) for x in centered]
     found = published_projection(support, query)
     assert [tuple(x.shape) for x in found] == [(k, 16), (7, 16)]
     for ours, theirs in zip(found, expected, strict=True):

@@ -81,7 +81,7 @@ def test__read__file_cut_anywhere__whole_lines_and_a_clean_continuation(tmp_path
     [
         (lambda values: "not json", "Expecting value"),
         (lambda values: "[]", "no JSON object"),
-        (lambda values: json.dumps({**values, "colour": 1}), r"unknown fields \['colour'\]"),
+        (lambda values: json.dumps({**values, "color": 1}), r"unknown fields \['color'\]"),
         (lambda values: json.dumps({k: v for k, v in values.items() if k != "seed"}), r"lacks the fields \['seed'\]"),
         (lambda values: json.dumps({**values, "k": "16"}), "field k is '16'"),
         (lambda values: json.dumps({**values, "metrics": {"accuracy": "high"}}), "numbers"),

@@ -29,7 +29,7 @@ def classify() -> TartClassificationPipeline:
 
 @pytest.fixture(scope="module")
 def data() -> Dataset:
-    """Labelled texts, the labels as numbers of named classes."""
+    """Labeled texts, the labels as numbers of named classes."""
     return Dataset.from_dict({"text": TEXTS, "label": LABELS}, FEATURES)
 
 

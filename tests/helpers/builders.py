@@ -81,7 +81,7 @@ def make_examples(count: int = 12, labels: tuple[str, ...] = ("ham", "spam"), se
 
 
 def build_reasoner(architecture: str = "kernel", seed: int = 0, **overrides: object) -> TartReasoner:
-    """A small random reasoner of which every weight matters; a newly initialised one reads out nothing."""
+    """A small random reasoner of which every weight matters; a newly initialized one reads out nothing."""
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "n_positions": 34}
     config = TartReasonerConfig(**{**sizes, "architecture": architecture, **overrides})
     torch.manual_seed(seed)

@@ -115,7 +115,7 @@ FAMILIES = {
         WhisperFeatureExtractor(chunk_length=2),
         "WhisperEncoder",
     ),
-    # normalises over time, so that padding changes what is heard
+    # normalizes over time, so that padding changes what is heard
     "wav2vec2": Family(
         "audio", Wav2Vec2Config(**_WAVES), Wav2Vec2FeatureExtractor(return_attention_mask=False), "Wav2Vec2Model"
     ),
@@ -224,7 +224,7 @@ def make_media(modality: str, count: int, seed: int = 0) -> list[Any]:
 
 
 def make_media_examples(modality: str, count: int = 12, seed: int = 0) -> list[dict[str, Any]]:
-    """Labelled images or sounds, the classes in turn."""
+    """Labeled images or sounds, the classes in turn."""
     items = make_media(modality, count, seed)
     return [{modality: item, "label": NAMES[i % len(NAMES)]} for i, item in enumerate(items)]
 

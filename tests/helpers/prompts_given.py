@@ -14,7 +14,7 @@ from transformers_tart.embeddings.in_context import (
     leave_one_out_orders,
     write_prompt,
 )
-from transformers_tart.embeddings.shared_prefix import Branch
+from transformers_tart.embeddings.shared_prefix import Continuation
 
 
 TEXTS = make_texts(13, max_words=6)
@@ -54,7 +54,7 @@ def write(
 
 
 def read_whole(
-    backbone: PreTrainedModel, branch: Branch, before: tuple[int, ...] = (), pooling: str = "mean"
+    backbone: PreTrainedModel, branch: Continuation, before: tuple[int, ...] = (), pooling: str = "mean"
 ) -> Tensor:
     """(layers, hidden) of a span of one whole prompt, by hand."""
     with torch.no_grad():
@@ -72,16 +72,16 @@ def expected_support(backbone: PreTrainedModel, written: WrittenPrompt, protocol
     for i, block in enumerate(blocks):
         order = orders[i] if protocol == "loo" else tuple(range(i + 1))
         before = tuple(token for j in order[:-1] for token in blocks[j].ids)
-        rows.append(read_whole(backbone, Branch(block.ids, (0, block.asked)), before, pooling))
+        rows.append(read_whole(backbone, Continuation(block.ids, (0, block.asked)), before, pooling))
     return torch.stack(rows)
 
 
 def read_queries(backbone: PreTrainedModel, written: WrittenPrompt, pooling: str) -> Tensor:
     """(n, layers, hidden): a whole prompt for every query."""
     lead = written.prompt.question.before[0]
-    whole = [Branch((*lead, *branch.ids), (0, len(lead) + len(branch.ids))) for branch in ask(written)]
+    whole = [Continuation((*lead, *branch.ids), (0, len(lead) + len(branch.ids))) for branch in ask(written)]
     return torch.stack([read_whole(backbone, branch, written.prompt.ids, pooling) for branch in whole])
 
 
-def ask(written: WrittenPrompt, queries: list = QUERIES) -> list[Branch]:
+def ask(written: WrittenPrompt, queries: list = QUERIES) -> list[Continuation]:
     return [written.prompt.branch(parts) for parts in written.writer.parts(queries)]

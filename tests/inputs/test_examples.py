@@ -1,4 +1,4 @@
-"""Labelled examples in every form a user may give them; what is wrong with them is in test_bad_input.py."""
+"""Labeled examples in every form a user may give them; what is wrong with them is in test_bad_input.py."""
 
 import numpy
 import pytest

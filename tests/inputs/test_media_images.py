@@ -28,7 +28,7 @@ pytestmark = pytest.mark.core
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 3), dtype=np.uint8)
 PICTURE = PIL.Image.fromarray(PIXELS)
-GREY = np.arange(0, 65536, 2048, dtype=np.uint16).reshape(4, 8)
+GRAY = np.arange(0, 65536, 2048, dtype=np.uint16).reshape(4, 8)
 
 
 def encode(image: PIL.Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -156,11 +156,11 @@ def test__read_image__mode__pixels_of_its_white(mode: str) -> None:
 
 
 def test__read_image__16_bits__scaled() -> None:
-    expected = np.rint(GREY / 257)[..., None].repeat(3, -1)
-    image = PIL.Image.fromarray(GREY)
+    expected = np.rint(GRAY / 257)[..., None].repeat(3, -1)
+    image = PIL.Image.fromarray(GRAY)
     assert image.mode == "I;16"  # which `convert` makes white
-    big_endian = PIL.Image.frombytes("I;16B", (8, 4), GREY.astype(">u2").tobytes())
-    wide = PIL.Image.fromarray(GREY.astype(np.int32))
+    big_endian = PIL.Image.frombytes("I;16B", (8, 4), GRAY.astype(">u2").tobytes())
+    wide = PIL.Image.fromarray(GRAY.astype(np.int32))
     for value in (image, big_endian, wide, encode(image), encode(image, "TIFF")):
         assert np.array_equal(pixels(value), expected)
 
@@ -185,11 +185,11 @@ def test__read_image__animation__first_frame() -> None:
     assert np.array_equal(pixels(animation), np.full((4, 4, 3), 10))
 
 
-def test__read_image__grey_and_transparent_arrays__as_rgb() -> None:
-    grey = PIXELS[..., 0]
-    for array in (grey, grey[..., None], grey[None], torch.from_numpy(grey)[None], grey / 255):
-        assert np.array_equal(pixels(array), grey[..., None].repeat(3, -1))
-    assert np.array_equal(pixels(grey > 99), np.where(grey > 99, 255, 0)[..., None].repeat(3, -1))
+def test__read_image__gray_and_transparent_arrays__as_rgb() -> None:
+    gray = PIXELS[..., 0]
+    for array in (gray, gray[..., None], gray[None], torch.from_numpy(gray)[None], gray / 255):
+        assert np.array_equal(pixels(array), gray[..., None].repeat(3, -1))
+    assert np.array_equal(pixels(gray > 99), np.where(gray > 99, 255, 0)[..., None].repeat(3, -1))
     transparent = np.concatenate([PIXELS, PIXELS[..., :1]], -1)  # by its red
     assert np.array_equal(pixels(transparent), PIXELS)
     assert np.array_equal(pixels(transparent.transpose(2, 0, 1)), PIXELS)
@@ -216,11 +216,11 @@ def test__read_image__given_then_changed__what_was_read_stays() -> None:
         (np.zeros(5), r"the shape \(5,\)"),
         (np.zeros(()), r"the shape \(\)"),
         (np.zeros((2, 5, 5, 3)), "one at a time"),
-        (PIXELS.astype(np.float32), "undo the normalisation"),
+        (PIXELS.astype(np.float32), "undo the normalization"),
         (PIXELS / 255 - 0.1, "floats from -0.1"),
         (np.full((2, 2), np.nan), "NaN"),
         (np.full((2, 2), np.inf), "infinite"),
-        (GREY, "integers from 0 to 63488"),
+        (GRAY, "integers from 0 to 63488"),
         (np.full((2, 2), -1, dtype=np.int8), "integers from -1 to -1"),
         (torch.full((3, 2, 2), 256), "integers from 256 to 256"),
     ],

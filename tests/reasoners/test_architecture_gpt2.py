@@ -6,7 +6,7 @@ from helpers.builders import build_reasoner, draw_task
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.embeddings.prefix_cache import PrefixCache
 from transformers_tart.inputs.balance import seeded_orders
 from transformers_tart.reasoners.architectures.gpt2 import QUERY_BLOCK
 
@@ -65,7 +65,7 @@ def test__gpt2__state__is_not_changed_by_queries() -> None:
     with torch.no_grad():
         state = reasoner.prepare(support, labels)
         part = state.parts[0][1]
-        assert isinstance(part, Prefix)
+        assert isinstance(part, PrefixCache)
         assert part.length == 16
         first = reasoner.query(state, query)
         assert part.length == 16

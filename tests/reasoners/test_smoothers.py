@@ -29,7 +29,7 @@ def fit(support: Tensor) -> tuple[Geometry, Tensor, Smoothers]:
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
-def test__geometry__any_scale__centred_with_mean_squared_norm_one(scale: float) -> None:
+def test__geometry__any_scale__centered_with_mean_squared_norm_one(scale: float) -> None:
     support = draw_task(20)[0] * scale + 3 * scale
     geometry = Geometry.of(support)
     torch.testing.assert_close(geometry.support.mean(1), torch.zeros(1, support.shape[2]), atol=1e-5, rtol=0)

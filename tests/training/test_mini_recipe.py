@@ -19,7 +19,7 @@ RECIPE = Path(__file__).parents[2] / "hub_cards" / "tart-mini"
 
 @pytest.fixture
 def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The training script, with its neighbours importable."""
+    """The training script, with its neighbors importable."""
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("needs a torch with Muon, 2.9 or newer")
     monkeypatch.syspath_prepend(str(RECIPE))

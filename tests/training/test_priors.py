@@ -40,11 +40,11 @@ def test__scores__any_inputs__mostly_differ_between_rows(inputs: Callable, score
 
 
 @pytest.mark.parametrize("inputs", list(INPUTS))
-@pytest.mark.parametrize("labelling", list(label_weights(2)))
-def test__labels__any_inputs__several_classes(inputs: Callable, labelling: Callable) -> None:
+@pytest.mark.parametrize("labeling", list(label_weights(2)))
+def test__labels__any_inputs__several_classes(inputs: Callable, labeling: Callable) -> None:
     generator = Generator().manual_seed(0)
     latent, cluster = inputs(50, 16, generator)
-    moved, labels = labelling(Inputs(latent, torch.ones(16), torch.ones(16), cluster), 3, generator)
+    moved, labels = labeling(Inputs(latent, torch.ones(16), torch.ones(16), cluster), 3, generator)
     assert moved.shape == (50, 16)
     assert len(labels.unique()) > 1
 

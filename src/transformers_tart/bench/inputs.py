@@ -8,7 +8,7 @@ from collections.abc import Iterator
 SUBJECTS = (
     *(
         "the old teacher",
-        "my neighbour",
+        "my neighbor",
         "a young doctor",
         "the last train",
         "our garden",

@@ -19,7 +19,7 @@ BACKBONE, REST = "backbone", "rest"
 # Functions as their callers look them up; what a part calls of another part counts for the other. A forward hook would
 # be compiled into the backbone.
 TEXT_PARTS: dict[str, tuple[Any, str]] = {
-    "tokenising": (text, "tokenize"),
+    "tokenizing": (text, "tokenize"),
     BACKBONE: (pooling, "run_backbone"),
     "pooling": (stream, "pool_rows"),
     "reasoner": (TartReasoner, "query"),

@@ -45,7 +45,7 @@ def predict_one_by_one(
         architecture (`GPT2Architecture`):
             The head.
         support (`torch.FloatTensor` of shape `(k, dim)`), labels (`torch.LongTensor` of shape `(k,)`):
-            The labelled embeddings.
+            The labeled embeddings.
         queries (`torch.FloatTensor` of shape `(n, dim)`):
             The others.
         chosen (`list[int]`):

@@ -57,7 +57,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--embedding-cache", metavar="FOLDER", help="keep embeddings here from one run to the next")
     parser.add_argument("--compile", action="store_true", help="compile the backbone, which pays for many texts")
     parser.add_argument(
-        "--examples", help="labelled examples: csv, tsv, json, jsonl or parquet with text, image or audio, and label"
+        "--examples", help="labeled examples: csv, tsv, json, jsonl or parquet with text, image or audio, and label"
     )
     parser.add_argument(
         "--input",

@@ -175,7 +175,7 @@ def check_output_file(output: Path, apart_from: Sequence[str] = ()) -> None:
 
 
 def read_examples(path: str) -> "IterableDataset":
-    """Open a file of labelled examples: columns `text` and perhaps `text_pair`, `image` or `audio`, and `label`.
+    """Open a file of labeled examples: columns `text` and perhaps `text_pair`, `image` or `audio`, and `label`.
 
     Raises:
         ValueError: When it is empty or damaged.

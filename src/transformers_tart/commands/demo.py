@@ -1,4 +1,4 @@
-"""`transformers-tart demo`: three small tasks from a few labelled texts each, offline, beside the usual ways."""
+"""`transformers-tart demo`: three small tasks from a few labeled texts each, offline, beside the usual ways."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ SHOWN, WIDTH = 4, 74
 
 @dataclass(frozen=True)
 class DemoTask:
-    """A task of the demo: labelled examples, and new texts with their true labels."""
+    """A task of the demo: labeled examples, and new texts with their true labels."""
 
     name: str
     examples: list[dict[str, str]]
@@ -67,7 +67,7 @@ def add_parser(subparsers: Any) -> None:
     parser = add_subparser(
         subparsers,
         "demo",
-        "Classify new texts of three tasks from a few labelled ones each, offline, with what the package contains.",
+        "Classify new texts of three tasks from a few labeled ones each, offline, with what the package contains.",
         "transformers-tart demo --model EleutherAI/pythia-160m",
     )
     add_model_options(parser, required=False)

@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
         "transformers-tart push --model EleutherAI/pythia-160m --examples train.csv --repo-id me/tart-spam --private",
     )
     add_model_options(parser)
-    parser.add_argument("--examples", help="labelled examples to fit the task to: csv, tsv, json, jsonl or parquet")
+    parser.add_argument("--examples", help="labeled examples to fit the task to: csv, tsv, json, jsonl or parquet")
     parser.add_argument("--repo-id", required=True, help="repository to push to")
     parser.add_argument("--private", action="store_true", help="make the repository private if it is new")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
@@ -31,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
         "--dataset", action="append", help="Hub id of the examples' data set, for the card; repeatable"
     )
     parser.add_argument("--language", action="append", help="language code for the card; repeatable")
-    parser.add_argument("--license", help="licence for the card")
+    parser.add_argument("--license", help="license for the card")
     parser.set_defaults(run=run)
 
 

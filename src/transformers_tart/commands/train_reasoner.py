@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--preset", choices=PRESETS, default="kernel", help=f"what to train (default: kernel). {summaries}"
     )
-    parser.add_argument("--max-steps", type=int, help="optimiser steps (default: the preset's)")
+    parser.add_argument("--max-steps", type=int, help="optimizer steps (default: the preset's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of every task (default: 0)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
     parser.add_argument("--max-minutes", type=float, help="save and stop after this time, to resume later")

@@ -245,7 +245,7 @@ def _without_noise(value: object) -> object:
 
 
 def _plain_tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    """The tensors that hold the memory of a weight; a quantised one is made of several."""
+    """The tensors that hold the memory of a weight; a quantized one is made of several."""
     if hasattr(value, "__tensor_flatten__"):
         for part in value.__tensor_flatten__()[0]:
             yield from _plain_tensors(f"{name}.{part}", getattr(value, part))

@@ -1,4 +1,4 @@
-"""`vanilla` and `loo`: embeddings of examples and queries inside a prompt of labelled examples.
+"""`vanilla` and `loo`: embeddings of examples and queries inside a prompt of labeled examples.
 
 `vanilla` reads one prompt of all examples, and an example's embedding is the mean over its span. In `loo` an example
 is read last, after all the others, as a query is (arXiv 2306.07536, section 4.1). Spans run from the beginning of an
@@ -24,7 +24,7 @@ from transformers_tart.backbones.forward import (
 from transformers_tart.checks.tensors import check_seed
 from transformers_tart.embeddings.prompts import Block, Prompt, Writer, choose_template, fit
 from transformers_tart.embeddings.reader import Reader
-from transformers_tart.embeddings.shared_prefix import Branch, Trunk
+from transformers_tart.embeddings.shared_prefix import Continuation, Prefix
 from transformers_tart.inputs.examples import Text
 
 
@@ -54,7 +54,7 @@ def write_prompt(
     seed: int = 0,
 ) -> WrittenPrompt:
     r"""
-    Write labelled examples into one prompt.
+    Write labeled examples into one prompt.
 
     Args:
         backbone (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
@@ -102,26 +102,26 @@ def write_prompt(
     return WrittenPrompt(prompt, writer, [blocks[i] for i in order], order)
 
 
-def read_prompt(reader: Reader, prompt: Prompt) -> Trunk:
+def read_prompt(reader: Reader, prompt: Prompt) -> Prefix:
     """Read a prompt once, for the queries that follow it."""
     _require_causal(reader.backbone, prompt.ids)
     return reader.lead(reader.start(prompt.ids, (), prompt.room)[0], prompt.question.before[0])
 
 
-def read_support(reader: Reader, written: WrittenPrompt, protocol: str) -> tuple[Tensor, Trunk]:
-    """Read a prompt: the embeddings (k, layers, hidden) of its examples, and the trunk for the queries to follow."""
+def read_support(reader: Reader, written: WrittenPrompt, protocol: str) -> tuple[Tensor, Prefix]:
+    """Read a prompt: the embeddings (k, layers, hidden) of its examples, and the prefix for the queries to follow."""
     prompt, blocks = written.prompt, written.blocks
     first = len(prompt.ids) - sum(len(block.ids) for block in blocks)
     if protocol == "loo":
-        trunk = read_prompt(reader, prompt)
-        return _each_last(reader, prompt.ids[:first], blocks, trunk.way), trunk
+        prefix = read_prompt(reader, prompt)
+        return _each_last(reader, prompt.ids[:first], blocks, prefix.way), prefix
     _require_causal(reader.backbone, prompt.ids)
     spans, at = [], first
     for block in blocks:
         spans.append((at, at + block.asked))
         at += len(block.ids)
-    trunk, embeddings = reader.start(prompt.ids, spans, prompt.room)
-    return embeddings, reader.lead(trunk, prompt.question.before[0])
+    prefix, embeddings = reader.start(prompt.ids, spans, prompt.room)
+    return embeddings, reader.lead(prefix, prompt.question.before[0])
 
 
 def leave_one_out_orders(members: Sequence[int], before: tuple[int, ...] = ()) -> dict[int, tuple[int, ...]]:
@@ -145,27 +145,29 @@ def _each_last(reader: Reader, start: Sequence[int], blocks: Sequence[Block], wa
     limit = switch_length(reader.backbone)
     if way == "plain" or (limit is not None and len(start) + sum(len(block.ids) for block in blocks) > limit):
         orders = leave_one_out_orders(range(len(blocks)))
-        return reader.embed(Trunk(tuple(start), way="plain"), [_branch(blocks, orders[i]) for i in range(len(blocks))])
+        return reader.embed(
+            Prefix(tuple(start), way="plain"), [_branch(blocks, orders[i]) for i in range(len(blocks))]
+        )
 
-    def read(members: Sequence[int], trunk: Trunk) -> list[Tensor]:
+    def read(members: Sequence[int], prefix: Prefix) -> list[Tensor]:
         if len(members) <= FEW:
             orders = leave_one_out_orders(members)
-            return [reader.embed(trunk, [_branch(blocks, orders[i]) for i in members])]
+            return [reader.embed(prefix, [_branch(blocks, orders[i]) for i in members])]
         left, right = _halves(members)
-        after_right, _ = reader.extend(trunk, [token for i in right for token in blocks[i].ids])
+        after_right, _ = reader.extend(prefix, [token for i in right for token in blocks[i].ids])
         found = read(left, after_right)
         del after_right  # of a long prompt, one beginning at a time fills the memory
-        after_left, _ = reader.extend(trunk, [token for i in left for token in blocks[i].ids])
+        after_left, _ = reader.extend(prefix, [token for i in left for token in blocks[i].ids])
         return found + read(right, after_left)
 
-    return torch.cat(read(range(len(blocks)), reader.extend(Trunk(way=way), start)[0]))
+    return torch.cat(read(range(len(blocks)), reader.extend(Prefix(way=way), start)[0]))
 
 
-def _branch(blocks: Sequence[Block], order: Sequence[int]) -> Branch:
+def _branch(blocks: Sequence[Block], order: Sequence[int]) -> Continuation:
     """The examples of an order up to the label of the last, whose span is embedded."""
     before = [token for i in order[:-1] for token in blocks[i].ids]
     last = blocks[order[-1]]
-    return Branch((*before, *last.ids[: last.asked]), (len(before), len(before) + last.asked))
+    return Continuation((*before, *last.ids[: last.asked]), (len(before), len(before) + last.asked))
 
 
 def _require_causal(backbone: PreTrainedModel, ids: Sequence[int]) -> None:

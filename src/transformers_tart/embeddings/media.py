@@ -22,14 +22,14 @@ from transformers_tart.configuration_media import TartMediaConfig
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.media_pooling import (
-    Heard,
+    FrameMask,
     count_outputs,
     has_padding,
-    heard_outputs,
+    infer_frame_mask,
     mask_of_outputs,
     pool_map,
 )
-from transformers_tart.embeddings.pooling import normalised
+from transformers_tart.embeddings.pooling import normalized
 from transformers_tart.embeddings.text import EmbeddedExamples
 from transformers_tart.inputs import read_audio, read_image
 from transformers_tart.inputs.examples import Examples
@@ -38,7 +38,7 @@ from transformers_tart.inputs.examples import Examples
 Row = dict[str, Tensor]
 
 MASK = "attention_mask"
-# Values of an input that make about one token, by which batches are cut: a patch of 16 x 16 pixels of three colours,
+# Values of an input that make about one token, by which batches are cut: a patch of 16 x 16 pixels of three colors,
 # or 20 ms of sound at 16 kHz.
 VALUES_PER_TOKEN = {"image": 768, "audio": 320}
 TRIAL = 16000  # samples of the noise by which it is found out whether padding changes anything
@@ -56,7 +56,7 @@ class MediaEmbedder:
         backbone (`PreTrainedModel`):
             The frozen model.
         config ([`TartMediaConfig`]):
-            Says pooling, normalisation and layers.
+            Says pooling, normalization and layers.
         cache ([`EmbeddingCache`], *optional*):
             Where embeddings are looked up first, and kept.
     """
@@ -123,7 +123,7 @@ class MediaEmbedder:
         self,
         rows: Sequence[Row],
         prompt: object = None,
-        trunk: object = None,
+        prefix: object = None,
         *,
         pad_token_id: int | None = None,
         batcher: Batcher | None = None,
@@ -145,14 +145,14 @@ class MediaEmbedder:
         together = torch.cat([embeddings.to(found[-1].device) for embeddings in found])
         order = torch.tensor([i for members in groups for i in members], device=together.device)
         # after the cache, whose embeddings serve both ways
-        return normalised(torch.empty_like(together).index_copy_(0, order, together), self.config.normalize)
+        return normalized(torch.empty_like(together).index_copy_(0, order, together), self.config.normalize)
 
-    def embed_batch(self, batch: Row, prompt: object = None, trunk: object = None) -> Tensor:
+    def embed_batch(self, batch: Row, prompt: object = None, prefix: object = None) -> Tensor:
         """Embeddings (n, layers, hidden) float32 of a batch of inputs, which never see each other."""
-        return normalised(self.pool_batch(batch), self.config.normalize)
+        return normalized(self.pool_batch(batch), self.config.normalize)
 
     def pool_batch(self, batch: Row) -> Tensor:
-        """[`embed_batch`] without the normalisation."""
+        """[`embed_batch`] without the normalization."""
         dtype = self.backbone.dtype
         main = self.backbone.main_input_name
         given = {name: tensor for name, tensor in batch.items() if name == main or accepts(self.backbone, name)}
@@ -171,7 +171,7 @@ class MediaEmbedder:
         width = max(layer.shape[-1] for layer in pooled)  # layers of a pyramid have several
         return torch.stack([pad(layer.to(pooled[-1].device), (0, width - layer.shape[-1])) for layer in pooled], dim=1)
 
-    def _read(self, given: Row, mask: Tensor | None) -> tuple[tuple[Tensor, ...], Heard | None]:
+    def _read(self, given: Row, mask: Tensor | None) -> tuple[tuple[Tensor, ...], FrameMask | None]:
         """A forward pass: the hidden states that the config asks for, and which outputs are of sound."""
         inputs, layers = given[self.backbone.main_input_name], self.config.layers
         if mask is not None:
@@ -179,7 +179,7 @@ class MediaEmbedder:
         if not has_padding(inputs):
             return run_backbone(self.backbone, layers, **given)[1], None
         output, everything = run_backbone(self.backbone, "all", **given)
-        heard = heard_outputs(self.backbone, self.backbone.main_input_name, inputs, everything[0])
+        heard = infer_frame_mask(self.backbone, self.backbone.main_input_name, inputs, everything[0])
         if layers == "all":
             return everything, heard
         return (output.last_hidden_state if layers == -1 else choose_layer(everything, layers),), heard

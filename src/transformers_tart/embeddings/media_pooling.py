@@ -17,14 +17,14 @@ from transformers_tart.backbones.forward import run_backbone
 
 
 # From a number of outputs to which of them (n, outputs) are of sound.
-Heard: TypeAlias = Callable[[int], Tensor]
+FrameMask: TypeAlias = Callable[[int], Tensor]
 
 EQUAL = 1e-5  # relative to the largest value: states that differ by less are the same but for rounding
 
 _PADDING: WeakKeyDictionary[PreTrainedModel, dict[bytes, tuple[Tensor, Tensor]]] = WeakKeyDictionary()
 
 
-def pool_map(hidden: Tensor, pooling: str, heard: Heard | None = None, size: int | None = None) -> Tensor:
+def pool_map(hidden: Tensor, pooling: str, heard: FrameMask | None = None, size: int | None = None) -> Tensor:
     r"""
     Embeddings (n, hidden) float32 of hidden states.
 
@@ -55,7 +55,7 @@ def pool_map(hidden: Tensor, pooling: str, heard: Heard | None = None, size: int
     return hidden.float().masked_fill(~counts[..., None], 0.0).sum(1) / counts.sum(1, keepdim=True)
 
 
-def mask_of_outputs(backbone: PreTrainedModel, mask: Tensor, inputs: Tensor) -> Heard:
+def mask_of_outputs(backbone: PreTrainedModel, mask: Tensor, inputs: Tensor) -> FrameMask:
     """Outputs of the inputs that a mask (n, length) counts, at least one of each row."""
     to_outputs: Callable | None = getattr(backbone, "_get_feat_extract_output_lengths", None)
     if mask.shape[1] not in inputs.shape[1:]:
@@ -83,7 +83,7 @@ def count_outputs(to_outputs: Callable, inputs: int, **options: bool) -> int | N
         return None
 
 
-def heard_outputs(backbone: PreTrainedModel, name: str, inputs: Tensor, states: Tensor) -> Heard:
+def infer_frame_mask(backbone: PreTrainedModel, name: str, inputs: Tensor, states: Tensor) -> FrameMask:
     r"""
     Which outputs are not of padding, of inputs that end in equal frames.
 
@@ -134,4 +134,4 @@ def _padding_states(backbone: PreTrainedModel, name: str, row: Tensor) -> tuple[
     return found  # another thread may have cleared what is known
 
 
-__all__ = ["Heard", "count_outputs", "has_padding", "heard_outputs", "mask_of_outputs", "pool_map"]
+__all__ = ["FrameMask", "count_outputs", "has_padding", "infer_frame_mask", "mask_of_outputs", "pool_map"]

@@ -46,9 +46,9 @@ def embed_media(
         processor (`BaseImageProcessor` or `SequenceFeatureExtractor`):
             The backbone's.
         support (`list`), support_labels (`list[int]`), queries (`list`):
-            k labelled images or recordings and n to be classified, as [`read_image`] and [`read_audio`] take them.
+            k labeled images or recordings and n to be classified, as [`read_image`] and [`read_audio`] take them.
         pooling (`str`, *optional*, defaults to `"mean"`), layers (`int` or `str`, *optional*, defaults to -1):
-            As in [`TartMediaConfig`]; `"all"` puts the layers side by side, each centred and scaled by the support
+            As in [`TartMediaConfig`]; `"all"` puts the layers side by side, each centered and scaled by the support
             set.
         batch_size (`int`, *optional*):
             Most inputs of a forward pass.
@@ -56,7 +56,7 @@ def embed_media(
             Of the order of the support set, for `reference=True`.
         reference (`bool`, *optional*, defaults to `False`):
             Whether to follow the published code (HazyResearch/TART, `embed_utils.py`): images resized to a square,
-            grey and without the processor's normalisation, the mean of all last hidden states, padding of audio
+            gray and without the processor's normalization, the mean of all last hidden states, padding of audio
             included, the support set shuffled, then the projection to 8 components, twice side by side.
 
     Returns:
@@ -96,8 +96,8 @@ def _published(tower: PreTrainedModel, processor: Any, modality: str, item: obje
     if modality == "image":
         size = tower.config.image_size
         square = read_image(item, "An image").resize((size, size), Resampling.BILINEAR)
-        grey = torch.from_numpy(np.array(square.convert("L"))).float() / 255
-        inputs = grey.expand(3, -1, -1)
+        gray = torch.from_numpy(np.array(square.convert("L"))).float() / 255
+        inputs = gray.expand(3, -1, -1)
     else:
         rate = processor.sampling_rate
         samples = read_audio(item, "A recording", rate)

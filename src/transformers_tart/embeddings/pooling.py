@@ -23,7 +23,7 @@ def pooled_hidden_states(
     layers: int | str = -1,
 ) -> Tensor:
     r"""
-    Embed a batch of tokenised texts.
+    Embed a batch of tokenized texts.
 
     Args:
         backbone (`PreTrainedModel`):
@@ -67,7 +67,7 @@ def pool_spans(hidden_states: Sequence[Tensor], spans: Sequence[tuple[int, int]]
     return torch.stack([p.to(pooled[-1].device) for p in pooled], dim=1)
 
 
-def normalised(embeddings: Tensor, wanted: bool = True) -> Tensor:
+def normalized(embeddings: Tensor, wanted: bool = True) -> Tensor:
     """Embeddings (..., hidden) float32 divided by their Euclidean norms, zeros as they are; or all as they are."""
     return normalize(embeddings, dim=-1) if wanted else embeddings
 
@@ -107,4 +107,4 @@ def _check_pooling(pooling: str) -> None:
         raise ValueError(f'pooling is "{pooling}"; it must be one of {POOLINGS}.')
 
 
-__all__ = ["normalised", "pool_rows", "pool_spans", "pooled_hidden_states"]
+__all__ = ["normalized", "pool_rows", "pool_spans", "pooled_hidden_states"]

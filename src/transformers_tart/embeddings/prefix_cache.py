@@ -8,13 +8,13 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 
 @dataclass(frozen=True)
-class Prefix:
+class PrefixCache:
     """Keys and values, each (batch, heads, length, head_dim), of what has been read: one pair a layer."""
 
     layers: tuple[tuple[Tensor, Tensor], ...]
 
     @classmethod
-    def from_cache(cls, cache: Cache | None) -> "Prefix":
+    def from_cache(cls, cache: Cache | None) -> "PrefixCache":
         """What a cache holds after a forward pass.
 
         Raises:
@@ -29,26 +29,26 @@ class Prefix:
         """Tokens of the prefix."""
         return self.layers[0][0].shape[-2]
 
-    def cut(self, length: int) -> "Prefix":
+    def cut(self, length: int) -> "PrefixCache":
         """The first tokens, as a view."""
-        return Prefix(tuple((keys[..., :length, :], values[..., :length, :]) for keys, values in self.layers))
+        return PrefixCache(tuple((keys[..., :length, :], values[..., :length, :]) for keys, values in self.layers))
 
     @property
     def nbytes(self) -> int:
         """Bytes of all layers, each row of a batch counted."""
         return sum(tensor.nbytes for layer in self.layers for tensor in layer)
 
-    def expand(self, rows: int) -> "Prefix":
+    def expand(self, rows: int) -> "PrefixCache":
         """The prefix of one row for each row of a batch, without copies."""
-        return Prefix(tuple((k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in self.layers))
+        return PrefixCache(tuple((k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in self.layers))
 
-    def select(self, rows: Tensor) -> "Prefix":
+    def select(self, rows: Tensor) -> "PrefixCache":
         """The prefixes of chosen rows (n,) of a batch."""
-        return Prefix(tuple((k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.layers))
+        return PrefixCache(tuple((k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.layers))
 
-    def to(self, device: torch.device | str) -> "Prefix":
+    def to(self, device: torch.device | str) -> "PrefixCache":
         """The same prefix on another device."""
-        return Prefix(tuple((keys.to(device), values.to(device)) for keys, values in self.layers))
+        return PrefixCache(tuple((keys.to(device), values.to(device)) for keys, values in self.layers))
 
     def cache(self) -> Cache:
         """A cache that gives this prefix to every row of a batch and keeps nothing of what comes after."""
@@ -74,4 +74,4 @@ def _filled(layer: DynamicLayer, keys: Tensor, values: Tensor) -> DynamicLayer:
     return layer
 
 
-__all__ = ["Prefix"]
+__all__ = ["PrefixCache"]

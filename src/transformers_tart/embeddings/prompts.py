@@ -1,4 +1,4 @@
-"""Prompts of labelled examples, as token ids: a template, the tokens of its parts, and what fits a context.
+"""Prompts of labeled examples, as token ids: a template, the tokens of its parts, and what fits a context.
 
 A prompt is put together from the tokens of its parts, so that the span of every example is known by counting, a query
 is the same whatever stands before it, and a text that holds a label name or a line of the template changes nothing.
@@ -15,10 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from transformers_tart.checks.bounds import MAX_INTEGER, MAX_TOKEN_ID, MAX_TOKENS, check_integer
-from transformers_tart.embeddings.shared_prefix import Branch
+from transformers_tart.embeddings.shared_prefix import Continuation
 from transformers_tart.inputs.examples import Text
 from transformers_tart.inputs.template import PAIR_TEMPLATE, TEMPLATE, parse_template
-from transformers_tart.inputs.tokenization import TRUNCATION_SIDES, cut, encode, neutral_token, say_what_is_cut
+from transformers_tart.inputs.tokenization import TRUNCATION_SIDES, cut, encode, neutral_token, warn_if_truncated
 
 
 logger = logging.get_logger(__name__)
@@ -68,7 +68,7 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """A labelled example in a prompt: its token ids, and how many of them come before the label."""
+    """A labeled example in a prompt: its token ids, and how many of them come before the label."""
 
     ids: tuple[int, ...]
     asked: int
@@ -119,7 +119,7 @@ class Writer:
         if not flat:
             return []
         encoded, side = encode(self.tokenizer, flat, add_special_tokens=False)["input_ids"], self.truncation_side
-        say_what_is_cut(encoded, max_length)
+        warn_if_truncated(encoded, max_length)
         ids = iter(encoded)
         return [[list(cut(next(ids), max_length, side)) for _ in parts] for parts in split]
 
@@ -177,17 +177,17 @@ class Prompt:
         """The largest token id."""
         return max(itertools.chain([self.question.neutral], self.ids, self.question.after, *self.question.before))
 
-    def branch(self, parts: Sequence[Sequence[int]], max_length: int | None = None) -> Branch:
+    def branch(self, parts: Sequence[Sequence[int]], max_length: int | None = None) -> Continuation:
         """A query as what follows the prompt and the beginning of all queries, `question.before[0]`.
 
         Each text is cut to its share of the room and to `max_length`, which is logged once.
         """
         limits = [max_length] if self.room is None else [max_length, (self.room - self.question.length) // len(parts)]
         limit = min((limit for limit in limits if limit is not None), default=None)
-        say_what_is_cut(parts, limit)
+        warn_if_truncated(parts, limit)
         shown = [cut(part, limit, self.truncation_side) for part in parts]
         ids = self.question.ask(shown)[len(self.question.before[0]) :]
-        return Branch(ids, (0, len(ids)))
+        return Continuation(ids, (0, len(ids)))
 
     def strip(self, ids: Sequence[int]) -> list[int]:
         """Token ids of a text without the special tokens around it."""

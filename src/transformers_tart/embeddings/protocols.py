@@ -19,7 +19,7 @@ from transformers_tart.embeddings.arguments import (
 )
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.in_context import read_support, write_prompt
-from transformers_tart.embeddings.pooling import normalised
+from transformers_tart.embeddings.pooling import normalized
 from transformers_tart.embeddings.reader import Reader
 from transformers_tart.embeddings.reference import MAX_CHARACTERS, PublishedProcedure
 from transformers_tart.embeddings.stream import encode_texts
@@ -55,7 +55,7 @@ def embed(
         backbone (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
             The frozen model and its tokenizer.
         support_texts (`list`), support_labels (`list[int]`):
-            k labelled texts.
+            k labeled texts.
         query_texts (`list`):
             n texts.
         protocol (`str`, *optional*, defaults to `"stream"`):
@@ -64,7 +64,7 @@ def embed(
         pooling (`str`), normalize (`bool`):
             As in [`encode_texts`].
         layers (`int` or `str`, *optional*, defaults to -1):
-            Index into the hidden states, or `"all"`: each layer centred and scaled by the support set, side by side.
+            Index into the hidden states, or `"all"`: each layer centered and scaled by the support set, side by side.
         template (`str`, *optional*):
             Of an example in a prompt, with `{text}`, for pairs `{text_pair}`, and `{label}`. The paper's when not
             given: `"Sentence: {text}\nLabel: {label}\n"`.
@@ -124,9 +124,9 @@ def embed(
             backbone, tokenizer, support_texts, support_labels, names, template=template, seed=seed, **limits
         )
         reader = Reader(backbone, layers, pooling, cache)
-        support, trunk = read_support(reader, written, protocol)
+        support, prefix = read_support(reader, written, protocol)
         parts = written.writer.parts(query_texts, max_characters=max_characters)
-        query = reader.embed(trunk, [written.prompt.branch(p, max_length) for p in parts])
+        query = reader.embed(prefix, [written.prompt.branch(p, max_length) for p in parts])
         support_labels = [support_labels[i] for i in written.order]
     else:
         encoding = {"pooling": pooling, "layers": layers, "max_length": max_length, "batch_size": batch_size}
@@ -135,7 +135,7 @@ def embed(
             for texts in (support_texts, query_texts)
         )
     labels = torch.tensor(support_labels, dtype=torch.int64, device=support.device)
-    support, query = normalised(support, normalize), normalised(query, normalize)
+    support, query = normalized(support, normalize), normalized(query, normalize)
     if layers != "all":
         return support.squeeze(1), query.squeeze(1), labels
     scaling = LayerScaling.fit(support)

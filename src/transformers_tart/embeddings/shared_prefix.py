@@ -1,11 +1,9 @@
-"""Prompts that begin alike: what they share, the trunk, is read once, and each branch continues it.
+"""Shared-prefix encoding: run the prefix of many prompts once and reuse its KV cache for every continuation.
 
-A branch is read in one of three ways, all with the same answer. `shared`: branches stand one after another in one row,
-and a mask lets each see the trunk and itself, at the positions that follow the trunk. `copied`: branches are rows of a
-batch, each with a copy of the trunk's keys and values. `plain`: branches are rows with the whole prompt. The first
-that gives what a backbone gives for a whole prompt is taken, found out on the prompt itself: no backbone is known by
-name, and a window or a scaling that begins at some length is met at the length that counts. What was found is
-remembered of a backbone as long as it lives.
+Continuations are read in one of three ways, with equal results. `shared`: they stand one after another in one row, a
+mask lets each attend to the prefix and itself, and positions continue those of the prefix. `copied`: they are rows of
+a batch, each with a copy of the prefix's keys and values. `plain`: they are rows that repeat the whole prompt. The
+first way that reproduces the plain embeddings of the prompt at hand is used, so no family of backbones is named here.
 """
 
 import threading
@@ -21,22 +19,22 @@ from transformers import PreTrainedModel
 
 from transformers_tart.backbones.forward import accepts, cache_argument, run_backbone, without_cache
 from transformers_tart.embeddings.pooling import pool_spans
-from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.embeddings.prefix_cache import PrefixCache
 
 
 _REPLACING = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Trunk:
+class Prefix:
     """The beginning of prompts: its token ids, what a backbone keeps of them, and the way its branches are read.
 
-    Where every branch begins alike, the trunk holds that beginning too: `lead` is the embedding (layers, hidden) of
+    Where every branch begins alike, the prefix holds that beginning too: `lead` is the embedding (layers, hidden) of
     its last `lead_length` tokens, which belong to the span of every branch. `kind` is that of the reader.
     """
 
     ids: tuple[int, ...] = ()
-    prefix: Prefix | None = None
+    cache: PrefixCache | None = None
     way: str = "shared"
     lead: Tensor | None = None
     lead_length: int = 0
@@ -49,8 +47,8 @@ class Trunk:
 
 
 @dataclass(frozen=True)
-class Branch:
-    """Token ids that continue a trunk, and the span (begin, end) of them that is embedded."""
+class Continuation:
+    """Token ids that continue a prefix, and the span (begin, end) of them that is embedded."""
 
     ids: tuple[int, ...]
     span: tuple[int, int]
@@ -65,25 +63,25 @@ class Reading:
     pooling: str = "mean"
 
 
-def _shared(reading: Reading, trunk: Trunk, branches: Sequence[Branch], device: torch.device) -> Tensor:
-    """One row of all branches, each of which sees the trunk and itself."""
+def _shared(reading: Reading, prefix: Prefix, branches: Sequence[Continuation], device: torch.device) -> Tensor:
+    """One row of all branches, each of which sees the prefix and itself."""
     lengths = torch.tensor([len(branch.ids) for branch in branches])
     owner = torch.repeat_interleave(torch.arange(len(branches)), lengths)
     first = lengths.cumsum(0) - lengths
     place = torch.arange(len(owner)) - first[owner]
     tokens = torch.tensor([[token for branch in branches for token in branch.ids]], device=device)
-    positions = trunk.length + place
+    positions = prefix.length + place
     own = (owner[:, None] == owner) & (place[:, None] >= place)
-    visible = torch.cat([torch.ones(len(owner), trunk.length, dtype=torch.bool), own], dim=1)
-    key_positions = torch.cat([torch.arange(trunk.length), positions])
+    visible = torch.cat([torch.ones(len(owner), prefix.length, dtype=torch.bool), own], dim=1)
+    key_positions = torch.cat([torch.arange(prefix.length), positions])
     distance = positions[:, None] - key_positions
     inputs: dict[str, Any] = {"input_ids": tokens, "attention_mask": _masks(reading, visible, distance, device)}
     if accepts(reading.backbone, "position_ids"):
         inputs["position_ids"] = positions[None].to(device)
-    if trunk.prefix is None:
+    if prefix.cache is None:
         inputs.update(without_cache(reading.backbone))
     else:
-        inputs.update({cache_argument(reading.backbone): trunk.prefix.cache(), "use_cache": True})
+        inputs.update({cache_argument(reading.backbone): prefix.cache.cache(), "use_cache": True})
     with _linear_biases(reading.backbone, key_positions):
         _, hidden_states = run_backbone(reading.backbone, reading.layers, **inputs)
     spans = [(at + b.span[0], at + b.span[1]) for at, b in zip(first.tolist(), branches, strict=True)]
@@ -134,30 +132,30 @@ def _linear_biases(backbone: PreTrainedModel, positions: Tensor) -> Iterator[Non
             del backbone.build_alibi_tensor
 
 
-def _copied(reading: Reading, trunk: Trunk, branches: Sequence[Branch], device: torch.device) -> Tensor:
-    """A batch whose rows begin with a copy of the trunk's keys and values."""
-    if trunk.prefix is None:
-        return plain(reading, trunk, branches, device)
+def _copied(reading: Reading, prefix: Prefix, branches: Sequence[Continuation], device: torch.device) -> Tensor:
+    """A batch whose rows begin with a copy of the prefix's keys and values."""
+    if prefix.cache is None:
+        return plain(reading, prefix, branches, device)
     mask = pad_sequence(
-        [torch.ones(trunk.length + len(branch.ids), dtype=torch.long) for branch in branches], batch_first=True
+        [torch.ones(prefix.length + len(branch.ids), dtype=torch.long) for branch in branches], batch_first=True
     )
-    cache = {cache_argument(reading.backbone): trunk.prefix.cache()}
+    cache = {cache_argument(reading.backbone): prefix.cache.cache()}
     inputs = {**cache, "use_cache": True, "attention_mask": mask.to(device)}
     _, hidden_states = run_backbone(reading.backbone, reading.layers, input_ids=_rows(branches, device), **inputs)
     return _pool_each(hidden_states, [branch.span for branch in branches], reading.pooling)
 
 
-def plain(reading: Reading, trunk: Trunk, branches: Sequence[Branch], device: torch.device) -> Tensor:
+def plain(reading: Reading, prefix: Prefix, branches: Sequence[Continuation], device: torch.device) -> Tensor:
     """A batch whose rows hold the whole prompt."""
-    at = trunk.length
-    whole = [Branch((*trunk.ids, *b.ids), (at + b.span[0], at + b.span[1])) for b in branches]
+    at = prefix.length
+    whole = [Continuation((*prefix.ids, *b.ids), (at + b.span[0], at + b.span[1])) for b in branches]
     mask = _mask([len(branch.ids) for branch in whole])
     inputs = {"input_ids": _rows(whole, device), "attention_mask": mask.to(device), **without_cache(reading.backbone)}
     _, hidden_states = run_backbone(reading.backbone, reading.layers, **inputs)
     return _pool_each(hidden_states, [branch.span for branch in whole], reading.pooling)
 
 
-def _rows(branches: Sequence[Branch], device: torch.device) -> Tensor:
+def _rows(branches: Sequence[Continuation], device: torch.device) -> Tensor:
     return pad_sequence([torch.tensor(branch.ids) for branch in branches], batch_first=True).to(device)
 
 
@@ -175,11 +173,11 @@ def _pool_each(hidden_states: Sequence[Tensor], spans: Sequence[tuple[int, int]]
     return torch.cat(rows)
 
 
-WAYS: dict[str, Callable[[Reading, Trunk, Sequence[Branch], torch.device], Tensor]] = {
+WAYS: dict[str, Callable[[Reading, Prefix, Sequence[Continuation], torch.device], Tensor]] = {
     "shared": _shared,
     "copied": _copied,
     "plain": plain,
 }
 
 
-__all__ = ["WAYS", "Branch", "Reading", "Trunk", "plain"]
+__all__ = ["WAYS", "Continuation", "Prefix", "Reading", "plain"]

@@ -14,7 +14,7 @@ from transformers_tart.checks.arguments import as_flag
 from transformers_tart.embeddings.arguments import as_limit, check_models, check_reading, check_texts
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.pooling import normalised, pool_rows
+from transformers_tart.embeddings.pooling import normalized, pool_rows
 from transformers_tart.inputs.examples import Text
 from transformers_tart.inputs.tokenization import check_vocabulary, collate, known_token, tokenize
 
@@ -70,10 +70,10 @@ def encode_texts(
     with tqdm(total=len(mine), desc="embedding", unit="text", disable=not shown) as bar:
         if accelerator is None or accelerator.num_processes == 1:
             found = encode_rows(backbone, rows, tokenizer.pad_token_id, batcher, progress=bar, **options)
-            return normalised(found, normalize)
+            return normalized(found, normalize)
         # a process without a text of its own reads one for the shape
         found = encode_rows(backbone, mine or rows[:1], tokenizer.pad_token_id, batcher, progress=bar, **options)
-    return normalised(_gather(found, len(rows), accelerator), normalize)
+    return normalized(_gather(found, len(rows), accelerator), normalize)
 
 
 def _gather(found: Tensor, count: int, accelerator: Accelerator) -> Tensor:

@@ -14,10 +14,10 @@ from transformers_tart.configuration_tart import IN_CONTEXT_PROTOCOLS, TartConfi
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.in_context import read_prompt, read_support, write_prompt
-from transformers_tart.embeddings.pooling import normalised, pooled_hidden_states
+from transformers_tart.embeddings.pooling import normalized, pooled_hidden_states
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.embeddings.reader import Reader
-from transformers_tart.embeddings.shared_prefix import Trunk
+from transformers_tart.embeddings.shared_prefix import Prefix
 from transformers_tart.embeddings.stream import encode_rows, encode_texts
 from transformers_tart.inputs.examples import Examples, Text
 from transformers_tart.inputs.tokenization import check_vocabulary, pad_right, tokenize, tokenize_parts, truncate
@@ -30,7 +30,7 @@ class EmbeddedExamples(NamedTuple):
     embeddings: Tensor
     order: list[int]
     prompt: Prompt | None = None
-    trunk: Trunk | None = None
+    prefix: Prefix | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Embedder:
         backbone (`PreTrainedModel`):
             The frozen model.
         config ([`TartConfig`]):
-            Says protocol, template, pooling, normalisation, layers and lengths.
+            Says protocol, template, pooling, normalization, layers and lengths.
         cache ([`EmbeddingCache`], *optional*):
             Where embeddings are looked up first, and kept.
         max_length (`int`, *optional*):
@@ -111,10 +111,10 @@ class Embedder:
             seed=seed,
         )
         check_vocabulary(self.backbone, [[written.prompt.largest_id]])
-        embeddings, trunk = read_support(self.reader, written, config.protocol)
-        return EmbeddedExamples(normalised(embeddings, config.normalize), written.order, written.prompt, trunk)
+        embeddings, prefix = read_support(self.reader, written, config.protocol)
+        return EmbeddedExamples(normalized(embeddings, config.normalize), written.order, written.prompt, prefix)
 
-    def read_prompt(self, prompt: Prompt | None) -> Trunk | None:
+    def read_prompt(self, prompt: Prompt | None) -> Prefix | None:
         """Read the prompt of a support set that was embedded before; `None` for protocols without one.
 
         Raises:
@@ -132,38 +132,38 @@ class Embedder:
         self,
         rows: Sequence[dict[str, list[int]]],
         prompt: Prompt | None,
-        trunk: Trunk | None,
+        prefix: Prefix | None,
         *,
         pad_token_id: int | None = None,
         batcher: Batcher | None = None,
         progress: tqdm | None = None,
     ) -> Tensor:
-        """Embeddings (n, layers, hidden) of tokenised queries, which never see each other."""
+        """Embeddings (n, layers, hidden) of tokenized queries, which never see each other."""
         batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
-        if prompt is None or trunk is None:
+        if prompt is None or prefix is None:
             options = {"pooling": self.config.pooling, "layers": self.config.layers, "cache": self.cache}
             found = encode_rows(self.backbone, rows, pad_token_id, batcher, progress=progress, **options)  # type: ignore
         else:
             check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
             branches = [prompt.branch(_parts(row, prompt), self.longest) for row in rows]
-            found = self.reader.embed(trunk, branches, batcher, progress)
+            found = self.reader.embed(prefix, branches, batcher, progress)
         # after the cache, whose embeddings serve both ways
-        return normalised(found, self.config.normalize)
+        return normalized(found, self.config.normalize)
 
-    def embed_batch(self, batch: dict[str, Tensor], prompt: Prompt | None, trunk: Trunk | None) -> Tensor:
+    def embed_batch(self, batch: dict[str, Tensor], prompt: Prompt | None, prefix: Prefix | None) -> Tensor:
         """Embeddings (n, layers, hidden) of a padded batch `input_ids`, `attention_mask` and perhaps
         `token_type_ids`, each (n, length)."""
         if prompt is None:
             batch = truncate(pad_right(batch), self.longest, backbone_max_length(self.backbone))
             options = {"pooling": self.config.pooling, "layers": self.config.layers}
             found = pooled_hidden_states(self.backbone, **batch, **options)  # type: ignore[arg-type]
-            return normalised(found, self.config.normalize)
+            return normalized(found, self.config.normalize)
         mask = batch.pop("attention_mask").bool()
         rows = [{name: tensor[i][mask[i]].tolist() for name, tensor in batch.items()} for i in range(len(mask))]
         # a tokenizer has put special tokens around them, which stand in no prompt
         branches = [prompt.branch([prompt.strip(part) for part in _parts(row, prompt)], self.longest) for row in rows]
-        found = self.reader.embed(trunk, branches) if trunk is not None else torch.empty(0)
-        return normalised(found, self.config.normalize)
+        found = self.reader.embed(prefix, branches) if prefix is not None else torch.empty(0)
+        return normalized(found, self.config.normalize)
 
 
 def _parts(row: dict[str, list[int]], prompt: Prompt) -> list[list[int]]:

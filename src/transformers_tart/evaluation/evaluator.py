@@ -25,7 +25,7 @@ ModelOrPipeline: TypeAlias = str | PreTrainedModel | TartClassificationPipeline
 
 class TartEvaluator(evaluate.TextClassificationEvaluator):
     r"""
-    Measures a few-shot classifier on labelled texts, as the text-classification evaluator of `evaluate` does.
+    Measures a few-shot classifier on labeled texts, as the text-classification evaluator of `evaluate` does.
 
     ```python
     >>> import evaluate

@@ -1,6 +1,6 @@
 """In-context prompting: the same language model, asked in words.
 
-The labelled examples are written one after another, then the query, and the model's likelihood of each label name
+The labeled examples are written one after another, then the query, and the model's likelihood of each label name
 decides. What all prompts begin with is read once, and so is each query for all labels.
 """
 
@@ -18,9 +18,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers_tart.backbones.forward import backbone_max_length, cache_argument, returned_cache, switch_length
 from transformers_tart.embeddings import input_device
 from transformers_tart.embeddings.batching import Batcher, run_batches
-from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.embeddings.prefix_cache import PrefixCache
 from transformers_tart.inputs.balance import balanced_tails
-from transformers_tart.inputs.tokenization import cut, encode, say_what_is_cut
+from transformers_tart.inputs.tokenization import cut, encode, warn_if_truncated
 
 
 QUESTION = "Sentence: {text}\nLabel:"
@@ -61,7 +61,7 @@ def prompt_log_probs(
     batch_size: int | None = None,
 ) -> PromptResult:
     r"""
-    Mean log-probability of the tokens of each label name after the labelled examples and the query.
+    Mean log-probability of the tokens of each label name after the labeled examples and the query.
 
     Where the examples do not fit the model's context, the last ones of each class stay, at most as many of one class
     as of another. A text is truncated, on the tokenizer's side, where a query would take more than a quarter of the
@@ -122,7 +122,7 @@ def _cut(
 def _shorten(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int) -> list[str]:
     """Return each text, or what the tokenizer leaves of one that is longer than so many tokens, as text."""
     encoded, side = _encode_all(tokenizer, texts), tokenizer.truncation_side
-    say_what_is_cut(encoded, limit)
+    warn_if_truncated(encoded, limit)
     return [
         text if len(ids) <= limit else str(tokenizer.decode(list(cut(ids, limit, side))))
         for text, ids in zip(texts, encoded, strict=True)
@@ -205,7 +205,7 @@ def _stem_length(query: Sequence[Row]) -> int:
 
 
 def _score_stems(
-    model: PreTrainedModel, prefix: Prefix, queries: Sequence[Sequence[Row]], length: int, chosen: list[int]
+    model: PreTrainedModel, prefix: PrefixCache, queries: Sequence[Sequence[Row]], length: int, chosen: list[int]
 ) -> Tensor:
     """Mean log-probabilities (chosen, labels): what all rows of a query begin with, `length` tokens, is read once."""
     own, device = [queries[i] for i in chosen], input_device(model)
@@ -215,7 +215,7 @@ def _score_stems(
         stems = torch.tensor([query[0].ids[prefix.length : length] for query in own], device=device)
         mask = torch.ones(len(own), length, dtype=torch.long, device=device)
         model(input_ids=stems, attention_mask=mask, use_cache=True, **{cache_argument(model): cache})
-        longer = Prefix.from_cache(cache)
+        longer = PrefixCache.from_cache(cache)
     tails = [(i, Row(row.ids[length:], row.meant)) for i, query in enumerate(own) for row in query]
     most = max(1, CACHE_BYTES * len(own) // longer.nbytes)
     scores = []
@@ -225,16 +225,16 @@ def _score_stems(
     return torch.cat(scores).reshape(len(own), -1)
 
 
-def _read(model: PreTrainedModel, ids: list[int]) -> Prefix | None:
+def _read(model: PreTrainedModel, ids: list[int]) -> PrefixCache | None:
     """Keys and values of the shared beginning; `None` where the model keeps none that rows can share."""
     output = model(input_ids=torch.tensor([ids], device=input_device(model)), use_cache=True)
     try:
-        return Prefix.from_cache(returned_cache(model, output))
+        return PrefixCache.from_cache(returned_cache(model, output))
     except TypeError:
         return None
 
 
-def _score(model: PreTrainedModel, prefix: Prefix | None, rows: Sequence[Row]) -> Tensor:
+def _score(model: PreTrainedModel, prefix: PrefixCache | None, rows: Sequence[Row]) -> Tensor:
     """Mean log-probabilities (rows,) of the labels."""
     device = input_device(model)
     tokens = pad_sequence([torch.tensor(row.ids) for row in rows], batch_first=True).to(device)

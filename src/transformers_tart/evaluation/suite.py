@@ -90,7 +90,7 @@ class TartSuite(EvaluationSuite):
         r"""
         The text tasks of the paper (arXiv 2306.07536), from the Hub, with all their classes.
 
-        Its YouTube task is not on the Hub. Data sets without labelled test data are classified by their validation
+        Its YouTube task is not on the Hub. Data sets without labeled test data are classified by their validation
         data (SST-2) or three quarters of their training data (SMS spam).
 
         Args:

@@ -140,10 +140,10 @@ def classifier_card(
     backbone, hub_id = _describe_backbone(config)
     labels = ", ".join(_as_code(str(name)) for name in (config.id2label or {}).values())
     fitted = {} if support_size is None else {"labels": labels, "support set": f"{support_size} examples"}
-    normalised = ", normalised" if config.normalize else ""
+    normalized = ", normalized" if config.normalize else ""
     details = {
         "backbone": backbone,
-        "protocol": f"`{config.protocol}`, {config.pooling} pooling{normalised}, layers {config.layers}",
+        "protocol": f"`{config.protocol}`, {config.pooling} pooling{normalized}, layers {config.layers}",
         **_reasoner_details(config.reasoner),
         **fitted,
     }
@@ -174,7 +174,7 @@ def reasoner_card(config: TartReasonerConfig, facts: CardFacts, training: Traini
         facts,
         {"tags": [*TAGS, "tart-reasoner"]},
         title=facts.repo_id,
-        summary="A reasoner for few-shot classification on labelled embeddings of any frozen model.",
+        summary="A reasoner for few-shot classification on labeled embeddings of any frozen model.",
         inputs="texts, images or recordings",
         usage=REASONER_USAGE.format(repo=facts.repo_id),
         details={**_reasoner_details(config), **(training.run if training else {})},

@@ -1,4 +1,4 @@
-"""Balanced choices and orders of labelled rows."""
+"""Balanced choices and orders of labeled rows."""
 
 import hashlib
 import math

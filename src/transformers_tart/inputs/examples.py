@@ -1,4 +1,4 @@
-"""Labelled examples as users write them: a list of rows, a dict of columns, or a `datasets.Dataset`.
+"""Labeled examples as users write them: a list of rows, a dict of columns, or a `datasets.Dataset`.
 
 Of images and audio only the form is checked here: what they hold is read when they are embedded.
 """
@@ -93,7 +93,7 @@ def _string(item: object, where: str) -> str:
 
 
 def parse_examples(examples: RawExamples, key: str = TEXT, chosen_names: Sequence[str] | None = None) -> Examples:
-    """Check labelled examples and number their labels.
+    """Check labeled examples and number their labels.
 
     Args:
         examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table of pandas, polars or Arrow):

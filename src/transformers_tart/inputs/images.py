@@ -126,7 +126,7 @@ def _to_rgb(source: bytes | Image, where: str) -> Image:
 
 
 def _narrow(image: Image, where: str) -> Image:
-    """A grey image of 8 bits from one of more: `convert` would clip it, mostly to white."""
+    """A gray image of 8 bits from one of more: `convert` would clip it, mostly to white."""
     values = np.asarray(image, dtype=np.float64)
     fits = [white for white in WHITE.get(image.mode, (65535,)) if values.min() >= 0 and values.max() <= white]
     if not fits:
@@ -169,7 +169,7 @@ def _to_levels(array: np.ndarray, where: str) -> np.ndarray:
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise ValueError(
             f"{where} has floats from {low:.4g} to {high:.4g}; they must be in [0, 1]: divide by 255, or undo the "
-            "normalisation of an image processor."
+            "normalization of an image processor."
         )
     return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""How a labelled example stands in a prompt."""
+"""How a labeled example stands in a prompt."""
 
 from string import Formatter
 from typing import NamedTuple

@@ -101,7 +101,7 @@ def tokenize(
     encoded = encode(tokenizer, first, second or None)
     names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
     rows = [{name: list(encoded[name][i]) for name in names} for i in range(len(texts))]
-    if max_length is not None and say_what_is_cut(encoded["input_ids"], max_length):
+    if max_length is not None and warn_if_truncated(encoded["input_ids"], max_length):
         for i, row in enumerate(rows):
             if len(row["input_ids"]) > max_length:
                 whole = None if encoded.encodings is None else encoded.encodings[i]
@@ -170,7 +170,7 @@ def tokenize_parts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) ->
     return rows
 
 
-def say_what_is_cut(rows: Sequence[Sized], limit: int | None) -> bool:
+def warn_if_truncated(rows: Sequence[Sized], limit: int | None) -> bool:
     """Whether a row is longer than the limit, which is said once."""
     is_cut = limit is not None and any(len(row) > limit for row in rows)
     if is_cut:
@@ -230,7 +230,7 @@ def pad_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def truncate(batch: dict[str, Tensor], *limits: int | None) -> dict[str, Tensor]:
     """Cut the ends of a right-padded batch at the smallest of the limits that are given, which is said once."""
     limit = min((limit for limit in limits if limit is not None), default=None)
-    if not is_traced() and not say_what_is_cut(list(batch["attention_mask"][:1]), limit):
+    if not is_traced() and not warn_if_truncated(list(batch["attention_mask"][:1]), limit):
         return batch
     return {name: tensor[:, :limit] for name, tensor in batch.items()}
 
@@ -245,8 +245,8 @@ __all__ = [
     "known_token",
     "neutral_token",
     "pad_right",
-    "say_what_is_cut",
     "tokenize",
     "tokenize_parts",
     "truncate",
+    "warn_if_truncated",
 ]

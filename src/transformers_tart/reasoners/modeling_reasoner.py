@@ -1,4 +1,4 @@
-"""The reasoner: reads labelled embeddings and predicts the labels of others. Trained once, on synthetic tasks."""
+"""The reasoner: reads labeled embeddings and predicts the labels of others. Trained once, on synthetic tasks."""
 
 import math
 import os
@@ -214,7 +214,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
 
         Args:
             support_embeddings (`torch.FloatTensor` of shape `(batch, k, dim)`):
-                Embeddings of the labelled examples.
+                Embeddings of the labeled examples.
             support_labels (`torch.LongTensor` of shape `(batch, k)`):
                 Their labels, from 0.
             num_labels (`int`, *optional*):
@@ -297,7 +297,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
 
         Args:
             support_embeddings (`torch.FloatTensor` of shape `(batch, k, dim)`):
-                Embeddings of the labelled examples.
+                Embeddings of the labeled examples.
             support_labels (`torch.LongTensor` of shape `(batch, k)`):
                 Their labels, from 0.
             query_embeddings (`torch.FloatTensor` of shape `(batch, n, dim)`):

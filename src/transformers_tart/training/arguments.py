@@ -6,11 +6,11 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class ReasonerTrainingArguments:
     r"""
-    Optimiser, schedule and seed.
+    Optimizer, schedule and seed.
 
     Args:
         max_steps (`int`, *optional*, defaults to 10000):
-            Optimiser steps.
+            Optimizer steps.
         learning_rate (`float`, *optional*, defaults to 1.5e-3):
             Peak of the schedule.
         weight_decay (`float`, *optional*, defaults to 0.01):

@@ -38,7 +38,7 @@ Tracker: TypeAlias = str | GeneralTracker
 
 
 class Run:
-    """What a run consists of: the objective and its optimiser, and where it is."""
+    """What a run consists of: the objective and its optimizer, and where it is."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Run:
         return self.accelerator.unwrap_model(self.objective).reasoner
 
     def train_step(self, stream: TaskStream) -> None:
-        """One optimiser step on tasks that the processes share; each draws all, so that their number is no matter."""
+        """One optimizer step on tasks that the processes share; each draws all, so that their number is no matter."""
         batch, random_state = stream.take()
         totals = torch.zeros(2, device=self.accelerator.device)
         parts = self._parts(batch)
@@ -166,7 +166,7 @@ def train_reasoner(
         output_dir (`str` or `Path`):
             Folder for the weights, the config, the last checkpoint, a card and `training.json`, the record of the run.
         args ([`ReasonerTrainingArguments`], *optional*):
-            Optimiser, schedule and seed.
+            Optimizer, schedule and seed.
         tasks ([`TaskSource`], *optional*):
             Where the tasks come from; [`RichTasks`] when not given.
         validation ([`Validation`], *optional*):

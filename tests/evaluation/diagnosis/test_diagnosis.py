@@ -88,7 +88,7 @@ def test__predict_regret__nearest_tasks__their_quantiles_and_none_beyond() -> No
     assert near.low is not None
     assert near.high is not None
     assert 1.0 < near.low < 2.0 < near.high < 4.0
-    assert (beyond.neighbours, beyond.low, beyond.high) == (0, None, None)
+    assert (beyond.neighbors, beyond.low, beyond.high) == (0, None, None)
 
 
 def test__decompose__all_methods__parts_add_up() -> None:
@@ -130,12 +130,12 @@ def test__held_out_answers__each_round__what_the_others_say() -> None:
 
 
 @pytest.mark.parametrize(("gap", "is_near_chance"), [(0.0, True), (2.0, False)])
-def test__summarise__noise_or_signal__chance_or_not(gap: float, is_near_chance: bool) -> None:
+def test__summarize__noise_or_signal__chance_or_not(gap: float, is_near_chance: bool) -> None:
     support, labels, _, _ = (part[0] for part in draw_task(40, 1, gap=gap, seed=4))
-    found = held_out.summarise(list(held_out.held_out_answers(shared_reasoner(), support, labels, 2).values()))
+    found = held_out.summarize(list(held_out.held_out_answers(shared_reasoner(), support, labels, 2).values()))
     assert found is not None
     assert (found.is_near_chance, found.chance) == (is_near_chance, 0.5)
-    assert held_out.summarise([]) is None
+    assert held_out.summarize([]) is None
 
 
 def test__score_layers__one_clearly_better__shown_and_others_not() -> None:

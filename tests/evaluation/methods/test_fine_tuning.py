@@ -16,7 +16,7 @@ from transformers_tart.embeddings import encode_texts
 from transformers_tart.evaluation.methods import Models, Support, TaskContext
 from transformers_tart.evaluation.methods.baselines import logistic_regression
 from transformers_tart.evaluation.methods.fine_tuning import choose_part, fine_tune
-from transformers_tart.evaluation.methods.optimising import draw_batches, group_parameters
+from transformers_tart.evaluation.methods.optimizing import draw_batches, group_parameters
 from transformers_tart.evaluation.methods.pooled import Head, PooledEncoder
 from transformers_tart.evaluation.tasks import Task, load_task
 from transformers_tart.inputs.tokenization import tokenize

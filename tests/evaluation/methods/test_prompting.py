@@ -49,7 +49,7 @@ def build_prefixing_tokenizer(**special: str) -> PreTrainedTokenizerFast:
 
 
 def naive_score(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, answer: str) -> float:
-    """One whole prompt, tokenised as one text and read alone."""
+    """One whole prompt, tokenized as one text and read alone."""
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     whole, known = tokenizer(prompt + answer).input_ids, len(tokenizer(prompt).input_ids)
     ids = torch.tensor([start + whole])

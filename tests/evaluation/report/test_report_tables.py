@@ -221,7 +221,7 @@ def test__comparison__what_was_not_measured__said() -> None:
     with pytest.raises(ValueError, match="All 1 cells failed, the first with: OutOfMemoryError"):
         Comparison.of([fail(cell())])
     with pytest.raises(ValueError, match="none of the metrics accuracy"):
-        Comparison.of([replace(cell(), metrics={"colour": 1.0})])
+        Comparison.of([replace(cell(), metrics={"color": 1.0})])
 
 
 def test__page__results__every_part(tmp_path: Path) -> None:

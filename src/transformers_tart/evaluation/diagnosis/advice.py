@@ -9,7 +9,7 @@ from transformers_tart.evaluation.diagnosis.shift import Shift
 from transformers_tart.evaluation.report.statistics import Estimate
 
 
-WORTH = 1.0  # points for twice the examples that are still worth labelling them
+WORTH = 1.0  # points for twice the examples that are still worth labeling them
 
 
 def advise(

@@ -1,4 +1,4 @@
-"""Accuracy by the number of examples: is it worth labelling more?"""
+"""Accuracy by the number of examples: is it worth labeling more?"""
 
 import math
 from collections.abc import Mapping, Sequence

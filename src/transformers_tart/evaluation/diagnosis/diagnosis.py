@@ -18,7 +18,7 @@ from transformers_tart.evaluation.diagnosis.gaps import (
     decompose,
     measure_methods,
 )
-from transformers_tart.evaluation.diagnosis.held_out import HeldOut, summarise
+from transformers_tart.evaluation.diagnosis.held_out import HeldOut, summarize
 from transformers_tart.evaluation.diagnosis.layers import (
     LayerScores,
     answer_support,
@@ -98,7 +98,7 @@ def diagnose(
 ) -> Diagnosis:
     r"""
     Find out what limits TART on a task: the representation, what is made of it, the data, or the training of the
-    reasoner (arXiv 2306.07536, section 3.1 and the section on generalisation).
+    reasoner (arXiv 2306.07536, section 3.1 and the section on generalization).
 
     Args:
         context ([`TaskContext`]):
@@ -175,7 +175,7 @@ def _examine(
     chosen = choose_layers(layers, count)
     together = answer_support(context, supports, tell, None, count)
     alone = {layer: answer_support(context, supports, tell, layer, count) for layer in chosen}
-    return summarise(list(together.values())), score_layers(together, alone)
+    return summarize(list(together.values())), score_layers(together, alone)
 
 
 def _learn(

@@ -87,9 +87,9 @@ def draw_episodes(reasoner: TartReasoner, shape: Shape, count: int, generator: G
 
 def queries_elsewhere(episode: Episode, generator: Generator) -> Episode:
     """All queries moved in one direction, by up to twice the spread of the support set."""
-    centred = episode.support - episode.support.mean(0)
-    direction = randn(centred.shape[1], generator=generator)
-    length = uniform(0.0, 2.0, generator) * centred.square().sum(1).mean().sqrt()
+    centered = episode.support - episode.support.mean(0)
+    direction = randn(centered.shape[1], generator=generator)
+    length = uniform(0.0, 2.0, generator) * centered.square().sum(1).mean().sqrt()
     return replace(episode, query=episode.query + direction / direction.norm() * length)
 
 

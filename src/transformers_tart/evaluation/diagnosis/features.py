@@ -1,6 +1,6 @@
 """What a reasoner sees of an episode, as points: a row of features for each example and query.
 
-The `kernel` architecture knows embeddings by inner products and distances alone, centred and scaled by the support
+The `kernel` architecture knows embeddings by inner products and distances alone, centered and scaled by the support
 set. Its features are made of these, so that they do not change when the embeddings are rotated, and mean the same in
 any dimension. The `gpt2` architecture reads the components themselves.
 """
@@ -59,7 +59,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class _Sight:
+class SupportStats:
     """Smoothers of a support set and what they say: held out of examples, and of queries.
 
     Attributes:
@@ -75,7 +75,7 @@ class _Sight:
     error: float
 
 
-def _look(episode: Episode, config: TartReasonerConfig) -> _Sight:
+def compute_stats(episode: Episode, config: TartReasonerConfig) -> SupportStats:
     """Everything that the features are made of."""
     geometry = Geometry.of(episode.support[None].float())
     near = half_squared_distances(geometry.support, geometry.support)
@@ -90,7 +90,7 @@ def _look(episode: Episode, config: TartReasonerConfig) -> _Sight:
     far = half_squared_distances(located, geometry.support)
     predicted = smooth([kernel(located, geometry, far) for kernel in smoothers.kernels], solved)
     error = (held_out[0].mean(1) - targets).square().mean()
-    return _Sight(
+    return SupportStats(
         torch.cat([geometry.support[0], located[0]]).double(),
         (2 * torch.cat([near[0], far[0]])).sqrt().double(),
         torch.cat([held_out[0].mean(1), predicted[0].mean(1)]).double(),
@@ -98,7 +98,7 @@ def _look(episode: Episode, config: TartReasonerConfig) -> _Sight:
     )
 
 
-def _row_features(sight: _Sight, k: int) -> Tensor:
+def _row_features(sight: SupportStats, k: int) -> Tensor:
     """(k + n, 10) of each example and query, beside all other examples."""
     itself = torch.eye(len(sight.located), k, dtype=torch.bool)
     levels = torch.tensor(LEVELS, dtype=torch.float64)
@@ -113,7 +113,7 @@ def _row_features(sight: _Sight, k: int) -> Tensor:
     )
 
 
-def _episode_features(sight: _Sight, k: int) -> Tensor:
+def _episode_features(sight: SupportStats, k: int) -> Tensor:
     """(6,) of the support set and the queries as a whole."""
     support, query = sight.located[:k], sight.located[k:]
     shares = torch.linalg.eigvalsh(support @ support.T / k).flip(0).clamp_min(0)
@@ -137,11 +137,11 @@ def geometry_view(config: TartReasonerConfig) -> View:
     """Of the `kernel` architecture."""
 
     def points(episode: Episode) -> Tensor:
-        sight, k = _look(episode, config), len(episode.support)
+        sight, k = compute_stats(episode, config), len(episode.support)
         whole = _episode_features(sight, k)
         return torch.cat([_row_features(sight, k), whole.expand(len(sight.located), -1)], dim=1)
 
-    summary = "distances, inner products and held-out margins, centred and scaled by the support set"
+    summary = "distances, inner products and held-out margins, centered and scaled by the support set"
     return View(summary, ROW_FEATURES + EPISODE_FEATURES, points)
 
 

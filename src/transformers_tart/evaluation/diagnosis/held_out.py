@@ -120,7 +120,7 @@ def join(answers: Sequence[Mapping[int, Answer]], indices: Sequence[Sequence[int
     return joined
 
 
-def summarise(answers: Sequence[Answer]) -> HeldOut | None:
+def summarize(answers: Sequence[Answer]) -> HeldOut | None:
     """Accuracy, chance and calibration; `None` without answers."""
     from scipy.stats import binomtest
 
@@ -145,4 +145,4 @@ def summarise(answers: Sequence[Answer]) -> HeldOut | None:
     )
 
 
-__all__ = ["Answer", "HeldOut", "held_out_answers", "join", "rounds_of", "summarise"]
+__all__ = ["Answer", "HeldOut", "held_out_answers", "join", "rounds_of", "summarize"]

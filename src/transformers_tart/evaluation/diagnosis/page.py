@@ -120,7 +120,7 @@ def _band(predicted: RegretPrediction) -> str:
         return "No synthetic task lies as far as this one; nothing is predicted."
     hint = " No relation to the distance is shown, so this is about the regret of any synthetic task."
     return (
-        f"The {predicted.neighbours} synthetic tasks nearest in distance had a regret of {predicted.low:+.3f} to "
+        f"The {predicted.neighbors} synthetic tasks nearest in distance had a regret of {predicted.low:+.3f} to "
         f"{predicted.high:+.3f} (80% of them; median {predicted.middle:+.3f})."
         f"{'' if predicted.inside.is_shown or predicted.moved.is_shown else hint}"
     )

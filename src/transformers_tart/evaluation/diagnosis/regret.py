@@ -22,7 +22,7 @@ LINEAR = "logistic_regression"
 RIVALS = (LINEAR, "kernel_ridge")
 EPISODES, PAIRS = 16, 2**20  # read at once, and pairs of examples in them
 BAND = (0.1, 0.5, 0.9)
-LEAST_NEIGHBOURS, NEIGHBOURS = 20, 0.25  # tasks of about the same distance: at least so many, and this share
+LEAST_NEIGHBORS, NEIGHBORS = 20, 0.25  # tasks of about the same distance: at least so many, and this share
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class RegretPrediction:
     Attributes:
         inside: relation among new tasks of the training distribution.
         moved: relation among tasks that were moved away from it.
-        neighbours: number of tasks that lie about as far as the real one; 0: none does, nothing is predicted.
+        neighbors: number of tasks that lie about as far as the real one; 0: none does, nothing is predicted.
         low: of the regret of these, 10% quantile.
         middle: their median.
         high: their 90% quantile.
@@ -55,7 +55,7 @@ class RegretPrediction:
 
     inside: Relation
     moved: Relation
-    neighbours: int
+    neighbors: int
     low: float | None = None
     middle: float | None = None
     high: float | None = None
@@ -183,8 +183,8 @@ def predict_regret(
     distances = torch.tensor([*inside[0], *moved[0]], dtype=torch.float64)
     regrets = torch.tensor([*inside[1], *moved[1]], dtype=torch.float64)
     if distance > distances.max():
-        return RegretPrediction(*relations, neighbours=0)
-    count = min(len(distances), max(LEAST_NEIGHBOURS, round(NEIGHBOURS * len(distances))))
+        return RegretPrediction(*relations, neighbors=0)
+    count = min(len(distances), max(LEAST_NEIGHBORS, round(NEIGHBORS * len(distances))))
     nearest = (distances.log() - math.log(distance)).abs().argsort()[:count]
     low, middle, high = regrets[nearest].quantile(torch.tensor(BAND, dtype=torch.float64)).tolist()
     return RegretPrediction(*relations, count, low, middle, high)

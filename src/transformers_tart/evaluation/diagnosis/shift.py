@@ -1,7 +1,7 @@
 """How far a task lies from what the reasoner was trained on.
 
 The error of a reasoner on a task is bounded by its error in training and the Wasserstein distance between the two
-distributions of inputs (arXiv 2306.07536, section on generalisation). The bound has constants nobody knows; what is
+distributions of inputs (arXiv 2306.07536, section on generalization). The bound has constants nobody knows; what is
 reported instead is where the distance stands among those of new tasks from the training distribution.
 """
 

@@ -89,7 +89,7 @@ class TaskContext:
 
     def embeddings(self, support: Support) -> tuple[Tensor, Tensor]:
         """Embeddings (k, dim) of a support set and (n, dim) of the test texts, float32 on the CPU: each text alone,
-        every layer centred and scaled by the support set, side by side."""
+        every layer centered and scaled by the support set, side by side."""
         order = (*support.indices, *support.more)
         blocks = [order[start : start + BLOCK] for start in range(0, len(order), BLOCK)]
         train = self.task.train_texts

@@ -44,7 +44,7 @@ def logistic_regression(support: Tensor, labels: Tensor, query: Tensor, num_clas
 
 
 def logistic_regression_cv(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-    """Logistic regression on standardised embeddings, C by cross-validated log loss.
+    """Logistic regression on standardized embeddings, C by cross-validated log loss.
 
     With fewer examples of a class than folds, there are fewer folds; with a single one of some class, C is 1.
     """
@@ -68,7 +68,7 @@ def linear_discriminant(support: Tensor, labels: Tensor, query: Tensor, num_clas
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     if _is_one_each(labels):
-        return nearest_neighbours(support, labels, query, num_classes)
+        return nearest_neighbors(support, labels, query, num_classes)
     return _fit_predict(LinearDiscriminantAnalysis("lsqr", shrinkage="auto"), support, labels, query, num_classes)
 
 
@@ -77,11 +77,11 @@ def nearest_centroid(support: Tensor, labels: Tensor, query: Tensor, num_classes
     from sklearn.neighbors import NearestCentroid
 
     if _is_one_each(labels):
-        return nearest_neighbours(support, labels, query, num_classes)
+        return nearest_neighbors(support, labels, query, num_classes)
     return _fit_predict(NearestCentroid(priors="empirical"), support, labels, query, num_classes)
 
 
-def nearest_neighbours(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
+def nearest_neighbors(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
     """Shares of the classes among the nearest examples, as many as the square root of k, by distance."""
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -111,7 +111,7 @@ BASELINES: dict[str, Baseline] = {
     "logistic_regression_cv": logistic_regression_cv,
     "linear_discriminant": linear_discriminant,
     "nearest_centroid": nearest_centroid,
-    "nearest_neighbours": nearest_neighbours,
+    "nearest_neighbours": nearest_neighbors,
     "kernel_ridge": kernel_ridge,
 }
 

@@ -15,7 +15,7 @@ from transformers import __version__ as transformers_version
 
 from transformers_tart.backbones.forward import resolve_max_length, text_encoder
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
-from transformers_tart.evaluation.methods.optimising import draw_batches, group_parameters, make_accelerator, optimise
+from transformers_tart.evaluation.methods.optimizing import draw_batches, group_parameters, make_accelerator, optimize
 from transformers_tart.evaluation.methods.pooled import Head, PooledEncoder
 from transformers_tart.evaluation.methods.seeding import seeded
 from transformers_tart.inputs.tokenization import tokenize
@@ -83,7 +83,7 @@ def _fine_tune(context: TaskContext, support: Support, part: str, learning_rate:
     scale = DIMENSIONS / features.shape[1]
     rate = scale * LEARNING_RATES[part] if learning_rate is None else learning_rate
     groups = [*group_parameters(head, scale * HEAD_LEARNING_RATE), *group_parameters(encoder, rate)]
-    optimise(groups, losses, draw_batches(len(rows), support.seed), accelerator)
+    optimize(groups, losses, draw_batches(len(rows), support.seed), accelerator)
     encoder.eval()
     head.eval()
     with torch.no_grad():

@@ -16,7 +16,7 @@ def majority(context: TaskContext, support: Support) -> Tensor:
 
 
 def tfidf(context: TaskContext, support: Support) -> Tensor:
-    """Logistic regression on weighted words and pairs of neighbouring words.
+    """Logistic regression on weighted words and pairs of neighboring words.
 
     A class without an example has probability 0; examples without any word leave the class shares.
     """

@@ -70,7 +70,7 @@ class PooledEncoder(nn.Module):
 
 
 class Head(nn.Module):
-    """A linear layer after dropout, on features centred and scaled as those of the examples were at first.
+    """A linear layer after dropout, on features centered and scaled as those of the examples were at first.
 
     It begins with zeros, so that the first predictions are even; the scale makes one learning rate fit all backbones.
     """

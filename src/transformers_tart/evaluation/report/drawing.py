@@ -1,4 +1,4 @@
-"""What the plots share: colours, markers, axes and files. matplotlib is imported where it is used."""
+"""What the plots share: colors, markers, axes and files. matplotlib is imported where it is used."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Paul Tol's "muted" scheme and black: ten colours that colour-blind readers tell apart
-COLOURS = (
+# Paul Tol's "muted" scheme and black: ten colors that color-blind readers tell apart
+COLORS = (
     "#000000",
     "#CC6677",
     "#332288",
@@ -56,7 +56,7 @@ SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """Colour, marker and line of a method, and whether it stands before the others."""
+    """Color, marker and line of a method, and whether it stands before the others."""
 
     color: str
     marker: str
@@ -92,9 +92,9 @@ def choose_looks(methods: Sequence[str], reference: str) -> dict[str, Look]:
     ordered = [reference, *(method for method in methods if method != reference)]
     return {
         method: Look(
-            COLOURS[i % len(COLOURS)],
+            COLORS[i % len(COLORS)],
             MARKERS[i % len(MARKERS)],
-            LINES[i // len(COLOURS) % len(LINES)],
+            LINES[i // len(COLORS) % len(LINES)],
             method == reference,
         )
         for i, method in enumerate(ordered)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 STEP, SPREAD = 0.03, 0.4  # octaves between the error bars of two methods at a k, and between all
-EXAMPLES = "k, labelled examples"
+EXAMPLES = "k, labeled examples"
 
 Curves = dict[str, list[tuple[float, Estimate]]]
 

@@ -26,7 +26,7 @@ Predictor = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class EmbeddedTask:
-    """A labelled data set as embeddings: the first `train_rows` are for support sets, the others are queries.
+    """A labeled data set as embeddings: the first `train_rows` are for support sets, the others are queries.
 
     Attributes:
         name: of the file.
@@ -130,7 +130,7 @@ def choose_sizes(task: EmbeddedTask, sizes: Sequence[int], per_class: Sequence[i
 def measure_task(
     task: EmbeddedTask, methods: dict[str, Predictor], sizes: Sequence[int], seeds: Sequence[int]
 ) -> Iterator[Measurement]:
-    """Every method on every support set; layers are centred and scaled by the support set first."""
+    """Every method on every support set; layers are centered and scaled by the support set first."""
     embeddings = task.embeddings if task.embeddings.dim() == 3 else task.embeddings[:, None]
     query, truth = embeddings[task.train_rows :], task.labels[task.train_rows :]
     for k in sizes:

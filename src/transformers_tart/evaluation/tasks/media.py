@@ -19,7 +19,7 @@ MAX_TRAIN = 5000
 
 @dataclass(frozen=True)
 class MediaRows:
-    """Labelled images or recordings of one split.
+    """Labeled images or recordings of one split.
 
     Attributes:
         labels: n labels as the data set has them.

@@ -1,4 +1,4 @@
-"""Rows of data sets: how they are read, divided and labelled, whatever they hold."""
+"""Rows of data sets: how they are read, divided and labeled, whatever they hold."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -9,7 +9,7 @@ from transformers import DynamicCache, GPT2Config, GPT2Model
 
 from transformers_tart.backbones.forward import cache_argument
 from transformers_tart.configuration_tart import TartReasonerConfig
-from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.embeddings.prefix_cache import PrefixCache
 from transformers_tart.reasoners.architectures.base import Architecture
 
 
@@ -57,7 +57,7 @@ class GPT2Architecture(Architecture):
         hidden = self.backbone(inputs_embeds=self.read_in(tokens), use_cache=False).last_hidden_state
         return self.read_out(hidden[:, ::2]).squeeze(-1).float()
 
-    def prepare(self, embeddings: Tensor, labels: Tensor, num_classes: int) -> Prefix:
+    def prepare(self, embeddings: Tensor, labels: Tensor, num_classes: int) -> PrefixCache:
         """Read support embeddings (B, k, num_components) with labels (B, k), 0 or 1, once."""
         if embeddings.shape[-1] != self.input_dim:
             raise ValueError(
@@ -68,16 +68,16 @@ class GPT2Architecture(Architecture):
         cache = DynamicCache(config=self.backbone.config)
         given = {cache_argument(self.backbone): cache}
         self.backbone(inputs_embeds=self.read_in(tokens), use_cache=True, **given)
-        return Prefix.from_cache(cache)
+        return PrefixCache.from_cache(cache)
 
-    def query(self, state: Prefix, embeddings: Tensor) -> Tensor:
+    def query(self, state: PrefixCache, embeddings: Tensor) -> Tensor:
         """Logits (B, n, 2) of query embeddings (B, n, num_components), the first class at 0."""
         log_odds = torch.cat(
             [self._query_block(state, block) for block in embeddings.split(QUERY_BLOCK, dim=1)], dim=1
         )
         return torch.stack([torch.zeros_like(log_odds), log_odds], dim=-1)
 
-    def _query_block(self, state: Prefix, embeddings: Tensor) -> Tensor:
+    def _query_block(self, state: PrefixCache, embeddings: Tensor) -> Tensor:
         """Every query stands at the position after the prefix and sees the prefix and itself."""
         batch, size, _ = embeddings.shape
         inputs = self.read_in(embeddings.to(self.read_in.weight.dtype))

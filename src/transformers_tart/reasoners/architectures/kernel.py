@@ -45,7 +45,7 @@ class KernelState:
         geometry: where the examples lie.
         kernels: one for each sharpness.
         frequency: (B, C) share of each class in the support set.
-        solved_labels: (B, k, A, C) centred and scaled labels, multiplied by each ridge inverse.
+        solved_labels: (B, k, A, C) centered and scaled labels, multiplied by each ridge inverse.
         errors: (B, A, C) log of the leave-one-out squared error of each smoother, relative to knowing no example.
         weights: (B, A) how much each smoother counts.
         offset: (B, C) what is added for each class.
@@ -235,7 +235,7 @@ class KernelArchitecture(Architecture):
             predictions: (B, n, A, C) of the smoothers.
             errors: (B, A, C) of the smoothers.
             support_size: size of the support set; n when not given.
-            labels: (B, C, n) centred and scaled labels of the support; `None` for queries.
+            labels: (B, C, n) centered and scaled labels of the support; `None` for queries.
         """
         size, classes = located.shape[1], frequency.shape[1]
         shape = (located.shape[0], classes, size)

@@ -35,14 +35,14 @@ class Geometry:
     """Where the k examples of each of B support sets lie, in units in which their mean squared norm is 1.
 
     Attributes:
-        support: (B, k, dim) centred and scaled embeddings.
-        centre: (B, 1, dim) their mean before, in units of `unit`.
+        support: (B, k, dim) centered and scaled embeddings.
+        center: (B, 1, dim) their mean before, in units of `unit`.
         unit: (B, 1, 1) largest absolute entry of the support, taken out first so that squares stay in range.
-        scale: (B, 1, 1) root mean squared norm of the centred support, in units of `unit`.
+        scale: (B, 1, 1) root mean squared norm of the centered support, in units of `unit`.
     """
 
     support: Tensor
-    centre: Tensor
+    center: Tensor
     unit: Tensor
     scale: Tensor
 
@@ -53,16 +53,16 @@ class Geometry:
 
     @classmethod
     def of(cls, embeddings: Tensor) -> "Geometry":
-        """Centre and scale support embeddings (B, k, dim) float32, without leaving the range of float32."""
+        """Center and scale support embeddings (B, k, dim) float32, without leaving the range of float32."""
         unit = embeddings.abs().amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(embeddings.dtype).tiny)
         embeddings = embeddings / unit
-        centre = embeddings.mean(1, keepdim=True)
-        centred = embeddings - centre
-        scale = centred.square().sum(-1).mean(1)[:, None, None].sqrt()
+        center = embeddings.mean(1, keepdim=True)
+        centered = embeddings - center
+        scale = centered.square().sum(-1).mean(1)[:, None, None].sqrt()
         # what varies by less than rounding is constant; dividing by it would throw the queries out of range
         rounding = torch.finfo(scale.dtype).eps * embeddings.shape[-1] ** 0.5
         scale = torch.where(scale > rounding, scale, 1.0)
-        return cls(centred / scale, centre, unit, scale)
+        return cls(centered / scale, center, unit, scale)
 
     def locate(self, embeddings: Tensor) -> Tensor:
         """Query embeddings (B, n, dim) in the same units; those absurdly far out are drawn in along their direction.
@@ -75,7 +75,7 @@ class Geometry:
                 f"The queries have {embeddings.shape[-1]} dimensions, the support set has {self.support.shape[-1]}: "
                 "embed both in the same way."
             )
-        located = (embeddings.float() / self.unit - self.centre) / self.scale
+        located = (embeddings.float() / self.unit - self.center) / self.scale
         # squares of what lies that far out leave the range of float32; its direction is all that counts by then
         located = located.clamp(-1e30, 1e30)
         return located * (FARTHEST / located.abs().amax(-1, keepdim=True).clamp_min(FARTHEST))
@@ -90,14 +90,14 @@ def half_squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel between examples, centred and scaled by the support set as its embeddings are.
+    """A kernel between examples, centered and scaled by the support set as its embeddings are.
 
-    exp(-sharpness * half the squared distance); its limit at sharpness 0, centred and scaled, is the inner product.
+    exp(-sharpness * half the squared distance); its limit at sharpness 0, centered and scaled, is the inner product.
 
     Attributes:
         sharpness: how fast similarity falls with distance, in the units of [`Geometry`].
-        means: (B, 1, k) column means over the support, `None` for inner products, which are centred as they are.
-        scale: (B, 1, 1) mean of the centred diagonal, `None` likewise.
+        means: (B, 1, k) column means over the support, `None` for inner products, which are centered as they are.
+        scale: (B, 1, 1) mean of the centered diagonal, `None` likewise.
     """
 
     sharpness: float
@@ -112,10 +112,10 @@ class Kernel:
             return kernel, kernel(geometry.support, geometry, distances)
         gram = torch.exp(-sharpness * distances)
         means = gram.mean(1, keepdim=True)
-        centred = gram - means - means.transpose(1, 2) + means.mean(2, keepdim=True)
-        scale = centred.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
+        centered = gram - means - means.transpose(1, 2) + means.mean(2, keepdim=True)
+        scale = centered.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
         scale = torch.where(scale > torch.finfo(scale.dtype).eps * gram.shape[-1], scale, 1.0)
-        return cls(sharpness, means, scale), centred / scale
+        return cls(sharpness, means, scale), centered / scale
 
     @in_float32
     def __call__(self, located: Tensor, geometry: Geometry, distances: Tensor) -> Tensor:

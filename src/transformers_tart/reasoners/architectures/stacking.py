@@ -95,9 +95,9 @@ class _Problem:
     def _curvature(self, probability: Tensor) -> Tensor:
         """Cholesky factor (B, A + C, A + C) of the Hessian."""
         mean = (self.predictions * probability[:, :, None]).sum(-1, keepdim=True)
-        centred = self.predictions - mean  # as it is in a covariance, so that rounding leaves no negative variance
-        probable = centred * probability[:, :, None]
-        of_weights = centred.transpose(1, 2).flatten(2) @ probable.transpose(1, 2).flatten(2).transpose(1, 2)
+        centered = self.predictions - mean  # as it is in a covariance, so that rounding leaves no negative variance
+        probable = centered * probability[:, :, None]
+        of_weights = centered.transpose(1, 2).flatten(2) @ probable.transpose(1, 2).flatten(2).transpose(1, 2)
         mixed = probable.sum(1)
         of_offset = torch.diag_embed(probability.sum(1)) - probability.transpose(1, 2) @ probability
         hessian = torch.cat([torch.cat([of_weights, mixed], 2), torch.cat([mixed.transpose(1, 2), of_offset], 2)], 1)

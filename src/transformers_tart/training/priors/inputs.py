@@ -41,24 +41,24 @@ def heavy_tailed_inputs(size: int, rank: int, generator: Generator) -> tuple[Ten
 
 
 def clustered_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """A mixture of 2 to 128 normals of uneven size, centres up to 0.8 standard deviations out, sometimes in groups."""
+    """A mixture of 2 to 128 normals of uneven size, centers up to 0.8 standard deviations out, sometimes in groups."""
     count = int(log_uniform(2, 129, generator))
     share = torch.rand(count, generator=generator) + 0.2
     cluster = torch.multinomial(share, size, replacement=True, generator=generator)
-    centres = grouped_centres(count, rank, generator) * uniform(0.1, 0.8, generator)
+    centers = grouped_centers(count, rank, generator) * uniform(0.1, 0.8, generator)
     latent = heavy_tailed_inputs if chance(0.3, generator) else gaussian_inputs
-    return latent(size, rank, generator)[0] + centres[cluster], cluster
+    return latent(size, rank, generator)[0] + centers[cluster], cluster
 
 
-def grouped_centres(count: int, rank: int, generator: Generator) -> Tensor:
+def grouped_centers(count: int, rank: int, generator: Generator) -> Tensor:
     """(count, rank) of unit variance; half of the time each is near one of a few others, as kinds of one thing are."""
-    centres = randn(count, rank, generator=generator)
+    centers = randn(count, rank, generator=generator)
     if count < 4 or chance(0.5, generator):
-        return centres
+        return centers
     groups = int(log_uniform(2, count / 2 + 1, generator))
     parent = torch.randint(groups, (count,), generator=generator)
     shared = uniform(0.2, 0.9, generator)
-    return shared**0.5 * randn(groups, rank, generator=generator)[parent] + (1 - shared) ** 0.5 * centres
+    return shared**0.5 * randn(groups, rank, generator=generator)[parent] + (1 - shared) ** 0.5 * centers
 
 
 def nested_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -115,4 +115,4 @@ def draw_inputs(size: int, generator: Generator) -> Inputs:
     return Inputs(latent, spread, relevance / relevance.norm(), cluster)
 
 
-__all__ = ["INPUTS", "Inputs", "draw_inputs", "grouped_centres"]
+__all__ = ["INPUTS", "Inputs", "draw_inputs", "grouped_centers"]

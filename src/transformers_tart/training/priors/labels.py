@@ -7,14 +7,14 @@ import torch
 from torch import Generator, Tensor
 
 from transformers_tart.training.priors.draws import chance, choose, log_uniform, randn, uniform
-from transformers_tart.training.priors.inputs import Inputs, grouped_centres
+from transformers_tart.training.priors.inputs import Inputs, grouped_centers
 
 
 FIELD_WAVES = 128
 MAX_DEPTH = 6
 
 
-def _standardise(scores: Tensor) -> Tensor:
+def _standardize(scores: Tensor) -> Tensor:
     return (scores - scores.mean(0)) / scores.std(0).clamp_min(1e-6)
 
 
@@ -76,11 +76,11 @@ SCORES: dict[Scores, float] = {
 
 def scored_labels(inputs: Inputs, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
     """Labels drawn by class scores: the sum of one to three functions, of random sharpness, class bias and noise."""
-    scores = _standardise(choose(SCORES, generator)(inputs, classes, generator))
+    scores = _standardize(choose(SCORES, generator)(inputs, classes, generator))
     for _ in range(int(uniform(0, 3, generator))):
-        other = _standardise(choose(SCORES, generator)(inputs, classes, generator))
+        other = _standardize(choose(SCORES, generator)(inputs, classes, generator))
         scores = scores + uniform(0.2, 1.5, generator) * other
-    scores = _standardise(scores)
+    scores = _standardize(scores)
     sharpness = log_uniform(2.0, 20.0, generator) * 0.7 * math.log2(classes)
     bias = randn(classes, generator=generator) * uniform(0.0, 0.6, generator)
     probability = torch.softmax(sharpness * (scores + bias), dim=1)
@@ -100,7 +100,7 @@ def class_mean_labels(inputs: Inputs, classes: int, generator: Generator) -> tup
     share = -torch.rand(3, classes, generator=generator).clamp_min(1e-7).log().sum(0)
     labels = torch.multinomial(share, size, replacement=True, generator=generator)
     kinds = int(log_uniform(1, 1 + max(2.0, 64 / classes), generator))
-    means = grouped_centres(classes * kinds, rank, generator) * inputs.relevance
+    means = grouped_centers(classes * kinds, rank, generator) * inputs.relevance
     ratio = min(4.0, log_uniform(0.015, 1.0, generator) * (classes / 2) ** 0.6 * kinds**0.5)
     length = (ratio * inputs.spread.square().sum()).sqrt()
     means = means / (means * inputs.spread).norm(dim=1, keepdim=True).clamp_min(1e-9) * length

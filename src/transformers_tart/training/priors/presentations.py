@@ -19,7 +19,7 @@ def noisy_view(seen: Tensor, generator: Generator) -> Tensor:
     return seen + randn(*seen.shape, generator=generator) * level
 
 
-def normalised_view(seen: Tensor, generator: Generator) -> Tensor:
+def normalized_view(seen: Tensor, generator: Generator) -> Tensor:
     """Offset from the origin and scaled to length 1, as sentence embeddings are."""
     offset = randn(seen.shape[1], generator=generator) * seen.std(0) * uniform(0.0, 1.0, generator)
     seen = seen + offset
@@ -42,7 +42,7 @@ def layered_view(seen: Tensor, generator: Generator) -> Tensor:
 VIEWS: dict[Callable[[Tensor, Generator], Tensor], float] = {
     plain_view: 0.25,
     noisy_view: 0.15,
-    normalised_view: 0.35,
+    normalized_view: 0.35,
     layered_view: 0.25,
 }
 

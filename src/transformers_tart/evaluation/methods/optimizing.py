@@ -28,7 +28,7 @@ def make_accelerator(device: torch.device) -> Accelerator:
 
 
 def group_parameters(module: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
-    """What of a module is trained, for the optimiser; biases and norms, which have one dimension, do not decay."""
+    """What of a module is trained, for the optimizer; biases and norms, which have one dimension, do not decay."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     matrices, vectors = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() <= 1]
     groups = (matrices, WEIGHT_DECAY), (vectors, 0.0)
@@ -44,9 +44,9 @@ def draw_batches(count: int, seed: int) -> list[list[int]]:
     return batches[:steps]
 
 
-def optimise(groups: list[dict[str, Any]], losses: Losses, batches: list[list[int]], accelerator: Accelerator) -> None:
+def optimize(groups: list[dict[str, Any]], losses: Losses, batches: list[list[int]], accelerator: Accelerator) -> None:
     r"""
-    Minimise a loss.
+    Minimize a loss.
 
     Args:
         groups (`list[dict]`):
@@ -80,4 +80,4 @@ def optimise(groups: list[dict[str, Any]], losses: Losses, batches: list[list[in
         optimizer.zero_grad()
 
 
-__all__ = ["draw_batches", "group_parameters", "make_accelerator", "optimise"]
+__all__ = ["draw_batches", "group_parameters", "make_accelerator", "optimize"]

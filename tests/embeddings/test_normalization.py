@@ -35,9 +35,9 @@ def embed_all_ways(model: TartForSequenceClassification) -> list[Tensor]:
     """Embeddings of the examples, of queries as rows, and of queries as a batch."""
     tokenizer, embedder = build_tokenizer(), model.embedder()
     prepared = model.prepare_examples(make_examples(), tokenizer)
-    rows = embedder.embed_rows(embedder.tokenize(tokenizer, TEXTS), prepared.support.prompt, prepared.trunk)
+    rows = embedder.embed_rows(embedder.tokenize(tokenizer, TEXTS), prepared.support.prompt, prepared.prefix)
     batch = dict(tokenizer(TEXTS, padding=True, return_tensors="pt", return_token_type_ids=False))
-    return [prepared.support.embeddings, rows, embedder.embed_batch(batch, prepared.support.prompt, prepared.trunk)]
+    return [prepared.support.embeddings, rows, embedder.embed_batch(batch, prepared.support.prompt, prepared.prefix)]
 
 
 @pytest.mark.parametrize("layers", ["all", -1])
@@ -101,7 +101,7 @@ def test__normalize__zero__stays_zero() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["stream", "vanilla"])
-def test__embedding_cache__normalised_and_not__each_its_own(protocol: str, tmp_path: Path) -> None:
+def test__embedding_cache__normalized_and_not__each_its_own(protocol: str, tmp_path: Path) -> None:
     pytest.importorskip("lmdb")
     expected = {n: score_all(make_pipeline(compose(protocol=protocol, normalize=n)), TEXTS) for n in (False, True)}
     assert (expected[True] - expected[False]).abs().max() > 1e-4
