@@ -69,7 +69,7 @@ ours = [name for name in ("bench.models", "bench.pairs", "evaluation.runner", "e
 sys.exit(f"imported by the parser: {foreign}, {ours}" if set(foreign) - set(sys.stdlib_module_names) or ours else 0)
 """
 # What takes its time to import, and only some functions need.
-HEAVY = ("accelerate", "datasets", "evaluate", "lmdb", "matplotlib", "pandas", "peft", "pyarrow", "scipy", "sklearn")
+HEAVY = ("accelerate", "datasets", "evaluate", "matplotlib", "pandas", "peft", "pyarrow", "scipy", "sklearn")
 LAZY_PACKAGE = f"""
 import sys
 from transformers import AutoModel

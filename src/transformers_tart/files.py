@@ -137,8 +137,8 @@ def _move_in(stage: Path, folder: Path, owned: Sequence[str], last: str) -> None
 def explain_full_disk(path: str | os.PathLike) -> Iterator[None]:
     """Raise an `OSError` that names the path when the block fails because the disk or a quota is exhausted.
 
-    safetensors, torch, lmdb and tokenizers raise their own kinds of errors then, some without a reason. Clean up what
-    was written half outside the block: where an error does not give its reason, the space that is left decides.
+    safetensors, torch, SQLite and tokenizers raise their own kinds of errors then, some without a reason. Clean up
+    what was written half outside the block: where an error does not give its reason, the space that is left decides.
     """
     try:
         yield
@@ -154,7 +154,7 @@ def _full_disk_code(error: Exception, path: str | os.PathLike) -> int | None:
     link: BaseException | None = error
     while link is not None:
         for code in FULL:
-            # libraries in Rust and lmdb give the reason in their message alone
+            # libraries in Rust and SQLite give the reason in their message alone
             if getattr(link, "errno", None) == code or any(said in str(link) for said in _spellings(code)):
                 return code
         link = link.__cause__ or link.__context__
@@ -165,8 +165,9 @@ def _full_disk_code(error: Exception, path: str | os.PathLike) -> int | None:
     return errno.ENOSPC if shutil.disk_usage(folder).free < NOTHING_LEFT else None
 
 
-def _spellings(code: int) -> tuple[str, str]:
-    return os.strerror(code), f"os error {code})"
+def _spellings(code: int) -> tuple[str, ...]:
+    spellings = os.strerror(code), f"os error {code})"
+    return (*spellings, "database or disk is full") if code == errno.ENOSPC else spellings
 
 
 def write_all(file: int, content: bytes) -> None:
