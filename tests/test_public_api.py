@@ -64,8 +64,8 @@ before = set(sys.modules)
 from transformers_tart.cli import build_parser
 build_parser()
 foreign = sorted({name.split(".")[0] for name in set(sys.modules) - before} - {"transformers_tart"})
-ours = [name for name in ("bench.models", "bench.pairs", "evaluation.runner", "evaluation.report", "training.trainer")
-        if f"transformers_tart.{name}" in sys.modules]
+names = ("bench.workload", "bench.pairs", "evaluation.runner", "evaluation.report", "training.trainer")
+ours = [name for name in names if f"transformers_tart.{name}" in sys.modules]
 sys.exit(f"imported by the parser: {foreign}, {ours}" if set(foreign) - set(sys.stdlib_module_names) or ours else 0)
 """
 # What takes its time to import, and only some functions need.

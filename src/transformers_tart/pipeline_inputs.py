@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from PIL import Image
+from torch.profiler import record_function
 
 from transformers_tart.backbones.forward import resolve_max_length
 from transformers_tart.embeddings.media import MediaEmbedder
@@ -125,6 +126,7 @@ class MediaInputs:
             return inputs.ndim <= self.most_dims and not is_of_names
         return not can_iterate(inputs)
 
+    @record_function("tart/image processor")
     def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
         """What the backbone takes of each input, or why there is nothing; processors leave Python to the others."""
         if len(items) == 1:
