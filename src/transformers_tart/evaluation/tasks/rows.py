@@ -96,9 +96,10 @@ def build_task(name: str, data: Splits, source: TaskSource, max_test: int | None
     Raises:
         ValueError: On missing labels, classes or files.
     """
-    splits = (
-        [data.train, data.test] if data.test is not None else [data.train.select(p) for p in divide(len(data.train))]
-    )
+    if data.test is None:
+        splits = [data.train.select(places) for places in _divide(len(data.train))]
+    else:
+        splits = [data.train, data.test]
     named = [[_name_label(name, label, source, data.class_names) for label in rows.labels] for rows in splits]
     found = {label for column in named for label in column}
     absent = sorted(set(source.classes or ()) - found)
@@ -126,7 +127,7 @@ def split_of(path: Path) -> str | None:
     return SPLIT_NAMES.get(path.name.split(".")[0].lower())
 
 
-def divide(count: int) -> tuple[list[int], list[int]]:
+def _divide(count: int) -> tuple[list[int], list[int]]:
     """Divide rows without splits into training and test indices, by a fixed seed."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(SPLIT_SEED)).tolist()
     tests = round(TEST_SHARE * count)
@@ -179,4 +180,4 @@ def _natural(label: str) -> tuple[int, int, str]:
     return (0, int(label), "") if label.lstrip("-").isdecimal() else (1, 0, label)
 
 
-__all__ = ["MAX_TRAIN", "SPLIT_NAMES", "Rows", "Splits", "build_task", "divide", "split_of", "splits_of"]
+__all__ = ["MAX_TRAIN", "SPLIT_NAMES", "Rows", "Splits", "build_task", "split_of", "splits_of"]
