@@ -70,9 +70,9 @@ def test__task_context__embeddings_of_another_method__their_seconds_count_again(
     context.embeddings(support)
     assert context.saved_seconds == 0
     context.embeddings(support)
-    assert context.saved_seconds == pytest.approx(sum(context._seconds.values()))
-    assert len(context._seconds) == 2  # the tests, and a block of examples
-    assert min(context._seconds.values()) > 0
+    assert context.saved_seconds == pytest.approx(sum(seconds for _, seconds in context._embedded.values()))
+    assert len(context._embedded) == 2  # the tests, and a block of examples
+    assert min(seconds for _, seconds in context._embedded.values()) > 0
 
 
 def test__evaluate__again__nothing_is_measured_twice(
