@@ -23,7 +23,8 @@ from transformers import ViTConfig, ViTImageProcessor, ViTModel, pipeline
 
 from transformers_tart import TartClassificationPipeline, evaluation
 from transformers_tart.evaluation.evaluator import TartEvaluator
-from transformers_tart.evaluation.metric import LABEL_METRICS, SCORE_METRICS, TartMetric
+from transformers_tart.evaluation.metric import TartMetric
+from transformers_tart.evaluation.metrics import LABEL_METRICS, SCORE_METRICS
 
 
 pytestmark = pytest.mark.core

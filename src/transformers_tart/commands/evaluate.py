@@ -12,7 +12,7 @@ def add_parser(subparsers: Any) -> None:
     parser = add_subparser(
         subparsers,
         "evaluate",
-        "Measure TART and what one would otherwise do, on tasks; an interrupted run goes on where it was.",
+        "Measure TART and other methods on tasks; the same command continues where it was interrupted.",
         "transformers-tart evaluate --model EleutherAI/pythia-160m --task paper --methods tart logistic_regression "
         "--k 16 64 --output results",
     )
@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> None:
         failed = evaluate(plan, models, args.output)
     finally:
         state.destroy_process_group()
-    if failed:
-        print(f"{failed} cells have failed; the next run tries them again", file=sys.stderr)
+    if failed and state.is_main_process:
+        print(f"{failed} runs have failed; the same command tries them again", file=sys.stderr)
 
 
 __all__ = ["add_parser", "run"]
