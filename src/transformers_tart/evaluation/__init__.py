@@ -1,7 +1,7 @@
-"""What TART is compared with on the same frozen model.
+"""Evaluation of composed models beside other methods on the same frozen backbone.
 
-`evaluate.evaluator("tart-classification")` works from here on, where `evaluate` is installed. `TartEvaluator`,
-`TartMetric` and `TartSuite` are imported when they are first asked for.
+`evaluate.evaluator("tart-classification")` works after this import, where `evaluate` is installed. `TartEvaluator`,
+`TartMetric` and `TartSuite` are imported on first use.
 """
 
 from importlib import import_module

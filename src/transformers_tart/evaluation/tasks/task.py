@@ -109,11 +109,6 @@ class Task:
             )
         return chosen
 
-    def find_leaks(self) -> list[int]:
-        """Indices of what stands in the test split and in the training split too."""
-        known = set(self.train_texts)
-        return [i for i, item in enumerate(self.test_texts) if item in known]
-
     def without_leaks(self) -> "Task":
         """The task without what stands in the test split among its training data: no support set can hold it."""
         tested = set(self.test_texts)
