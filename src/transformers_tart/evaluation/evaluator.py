@@ -73,31 +73,16 @@ class TartEvaluator(evaluate.TextClassificationEvaluator):
         Args:
             model_or_pipeline ([`TartClassificationPipeline`], `PreTrainedModel` or `str`, *optional*):
                 Pipeline, model, Hub id or folder; the small model inside this package when not given.
-            data (`datasets.Dataset` or `str`):
-                Data set, or its Hub id or folder.
-            subset (`str`, *optional*), split (`str`, *optional*):
-                Subset and split of a data set that is loaded; the test split, or the nearest to it, when not given.
             metric (`str` or `evaluate.EvaluationModule`, *optional*):
                 As in [`load_metric`]; accuracy when not given. `"tart"` gives six metrics. Metrics read class
                 numbers as `predictions` and `references`, and a [`TartMetric`] the probabilities too.
-            tokenizer (`PreTrainedTokenizerBase` or `str`, *optional*):
-                Tokenizer of a model; a pipeline has its own.
-            feature_extractor (*optional*):
-                Ignored; for compatibility with other evaluators.
-            strategy (`str`, *optional*, defaults to `"simple"`):
-                `"bootstrap"` gives each metric a confidence interval, from samples of the rows.
-            confidence_level (`float`, *optional*, defaults to 0.95),
-            n_resamples (`int`, *optional*, defaults to 9999), random_state (`int`, *optional*):
-                As in `scipy.stats.bootstrap`.
-            device (`int`, *optional*):
-                Device of a model, -1 for the CPU; the first accelerator when not given.
-            input_column (`str`, *optional*, defaults to `"text"`), second_input_column (`str`, *optional*),
-            label_column (`str`, *optional*, defaults to `"label"`):
-                Columns of the inputs, of the second texts of pairs, and of the labels.
             label_mapping (`dict[str, int | str]`, *optional*):
                 Label of the data for each label of the pipeline; as in [`match_labels`] when not given.
             examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or [`SupportSet`], *optional*):
                 Support set; the one stored with the pipeline, which stays, when not given.
+            data, subset, split, tokenizer, feature_extractor, strategy, confidence_level, n_resamples, device,
+            random_state, input_column, second_input_column, label_column:
+                As in `evaluate.TextClassificationEvaluator.compute`. `feature_extractor` is ignored.
 
         Returns:
             `dict[str, Any]`: each metric, for `"bootstrap"` as `{"score", "confidence_interval", "standard_error"}`;
@@ -134,12 +119,7 @@ class TartEvaluator(evaluate.TextClassificationEvaluator):
         return {**values, **seconds}
 
     def load_data(self, data: str | Dataset | None, subset: str | None = None, split: str | None = None) -> Dataset:
-        """Return a data set, loaded where a name is given.
-
-        Raises:
-            OSError: When it cannot be loaded.
-            ValueError: When it is not a data set, or has no rows.
-        """
+        """Return a data set with rows, loaded where a name is given."""
         try:
             rows = super().load_data(data, subset, split)
         except OSError as err:
@@ -158,18 +138,13 @@ class TartEvaluator(evaluate.TextClassificationEvaluator):
         feature_extractor: Any = None,
         device: int | None = None,
     ) -> TartClassificationPipeline:
-        """Return a pipeline, built where a model or a name is given.
-
-        Raises:
-            ValueError: On a pipeline of another task.
-        """
+        """Return a pipeline, built where a model or a name is given."""
         # a replacement of the whole: evaluate 0.4.6 reads transformers.TFPreTrainedModel, which was removed
         if isinstance(model_or_pipeline, TartClassificationPipeline):
             return model_or_pipeline
         if model_or_pipeline is None or isinstance(model_or_pipeline, (str, PreTrainedModel)):
             given: dict[str, Any] = {"model": model_or_pipeline, "tokenizer": tokenizer, "device": device}
-            built: Any = pipeline(self.task, **given)
-            return built
+            return pipeline(self.task, **given)
         raise ValueError(
             f"model_or_pipeline is {type(model_or_pipeline).__name__}; it must be a {self.task} pipeline, a model, a "
             "Hub id or a folder."
@@ -236,7 +211,7 @@ def _read_support(pipe: TartClassificationPipeline, examples: RawExamples | Supp
     support = pipe.model.support if examples is None else examples
     if support is None:
         raise ValueError("There is no support set: pass examples=..., or a pipeline that has one.")
-    return support if isinstance(support, SupportSet) else pipe.model.encode_support(support, pipe.tokenizer)
+    return support if isinstance(support, SupportSet) else pipe._encode(support).support
 
 
 __all__ = ["TartEvaluator"]

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,36 +20,22 @@ PATTERNS = ("results.jsonl", "results.*.jsonl")  # of one process, and of severa
 
 @dataclass(frozen=True)
 class Record:
-    r"""
-    A run: a method on a support set of a task.
+    """A run: a method on a support set of a task.
 
-    Args:
-        task (`str`):
-            Name of the data set.
-        num_classes (`int`):
-            Its number of classes.
-        k (`int`):
-            Size of the support set.
-        seed (`int`):
-            Seed of the support set.
-        method (`str`):
-            Name of the method.
-        model (`str`):
-            Name of the model.
-        metrics (`dict[str, float]`):
-            Values by name, fractions and not percentages; empty for a run that failed.
-        calibration (`list[list[float]]`):
-            As [`calibration_bins`] returns them; empty for a run that failed.
-        seconds (`float`):
-            Time to embed, fit and predict, also where embeddings were shared with another method.
-        memory_mb (`float`):
-            Peak of the memory in use.
-        device (`str`):
-            Name of the device.
-        test_rows (`int`):
-            Number of queries.
-        error (`str`, *optional*):
-            Error of a run that failed.
+    Attributes:
+        task: name of the data set.
+        num_classes: number of its classes.
+        k: size of the support set.
+        seed: seed of the support set.
+        method: name of the method.
+        model: name of the model.
+        metrics: values by name, fractions and not percentages; empty for a run that failed.
+        calibration: as [`calibration_bins`] returns them; empty for a run that failed.
+        seconds: time to embed, fit and predict, also where embeddings were shared with another method.
+        memory_mb: peak of the memory in use.
+        device: name of the device.
+        test_rows: number of queries.
+        error: error of a run that failed.
     """
 
     task: str
@@ -96,15 +82,14 @@ def _parse(line: bytes) -> Record:
     values = json.loads(line)
     if not isinstance(values, dict):
         raise ValueError("it is no JSON object")
-    names = {field.name for field in fields(Record)}
-    required = {field.name for field in fields(Record) if field.default is MISSING}
-    if unknown := sorted(values.keys() - names):
+    kinds = {field.name: _KINDS[field.type] for field in fields(Record)}
+    if unknown := sorted(values.keys() - kinds.keys()):
         raise ValueError(f"it has the unknown fields {unknown}")
-    if missing := sorted(required - values.keys()):
+    if missing := sorted(kinds.keys() - values.keys() - {"error"}):
         raise ValueError(f"it lacks the fields {missing}")
-    for field in fields(Record):
-        if field.name in values and not isinstance(values[field.name], _KINDS[field.type]):
-            raise ValueError(f"its field {field.name} is {values[field.name]!r}")
+    for name, value in values.items():
+        if not isinstance(value, kinds[name]):
+            raise ValueError(f"its field {name} is {value!r}")
     try:
         return Record(**values)
     except TypeError as err:  # of what lies inside the metrics or the calibration
@@ -112,20 +97,13 @@ def _parse(line: bytes) -> Record:
 
 
 def append_record(path: str | os.PathLike, record: Record) -> None:
-    r"""
-    Add a line to a file and bring it to the disk.
+    """Add a line to a file, made if it does not exist, and bring it to the disk.
 
     A torn last line, left by a kill, is cut off first, so a file must have a single writer: several processes write
     `results.0.jsonl`, `results.1.jsonl` and so on.
 
-    Args:
-        path (`str` or `os.PathLike`):
-            The file, made if it does not exist.
-        record ([`Record`]):
-            The run.
-
     Raises:
-        OSError: When the disk is full or the file cannot be written; what it held before stays.
+        OSError: When the disk is full or the file cannot be written; its former lines stay.
     """
     line = json.dumps(asdict(record), allow_nan=False).encode() + b"\n"
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
@@ -159,15 +137,10 @@ def _read_file(path: Path) -> Iterator[Record]:
 
 
 def read_records(folder: str | os.PathLike) -> list[Record]:
-    r"""
-    Read the runs of `results.jsonl` and `results.*.jsonl`, each once, in the order of their first appearance.
+    """Read the runs of `results.jsonl` and `results.*.jsonl`, each once, in the order of their first appearance.
 
     A torn last line is not read. Of several records of a run in one file the last counts; of several files, one that
-    succeeded.
-
-    Args:
-        folder (`str` or `os.PathLike`):
-            Folder of the files, which may be absent.
+    succeeded. Without a folder or files there are none.
 
     Raises:
         ValueError: When a line is no record; the message names file and line.

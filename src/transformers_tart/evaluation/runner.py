@@ -37,24 +37,16 @@ SETTINGS_FILE = "settings.json"
 
 @dataclass(frozen=True)
 class Plan:
-    r"""
-    The runs to make.
+    """The runs to make.
 
-    Args:
-        tasks (`list[str]`):
-            Names, files or folders as [`load_task`] takes them, or names of groups.
-        methods (`list[str]`):
-            Names of the registry.
-        sizes (`list[int]`):
-            Sizes k of the support sets.
-        seeds (`list[int]`):
-            One support set of each size for each.
-        sampling (`str`, *optional*, defaults to `"balanced"`):
-            `"balanced"` or `"natural"`.
-        max_test (`int`, *optional*):
-            Largest number of test inputs of a task.
-        test_seed (`int`, *optional*, defaults to 0):
-            Seed of the draw of test inputs.
+    Attributes:
+        tasks: names, files or folders as [`load_task`] takes them, or names of groups.
+        methods: names of the registry.
+        sizes: sizes k of the support sets.
+        seeds: one support set of each size for each.
+        sampling: `"balanced"` or `"natural"`.
+        max_test: largest number of test inputs of a task; all when not given.
+        test_seed: seed of the draw of test inputs.
     """
 
     tasks: Sequence[str]
@@ -79,11 +71,7 @@ class Plan:
         return list({os.path.realpath(name) if os.path.exists(name) else name: name for name in names}.values())
 
     def check_tasks(self) -> None:
-        """Check that all tasks exist, before any of them is loaded.
-
-        Raises:
-            ValueError: When one of them is neither a file, a folder nor in the registry.
-        """
+        """Raise a ValueError for tasks that do not exist, before any of them is loaded."""
         absent = [name for name in self.task_names if name not in TASKS and not os.path.exists(name)]
         if absent:
             raise ValueError(
@@ -120,19 +108,9 @@ class Run(NamedTuple):
 
 
 def evaluate(plan: Plan, models: Models, folder: str | Path) -> int:
-    r"""
-    Make all runs of a plan that a folder does not hold yet.
+    """Make all runs of a plan that a folder of results does not hold yet, and return how many have failed.
 
-    Args:
-        plan ([`Plan`]):
-            The runs.
-        models ([`Models`]):
-            The model to evaluate.
-        folder (`str` or `Path`):
-            Folder of the results: `results.jsonl`, or one such file a process.
-
-    Returns:
-        `int`: how many runs have failed, of all processes.
+    The folder gets `results.jsonl`, or such a file of each process. The count is that of all processes.
 
     Raises:
         ValueError: When no task can be loaded, the folder holds results of another model or of other settings, or all
@@ -251,21 +229,17 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
     facts |= {"method": run.method, "model": models.title}
     facts |= {"device": str(models.device), "test_rows": len(task.test_texts)}
     start, saved, memory = time.perf_counter(), context.saved_seconds, PeakMemory(models.device)
-    metrics: dict[str, float] = {}
-    calibration: list[list[float]] = []
-    error = None
+    found: dict[str, Any] = {"metrics": {}, "calibration": []}
     try:
         with memory.watch():
             probabilities = _predict(context, run, sampling)
-        metrics, calibration = _score(probabilities, torch.tensor(task.test_labels))
+        found = _score(probabilities, torch.tensor(task.test_labels))
     except Exception as err:  # a method may fail in any way, and the others go on
-        error = f"{type(err).__name__}: {err}"
-        logger.error(f"{run.method} has failed on {task.name}, k={run.k}, seed {run.seed}: {error}")
+        found["error"] = f"{type(err).__name__}: {err}"
+        logger.error(f"{run.method} has failed on {task.name}, k={run.k}, seed {run.seed}: {found['error']}")
     # embeddings that another method has computed before count as if this one had computed them
     seconds = time.perf_counter() - start + context.saved_seconds - saved
-    return Record(
-        **facts, metrics=metrics, calibration=calibration, seconds=seconds, memory_mb=memory.megabytes, error=error
-    )
+    return Record(**facts, **found, seconds=seconds, memory_mb=memory.megabytes)
 
 
 def _predict(context: TaskContext, run: Run, sampling: str) -> Tensor:
@@ -279,13 +253,12 @@ def _predict(context: TaskContext, run: Run, sampling: str) -> Tensor:
     return probabilities
 
 
-def _score(probabilities: Tensor, labels: Tensor) -> tuple[dict[str, float], list[list[float]]]:
-    """Return all metrics, and the bins of a calibration curve."""
+def _score(probabilities: Tensor, labels: Tensor) -> dict[str, Any]:
     metrics = measure(probabilities, labels)
     odd = {name: value for name, value in metrics.items() if not math.isfinite(value)}
     if odd:
         raise ValueError(f"The probabilities of the method give the metrics {odd}.")
-    return metrics, calibration_bins(probabilities, labels)
+    return {"metrics": metrics, "calibration": calibration_bins(probabilities, labels)}
 
 
 __all__ = ["Plan", "Run", "choose_seeds", "evaluate", "measure_run"]

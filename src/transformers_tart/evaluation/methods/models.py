@@ -25,25 +25,17 @@ from transformers_tart.repository import DEFAULT_REASONER
 
 @dataclass
 class Models:
-    r"""
-    A composed model and what belongs to it, each loaded on first use.
+    """A composed model and what belongs to it, each loaded on first use.
 
-    Args:
-        name (`str`):
-            Hub id or folder of a TART repository or of any backbone, or `"mini"`.
-        revision (`str`, *optional*):
-            Revision of its repository.
-        reasoner (`str`, *optional*):
-            Reasoner of a backbone, as [`TartReasoner.from_pretrained`] takes it; the one inside this package when not
-            given. A TART repository has its own.
-        dtype (`str`, *optional*, defaults to `"auto"`):
-            Precision of the backbone.
-        device (`torch.device`, *optional*, defaults to the CPU):
-            Device of all models.
-        batch_size (`int`, *optional*):
-            Largest number of inputs in a forward pass.
-        max_length (`int`, *optional*):
-            Longest text in tokens; the model's own when not given.
+    Attributes:
+        name: Hub id or folder of a TART repository or of any backbone, or `"mini"`.
+        revision: revision of its repository.
+        reasoner: reasoner of a backbone, as [`TartReasoner.from_pretrained`] takes it; the one inside this package
+            when not given. A TART repository has its own.
+        dtype: precision of the backbone.
+        device: device of all models.
+        batch_size: largest number of inputs in a forward pass.
+        max_length: longest text in tokens; the model's own when not given.
     """
 
     name: str
@@ -66,14 +58,9 @@ class Models:
         return self.reasoner or (self.title if self._is_task else DEFAULT_REASONER)
 
     def model(self, modality: str, protocol: str | None = None) -> TartPreTrainedModel:
-        r"""
-        Return the composed model, without a support set.
+        """Return the composed model for inputs of a modality, without a support set.
 
-        Args:
-            modality (`str`):
-                Modality of the inputs: `"text"`, `"image"` or `"audio"`.
-            protocol (`str`, *optional*):
-                Protocol in place of the model's own; backbone and reasoner are the same objects.
+        With a protocol in place of the model's own, backbone and reasoner are the same objects.
 
         Raises:
             ValueError: When the model does not classify such inputs, or has a reasoner besides the one given.
