@@ -123,7 +123,7 @@ class InferenceMixin(LabelNamesMixin):
             parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar
         )
         support = self._support_set(parsed, embedded, keep_texts, max_length)
-        return self._prepare(support, embedded.prefix)
+        return self.prepare_embedded(support, embedded.prefix)
 
     def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
         """Store a support set with the model, or remove it.
@@ -175,7 +175,7 @@ class InferenceMixin(LabelNamesMixin):
                 "model.prepare_support() first."
             )
         self.check_support(support)
-        prepared = self._prepare(support, self.embedder().read_prompt(support.prompt))
+        prepared = self.prepare_embedded(support, self.embedder().read_prompt(support.prompt))
         if support is self.support:
             self._prepared = prepared
         return prepared
@@ -242,7 +242,8 @@ class InferenceMixin(LabelNamesMixin):
             self.backbone_digest(),
         )
 
-    def _prepare(self, support: SupportSet, prefix: Prefix | None) -> PreparedSupport:
+    def prepare_embedded(self, support: SupportSet, prefix: Prefix | None = None) -> PreparedSupport:
+        """Read a support set that this model has embedded, with the prefix of its prompt where it has one."""
         embeddings = support.embeddings.to(self.reasoner.device)
         embeddings = embeddings[:, None] if embeddings.dim() == 2 else embeddings
         scaling = LayerScaling.fit(embeddings)
@@ -285,10 +286,10 @@ class InferenceMixin(LabelNamesMixin):
         embeddings = embedder.embed_rows(
             rows, support.support.prompt, support.prefix, pad_token_id=pad_token_id, batcher=batcher
         )
-        return self._reason(embeddings, support)
+        return self.answer(embeddings, support)
 
-    def _reason(self, embeddings: Tensor, prepared: PreparedSupport) -> Tensor:
-        """Logits (n, num_labels) of query embeddings (n, layers, hidden)."""
+    def answer(self, embeddings: Tensor, prepared: PreparedSupport) -> Tensor:
+        """Return the logits (n, num_labels) of query embeddings (n, layers, hidden), as an embedder gives them."""
         embeddings = embeddings.to(self.reasoner.device)
         if not is_traced() and not torch.isfinite(embeddings).all():
             raise ValueError(

@@ -183,7 +183,7 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
     ) -> SequenceClassifierOutput:
         """Embed a batch and read the support set for it."""
         prepared = self.prepare_support(support)
-        logits = self._reason(self.embedder().embed_batch(batch, prepared.support.prompt, prepared.prefix), prepared)
+        logits = self.answer(self.embedder().embed_batch(batch, prepared.support.prompt, prepared.prefix), prepared)
         loss = None
         if labels is not None:
             loss = torch.nn.functional.cross_entropy(logits, check_labels(labels, logits))

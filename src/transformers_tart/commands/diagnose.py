@@ -5,7 +5,6 @@ import json
 from typing import Any
 
 from transformers_tart.commands.common import DTYPES, add_subparser
-from transformers_tart.repository import DEFAULT_REASONER
 
 
 def add_parser(subparsers: Any) -> None:
@@ -16,17 +15,19 @@ def add_parser(subparsers: Any) -> None:
         "Say what limits TART on a task: the representation, the reasoner, the examples or a shift from training.",
         "transformers-tart diagnose --model EleutherAI/pythia-160m --task examples.csv --k 64 --json diagnosis.json",
     )
-    parser.add_argument("--model", required=True, help="Hub id or folder of the backbone, or mini")
-    parser.add_argument("--revision", help="branch, tag or commit of the backbone")
+    parser.add_argument(
+        "--model", required=True, help="Hub id or folder of a TART repository or of any backbone, or mini"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of the model")
     parser.add_argument("--task", required=True, help="name, file or folder of the task")
-    parser.add_argument("--reasoner", default=DEFAULT_REASONER, help="kernel, a folder or a Hub id (default: kernel)")
+    parser.add_argument("--reasoner", help="of a backbone: kernel, a folder or a Hub id (default: kernel)")
     parser.add_argument("--k", type=int, default=64, help="size of the support sets (default: 64)")
     parser.add_argument("--seeds", type=int, default=3, help="support sets (default: 3)")
     parser.add_argument("--layers", type=int, nargs="+", help="hidden states that are tried alone (default: each)")
     parser.add_argument("--max-test", type=int, default=500, help="most test texts (default: 500)")
     parser.add_argument("--tasks", type=int, default=100, help="synthetic tasks of each kind (default: 100)")
     parser.add_argument("--no-fine-tuning", action="store_true", help="leave out what takes longest")
-    parser.add_argument("--max-length", type=int, help="longest text in tokens (default: what the backbone takes)")
+    parser.add_argument("--max-length", type=int, help="longest text in tokens (default: the model's own limit)")
     parser.add_argument("--batch-size", type=int, help="most texts of a forward pass (default: by a token budget)")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="precision of the backbone (default: auto)")
     parser.add_argument("--device", help="where to run (default: the first accelerator)")

@@ -189,9 +189,9 @@ def test__diagnose__failing_tart_or_equal_seeds__said() -> None:
         diagnose(TaskContext(make_task(), Models("mini")), 16, [1, 1])
 
 
-def test__diagnose__gpt2_reasoner_and_three_classes__no_regret_predicted() -> None:
-    context = TaskContext(make_task(classes=3), Models("mini"))
-    context.models.__dict__["reasoner"] = build_reasoner("gpt2")  # where the cached property keeps it
+def test__diagnose__gpt2_reasoner_and_three_classes__no_regret_predicted(tmp_path: Path) -> None:
+    build_reasoner("gpt2").save_pretrained(tmp_path)
+    context = TaskContext(make_task(classes=3), Models("mini", reasoner=str(tmp_path)))
     found = diagnose(context, 21, [0], layers=[0], num_tasks=20)
     assert (found.predicted_regret, found.synthetic) == (None, Shape(21, 40, 2))
     assert found.shift.compared.startswith("whitened components")

@@ -115,6 +115,16 @@ def test__calibration__pooled__sums_over_compared_cells() -> None:
     assert list(pooled) == ["tart", records[1].method]
 
 
+def test__calibration__records_of_two_versions__pooled_by_their_confidence() -> None:
+    records = draw_many(2, 1, (8,))
+    bins = [[0.0, 0.0, 0.0]] * 14 + [[2.0, 1.9, 1.0]]
+    newer = Record("new", 2, 8, 9, "tart", "m", {"accuracy": 1.0}, bins, 1.0, 1.0, "cpu", 2)
+    matched = Comparison.of([*records, newer]).match(ACCURACY)
+    before, after = (plots.pool_calibration(given, matched)["tart"] for given in (records, [*records, newer]))
+    assert after[:9] == before[:9]
+    assert after[9] == pytest.approx([before[9][0] + 2, before[9][1] + 1.9, before[9][2] + 1])
+
+
 def test__looks__twenty_methods__all_different() -> None:
     looks = drawing.choose_looks([f"method {i}" for i in range(20)], "method 7")
     assert len({(look.color, look.marker, look.linestyle) for look in looks.values()}) == 20

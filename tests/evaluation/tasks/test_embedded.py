@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from transformers_tart.cli import main
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.evaluation.metrics import accuracy
+from transformers_tart.evaluation.report.statistics import Estimate, estimate
 from transformers_tart.evaluation.tasks.embedded import (
     EmbeddedTask,
     choose_sizes,
-    interval,
     measure_task,
     reasoner_predictor,
 )
@@ -77,10 +77,9 @@ def test__measure_task__reasoner__what_it_says_itself(layers: int | None) -> Non
     assert (found.k, found.num_classes, found.seed) == (30, 3, 0)
 
 
-def test__interval__five_values__students_t() -> None:
-    middle, half = interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (middle, half) == (3.0, pytest.approx(1.963, abs=1e-3))
-    assert interval([2.0]) == (2.0, 0.0)
+def test__estimate__five_values__students_t() -> None:
+    assert estimate([1.0, 2.0, 3.0, 4.0, 5.0]) == Estimate(3.0, pytest.approx(1.963, abs=1e-3))
+    assert estimate([2.0]) == Estimate(2.0, None)
 
 
 def test__evaluate_reasoner__files__tables_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

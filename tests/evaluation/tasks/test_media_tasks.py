@@ -41,6 +41,7 @@ def test__task__items_of_another_modality__says_so(modality: str, items: list, m
 def test__without_leaks__same_recording_in_both_splits__left_out(all_logs: pytest.LogCaptureFixture) -> None:
     recordings = [wav(i) for i in range(6)]
     task = Task("made", ("a", "b"), recordings[:4], [0, 1, 0, 1], recordings[3:], [1, 0, 1], "audio")
+    assert task.test_texts[0] in task.train_texts
     assert task.without_leaks().train_texts == recordings[:3]
     assert "1 training recordings of made stand in the test split too" in all_logs.text
 

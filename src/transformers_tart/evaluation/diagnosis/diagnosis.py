@@ -30,8 +30,7 @@ from transformers_tart.evaluation.diagnosis.regret import RIVALS, RegretPredicti
 from transformers_tart.evaluation.diagnosis.shift import Shift
 from transformers_tart.evaluation.diagnosis.synthetic import SyntheticTasks, measure_synthetic
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
-from transformers_tart.evaluation.methods.baselines import BASELINES
-from transformers_tart.evaluation.methods.probes import probe
+from transformers_tart.evaluation.methods.baselines import BASELINES, probe
 from transformers_tart.evaluation.methods.tart import tart
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
 from transformers_tart.projection import fit_projection
@@ -130,7 +129,7 @@ def diagnose(
         raise ValueError(f"The seeds are {list(seeds)}; there must be at least one, each once.")
     tell = progress or _silent
     supports = _draw(context, k, seeds)
-    given = {TART: tart("stream"), PROBE: probe(BASELINES[PROBE]), **(methods or {})}
+    given = {TART: tart(), PROBE: probe(BASELINES[PROBE]), **(methods or {})}
     held_out, scores = _examine(context, supports, layers, tell)
     found, missing = measure_methods(context, supports, given, tell)
     gaps, regret = decompose(found, missing), _regret(context, supports, found)
@@ -171,7 +170,7 @@ def _examine(
     context: TaskContext, supports: Sequence[Support], layers: Sequence[int] | None, tell: Callable[[str], None]
 ) -> tuple[HeldOut | None, LayerScores | None]:
     """What the support sets alone say."""
-    count = count_layers(context)
+    count = count_layers(context, supports[0])
     chosen = choose_layers(layers, count)
     together = answer_support(context, supports, tell, None, count)
     alone = {layer: answer_support(context, supports, tell, layer, count) for layer in chosen}
@@ -197,7 +196,7 @@ def _learn(
 
 def _synthetic(context: TaskContext, k: int, count: int, seed: int, tell: Callable[[str], None]) -> SyntheticTasks:
     """Synthetic tasks of the sizes in which the reasoner reads the real one."""
-    reasoner, classes = context.models.reasoner, context.task.num_classes
+    reasoner, classes = context.model.reasoner, context.task.num_classes
     queries = min(QUERIES, len(context.task.test_texts))
     shape = Shape(min(k, reasoner.max_support), queries, min(classes, reasoner.max_classes or classes))
     return measure_synthetic(reasoner, shape, count, seed, lambda: tell("synthetic tasks"))
@@ -209,7 +208,7 @@ def _episodes(context: TaskContext, support: Support, shape: Shape, seed: int) -
     rows, queries = (part[None] for part in context.embeddings(support))
     order = torch.randperm(queries.shape[1], generator=torch.Generator().manual_seed(seed))[: shape.queries]
     rows, queries = rows[:, : shape.k], queries[:, order]
-    labels, config = context.labels(support)[: shape.k], context.models.reasoner.config
+    labels, config = context.labels(support)[: shape.k], context.model.reasoner.config
     projection = fit_projection(config.projection or "none", config.num_components, rows)
     rows, queries = projection.transform(rows)[0], projection.transform(queries)[0]
     if shape.classes == context.task.num_classes:

@@ -46,9 +46,9 @@ class LayerScores:
         return tuple(s for s in self.single if s.accuracy > self.all_layers and s.p_value < LEVEL)
 
 
-def count_layers(context: TaskContext) -> int:
-    """Hidden states of the backbone, the input embedding among them."""
-    return context.models.embed(context.task.train_texts[:1], context.task.modality).shape[1]
+def count_layers(context: TaskContext, support: Support) -> int:
+    """Return how many hidden states the model reads, the input embedding among them."""
+    return context.embed(support).support.embeddings.shape[1]
 
 
 def choose_layers(asked: Sequence[int] | None, count: int) -> list[int]:
@@ -81,7 +81,7 @@ def _is_constant(rows: Tensor) -> bool:
 
 
 def _answers(context: TaskContext, support: Support, rows: Tensor) -> dict[int, Answer]:
-    return held_out_answers(context.models.reasoner, rows, context.labels(support), context.task.num_classes)
+    return held_out_answers(context.model.reasoner, rows, context.labels(support), context.task.num_classes)
 
 
 def score_layers(together: Mapping[int, Answer], alone: Mapping[int, Mapping[int, Answer]]) -> LayerScores | None:

@@ -1,83 +1,88 @@
-"""A backbone and a reasoner that methods share."""
+"""The model to evaluate: composed as the pipeline composes it, with its processor and its language model."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.backbones.processors import LOADERS
-from transformers_tart.backbones.reference import locate
-from transformers_tart.backbones.towers import load_tower
-from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig, TartMediaConfig
-from transformers_tart.embeddings import encode_texts
-from transformers_tart.embeddings.media import MediaEmbedder
+from transformers_tart.backbones.processors import load_processor
+from transformers_tart.backbones.reference import check_reference, locate
+from transformers_tart.backbones.towers import backbone_config
+from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.evaluation.prompting import can_be_prompted
-from transformers_tart.evaluation.tasks import Item
-from transformers_tart.inputs.examples import Examples
-from transformers_tart.loading.auto import load_auto, load_auto_model
+from transformers_tart.evaluation.tasks import MODALITIES
+from transformers_tart.loading.auto import load_auto_model
 from transformers_tart.loading.report import load_and_report
-from transformers_tart.reasoners.modeling_reasoner import TartReasoner
+from transformers_tart.modeling_auto import CLASSES, load_any
+from transformers_tart.modeling_tart import TartPreTrainedModel
+from transformers_tart.repository import DEFAULT_REASONER
 
 
-@dataclass(frozen=True)
+@dataclass
 class Models:
-    r"""
-    A backbone and a reasoner, loaded when a method first asks for them.
+    """A composed model and what belongs to it, each loaded on first use.
 
-    Args:
-        name (`str`):
-            Hub id or folder of the backbone, or `"mini"`.
-        revision (`str`, *optional*):
-            Of its repository.
-        reasoner (`str`, *optional*, defaults to `"kernel"`):
-            As [`TartReasoner.from_pretrained`] takes it.
-        dtype (`str`, *optional*, defaults to `"auto"`):
-            Precision of the backbone.
-        device (`torch.device`, *optional*, defaults to the CPU):
-            Where everything runs.
-        batch_size (`int`, *optional*):
-            Most texts of a forward pass.
-        max_length (`int`, *optional*):
-            Longest text in tokens.
+    Attributes:
+        name: Hub id or folder of a TART repository or of any backbone, or `"mini"`.
+        revision: revision of its repository.
+        reasoner: reasoner of a backbone, as [`TartReasoner.from_pretrained`] takes it; the one inside this package
+            when not given. A TART repository has its own.
+        dtype: precision of the backbone.
+        device: device of all models.
+        batch_size: largest number of inputs in a forward pass.
+        max_length: longest text in tokens; the model's own when not given.
     """
 
     name: str
     revision: str | None = None
-    reasoner_name: str = "kernel"
+    reasoner: str | None = None
     dtype: str = "auto"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int | None = None
     max_length: int | None = None
+    _loaded: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def title(self) -> str:
         """The name without the folders above it."""
         return Path(self.name).name if Path(self.name).exists() else self.name
 
-    @cached_property
-    def config(self) -> PreTrainedConfig:
-        """The backbone's config."""
-        path, revision = locate(self.name, self.revision)
-        return load_auto(AutoConfig, path, revision=revision)
+    @property
+    def reasoner_name(self) -> str:
+        """The name of the reasoner; that of the repository where the reasoner is part of it."""
+        return self.reasoner or (self.title if self._is_task else DEFAULT_REASONER)
 
-    @cached_property
+    def model(self, modality: str, protocol: str | None = None) -> TartPreTrainedModel:
+        """Return the composed model for inputs of a modality, without a support set.
+
+        With a protocol in place of the model's own, backbone and reasoner are the same objects.
+
+        Raises:
+            ValueError: When the model does not classify such inputs, or has a reasoner besides the one given.
+        """
+        key = ("model", modality, protocol)
+        if key not in self._loaded:
+            self._loaded[key] = (
+                self._compose(modality) if protocol is None else self._with_protocol(modality, protocol)
+            )
+        return self._loaded[key]
+
+    def processor(self, modality: str) -> Any:
+        """Return the tokenizer, image processor or feature extractor of the model."""
+        key = ("processor", modality)
+        if key not in self._loaded:
+            self._loaded[key] = load_processor(self.model(modality))
+        return self._loaded[key]
+
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The backbone's tokenizer."""
-        path, revision = locate(self.name, self.revision)
-        return load_auto(AutoTokenizer, path, revision=revision)
+        """The tokenizer of a model of texts."""
+        return self.processor("text")
 
     @cached_property
     def language_model(self) -> PreTrainedModel:
@@ -86,59 +91,78 @@ class Models:
         Raises:
             ValueError: When it has none.
         """
-        if not can_be_prompted(self.config):
+        source, place = self.backbone_source
+        if not can_be_prompted(backbone_config(source, **place)):
             raise ValueError(
                 f"{self.title} is no causal language model with a vocabulary head: it cannot be prompted."
             )
-        return self.load(AutoModelForCausalLM)
-
-    @cached_property
-    def backbone(self) -> PreTrainedModel:
-        """The frozen backbone: the same weights as the language model's, where it is one."""
-        if can_be_prompted(self.config):
-            return self.language_model.base_model  # type: ignore[return-value]
-        return self.load(AutoModel)
-
-    @cached_property
-    def images(self) -> tuple[MediaEmbedder, Any]:
-        """What reads images: the tower of the backbone, and its processor."""
-        return self._load_media("image", TartImageConfig())
-
-    @cached_property
-    def audio(self) -> tuple[MediaEmbedder, Any]:
-        """What reads audio: the tower of the backbone, and its feature extractor."""
-        return self._load_media("audio", TartAudioConfig())
-
-    @cached_property
-    def reasoner(self) -> TartReasoner:
-        """The reasoner, in evaluation mode."""
-        return TartReasoner.from_pretrained(self.reasoner_name).to(self.device).eval()
-
-    def load(self, auto_class: Any, **options: Any) -> PreTrainedModel:
-        """Load the backbone anew, through any Auto class, in evaluation mode."""
-        path, revision = locate(self.name, self.revision)
-        loading = {"revision": revision, "dtype": self._dtype, **options}
-        return load_and_report(partial(load_auto_model, auto_class), path, **loading).to(self.device).eval()
+        load, backbone = partial(load_auto_model, AutoModelForCausalLM), self.model("text").backbone
+        model = load_and_report(load, source, dtype=self._torch_dtype, **place)
+        if type(model.base_model) is type(backbone):  # one copy of the weights is enough
+            setattr(model, model.base_model_prefix, backbone)
+            model.tie_weights()
+        return model.to(self.device).eval()
 
     @property
-    def _dtype(self) -> Any:
+    def backbone_source(self) -> tuple[str, dict[str, Any]]:
+        """Hub id or folder of the backbone, and its revision and subfolder there.
+
+        Raises:
+            ValueError: When a TART repository names no backbone, or the folder of another machine.
+        """
+        config: Any = self._config
+        if not self._is_task:
+            source, revision = locate(self.name, self.revision)
+            return source, {"revision": revision}
+        if config.base_model_name_or_path is None:
+            raise ValueError(f"{self.title} names no repository of its backbone, which this method loads anew.")
+        check_reference(config.base_model_name_or_path, self.name)
+        source, revision = locate(config.base_model_name_or_path, config.base_model_revision)
+        folder = config.base_model_subfolder
+        return source, {"revision": revision, **({"subfolder": folder} if folder else {})}
+
+    @cached_property
+    def _config(self) -> PreTrainedConfig:
+        source, revision = locate(self.name, self.revision)
+        return backbone_config(source, revision=revision)
+
+    @property
+    def _is_task(self) -> bool:
+        return isinstance(self._config, TartConfig)
+
+    @property
+    def _torch_dtype(self) -> Any:
         return self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
 
-    def _load_media(self, modality: str, config: TartMediaConfig) -> tuple[MediaEmbedder, Any]:
-        path, revision = locate(self.name, self.revision)
-        tower = load_tower(path, modality, revision=revision, dtype=self._dtype)
-        tower.to(self.device).eval()  # type: ignore[arg-type]
-        return MediaEmbedder(tower, config), load_auto(LOADERS[modality][0], path, revision=revision)
+    def _compose(self, modality: str) -> TartPreTrainedModel:
+        source, revision = locate(self.name, self.revision)
+        loading = {"revision": revision, "dtype": self._torch_dtype}
+        if self._is_task:
+            model = self._load_task(source, modality, **loading)
+        else:
+            loading["max_length"] = self.max_length
+            model = CLASSES[modality].from_backbone(source, self.reasoner, **loading)
+        return model.to(self.device).eval()  # type: ignore[arg-type]
 
-    def embed(self, items: Sequence[Item], modality: str) -> Tensor:
-        """Embeddings (n, layers, hidden) float32 on the CPU, each item alone, of every layer."""
-        options: dict[str, Any] = {"batch_size": self.batch_size}
-        if modality == "text":
-            options |= {"layers": "all", "max_length": self.max_length}
-            return encode_texts(self.backbone, self.tokenizer, items, **options).cpu()  # type: ignore[arg-type]
-        embedder, processor = self.images if modality == "image" else self.audio
-        given = Examples(list(items), [0] * len(items), ())
-        return embedder.embed_examples(given, processor, **options).embeddings.cpu()
+    def _load_task(self, source: str, modality: str, **loading: Any) -> TartPreTrainedModel:
+        if self.reasoner is not None:
+            raise ValueError(f"{self.title} is a TART repository with its own reasoner; leave the other one out.")
+        own = self._config.modality
+        if own != modality:
+            raise ValueError(f"{self.title} classifies {own} inputs, and the task has {MODALITIES[modality]}.")
+        model = load_any(source, **loading)
+        model.set_support(None)
+        if self.max_length is not None:
+            model.config.max_length = self.max_length
+            model.config.validate()
+        return model
+
+    def _with_protocol(self, modality: str, protocol: str) -> TartPreTrainedModel:
+        model = self.model(modality)
+        config = copy.deepcopy(model.config)
+        config.protocol = protocol
+        config.validate()
+        return type(model)(config, backbone=model.backbone, reasoner=model.reasoner).eval()
 
 
 __all__ = ["Models"]

@@ -6,19 +6,17 @@ import torch
 from torch import Tensor
 from transformers.utils import cached_file
 
-from transformers_tart.backbones.reference import locate
-from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext, seeded
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import join_pairs
-from transformers_tart.evaluation.methods.seeding import seeded
 
 
 PAIRS = 20  # of like and of unlike examples for each example, as in the paper
-MODULES_FILE = "modules.json"  # what makes a repository one of sentence-transformers
+MODULES_FILE = "modules.json"  # of every repository of sentence-transformers
 
 
 def setfit(context: TaskContext, support: Support) -> Tensor:
-    """SetFit as its library does it, with the paper's number of pairs, on a sentence encoder loaded anew.
+    """Train SetFit by its library, with the paper's number of pairs, on a sentence encoder loaded anew.
 
     A class without an example has probability 0.
 
@@ -35,9 +33,8 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
     from sklearn.linear_model import LogisticRegression
 
     models = context.models
-    _check_is_sentence_encoder(models)
+    path, revision = _find_sentence_encoder(models)
     columns = {"text": join_pairs(context.texts(support)), "label": context.labels(support).tolist()}
-    path, revision = locate(models.name, models.revision)
     with tempfile.TemporaryDirectory() as folder, seeded(support.seed):
         encoder = SentenceTransformer(
             path,
@@ -65,8 +62,10 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
     return result
 
 
-def _check_is_sentence_encoder(models: Models) -> None:
-    path, revision = locate(models.name, models.revision)
+def _find_sentence_encoder(models: Models) -> tuple[str, str | None]:
+    """Return the repository and revision of the backbone, checked to be one of sentence-transformers."""
+    path, place = models.backbone_source
+    revision = place["revision"]
     try:
         cached_file(path, MODULES_FILE, revision=revision)
     except OSError as err:
@@ -74,6 +73,7 @@ def _check_is_sentence_encoder(models: Models) -> None:
             f"SetFit fine-tunes models of sentence-transformers, and {models.title} is none: {MODULES_FILE} cannot be "
             "loaded. Give one, such as sentence-transformers/paraphrase-mpnet-base-v2, or leave this method out."
         ) from err
+    return path, revision
 
 
 __all__ = ["setfit"]

@@ -1,11 +1,12 @@
 """The plots of a report, each as PNG and SVG."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers_tart.evaluation.records import CALIBRATION_BINS, Record
+from transformers_tart.evaluation.records import Record
 from transformers_tart.evaluation.report import drawing
 from transformers_tart.evaluation.report.display import Metric
 from transformers_tart.evaluation.report.drawing import Look
@@ -119,10 +120,18 @@ def pool_calibration(records: Sequence[Record], matched: Matched) -> dict[str, l
     pooled: dict[str, list[list[float]]] = {}
     for record in records:
         if record.key in compared and record.calibration:
-            sums = pooled.setdefault(record.method, [[0.0, 0.0, 0.0] for _ in range(CALIBRATION_BINS)])
-            for total, row in zip(sums, record.calibration, strict=True):
-                total[:] = [a + b for a, b in zip(total, row, strict=True)]
+            bins = record.calibration
+            sums = pooled.setdefault(record.method, [[0.0, 0.0, 0.0] for _ in bins])
+            for i, row in enumerate(bins):
+                place = i if len(bins) == len(sums) else _bin_of(row, len(sums))  # version 0.1 had 10 bins
+                sums[place] = [a + b for a, b in zip(sums[place], row, strict=True)]
     return {method: pooled[method] for method in matched.methods if method in pooled}
+
+
+def _bin_of(row: Sequence[float], bins: int) -> int:
+    """Return the bin, of a number of them, that holds the mean confidence of a row of other bins."""
+    count, confidence, _ = row
+    return max(0, math.ceil(bins * confidence / count - 1e-9) - 1) if count else 0
 
 
 def draw_calibration(pooled: dict[str, list[list[float]]], looks: dict[str, Look]) -> "Figure":

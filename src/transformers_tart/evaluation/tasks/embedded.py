@@ -1,12 +1,11 @@
 """Tasks of saved embeddings, on which reasoners and baselines are measured."""
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,14 +13,14 @@ from torch import Tensor
 
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.evaluation.metrics import METRICS
+from transformers_tart.evaluation.report.statistics import estimate
 from transformers_tart.inputs.balance import classes_in_turn
 from transformers_tart.projection import LayerScaling
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
+from transformers_tart.training.validation import Predictor
 
 
 REASONER = "reasoner"
-
-Predictor = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -146,15 +145,6 @@ def measure_task(
                 yield Measurement(task.name, task.num_classes, k, seed, name, seconds, values)
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean, and half the width of its 95% interval by Student's t (0 for a single value)."""
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return mean(values), 0.0
-    return mean(values), float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-
-
 def format_table(measurements: Sequence[Measurement], metric: str) -> str:
     """Return a markdown table of a metric: lines for each task and k, then means over tasks; accuracy in %."""
     methods = list(dict.fromkeys(m.method for m in measurements))
@@ -164,8 +154,9 @@ def format_table(measurements: Sequence[Measurement], metric: str) -> str:
     for m in measurements:
         cells.setdefault((m.task, m.k, m.method), []).append(factor * m.metrics[metric])
     for task, k in dict.fromkeys((m.task, m.k) for m in measurements):
-        pairs = [interval(cells[task, k, method]) for method in methods]
-        lines.append(f"| {task} | {k} | " + " | ".join(f"{a:.{digits}f} ± {b:.{digits}f}" for a, b in pairs) + " |")
+        found = [estimate(cells[task, k, method]) for method in methods]
+        shown = [f"{value.mean:.{digits}f} ± {value.half_width or 0.0:.{digits}f}" for value in found]
+        lines.append(f"| {task} | {k} | " + " | ".join(shown) + " |")
     for title, group in _groups(measurements).items():
         means = [mean(factor * m.metrics[metric] for m in group if m.method == method) for method in methods]
         lines.append(f"| **{title}** | | " + " | ".join(f"{value:.{digits}f}" for value in means) + " |")
@@ -194,7 +185,6 @@ __all__ = [
     "as_json",
     "choose_sizes",
     "format_table",
-    "interval",
     "measure_task",
     "reasoner_predictor",
 ]
