@@ -25,23 +25,9 @@ def profile_pipeline(
     clock: Clock = timer,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
-    r"""
-    Split the time of classification with the stored support set into parts.
+    """Return the seconds of each part of a classification with the stored support set, for each run.
 
-    Args:
-        classify ([`TartClassificationPipeline`]):
-            Pipeline with a support set.
-        inputs (`list`):
-            Inputs to classify.
-        repeats (`int`):
-            Number of counted runs, after one that is not counted.
-        clock (`Callable`, *optional*):
-            Function that returns seconds.
-        progress (`Callable`, *optional*):
-            Function that is called after each run.
-
-    Returns:
-        `dict[str, list[float]]`: the seconds of each part in each run.
+    A first run is not counted. `progress` is called after each run.
     """
     runs, parts = [], TEXT_PARTS if classify.model.config.modality == "text" else MEDIA_PARTS
     activities = {ProfilerActivity.CPU, ProfilerActivity.CUDA, ProfilerActivity.XPU} & supported_activities()

@@ -38,22 +38,7 @@ def predict_one_by_one(
     chosen: Sequence[int],
     meter: Meter,
 ) -> Tensor:
-    r"""
-    Run the head on the whole sequence of the support set and one query, for each chosen query.
-
-    Args:
-        architecture (`GPT2Architecture`):
-            The head.
-        support (`torch.FloatTensor` of shape `(k, dim)`):
-            Support embeddings.
-        labels (`torch.LongTensor` of shape `(k,)`):
-            Labels of the support set.
-        queries (`torch.FloatTensor` of shape `(n, dim)`):
-            Query embeddings.
-        chosen (`list[int]`):
-            Indices of the queries to predict.
-        meter ([`Meter`]):
-            Clock that estimates the time of the other queries.
+    """Predict each chosen query by a run of the head on the whole sequence of the support set and the query.
 
     Returns:
         `torch.FloatTensor` of shape `(len(chosen),)`: probabilities of the second class.
@@ -69,16 +54,9 @@ def predict_one_by_one(
 
 
 class SampledProcedure(PublishedProcedure):
-    r"""
-    The published protocols with only some of their forward passes; the others return zeros.
+    """The published protocols with only some of their forward passes; the others return zeros.
 
-    Args:
-        backbone (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`), seed (`int`), max_characters (`int`):
-            As in [`PublishedProcedure`].
-        groups (`list[tuple[int, Collection[int]]]`):
-            Groups of forward passes of equal cost, in order: the size of each, and the indices that are computed.
-        meter ([`Meter`]):
-            Clock that estimates the time of the other passes.
+    `groups` are groups of forward passes of equal cost, in order: the size of each, and the indices that are computed.
     """
 
     def __init__(

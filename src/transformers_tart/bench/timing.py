@@ -137,16 +137,6 @@ def measure(
 ) -> Times:
     """Time both ways in turn, the naive one first, after one run of each that is not counted.
 
-    Args:
-        comparison ([`Comparison`]):
-            The two ways.
-        repeats (`int`):
-            Number of counted runs of each.
-        clock (`Callable`, *optional*):
-            Function that returns seconds.
-        progress (`Callable`, *optional*):
-            Function that is called after each run.
-
     Raises:
         ValueError: If the results of both ways differ.
     """

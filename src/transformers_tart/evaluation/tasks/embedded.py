@@ -111,13 +111,7 @@ def reasoner_predictor(reasoner: TartReasoner) -> Predictor:
 def choose_sizes(task: EmbeddedTask, sizes: Sequence[int], per_class: Sequence[int] | None = None) -> list[int]:
     """Return the sizes of support sets for a task, none above its number of train rows.
 
-    Args:
-        task ([`EmbeddedTask`]):
-            The task.
-        sizes (`list[int]`):
-            Total sizes; those below the number of classes are left out.
-        per_class (`list[int]`, *optional*):
-            Examples per class, used instead of `sizes` for tasks of more than two classes.
+    `per_class`, examples per class, replaces the total `sizes` for tasks of more than two classes.
     """
     if per_class is not None and task.num_classes > 2:
         sizes = [count * task.num_classes for count in per_class]

@@ -94,16 +94,7 @@ def dataset_rows(split: "Dataset", column: str, label: str, modality: str, where
 
 
 def read_cell(cell: object, where: str, folder: Path | None = None) -> bytes:
-    r"""
-    Return the encoded file of a row.
-
-    Args:
-        cell (`bytes`, `str` or `dict`):
-            The bytes of the file, its path, or either of them as `{"bytes", "path"}`.
-        where (`str`):
-            Name of the data set, for messages.
-        folder (`Path`, *optional*):
-            Folder that relative paths start from.
+    """Return the encoded file of a row, given as bytes, as a path relative to `folder`, or as `{"bytes", "path"}`.
 
     Raises:
         ValueError: If there is no such file, or it is empty.

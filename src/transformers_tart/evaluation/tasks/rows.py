@@ -75,23 +75,9 @@ class Splits:
 
 
 def build_task(name: str, data: Splits, source: TaskSource, max_test: int | None, seed: int) -> Task:
-    r"""
-    Build a task; images and recordings are drawn by their labels, and only those that are drawn are read.
+    """Build a task; images and recordings are drawn by their labels, and only those that are drawn are read.
 
-    Args:
-        name (`str`):
-            Name of the task.
-        data ([`Splits`]):
-            All rows.
-        source ([`TaskSource`]):
-            The classes to keep and their names.
-        max_test (`int`, *optional*):
-            Maximum number of images or recordings to classify.
-        seed (`int`):
-            Seed of their draw. The seed of the draw of `MAX_TRAIN` training rows is fixed.
-
-    Returns:
-        [`Task`]: both splits, with the shares of the classes.
+    `max_test` and `seed` are of the draw of images or recordings to classify.
 
     Raises:
         ValueError: On missing labels, classes or files.

@@ -138,19 +138,7 @@ class Task:
 
 
 def draw_with_shares(labels: Sequence[int], count: int | None, seed: int) -> list[int]:
-    r"""
-    Draw rows with the shares of the classes.
-
-    Args:
-        labels (`Sequence[int]`):
-            The class of each row.
-        count (`int`, *optional*):
-            Maximum number of rows; all by default.
-        seed (`int`):
-            Seed of the draw.
-
-    Returns:
-        `list[int]`: indices, ascending.
+    """Draw at most `count` rows with the shares of the classes, and return their indices in ascending order.
 
     Raises:
         ValueError: If `count` is below 1.
