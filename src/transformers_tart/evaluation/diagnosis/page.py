@@ -4,7 +4,7 @@ from transformers_tart.evaluation.diagnosis.diagnosis import Diagnosis
 from transformers_tart.evaluation.diagnosis.gaps import FINE_TUNING, PROBE, PROMPTING, TART, Gaps
 from transformers_tart.evaluation.diagnosis.regret import RegretPrediction, Relation
 from transformers_tart.evaluation.diagnosis.shift import FeatureShift
-from transformers_tart.evaluation.report.display import NOTHING, plain, table
+from transformers_tart.evaluation.report.tables import NOTHING, plain, table
 from transformers_tart.evaluation.report.statistics import Estimate
 
 
