@@ -107,22 +107,7 @@ def plan_rounds(labels: Tensor, max_rounds: int = MAX_ROUNDS) -> list[Tensor]:
 def predict_held_out(
     reasoner: TartReasoner, support: Tensor, labels: Tensor, num_classes: int
 ) -> dict[int, Prediction]:
-    r"""
-    Predict each example of a support set from the others.
-
-    Args:
-        reasoner ([`TartReasoner`]):
-            The reasoner.
-        support (`torch.FloatTensor` of shape `(k, dim)`):
-            The examples.
-        labels (`torch.LongTensor` of shape `(k,)`):
-            Their labels.
-        num_classes (`int`):
-            Number of classes.
-
-    Returns:
-        `dict[int, Prediction]`: by the position of the example; an example that is alone in its class has none.
-    """
+    """Predict examples (k, dim) with labels (k,) from the others, by position, unless alone in their class."""
     by_size: dict[int, list[Tensor]] = {}
     for held_out in plan_rounds(labels):
         by_size.setdefault(len(held_out), []).append(held_out)
@@ -190,8 +175,7 @@ def predict_supports(
 ) -> dict[int, Prediction]:
     """Predict the held-out examples of all support sets from one of `count` layers, or from all of them.
 
-    Returns:
-        `dict[int, Prediction]`: by the index of the text; the first prediction of each, none from a constant layer.
+    The predictions are by index of the text, the first of each; a constant layer makes none.
     """
     joined: dict[int, Prediction] = {}
     for support in supports:
@@ -209,10 +193,7 @@ def predict_supports(
 def score_layers(
     together: Mapping[int, Prediction], alone: Mapping[int, Mapping[int, Prediction]]
 ) -> LayerScores | None:
-    """Compare the predictions from single layers with those from all layers; `None` without any.
-
-    A missing prediction counts as wrong.
-    """
+    """Compare predictions from single layers, where a missing one is wrong, with all layers; `None` without any."""
     from scipy.stats import binomtest
 
     if not together or not alone:

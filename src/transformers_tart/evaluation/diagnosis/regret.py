@@ -70,19 +70,12 @@ class RegretPrediction:
 
 
 def seen_log_loss(probabilities: Tensor, truth: Tensor, labels: Tensor) -> float:
-    r"""
-    Compute the log loss of the queries whose class has an example, with probabilities renormalized to these classes.
+    """Compute the log loss of probabilities (n, classes) where the true class is among the examples' labels (k,).
 
-    Args:
-        probabilities (`torch.DoubleTensor` of shape `(n, num_classes)`):
-            Predictions for the queries.
-        truth (`torch.LongTensor` of shape `(n,)`):
-            Labels of the queries.
-        labels (`torch.LongTensor` of shape `(k,)`):
-            Labels of the examples.
+    The probabilities are renormalized to the examples' classes.
 
     Raises:
-        ValueError: When no query has such a class.
+        ValueError: When there is no such query.
     """
     seen = labels.unique()
     rows = torch.isin(truth, seen)
@@ -158,17 +151,7 @@ def predict_regret(
     inside: tuple[Sequence[float], Sequence[float]],
     moved: tuple[Sequence[float], Sequence[float]],
 ) -> RegretPrediction:
-    r"""
-    Return the regret of synthetic tasks at about the same distance from the training distribution.
-
-    Args:
-        distance (`float`):
-            Distance of the real task.
-        inside (`tuple[list[float], list[float]]`):
-            Distances and regrets of new training tasks.
-        moved (`tuple[list[float], list[float]]`):
-            Distances and regrets of tasks that were moved away from the training distribution.
-    """
+    """Predict the regret at a distance from the distances and regrets of synthetic tasks, new ones and moved ones."""
     relations = relate(*inside), relate(*moved)
     distances = torch.tensor([*inside[0], *moved[0]], dtype=torch.float64)
     regrets = torch.tensor([*inside[1], *moved[1]], dtype=torch.float64)

@@ -116,9 +116,8 @@ class Reference:
         """Measure points (m, d) from the reference.
 
         Returns:
-            `tuple[Tensor, Tensor]`: (2 + d,) the sliced distance, the largest along a direction and that of each
-            feature; (d,) the signed difference of the means. The sliced distance is times the root of d, so that a
-            translation has its length.
+            `tuple[Tensor, Tensor]`: (2 + d,) distances: sliced (times the root of d, so that a translation has its
+            length), largest along a direction, of each feature; and (d,) signed differences of the means.
         """
         dim = len(self.mean)
         scaled = (points.double() - self.mean) / self.spread
@@ -180,20 +179,7 @@ class SyntheticTasks:
 def measure_synthetic(
     reasoner: TartReasoner, shape: Shape, count: int, seed: int, progress: Callable[[], None] = lambda: None
 ) -> SyntheticTasks:
-    r"""
-    Draw synthetic tasks and measure the reasoner on them.
-
-    Args:
-        reasoner ([`TartReasoner`]):
-            The reasoner.
-        shape ([`Shape`]):
-            Sizes of every task.
-        count (`int`):
-            Number of tasks of each kind: for the reference, fresh and moved.
-        seed (`int`):
-            Seed of all draws.
-        progress (`Callable[[], None]`, *optional*):
-            Called now and then.
+    """Draw synthetic tasks, `count` each for the reference, fresh and moved, and measure the reasoner on them.
 
     Raises:
         ValueError: When there are fewer than 20 tasks, or the architecture has no synthetic tasks.

@@ -118,18 +118,9 @@ class Matched:
 
 
 def match_runs(records: Sequence[Record], methods: Sequence[str], value: Callable[[Record], float | None]) -> Matched:
-    r"""
-    Select the comparable runs: at each task and k, the seeds that all methods measured there have in common.
+    """Select the comparable runs: at each task and k, the seeds that all methods measured there have in common.
 
     A method that cannot read 77 classes or 1024 examples is compared at the other tasks and k.
-
-    Args:
-        records (`list[Record]`):
-            All records.
-        methods (`list[str]`):
-            The compared methods.
-        value (`Callable`):
-            The compared number of a record, `None` if the record lacks it.
     """
     found: dict[str, dict[int, dict[str, dict[int, float]]]] = {}
     for record in records:
@@ -193,16 +184,7 @@ class Comparison:
     def of(
         cls, records: Sequence[Record], reference: str | None = None, metrics: Sequence[str] | None = None
     ) -> "Comparison":
-        r"""
-        Choose what to compare.
-
-        Args:
-            records (`list[Record]`):
-                All records.
-            reference (`str`, *optional*):
-                The first method whose name begins with "tart" when not given.
-            metrics (`list[str]`, *optional*):
-                All known metrics that were measured when not given.
+        """Choose what to compare: by default the first TART method with all others, by all measured metrics.
 
         Raises:
             ValueError: When no run succeeded, or when the reference or a metric was not measured.

@@ -21,7 +21,7 @@ def render_template(path: Path, content: Mapping[str, Any]) -> str:
     return environment.from_string(path.read_text(encoding="utf-8")).render(content).rstrip() + "\n"
 
 
-def _facts(comparison: Comparison, versions: Mapping[str, str]) -> dict[str, str]:
+def _facts(comparison: Comparison) -> dict[str, str]:
     """List what was measured, escaped for markdown."""
     done = [record for record in comparison.records if record.error is None]
     tasks = {record.task: f"{plain(record.task)} ({record.num_classes} classes)" for record in done}
@@ -35,30 +35,17 @@ def _facts(comparison: Comparison, versions: Mapping[str, str]) -> dict[str, str
         "queries per run": " to ".join(map(str, dict.fromkeys((queries[0], queries[-1])))),
         "runs": f"{len(done)} measured, {len(comparison.records) - len(done)} failed",
         "device": ", ".join(dict.fromkeys(plain(record.device) for record in done)),
-        **{name: plain(version) for name, version in versions.items()},
     }
 
 
-def format_page(
-    comparison: Comparison, plots: Mapping[Path, str] | None = None, versions: Mapping[str, str] | None = None
-) -> str:
-    r"""
-    Format the page in markdown.
-
-    Args:
-        comparison ([`Comparison`]):
-            The compared results.
-        plots (`Mapping[Path, str]`, *optional*):
-            Captions of the embedded plots, which lie in the folder `plots` beside the page.
-        versions (`Mapping[str, str]`, *optional*):
-            Versions of the libraries that measured.
-    """
+def format_page(comparison: Comparison, plots: Mapping[Path, str] | None = None) -> str:
+    """Format the page in markdown, with captioned plots from the folder `plots` beside it."""
     records, methods, reference = comparison.records, comparison.methods, comparison.reference
     matched = {metric: comparison.match(metric) for metric in comparison.metrics}
     means = [(tables.format_means(runs, metric), tables.describe_matching(runs)) for metric, runs in matched.items()]
     differences = [tables.format_differences(records, methods, reference, metric) for metric in matched]
     content = {
-        "facts": _facts(comparison, versions or {}),
+        "facts": _facts(comparison),
         "means": means,
         "plots": plots or {},
         "reference": reference,
@@ -97,9 +84,7 @@ def format_model_index(comparison: Comparison) -> str:
     return ModelCardData(model_name=model, eval_results=results).to_yaml() + "\n"
 
 
-def write_report(
-    folder: str | Path, comparison: Comparison, with_plots: bool = True, versions: Mapping[str, str] | None = None
-) -> list[Path]:
+def write_report(folder: str | Path, comparison: Comparison, with_plots: bool = True) -> list[Path]:
     r"""
     Write `report.md`, `model_index.yaml` and the plots, each as PNG and SVG.
 
@@ -110,8 +95,6 @@ def write_report(
             The compared results.
         with_plots (`bool`, *optional*, defaults to `True`):
             Whether to draw plots, which needs matplotlib.
-        versions (`Mapping[str, str]`, *optional*):
-            Versions of the libraries that measured, for the page.
 
     Returns:
         `list[Path]`: the written files, without the SVGs.
@@ -123,7 +106,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     plots = write_plots(folder / "plots", comparison) if with_plots else {}
     page, model_index = folder / "report.md", folder / "model_index.yaml"
-    write_whole(page, format_page(comparison, plots, versions))
+    write_whole(page, format_page(comparison, plots))
     write_whole(model_index, format_model_index(comparison))
     return [page, model_index, *plots]
 

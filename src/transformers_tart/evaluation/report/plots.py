@@ -18,19 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Paul Tol's "muted" scheme and black: ten colors that color-blind readers can tell apart
-COLORS = (
-    "#000000",
-    "#CC6677",
-    "#332288",
-    "#117733",
-    "#DDAA33",
-    "#88CCEE",
-    "#AA4499",
-    "#44AA99",
-    "#999933",
-    "#882255",
-)
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+COLORS = ["#000000", "#CC6677", "#332288", "#117733", "#DDAA33", "#88CCEE", "#AA4499", "#44AA99", "#999933", "#882255"]
+MARKERS = "os^DvPX<>ph*"
 LINES = ("-", "--", ":")
 LEGEND_WIDTH, LEGEND_ROW = 2.4, 0.2  # inches
 DIAGONAL: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (4, 3))}
@@ -218,7 +207,13 @@ def pool_calibration(records: Sequence[Record], matched: Matched) -> dict[str, "
     pooled: dict[str, np.ndarray] = {}
     for record in records:
         if record.key in compared and record.calibration:
-            pooled[record.method] = pooled.get(record.method, 0.0) + np.array(record.calibration)
+            bins = np.array(record.calibration)
+            sums = pooled.setdefault(record.method, np.zeros_like(bins, dtype=float))
+            places = np.arange(len(bins))
+            if len(bins) != len(sums):  # the records of another version: by mean confidence
+                confidence = bins[:, 1] / np.maximum(bins[:, 0], 1)
+                places = np.ceil(len(sums) * confidence - 1e-9).astype(int).clip(1) - 1
+            np.add.at(sums, places, bins)
     return {method: pooled[method] for method in matched.methods if method in pooled}
 
 

@@ -59,16 +59,11 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def average(tasks: Sequence[Sequence[dict[int, float]]]) -> Estimate:
-    r"""
-    Return the mean over tasks and sizes, with the interval over the draws of support sets.
+    """Return the mean of values by seed, for each size of each task, with the interval over draws of support sets.
 
     The tasks are taken as fixed. Support sets of one seed and task contain each other, so the sizes of a task are
     averaged by seed before the variance is computed. Draws for different tasks are independent; the degrees of freedom
     are those of Welch and Satterthwaite.
-
-    Args:
-        tasks (`list[list[dict[int, float]]]`):
-            For each task and each size, the values by seed.
     """
     mean = fmean(fmean(size.values()) for sizes in tasks for size in sizes)
     weights = [len(sizes) / sum(map(len, tasks)) for sizes in tasks]
@@ -95,9 +90,7 @@ def paired_test(differences: Sequence[float]) -> PairedTest:
 
     rounded = [round(difference, DIGITS) for difference in differences]
     ties = rounded.count(0.0)
-    if ties == len(rounded):
-        p_value = 1.0
-    elif len(rounded) <= EXACT_PAIRS:
+    if len(rounded) <= EXACT_PAIRS or ties == len(rounded):
         p_value = _exact_p_value(rounded)
     else:
         p_value = float(wilcoxon(rounded, zero_method="pratt", method="asymptotic").pvalue)
