@@ -1,4 +1,4 @@
-"""`diagnose`: gaps add up, and nothing is said that was not measured."""
+"""The diagnosis: gaps add up, and unmeasured parts are left out."""
 
 import json
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def seeded(seed: int = 0) -> Generator:
 
 
 def make_task(classes: int = 2, test_labels: list[int] | None = None) -> Task:
-    """Texts whose first word tells the class."""
+    """Return texts whose first word determines the class."""
     labels = [i % classes for i in range(40)]
     train, test = (
         [f"{WORDS[y][i % 4]} and {WORDS[y][i % 3]}, {i + at}" for i, y in enumerate(labels)] for at in (0, 60)
@@ -199,7 +199,7 @@ def test__diagnose__failing_tart_or_equal_seeds__said() -> None:
 
 def test__diagnose__gpt2_reasoner_and_three_classes__no_regret_predicted() -> None:
     context = TaskContext(make_task(classes=3), Models("mini"))
-    context.models.__dict__["reasoner"] = build_reasoner("gpt2")  # where the cached property keeps it
+    context.models.__dict__["reasoner"] = build_reasoner("gpt2")  # in place of the cached property
     found = diagnose(context, 21, [0], layers=[0], num_tasks=20)
     assert (found.predicted_regret, found.synthetic) == (None, Shape(21, 40, 2))
     assert found.shift.compared.startswith("whitened components")

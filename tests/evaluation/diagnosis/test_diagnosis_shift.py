@@ -1,4 +1,4 @@
-"""The shift from synthetic tasks: distances behave as distances, and new tasks of the same kind are not far."""
+"""The shift from synthetic tasks: distances behave as distances, and new training tasks are near."""
 
 from types import SimpleNamespace
 
@@ -35,7 +35,7 @@ def synthetic() -> SyntheticTasks:
 
 
 def measure(x: Tensor, y: Tensor, num_directions: int) -> tuple[float, float]:
-    """The sliced distance of y from x and the largest along a direction."""
+    """Return the sliced distance of y from x and the largest along a direction."""
     sliced, largest = Reference.fit(x, seeded(), num_directions).measure(y)[0][:2].tolist()
     return sliced, largest
 

@@ -1,4 +1,4 @@
-"""Plots: what they show, that nothing overlaps, and that they need matplotlib alone where they are asked for."""
+"""The plots of a report: contents, overlaps, and an error without matplotlib only when plots are requested."""
 
 import sys
 from itertools import combinations
@@ -24,7 +24,7 @@ SIZES = (8, 16, 32, 64, 128, 1024)
 
 
 def draw_many(methods: int, tasks: int, sizes: tuple[int, ...] = SIZES) -> list[Record]:
-    """Results with long names and a dollar sign."""
+    """Return results with long names and a dollar sign."""
     names = ["tart", *(f"method number {i}, which has a long $name$" for i in range(1, methods))]
     bins = [[0, 0.0, 0]] * 5 + [[20 * i, 2.0 * i * (5.5 + i), 9 * i] for i in range(5)]
     return [
@@ -50,7 +50,7 @@ def draw_many(methods: int, tasks: int, sizes: tuple[int, ...] = SIZES) -> list[
 
 
 def figures(records: list[Record]) -> dict[str, "Figure"]:
-    """All figures of results."""
+    """Draw all figures of results."""
     comparison = Comparison.of(records)
     matched = comparison.match(ACCURACY)
     seconds = match_runs(records, comparison.methods, lambda record: record.seconds)
@@ -65,7 +65,7 @@ def figures(records: list[Record]) -> dict[str, "Figure"]:
 
 
 def assert_nothing_overlaps(figure: "Figure") -> None:
-    """Neither panels with all their texts, labels and legend, nor the numbers along an axis."""
+    """Check panels with their texts, labels and legend, and the numbers along each axis."""
     figure.draw_without_rendering()
     boxes = [axes.get_tightbbox() for axes in figure.axes]
     boxes += [part.get_window_extent() for part in (figure._supxlabel, figure._supylabel, figure.legends[0])]

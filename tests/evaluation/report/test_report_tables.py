@@ -40,7 +40,7 @@ def make_record(task: str = "a", k: int = 8, seed: int = 0, method: str = "tart"
 
 
 def make_records(values: dict[str, list[float]], task: str = "a", k: int = 8) -> list[Record]:
-    """Records of methods, a value for each seed."""
+    """Return records of methods, with a value for each seed."""
     return [
         make_record(task, k, seed, method, value)
         for method, found in values.items()

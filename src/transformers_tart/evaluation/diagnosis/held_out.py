@@ -55,7 +55,7 @@ class HeldOut:
 
     @property
     def is_near_chance(self) -> bool:
-        """Whether the accuracy is not significantly above chance."""
+        """`True` if the accuracy is not significantly above chance."""
         return self.p_value > LEVEL
 
 

@@ -44,12 +44,12 @@ def _render(name: str, content: Mapping[str, Any]) -> str:
     return render_template(Path(__file__).with_name(name), content)
 
 
-def advise(found: Diagnosis) -> tuple[str, ...]:
+def advise(diagnosis: Diagnosis) -> tuple[str, ...]:
     """Return a paragraph on each question: what limits, whether to label more, which layers to read, what to trust."""
-    predicted = found.predicted_regret
+    predicted = diagnosis.predicted_regret
     content = {
-        "found": found,
-        "parts": _sort_gaps(found.gaps),
+        "diagnosis": diagnosis,
+        "parts": _sort_gaps(diagnosis.gaps),
         "min_gain": MIN_GAIN,
         "costs_are_shown": predicted is not None and predicted.moved.is_shown and predicted.moved.correlation > 0,
     }
@@ -57,33 +57,33 @@ def advise(found: Diagnosis) -> tuple[str, ...]:
     return tuple(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def as_json(found: Diagnosis) -> str:
+def as_json(diagnosis: Diagnosis) -> str:
     """Format every number, and the advice."""
-    return json.dumps({**asdict(found), "advice": advise(found)}, indent=1) + "\n"
+    return json.dumps({**asdict(diagnosis), "advice": advise(diagnosis)}, indent=1) + "\n"
 
 
-def _place_regret(found: Diagnosis) -> str:
+def _place_regret(diagnosis: Diagnosis) -> str:
     """Compare the measured regret with the prediction."""
-    predicted = found.predicted_regret
+    predicted = diagnosis.predicted_regret
     if predicted is None or predicted.low is None or predicted.high is None:
         return ""
-    if found.regret.mean < predicted.low:
+    if diagnosis.regret.mean < predicted.low:
         return ", less than predicted"
-    return ", more than predicted" if found.regret.mean > predicted.high else ", as predicted"
+    return ", more than predicted" if diagnosis.regret.mean > predicted.high else ", as predicted"
 
 
-def format_diagnosis(found: Diagnosis) -> str:
+def format_diagnosis(diagnosis: Diagnosis) -> str:
     """Format the whole page."""
-    measured = found.gaps.accuracies
+    measured = diagnosis.gaps.accuracies
     names = [name for name in TITLES if name in measured] + [name for name in measured if name not in TITLES]
     missing = {name: "It was left out." for name in (FINE_TUNING, PROMPTING) if name not in measured}
-    titles = {name: TITLES.get(name, plain(name)) for name in [*names, *missing, *found.gaps.missing]}
+    titles = {name: TITLES.get(name, plain(name)) for name in [*names, *missing, *diagnosis.gaps.missing]}
     content = {
-        "found": found,
-        "advice": advise(found),
+        "diagnosis": diagnosis,
+        "advice": advise(diagnosis),
         "accuracies": {titles[name]: measured[name] for name in names},
-        "missing": {titles[name]: why for name, why in (missing | found.gaps.missing).items()},
-        "regret_place": _place_regret(found),
+        "missing": {titles[name]: why for name, why in (missing | diagnosis.gaps.missing).items()},
+        "regret_place": _place_regret(diagnosis),
     }
     return _render("page_template.md", content)
 

@@ -38,7 +38,7 @@ class Relation:
 
     @property
     def is_shown(self) -> bool:
-        """Whether the interval excludes 0."""
+        """`True` if the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
     @property

@@ -68,7 +68,7 @@ class Shift:
 
     @property
     def is_outside(self) -> bool:
-        """Whether 95% of the new training tasks are nearer."""
+        """`True` if 95% of the new training tasks are nearer."""
         return self.percentile >= OUTSIDE
 
 

@@ -86,7 +86,7 @@ class Matched:
 
     @cached_property
     def sizes(self) -> list[int]:
-        """Every k."""
+        """Sizes of the support sets."""
         return sorted({group.k for group in self.groups})
 
     def complete(self, sizes: Sequence[int]) -> list[Group]:
