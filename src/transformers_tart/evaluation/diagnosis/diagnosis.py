@@ -6,27 +6,10 @@ from pathlib import Path
 
 import torch
 
+from transformers_tart.evaluation.diagnosis import gaps, held_out
 from transformers_tart.evaluation.diagnosis.episodes import QUERIES, Episode, Shape
-from transformers_tart.evaluation.diagnosis.gaps import (
-    PROBE,
-    TART,
-    Gaps,
-    LearningCurve,
-    Outcome,
-    curve_sizes,
-    decompose,
-    fit_curve,
-    measure_methods,
-)
-from transformers_tart.evaluation.diagnosis.held_out import (
-    HeldOut,
-    LayerScores,
-    choose_layers,
-    count_layers,
-    predict_supports,
-    score_layers,
-    summarize,
-)
+from transformers_tart.evaluation.diagnosis.gaps import PROBE, TART, Gaps, LearningCurve, Outcome
+from transformers_tart.evaluation.diagnosis.held_out import HeldOut, LayerScores
 from transformers_tart.evaluation.diagnosis.regret import RIVALS, RegretPrediction, seen_log_loss
 from transformers_tart.evaluation.diagnosis.shift import Shift, measure_synthetic
 from transformers_tart.evaluation.methods import METHODS, Method, Support, TaskContext
@@ -36,39 +19,23 @@ from transformers_tart.projection import fit_projection
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Measurements of TART on a task.
-
-    Attributes:
-        task, model, reasoner: names; the model is the backbone.
-        num_classes: number of classes.
-        k: examples of a support set.
-        seeds: seeds of the support sets.
-        test_texts: number of test texts.
-        gaps: accuracies of methods, and the gaps between them.
-        shift: distance from what the reasoner was trained on.
-        synthetic: sizes of the synthetic tasks.
-        predicted_regret: predicted by that distance; `None` if the synthetic tasks have fewer classes than the task.
-        regret: measured on the test texts, in nats.
-        curve: accuracy by k.
-        held_out: predictions for held-out examples; `None` if no class has a second example.
-        layers: single layers compared with all; `None` likewise.
-    """
+    """Measurements of TART on a task."""
 
     task: str
-    model: str
+    model: str  # the backbone
     reasoner: str
     num_classes: int
-    k: int
-    seeds: tuple[int, ...]
+    k: int  # examples of a support set
+    seeds: tuple[int, ...]  # of the support sets
     test_texts: int
     gaps: Gaps
     shift: Shift
     synthetic: Shape
-    predicted_regret: RegretPrediction | None
-    regret: Estimate
+    predicted_regret: RegretPrediction | None  # `None` if the synthetic tasks have fewer classes than the task
+    regret: Estimate  # in nats, on the test texts
     curve: LearningCurve
-    held_out: HeldOut | None
-    layers: LayerScores | None
+    held_out: HeldOut | None  # `None` if no class has a second example
+    layers: LayerScores | None  # likewise
 
 
 def diagnose(
@@ -117,15 +84,12 @@ def diagnose(
     task, models = context.task, context.models
     methods = {name: METHODS[name] for name in (TART, PROBE)} | dict(methods or {})
     supports = _draw_supports(context, k, seeds)
-    count = count_layers(context)
-    chosen = choose_layers(layers, count)
-    together = predict_supports(context, supports, progress, None, count)
-    alone = {layer: predict_supports(context, supports, progress, layer, count) for layer in chosen}
-    outcomes, missing = measure_methods(context, supports, methods, progress)
-    accuracies = {k: outcomes[TART].accuracies}
-    for size in curve_sizes(k, task.num_classes)[:-1]:
-        smaller = _draw_supports(context, size, seeds)
-        accuracies[size] = measure_methods(context, smaller, {TART: methods[TART]}, progress)[0][TART].accuracies
+    count = held_out.count_layers(context)
+    chosen = held_out.choose_layers(layers, count)
+    together = held_out.predict_supports(context, supports, progress, None, count)
+    alone = {layer: held_out.predict_supports(context, supports, progress, layer, count) for layer in chosen}
+    outcomes, missing = gaps.measure_methods(context, supports, methods, progress)
+    curve = _measure_curve(context, k, seeds, outcomes[TART], methods[TART], progress)
     shape = _choose_shape(context, k)
     synthetic = measure_synthetic(models.reasoner, shape, num_tasks, seed, lambda: progress("synthetic tasks"))
     shift = synthetic.compare([synthetic.measure(_as_episodes(context, s, shape, seed)) for s in supports])
@@ -138,19 +102,35 @@ def diagnose(
         k=k,
         seeds=tuple(seeds),
         test_texts=len(task.test_texts),
-        gaps=decompose(outcomes, missing),
+        gaps=gaps.decompose(outcomes, missing),
         shift=shift,
         synthetic=shape,
         predicted_regret=synthetic.predict_regret(shift.distance.mean) if reads_all_classes else None,
         regret=_measure_regret(context, supports, outcomes),
-        curve=fit_curve(accuracies),
-        held_out=summarize(list(together.values())),
-        layers=score_layers(together, alone),
+        curve=curve,
+        held_out=held_out.summarize(list(together.values())),
+        layers=held_out.score_layers(together, alone),
     )
 
 
 def _draw_supports(context: TaskContext, k: int, seeds: Sequence[int]) -> list[Support]:
     return [Support(tuple(context.task.draw_support(k, seed)), seed) for seed in seeds]
+
+
+def _measure_curve(
+    context: TaskContext,
+    k: int,
+    seeds: Sequence[int],
+    outcome: Outcome,
+    method: Method,
+    progress: Callable[[str], None],
+) -> LearningCurve:
+    """Measure TART at smaller sizes than k, where its outcome is known."""
+    accuracies = {k: outcome.accuracies}
+    for size in gaps.curve_sizes(k, context.task.num_classes)[:-1]:
+        smaller = _draw_supports(context, size, seeds)
+        accuracies[size] = gaps.measure_methods(context, smaller, {TART: method}, progress)[0][TART].accuracies
+    return gaps.fit_curve(accuracies)
 
 
 def _choose_shape(context: TaskContext, k: int) -> Shape:

@@ -18,21 +18,13 @@ QUERIES = RichTasks.query_size
 
 @dataclass(frozen=True)
 class Episode:
-    """A task as an architecture reads it, after the projection.
+    """A task as an architecture reads it, after the projection."""
 
-    Attributes:
-        support: (k, dim) float32.
-        labels: (k,) int64.
-        query: (n, dim) float32.
-        num_classes: number of classes.
-        truth: (n,) int64 labels of the queries, if known.
-    """
-
-    support: Tensor
-    labels: Tensor
-    query: Tensor
-    num_classes: int
-    truth: Tensor | None = None
+    support: Tensor  # (k, dim) float32
+    labels: Tensor  # (k,) int64
+    query: Tensor  # (n, dim) float32
+    num_classes: int  # number of classes
+    truth: Tensor | None = None  # (n,) int64 labels of the queries, if known
 
     @property
     def known_truth(self) -> Tensor:

@@ -45,34 +45,21 @@ EPISODE_FEATURES = (
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Features of episodes.
+    """Features of episodes."""
 
-    Attributes:
-        summary: description for people.
-        names: names of the d features.
-        points: function from an episode to its features (k + n, d) float64, examples first.
-    """
-
-    summary: str
-    names: tuple[str, ...]
-    points: Callable[[Episode], Tensor]
+    summary: str  # description for people
+    names: tuple[str, ...]  # names of the d features
+    points: Callable[[Episode], Tensor]  # function from an episode to its features (k + n, d) float64, examples first
 
 
 @dataclass(frozen=True)
 class SupportStats:
-    """Statistics that the features of the `kernel` architecture are computed from.
+    """Statistics that the features of the `kernel` architecture are computed from."""
 
-    Attributes:
-        located: (k + n, dim) examples and queries in the units of the support set.
-        distances: (k + n, k).
-        predictions: (k + n, C) means over the smoothers; an example's are held out.
-        error: of the held-out predictions, relative to that of the class shares.
-    """
-
-    located: Tensor
-    distances: Tensor
-    predictions: Tensor
-    error: float
+    located: Tensor  # (k + n, dim) examples and queries in the units of the support set
+    distances: Tensor  # (k + n, k)
+    predictions: Tensor  # (k + n, C) means over the smoothers; an example's are held out
+    error: float  # of the held-out predictions, relative to that of the class shares
 
 
 def compute_stats(episode: Episode, config: TartReasonerConfig) -> SupportStats:

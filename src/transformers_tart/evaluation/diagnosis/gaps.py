@@ -37,38 +37,23 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Gaps:
-    """Accuracies and their differences in points, with 95% intervals over the support sets.
+    """Accuracies and their differences in points, with 95% intervals over the support sets."""
 
-    Attributes:
-        accuracies: by method.
-        missing: reasons why methods could not be measured.
-        performance: fine-tuning minus prompting.
-        representation: fine-tuning minus linear probe.
-        reasoning: linear probe minus prompting.
-        remaining: linear probe minus TART.
-        closed: share of the reasoning gap that TART closes; `None` unless the interval of that gap is above 0.
-    """
-
-    accuracies: dict[str, Estimate]
-    missing: dict[str, str]
-    performance: Estimate | None
-    representation: Estimate | None
-    reasoning: Estimate | None
-    remaining: Estimate | None
-    closed: Estimate | None
+    accuracies: dict[str, Estimate]  # by method
+    missing: dict[str, str]  # reasons why methods could not be measured
+    performance: Estimate | None  # fine-tuning minus prompting
+    representation: Estimate | None  # fine-tuning minus linear probe
+    reasoning: Estimate | None  # linear probe minus prompting
+    remaining: Estimate | None  # linear probe minus TART
+    closed: Estimate | None  # share of the reasoning gap that TART closes, if the interval of that gap is above 0
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """TART's accuracy in points by k, on nested support sets.
+    """TART's accuracy in points by k, on nested support sets."""
 
-    Attributes:
-        accuracies: by k.
-        slope: points for twice as many examples, by least squares on the logarithm of k; `None` for a single k.
-    """
-
-    accuracies: dict[int, Estimate]
-    slope: Estimate | None
+    accuracies: dict[int, Estimate]  # by k
+    slope: Estimate | None  # points for twice the examples, by least squares on log2(k); `None` for a single k
 
 
 def measure_methods(

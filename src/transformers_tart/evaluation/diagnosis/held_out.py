@@ -31,27 +31,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Accuracy and confidence on held-out examples, as fractions.
+    """Accuracy and confidence on held-out examples, as fractions."""
 
-    Attributes:
-        examples: number of examples.
-        accuracy: share of correct predictions.
-        low: lower end of its 95% interval (Wilson 1927).
-        high: upper end.
-        chance: share of the most frequent class.
-        p_value: probability of an accuracy as high, if every prediction were right with the probability of chance.
-        confidence: mean probability of the predictions.
-        excess: confidence minus accuracy.
-    """
-
-    examples: int
-    accuracy: float
-    low: float
-    high: float
-    chance: float
-    p_value: float
-    confidence: float
-    excess: Estimate
+    examples: int  # number of examples
+    accuracy: float  # share of correct predictions
+    low: float  # lower end of its 95% interval (Wilson 1927)
+    high: float  # upper end
+    chance: float  # share of the most frequent class
+    p_value: float  # probability of an accuracy as high, if every prediction were right with the probability of chance
+    confidence: float  # mean probability of the predictions
+    excess: Estimate  # confidence minus accuracy
 
     @property
     def is_near_chance(self) -> bool:
@@ -61,17 +50,11 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class LayerScore:
-    """A single layer compared with all layers.
+    """A single layer compared with all layers."""
 
-    Attributes:
-        layer: index of the hidden state, 0 for the input embedding.
-        accuracy: on held-out examples.
-        p_value: of an exact sign test, times the number of layers tried (Bonferroni).
-    """
-
-    layer: int
-    accuracy: float
-    p_value: float
+    layer: int  # index of the hidden state, 0 for the input embedding
+    accuracy: float  # on held-out examples
+    p_value: float  # of an exact sign test, times the number of layers tried (Bonferroni)
 
 
 @dataclass(frozen=True)

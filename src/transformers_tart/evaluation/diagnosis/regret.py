@@ -50,23 +50,14 @@ class Relation:
 
 @dataclass(frozen=True)
 class RegretPrediction:
-    """The regret of synthetic tasks at the distance of a real one.
+    """The regret of synthetic tasks at the distance of a real one."""
 
-    Attributes:
-        inside: relation among new training tasks.
-        moved: relation among tasks that were moved away from the training distribution.
-        neighbors: number of tasks at a similar distance; 0 when the real task is farther than all of them.
-        low: 10% quantile of their regret.
-        middle: median of their regret.
-        high: 90% quantile of their regret.
-    """
-
-    inside: Relation
-    moved: Relation
-    neighbors: int
-    low: float | None = None
-    middle: float | None = None
-    high: float | None = None
+    inside: Relation  # relation among new training tasks
+    moved: Relation  # relation among tasks that were moved away from the training distribution
+    neighbors: int  # number of tasks at a similar distance; 0 when the real task is farther than all of them
+    low: float | None = None  # 10% quantile of their regret
+    middle: float | None = None  # median of their regret
+    high: float | None = None  # 90% quantile of their regret
 
 
 def seen_log_loss(probabilities: Tensor, truth: Tensor, labels: Tensor) -> float:

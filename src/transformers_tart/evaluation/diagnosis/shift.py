@@ -46,25 +46,15 @@ class FeatureShift:
 
 @dataclass(frozen=True)
 class Shift:
-    """Distances of a task from the training distribution, and their percentiles among new training tasks.
+    """Distances of a task from the training distribution, and their percentiles among new training tasks."""
 
-    Attributes:
-        compared: description of the features.
-        tasks: number of new training tasks.
-        distance: sliced Wasserstein distance, over the support sets.
-        percentile: median over the support sets, 0 to 100.
-        largest: largest distance along a direction.
-        largest_percentile: median over the support sets.
-        features: the most shifted features, by percentile and distance.
-    """
-
-    compared: str
-    tasks: int
-    distance: Estimate
-    percentile: float
-    largest: Estimate
-    largest_percentile: float
-    features: tuple[FeatureShift, ...]
+    compared: str  # description of the features
+    tasks: int  # number of new training tasks
+    distance: Estimate  # sliced Wasserstein distance, over the support sets
+    percentile: float  # median over the support sets, 0 to 100
+    largest: Estimate  # largest distance along a direction
+    largest_percentile: float  # median over the support sets
+    features: tuple[FeatureShift, ...]  # the most shifted features, by percentile and distance
 
     @property
     def is_outside(self) -> bool:
@@ -86,19 +76,12 @@ def squared_wasserstein(x: Tensor, y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Reference:
-    """A point set from which others are measured, in units of its standard deviation of each feature.
+    """A point set from which others are measured, in units of its standard deviation of each feature."""
 
-    Attributes:
-        mean: (d,).
-        spread: (d,) standard deviations.
-        directions: (directions, d), of which the last d are the axes.
-        slices: (n, directions) sorted projections.
-    """
-
-    mean: Tensor
-    spread: Tensor
-    directions: Tensor
-    slices: Tensor
+    mean: Tensor  # (d,)
+    spread: Tensor  # (d,) standard deviations
+    directions: Tensor  # (directions, d), of which the last d are the axes
+    slices: Tensor  # (n, directions) sorted projections
 
     @classmethod
     def fit(cls, points: Tensor, generator: Generator, num_directions: int = NUM_DIRECTIONS) -> "Reference":
@@ -128,25 +111,15 @@ class Reference:
 
 @dataclass(frozen=True)
 class SyntheticTasks:
-    """Synthetic tasks that a real task is compared with.
+    """Synthetic tasks that a real task is compared with."""
 
-    Attributes:
-        shape: sizes of all tasks.
-        features: features of the reasoner's architecture.
-        reference: points of training tasks.
-        fresh: (tasks, 2 + d) distances of further training tasks.
-        fresh_regrets: the reasoner's regret on each.
-        moved: (tasks, 2 + d) distances of tasks that were moved away from the training distribution.
-        moved_regrets: the reasoner's regret on each.
-    """
-
-    shape: Shape
-    features: FeatureSet
-    reference: Reference
-    fresh: Tensor
-    fresh_regrets: list[float]
-    moved: Tensor
-    moved_regrets: list[float]
+    shape: Shape  # sizes of all tasks
+    features: FeatureSet  # features of the reasoner's architecture
+    reference: Reference  # points of training tasks
+    fresh: Tensor  # (tasks, 2 + d) distances of further training tasks
+    fresh_regrets: list[float]  # the reasoner's regret on each
+    moved: Tensor  # (tasks, 2 + d) distances of tasks that were moved away from the training distribution
+    moved_regrets: list[float]  # the reasoner's regret on each
 
     def measure(self, episodes: Sequence[Episode]) -> tuple[Tensor, Tensor]:
         """Measure a support set, averaged over the episodes that it is read as."""

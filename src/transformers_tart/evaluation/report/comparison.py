@@ -70,19 +70,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Matched:
-    """The compared runs.
+    """The compared runs."""
 
-    Attributes:
-        methods: the compared methods.
-        groups: their values, by task and k.
-        counted: number of compared support sets (task, k, seed).
-        left_out: number of support sets on which some method of the same task and k was not measured.
-    """
-
-    methods: tuple[str, ...]
-    groups: tuple[Group, ...]
-    counted: int
-    left_out: int
+    methods: tuple[str, ...]  # the compared methods
+    groups: tuple[Group, ...]  # their values, by task and k
+    counted: int  # number of compared support sets (task, k, seed)
+    left_out: int  # number of support sets on which some method of the same task and k was not measured
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -166,19 +159,12 @@ def choose_reference(methods: Sequence[str], reference: str | None = None) -> st
 
 @dataclass(frozen=True)
 class Comparison:
-    """The subject of a report.
+    """The subject of a report."""
 
-    Attributes:
-        records: all records.
-        methods: methods that succeeded at least once.
-        reference: the method that the others are compared with.
-        metrics: the reported metrics; the first is plotted.
-    """
-
-    records: Sequence[Record]
-    methods: list[str]
-    reference: str
-    metrics: list[MetricFormat]
+    records: Sequence[Record]  # all records
+    methods: list[str]  # methods that succeeded at least once
+    reference: str  # the method that the others are compared with
+    metrics: list[MetricFormat]  # the reported metrics; the first is plotted
 
     @classmethod
     def of(
