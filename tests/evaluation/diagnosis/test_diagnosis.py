@@ -21,7 +21,14 @@ from transformers_tart.evaluation.diagnosis import (
     held_out,
 )
 from transformers_tart.evaluation.diagnosis.episodes import Shape, draw_episodes
-from transformers_tart.evaluation.diagnosis.regret import predict_regret, reasoner_losses, relate, seen_log_loss
+from transformers_tart.evaluation.diagnosis.regret import (
+    RegretPrediction,
+    Relation,
+    predict_regret,
+    reasoner_losses,
+    relate,
+    seen_log_loss,
+)
 from transformers_tart.evaluation.methods import Models, Support, TaskContext
 from transformers_tart.evaluation.metrics import log_loss
 from transformers_tart.evaluation.report.statistics import Estimate
@@ -225,6 +232,39 @@ def test__advise__measured_numbers__words_that_follow(diagnosis: Diagnosis) -> N
     assert "unknown" in layers
     assert "log loss that is 0.200 lower" in trust
     assert "hardly worth it" in advise(replace(measured, curve=flat))[1]
+
+
+def test__page__every_finding__described(diagnosis: Diagnosis) -> None:
+    shown, hidden = Relation(20, 0.7, 0.4, 0.9), Relation(20, -0.1, -0.5, 0.3)
+    score = held_out.LayerScore(3, 0.9, 0.01)
+    found = replace(
+        diagnosis,
+        shift=replace(diagnosis.shift, percentile=97.0),
+        predicted_regret=RegretPrediction(hidden, shown, 20, -0.1, 0.0, 0.1),
+        regret=Estimate(0.2, 0.1),
+        held_out=held_out.HeldOut(20, 0.55, 0.4, 0.7, 0.5, 0.4, 0.8, Estimate(0.25, 0.1)),
+        layers=held_out.LayerScores(20, 0.55, (score,)),
+    )
+    page = format_diagnosis(found)
+    for part in (
+        "read layer 3 alone (`layers=3`): it is right on 90%, while all layers together are right on 55%",
+        "**Trust:** with care; the accuracy on held-out examples, 55%, is not shown to be above chance, 50%; the prob",
+        "on held-out examples 80% on average, where 55% are right; the task lies outside",
+        "farther ones had more regret; another classifier has a log loss",
+        "moved away from it: rank correlation +0.70 (+0.40 to +0.90, 20 tasks): a strong relation",
+        "Measured on the test texts: +0.200 ± 0.100, more than predicted.",
+        "| layer 3 | 90.0 | 0.01 |",
+    ):
+        assert part in page
+    beyond = replace(found, predicted_regret=RegretPrediction(hidden, hidden, 0), held_out=None, layers=None)
+    page = format_diagnosis(beyond)
+    for part in (
+        "No synthetic task is as far as this one",
+        "do not show that this costs anything",
+        "no example of the support sets could be held out",
+        "unknown; no class has a second example",
+    ):
+        assert part in page
 
 
 def test__diagnose_command__file__page_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
