@@ -47,12 +47,12 @@ class Examples:
     """Checked examples.
 
     Attributes:
-        texts: k texts, or (text, text_pair) tuples; or images or audio as they were given.
+        inputs: k texts or (text, text_pair) tuples; or images or audio as they were given.
         labels: k indices into `label_names`.
         label_names: names of the classes, in order.
     """
 
-    texts: list[Any]
+    inputs: list[Any]
     labels: list[int]
     label_names: tuple[str, ...]
 
