@@ -101,14 +101,14 @@ class MediaEmbedder:
         """Embed a support set, in the order of the examples; `tokenizer` is the processor."""
         batcher = Batcher.on(input_device(self.backbone), batch_size)
         found, name = [], self.config.modality
-        with tqdm(total=len(examples.texts), desc="embedding", unit=name, disable=not progress_bar) as bar:
-            for start in range(0, len(examples.texts), WINDOW):
-                window = examples.texts[start : start + WINDOW]
+        with tqdm(total=len(examples.inputs), desc="embedding", unit=name, disable=not progress_bar) as bar:
+            for start in range(0, len(examples.inputs), WINDOW):
+                window = examples.inputs[start : start + WINDOW]
                 rows = [
                     self.row(tokenizer, item, f"The {name} of example {i}") for i, item in enumerate(window, start)
                 ]
                 found.append(self.embed_rows(rows, batcher=batcher, progress=bar))
-        return EmbeddedExamples(torch.cat(found), list(range(len(examples.texts))))
+        return EmbeddedExamples(torch.cat(found), list(range(len(examples.inputs))))
 
     def read_prompt(self, prompt: object) -> None:
         """Nothing: images and audio are read alone.
