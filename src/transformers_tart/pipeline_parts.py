@@ -12,8 +12,8 @@ from transformers_tart.backbones.processors import LOADERS, load_processor
 from transformers_tart.checks.arguments import as_source, shorten
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.loading.auto import load_auto
-from transformers_tart.modeling_auto import PipelineModel, compose_any
-from transformers_tart.modeling_tart import TartPreTrainedModel
+from transformers_tart.modeling_base import TartPreTrainedModel
+from transformers_tart.modeling_tart import PipelineModel, compose_any
 
 
 def load_model(model: Any, backbone: Any, arguments: dict[str, Any]) -> TartPreTrainedModel:
@@ -70,7 +70,7 @@ def choose_processor(model: TartPreTrainedModel, given: Mapping[str, Any]) -> di
     if processor is None:
         return {argument: load_processor(model)}
     if isinstance(processor, (str, os.PathLike)):
-        trusts = model.hub_arguments.get("trust_remote_code")
+        trusts = model.origin.hub.get("trust_remote_code")
         processor = load_auto(loader, as_source(processor, argument), trust_remote_code=trusts)
     is_one = isinstance(processor, PreTrainedTokenizerBase) if modality == "text" else _is_media_processor(processor)
     if not is_one:

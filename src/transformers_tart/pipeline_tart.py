@@ -27,12 +27,12 @@ from transformers_tart.inputs.containers import is_eager, iterate, unpack
 from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.text_options import TextOptions, text_options
 from transformers_tart.inputs.tokenization import collate
-from transformers_tart.modeling_tart import PreparedSupport, TartPreTrainedModel
+from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.pipeline_inputs import Inputs, MediaInputs, TextInputs, Unreadable
 from transformers_tart.pipeline_outputs import answer, answer_options, failure
 from transformers_tart.pipeline_parts import PipelineCache, choose_processor, load_model
-from transformers_tart.saving import OWNED
-from transformers_tart.support import SupportSet
+from transformers_tart.repository import OWNED, check_folder
+from transformers_tart.support import PreparedSupport, SupportSet
 
 
 logger = logging.get_logger(__name__)
@@ -306,7 +306,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             processor.pad_token = processor.eos_token or processor.bos_token or processor.unk_token
         if self.model.config.modality == "audio":
             processor.return_attention_mask = True  # by which padding is left out
-        self.model._check_folder(save_directory)
+        check_folder(self.model, save_directory)
         with self._pushing(save_directory, kwargs), staged(save_directory, OWNED) as stage:
             self.model.save_pretrained(stage, **kwargs)
             processor.save_pretrained(stage)

@@ -4,8 +4,10 @@ The parts are loaded apart and composed afterwards: weights cannot be loaded ins
 loaded backbone that passes through another `from_pretrained` loses its non-persistent buffers.
 """
 
+import copy
 import os
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,17 +15,18 @@ from transformers import PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import cached_file, logging
 
-from transformers_tart.backbones.adapters import unwrap
+from transformers_tart.backbones.adapters import has_adapters, unwrap
 from transformers_tart.backbones.digest import BackboneDigest
-from transformers_tart.backbones.reference import EMBEDDED, as_name, check_reference, locate, reference
+from transformers_tart.backbones.reference import EMBEDDED, as_name, check_reference, is_local, locate, reference
 from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
 from transformers_tart.backbones.towers import find_tower, load_tower
 from transformers_tart.checks.arguments import as_source
 from transformers_tart.checks.label_names import config_names, set_config_names, take_names
-from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartConfig
-from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
+from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartBaseConfig
+from transformers_tart.errors import BackboneMismatchError, BackboneNotFoundError, CorruptFileError
 from transformers_tart.files import check_whole
-from transformers_tart.hub.push import explain_failures, pin_revision
+from transformers_tart.hub.card import classifier_card
+from transformers_tart.hub.push import CARD_FILE, OWNED_WEIGHTS, explain_failures, pin_revision
 from transformers_tart.loading.arguments import check_loading
 from transformers_tart.loading.auto import check_files, explain_damage
 from transformers_tart.loading.checksums import check_sums
@@ -35,6 +38,15 @@ logger = logging.get_logger(__name__)
 
 DEFAULT_REASONER = "kernel"
 BACKBONE_FOLDER = "backbone"
+BACKBONE_KEYS = "backbone."
+OWNED = (*OWNED_WEIGHTS, SUPPORT_FILE)
+WAYS_OUT = (
+    "pass include_backbone=True, or save the backbone first (backbone.save_pretrained) and compose from that folder"
+)
+ADAPTER_WAYS_OUT = (
+    "save the adapter to a folder (save_pretrained of peft) and compose from there, or merge it into the backbone "
+    "(merge_and_unload of peft), compose anew and pass include_backbone=True"
+)
 
 SHARED = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
 REPOSITORY = ("revision", "subfolder")
@@ -42,6 +54,27 @@ TRUST = "trust_remote_code"  # is for the repository of the backbone alone
 # What Auto classes and pipelines pass along for themselves.
 AUTO_CLASS_KWARGS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
 CONFIG_FIELDS = ("base_model_name_or_path", "base_model_revision", "base_model_subfolder", *EMBEDDING_FIELDS)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model was loaded from.
+
+    Args:
+        task (`dict`, *optional*):
+            `name`, `revision` and `subfolder` of the TART repository; empty for a composed model.
+        hub (`dict`, *optional*):
+            Token, cache folder and the like, with which the processor is loaded too.
+        digest ([`BackboneDigest`], *optional*):
+            Digest of the backbone that the config refers to; `None` where that has not been loaded.
+    """
+
+    task: dict[str, Any] = field(default_factory=dict)
+    hub: dict[str, Any] = field(default_factory=dict)
+    digest: BackboneDigest | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "hub": {name: value for name, value in self.hub.items() if name != "token"}}
 
 
 def load_default_reasoner() -> TartReasoner:
@@ -106,12 +139,11 @@ def compose(
     if names is not None:
         set_config_names(config, names)
     model = cls(config, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
-    model.hub_arguments = _take(loading, (*SHARED, TRUST))
-    model.reference_digest = checked
+    model.origin = Origin(hub=_take(loading, (*SHARED, TRUST)), digest=checked)
     return model
 
 
-def load_reference(config: TartConfig, dtype: torch.dtype, **shared: Any) -> PreTrainedModel:
+def load_reference(config: TartBaseConfig, dtype: torch.dtype, **shared: Any) -> PreTrainedModel:
     """Load the backbone that a config refers to, on the CPU.
 
     Raises:
@@ -170,6 +202,7 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
             config if isinstance(config, PreTrainedConfig) else as_source(name if config is None else config, "config")
         )
         config = _load_config(cls.config_class, source, **shared, **repository)
+    overrides = config.drop_text_fields(overrides)
     contradicted = [key for key in EMBEDDING_FIELDS if key in overrides and overrides[key] != getattr(config, key)]
     if config.has_support and contradicted:
         raise ValueError(
@@ -196,20 +229,19 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
         **repository,
     )
     model = cls(config, *model_args, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
-    model.repository = {"name": name, **repository}
-    model.hub_arguments = {**shared, **_take(kwargs, (TRUST,))}
-    if not isinstance(given, PreTrainedModel) and not config.include_backbone:
-        model.reference_digest = BackboneDigest.of(backbone)
+    is_reference = not isinstance(given, PreTrainedModel) and not config.include_backbone
+    digest = model.backbone_digest() if is_reference or config.has_support else None
+    hub = {**shared, **_take(kwargs, (TRUST,))}
+    model.origin = Origin({"name": name, **repository}, hub, digest if is_reference else None)
     if config.has_support:
-        _load_support_into(model, name, {**shared, **repository})
-        if names is None:  # then the next examples may bring others
-            model._names_of_examples = config_names(config)
+        support = _load_support(model, name, digest, {**shared, **repository})
+        model.restore_support(support.to(model.reasoner.device), has_chosen_names=names is not None)
     if config.sha256 is not None:
         _check_sums(config, name, model.support, {**shared, **repository})
     return (model, info) if with_info else model
 
 
-def _check_sums(config: TartConfig, name: str, support: SupportSet | None, hub: dict) -> None:
+def _check_sums(config: TartBaseConfig, name: str, support: SupportSet | None, hub: dict) -> None:
     """Compare the checksums of the config with the files, after what says more precisely what is wrong with them."""
     sums = dict(config.sha256 or {})
     if support is None:
@@ -224,7 +256,7 @@ def _take(kwargs: dict, names: tuple[str, ...]) -> dict:
     return {name: value for name, value in taken.items() if value is not None}
 
 
-def _load_config(config_class: type[TartConfig], name: Any, **hub: Any) -> TartConfig:
+def _load_config(config_class: type[TartBaseConfig], name: Any, **hub: Any) -> TartBaseConfig:
     """The config of a TART repository, checked to be one: transformers would take another's with a warning."""
     if isinstance(name, PreTrainedConfig):
         raise ValueError(f'The config is of model type "{name.model_type}", not "{config_class.model_type}".')
@@ -252,7 +284,7 @@ def _load_config(config_class: type[TartConfig], name: Any, **hub: Any) -> TartC
 
 
 def _load_backbone(
-    config: TartConfig, name: str, given: Any, shared: dict, repository: dict, loading: dict
+    config: TartBaseConfig, name: str, given: Any, shared: dict, repository: dict, loading: dict
 ) -> PreTrainedModel:
     """The backbone that was given, the one saved with the repository, or the one it refers to."""
     modality = config.modality
@@ -301,8 +333,8 @@ def _inside(folder: str | None) -> dict[str, str]:
     return {"subfolder": folder} if folder else {}
 
 
-def _load_support_into(model: Any, name: str, hub: dict) -> None:
-    """Load the support set of a repository, compared with its config and with the backbone."""
+def _load_support(model: Any, name: str, digest: Any, hub: dict) -> SupportSet:
+    """Load the support set of a repository and compare it with its config and with the digest of the backbone."""
     try:
         path = cached_file(name, SUPPORT_FILE, **hub)
     except OSError as err:
@@ -333,20 +365,113 @@ def _load_support_into(model: Any, name: str, hub: dict) -> None:
             "is not checked. Save the task again to store one."
         )
         (config.sha256 or {}).pop(SUPPORT_FILE, None)  # which is not the file that was saved with the config
-        # by which changes from now on are seen
-        support = replace(support, digest=model.backbone_digest(), options=current)
-    else:
-        support = replace(support, digest=replace(support.digest, name=config.base_model_name_or_path))
-    model.set_support(support.to(model.reasoner.device))
-    if support.prompt is None:  # a prompt, which takes long to read, is read with the first query
-        model.prepare_support()
+        # by which later changes are seen
+        return replace(support, digest=digest, options=current)
+    support = replace(support, digest=replace(support.digest, name=config.base_model_name_or_path))
+    support.check_backbone(digest)
+    return support
+
+
+def check_folder(model: Any, folder: str | os.PathLike) -> None:
+    """Raise a ValueError for saving into the folder of the backbone, whose config and weights would be lost."""
+    name = model.config.base_model_name_or_path
+    if name is not None and os.path.isdir(name) and os.path.isdir(folder) and os.path.samefile(name, folder):
+        raise ValueError(
+            f"{os.fspath(folder)} is the folder of the backbone, whose files would be lost. Save to another."
+        )
+
+
+def check_backbone(model: Any, include_backbone: bool) -> None:
+    """Check that a saved model will load with the backbone as it is now.
+
+    Raises:
+        ValueError: When it would load with another one, or none.
+        BackboneMismatchError: When its weights are not those that made the support set, or of the reference.
+    """
+    if model.support is not None:
+        model.check_support(model.support)
+    if include_backbone:
+        if has_adapters(model.backbone):
+            raise ValueError(
+                f"The backbone has adapters of peft, which are not saved inside a task; {ADAPTER_WAYS_OUT}."
+            )
+        return
+    ways_out = ADAPTER_WAYS_OUT if has_adapters(model.backbone) else WAYS_OUT
+    name = model.config.base_model_name_or_path
+    if name is None:
+        raise ValueError(f"This backbone has no Hub id or folder to refer to; {ways_out}.")
+    digest = model.backbone_digest()
+    if model.origin.digest is None:
+        if digest.quantization is not None:
+            logger.warning_once(f"The backbone is quantized, so that it is not compared with {name}.")
+            return
+        model.origin = replace(model.origin, digest=_digest_of_reference(model))
+    if differences := model.origin.digest.differences(digest):
+        raise BackboneMismatchError(
+            f"The backbone is no longer, or never was, {name!r}, to which the saved model would refer: "
+            f"{'; '.join(differences)}. Its weights were changed, an adapter was loaded, or it is of another "
+            f"revision (from_backbone(..., revision=...)); {ways_out}."
+        )
+
+
+def _digest_of_reference(model: Any) -> BackboneDigest:
+    """Return the digest of the backbone that the config of a model with a given backbone refers to."""
+    try:
+        return BackboneDigest.of(load_reference(model.config, model.backbone.dtype, **model.origin.hub))
+    except (OSError, ValueError) as err:
+        raise ValueError(
+            f"The backbone was given as a loaded model, and {model.config.base_model_name_or_path!r}, to which the "
+            f"saved model would refer, cannot be loaded to compare their weights: {err}\nGive its right name, or "
+            f"{WAYS_OUT}."
+        ) from err
+
+
+def config_to_save(model: Any, include_backbone: bool) -> TartBaseConfig:
+    """Return a copy of the config of a model as its repository will hold it."""
+    config = copy.deepcopy(model.config)
+    config.include_backbone = include_backbone
+    config.has_support = model.support is not None
+    set_config_names(config, model.names_for(model.support) if model.support else config_names(config))
+    if include_backbone:  # whose config may have been changed
+        setattr(config, config.backbone_key, copy.deepcopy(model.backbone.config))
+    for part in (config.base_model_config, config.reasoner_config):
+        if isinstance(part, PreTrainedConfig):
+            part.name_or_path = ""  # where it was loaded from may be a path of this machine
+    config.reasoner.sha256 = None
+    if include_backbone and config.base_model_name_or_path and is_local(config.base_model_name_or_path):
+        config.base_model_name_or_path = None  # a path of this machine, which nobody needs any more
+    return config
+
+
+def save_parts(
+    model: Any, config: TartBaseConfig, folder: Path, include_texts: bool, max_shard_size: int | str | None
+) -> None:
+    """Write the support set, the backbone if included, and a card to the folder of a config and a reasoner."""
+    support = model.support
+    if support is not None:
+        support = replace(support, label_names=model.names_for(support))
+        if support.digest is None:
+            support = replace(support, digest=model.backbone_digest(), options=model.config.embedding_options)
+        support.save(folder / SUPPORT_FILE, include_texts=include_texts)
+    if config.include_backbone:
+        options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+        model.backbone.save_pretrained(folder / BACKBONE_FOLDER, **options)
+    size = None if support is None else len(support)
+    classifier_card(config, model.card_facts, size, include_texts).save(folder / CARD_FILE)
 
 
 __all__ = [
     "BACKBONE_FOLDER",
+    "BACKBONE_KEYS",
+    "DEFAULT_REASONER",
+    "OWNED",
+    "Origin",
+    "check_backbone",
+    "check_folder",
     "compose",
+    "config_to_save",
     "load_composed",
     "load_default_reasoner",
-    "load_reference",
     "move_to_output_device",
+    "save_parts",
 ]

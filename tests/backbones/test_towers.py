@@ -27,7 +27,7 @@ from transformers import AutoModel, PreTrainedModel, WhisperConfig
 from transformers_tart import TartForAudioClassification, TartForImageClassification, TartForSequenceClassification
 from transformers_tart.backbones import towers
 from transformers_tart.backbones.towers import build_tower, find_tower, load_tower, modalities_of
-from transformers_tart.modeling_auto import compose_any
+from transformers_tart.modeling_tart import compose_any
 
 
 pytestmark = pytest.mark.core

@@ -37,7 +37,7 @@ from transformers import (
 )
 
 from transformers_tart import TartForAudioClassification, TartForImageClassification
-from transformers_tart.modeling_media import TartMediaModel
+from transformers_tart.modeling_tart import TartMediaModel
 
 
 RATE = 16000

@@ -8,7 +8,7 @@ from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
 from transformers_tart.backbones.adapters import base_of_adapter
 from transformers_tart.backbones.reference import locate
 from transformers_tart.loading.auto import find_file, load_auto
-from transformers_tart.modeling_tart import TartPreTrainedModel
+from transformers_tart.modeling_base import TartPreTrainedModel
 
 
 # For each modality the class that loads, and the argument of `pipeline` that takes what it loads.
@@ -36,7 +36,7 @@ def load_processor(model: TartPreTrainedModel) -> Any:
     """
     loader, argument = LOADERS[model.config.modality]
     base, revision = model.config.base_model_name_or_path, model.config.base_model_revision
-    hub, place = model.hub_arguments, dict(model.repository)
+    hub, place = model.origin.hub, dict(model.origin.task)
     name = place.pop("name", None)
     if name and any(find_file(name, file, **hub, **place) for file in FILES[model.config.modality]):
         return load_auto(loader, name, **hub, **place)

@@ -95,7 +95,7 @@ def load_pipeline(
 ) -> "TartClassificationPipeline":
     """Load the pipeline that the options describe; `config` is what [`load_config`] returned, if it was called."""
     from transformers_tart.backbones.reference import locate
-    from transformers_tart.modeling_auto import PipelineModel
+    from transformers_tart.modeling_tart import PipelineModel
     from transformers_tart.pipeline_tart import TartClassificationPipeline
 
     config = load_config(args) if config is None else config
@@ -111,10 +111,10 @@ def load_pipeline(
 
 def modality_of(config: "PreTrainedConfig") -> str:
     """Return what the model of a config classifies: `"text"`, `"image"` or `"audio"`."""
-    from transformers_tart.configuration_tart import TartConfig
-    from transformers_tart.modeling_auto import backbone_modality
+    from transformers_tart.configuration_tart import TartBaseConfig
+    from transformers_tart.modeling_tart import backbone_modality
 
-    return config.modality if isinstance(config, TartConfig) else backbone_modality(config)
+    return config.modality if isinstance(config, TartBaseConfig) else backbone_modality(config)
 
 
 def check_options(args: argparse.Namespace) -> None:

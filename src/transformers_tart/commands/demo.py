@@ -20,7 +20,7 @@ from transformers_tart.commands.common import (
     load_pipeline,
     loading_options,
 )
-from transformers_tart.configuration_tart import TartConfig
+from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings import encode_texts
 from transformers_tart.loading.auto import load_auto, load_auto_model
 from transformers_tart.pipeline_tart import TartClassificationPipeline
@@ -98,7 +98,7 @@ def load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrain
     from transformers_tart.evaluation.prompting import can_be_prompted
 
     config = load_config(args)
-    if isinstance(config, TartConfig) or not can_be_prompted(config):
+    if isinstance(config, TartBaseConfig) or not can_be_prompted(config):
         return load_pipeline(args, config=config), None
     source, revision = locate(args.model, args.revision)
     hub = {"revision": revision, "token": args.token}

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from transformers_tart.backbones.forward import accepts, are_close, choose_layer, input_device, run_backbone
-from transformers_tart.configuration_media import TartMediaConfig
+from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.media_pooling import (
@@ -55,14 +55,14 @@ class MediaEmbedder:
     Args:
         backbone (`PreTrainedModel`):
             The frozen model.
-        config ([`TartMediaConfig`]):
+        config ([`TartBaseConfig`]):
             Says pooling, normalization and layers.
         cache ([`EmbeddingCache`], *optional*):
             Where embeddings are looked up first, and kept.
     """
 
     backbone: PreTrainedModel
-    config: TartMediaConfig
+    config: TartBaseConfig
     cache: EmbeddingCache | None = None
 
     def row(self, processor: Any, item: object, where: str) -> Row:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from transformers_tart.backbones.forward import input_device
 from transformers_tart.backbones.towers import find_tower, modalities_of
-from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig
+from transformers_tart.configuration_tart import TartAudioConfig, TartImageConfig
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.embeddings.reference import SEED
 from transformers_tart.embeddings.reference_media import published_projection
@@ -48,7 +48,7 @@ def embed_media(
         support (`list`), support_labels (`list[int]`), queries (`list`):
             k labeled images or recordings and n to be classified, as [`read_image`] and [`read_audio`] take them.
         pooling (`str`, *optional*, defaults to `"mean"`), layers (`int` or `str`, *optional*, defaults to -1):
-            As in [`TartMediaConfig`]; `"all"` puts the layers side by side, each centered and scaled by the support
+            As in [`TartBaseConfig`]; `"all"` puts the layers side by side, each centered and scaled by the support
             set.
         batch_size (`int`, *optional*):
             Most inputs of a forward pass.

@@ -21,7 +21,7 @@ from transformers import (
 from transformers_tart.backbones.processors import LOADERS
 from transformers_tart.backbones.reference import locate
 from transformers_tart.backbones.towers import load_tower
-from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig, TartMediaConfig
+from transformers_tart.configuration_tart import TartAudioConfig, TartBaseConfig, TartImageConfig
 from transformers_tart.embeddings import encode_texts
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.evaluation.prompting import can_be_prompted
@@ -124,7 +124,7 @@ class Models:
     def _dtype(self) -> Any:
         return self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
 
-    def _load_media(self, modality: str, config: TartMediaConfig) -> tuple[MediaEmbedder, Any]:
+    def _load_media(self, modality: str, config: TartBaseConfig) -> tuple[MediaEmbedder, Any]:
         path, revision = locate(self.name, self.revision)
         tower = load_tower(path, modality, revision=revision, dtype=self._dtype)
         tower.to(self.device).eval()  # type: ignore[arg-type]
