@@ -8,6 +8,7 @@ from transformers_tart.checks.arguments import shorten
 from transformers_tart.checks.bounds import MAX_LAYERS, check_integer
 from transformers_tart.checks.strict_config import plain_errors
 from transformers_tart.configuration_tart import TartConfig, TartReasonerConfig
+from transformers_tart.inputs.modality import AUDIO, IMAGE
 
 
 POOLINGS = ("mean", "first")
@@ -54,7 +55,7 @@ class TartImageConfig(TartMediaConfig):
     """
 
     model_type = "tart_image"
-    modality = "image"
+    modality = IMAGE
     backbone_key = "vision_config"
     sub_configs_defaults = {
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="vit", optional=True),
@@ -75,7 +76,7 @@ class TartAudioConfig(TartMediaConfig):
     """
 
     model_type = "tart_audio"
-    modality = "audio"
+    modality = AUDIO
     backbone_key = "audio_config"
     sub_configs_defaults = {
         "audio_config": SubConfigSpec(config_class=AutoConfig, model_type="wav2vec2", optional=True),

@@ -1,7 +1,7 @@
 """Configurations of the reasoner and of the composed classifier."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict, validated_field
 from transformers import CONFIG_MAPPING, AutoConfig
@@ -28,6 +28,7 @@ from transformers_tart.checks.bounds import (
 )
 from transformers_tart.checks.strict_config import plain_errors
 from transformers_tart.inputs.labels import class_numbers
+from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.inputs.template import parse_template
 from transformers_tart.loading.checksums import check_field
 
@@ -246,7 +247,7 @@ class TartConfig(PreTrainedConfig):
     """
 
     model_type = "tart"
-    modality = "text"
+    modality: ClassVar[Modality] = TEXT
     backbone_key = "text_config"
     sub_configs_defaults = {
         "text_config": SubConfigSpec(config_class=AutoConfig, model_type="gpt2", optional=True),

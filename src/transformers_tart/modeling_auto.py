@@ -6,28 +6,22 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from transformers_tart.backbones.adapters import unwrap
-from transformers_tart.backbones.reference import as_name, locate
-from transformers_tart.backbones.towers import backbone_config, loaded_classes_of, modalities_of
+from transformers_tart.backbones.reference import BackboneReference
+from transformers_tart.backbones.towers import loaded_classes_of, modalities_of
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.files import check_whole
-from transformers_tart.loading.auto import HUB
-from transformers_tart.modeling_media import TartForAudioClassification, TartForImageClassification
-from transformers_tart.modeling_tart import TartForSequenceClassification, TartPreTrainedModel
-
-
-CLASSES: dict[str, type[TartPreTrainedModel]] = {
-    "text": TartForSequenceClassification,
-    "image": TartForImageClassification,
-    "audio": TartForAudioClassification,
-}
+from transformers_tart.inputs.modality import TEXT, Modality
+from transformers_tart.loading.auto import find_model
+from transformers_tart.loading.download import HUB, select
+from transformers_tart.modeling_tart import TartPreTrainedModel
 
 
 def compose_any(name_or_model: str | os.PathLike | PreTrainedModel, **kwargs: Any) -> TartPreTrainedModel:
     r"""
-    Compose a backbone of texts, images or audio with a reasoner.
+    Compose a backbone of any modality with a reasoner.
 
     Args:
         name_or_model (`str`, `Path` or `PreTrainedModel`), kwargs:
@@ -39,22 +33,39 @@ def compose_any(name_or_model: str | os.PathLike | PreTrainedModel, **kwargs: An
     """
     name_or_model = unwrap(name_or_model)
     if isinstance(name_or_model, PreTrainedModel):
-        return CLASSES[_choose(modalities_of(type(name_or_model)))].from_backbone(name_or_model, **kwargs)
-    source, revision = locate(as_name(name_or_model), kwargs.get("revision"))
-    hub = {**{key: kwargs[key] for key in HUB if key in kwargs}, "revision": revision}
-    modality = backbone_modality(backbone_config(source, **hub))
-    return CLASSES[modality].from_backbone(name_or_model, **kwargs)
+        config_class = _choose_config(modalities_of(type(name_or_model)))
+        return _model_class(config_class).from_backbone(name_or_model, **kwargs)
+    reference = BackboneReference.of(name_or_model, kwargs.get("revision"), kwargs.get("subfolder"))
+    hub = {**select(kwargs, HUB), "revision": None, **reference.place}
+    config_class = _choose_for(find_model(reference.path, **hub).config)
+    return _model_class(config_class).from_backbone(name_or_model, **kwargs)
 
 
-def backbone_modality(config: PreTrainedConfig) -> str:
-    """Return what the backbone of a config is used for: `"text"`, `"image"` or `"audio"`."""
+def backbone_modality(config: PreTrainedConfig) -> Modality:
+    """Return the modality for which the backbone of a config is composed."""
+    return _choose_for(config).modality
+
+
+def _choose_for(config: PreTrainedConfig) -> type[TartConfig]:
     known = loaded_classes_of(config)
-    return _choose(modalities_of(known[0]) if len(known) == 1 else ("text",))
+    return _choose_config(modalities_of(known[0]) if len(known) == 1 else (TEXT,))
 
 
-def _choose(reads: tuple[str, ...]) -> str:
-    """What a backbone is used for that reads these: what needs a processor besides a tokenizer."""
-    return next((modality for modality in ("image", "audio") if modality in reads), "text")
+def _model_class(config_class: type[TartConfig]) -> type[TartPreTrainedModel]:
+    found: Any = AutoModel._model_mapping[config_class]
+    return found
+
+
+def _choose_config(reads: tuple[str, ...]) -> type[TartConfig]:
+    """Return the config class for a backbone that reads some modalities; texts come last."""
+    classes = _registered_configs(TartConfig)
+    return next((each for each in classes if each.modality in reads and not each.modality.is_tokenized), TartConfig)
+
+
+def _registered_configs(base: type[TartConfig]) -> list[type[TartConfig]]:
+    """Return a config class and its subclasses, in definition order, as far as they have model classes."""
+    below = [found for each in base.__subclasses__() for found in _registered_configs(each)]
+    return [base, *below] if base in AutoModel._model_mapping else below
 
 
 class PipelineModel:
@@ -109,9 +120,9 @@ def load_any(name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -
     """
     check_whole(name)
     if config is None:
-        config = backbone_config(name, **{key: kwargs[key] for key in HUB if kwargs.get(key) is not None})
+        config = find_model(name, **select(kwargs, HUB)).config
     if isinstance(config, TartConfig):
-        return CLASSES[config.modality].from_pretrained(name, config=config, **kwargs)
+        return _model_class(type(config)).from_pretrained(name, config=config, **kwargs)
     if kwargs.pop("backbone", None) is not None:
         raise ValueError(
             f'{name} holds a model of type "{config.model_type}", not a TART task, so it is the backbone; leave '
@@ -122,4 +133,4 @@ def load_any(name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -
     return compose_any(name, **kwargs)
 
 
-__all__ = ["CLASSES", "PipelineModel", "backbone_modality", "compose_any", "load_any"]
+__all__ = ["PipelineModel", "backbone_modality", "compose_any", "load_any"]

@@ -17,9 +17,9 @@ from transformers_tart.backbones.towers import build_tower
 from transformers_tart.checks.arguments import check_kind, refuse_unknown
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.hub.card import CardFacts
-from transformers_tart.hub.push import explain_failures
 from transformers_tart.inference import PreparedSupport
 from transformers_tart.inputs.tensors import check_labels, check_tokens
+from transformers_tart.loading.download import explain_failures
 from transformers_tart.loading.pickling import restore, state_without_capture_hooks
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.repository import compose, load_composed
