@@ -23,6 +23,7 @@ from transformers_tart.checks.label_names import check_label_names, class_number
 from transformers_tart.checks.strict_config import plain_errors
 from transformers_tart.checks.templates import parse_template
 from transformers_tart.configuration_reasoner import TartReasonerConfig
+from transformers_tart.inputs.modality import AUDIO, IMAGE, TEXT, Modality
 
 
 IN_CONTEXT_PROTOCOLS = ("vanilla", "loo")
@@ -106,7 +107,7 @@ class TartBaseConfig(PreTrainedConfig):
             by `save_pretrained`; delete it after changing them on purpose.
     """
 
-    modality: ClassVar[str]
+    modality: ClassVar[Modality]
     backbone_key: ClassVar[str]
     poolings: ClassVar[tuple[str, ...]] = ("mean", "first")
 
@@ -203,7 +204,7 @@ class TartBaseConfig(PreTrainedConfig):
             check_integer("layers", self.layers, -MAX_LAYERS, MAX_LAYERS)
 
 
-def _sub_configs(backbone_key: str, model_type: str) -> dict[str, SubConfigSpec]:
+def sub_configs(backbone_key: str, model_type: str) -> dict[str, SubConfigSpec]:
     """Return the parts of a composed config: the backbone, by default of type `model_type`, and the reasoner."""
     return {
         backbone_key: SubConfigSpec(config_class=AutoConfig, model_type=model_type, optional=True),
@@ -241,10 +242,10 @@ class TartConfig(TartBaseConfig):
     """
 
     model_type = "tart"
-    modality = "text"
+    modality = TEXT
     backbone_key = "text_config"
     poolings = POOLINGS
-    sub_configs_defaults = _sub_configs("text_config", "gpt2")
+    sub_configs_defaults = sub_configs("text_config", "gpt2")
 
     text_config: dict | PreTrainedConfig | None = None
     protocol: str = "stream"
@@ -278,9 +279,9 @@ class TartImageConfig(TartBaseConfig):
     """
 
     model_type = "tart_image"
-    modality = "image"
+    modality = IMAGE
     backbone_key = "vision_config"
-    sub_configs_defaults = _sub_configs("vision_config", "vit")
+    sub_configs_defaults = sub_configs("vision_config", "vit")
 
     vision_config: dict | PreTrainedConfig | None = None
 
@@ -296,9 +297,9 @@ class TartAudioConfig(TartBaseConfig):
     """
 
     model_type = "tart_audio"
-    modality = "audio"
+    modality = AUDIO
     backbone_key = "audio_config"
-    sub_configs_defaults = _sub_configs("audio_config", "wav2vec2")
+    sub_configs_defaults = sub_configs("audio_config", "wav2vec2")
 
     audio_config: dict | PreTrainedConfig | None = None
 
@@ -311,4 +312,5 @@ __all__ = [
     "TartConfig",
     "TartImageConfig",
     "TartReasonerConfig",
+    "sub_configs",
 ]

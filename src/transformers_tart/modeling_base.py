@@ -26,9 +26,10 @@ from transformers_tart.embeddings.shared_prefix import Prefix
 from transformers_tart.embeddings.text import EmbeddedExamples
 from transformers_tart.files import staged
 from transformers_tart.hub.card import CardFacts, classifier_card
-from transformers_tart.hub.push import HubMixin, explain_failures, keep_edited_card
+from transformers_tart.hub.push import HubMixin, keep_edited_card
 from transformers_tart.inputs.examples import Examples, RawExamples, parse_examples
 from transformers_tart.loading.checksums import add_checksums
+from transformers_tart.loading.download import explain_failures
 from transformers_tart.loading.pickling import restore, state_without_capture_hooks
 from transformers_tart.projection import LayerScaling
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner

@@ -7,22 +7,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.forward import accepts
 from transformers_tart.backbones.model_inputs import check_features, check_tokens
-from transformers_tart.backbones.reference import as_name, locate
-from transformers_tart.backbones.towers import backbone_config, loaded_classes_of, modalities_of
+from transformers_tart.backbones.reference import BackboneReference
+from transformers_tart.backbones.towers import loaded_classes_of, modalities_of
 from transformers_tart.checks.arguments import refuse_unknown
 from transformers_tart.configuration_tart import TartAudioConfig, TartBaseConfig, TartConfig, TartImageConfig
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.embeddings.text import Embedder
 from transformers_tart.files import check_whole
-from transformers_tart.loading.auto import HUB
+from transformers_tart.inputs.modality import TEXT, Modality
+from transformers_tart.loading.auto import find_model
+from transformers_tart.loading.download import HUB, select
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.support import PreparedSupport, SupportSet
 
@@ -212,16 +214,9 @@ class TartForAudioClassification(TartMediaModel):
         )
 
 
-CLASSES: dict[str, type[TartPreTrainedModel]] = {
-    "text": TartForSequenceClassification,
-    "image": TartForImageClassification,
-    "audio": TartForAudioClassification,
-}
-
-
 def compose_any(name_or_model: str | os.PathLike | PreTrainedModel, **kwargs: Any) -> TartPreTrainedModel:
     r"""
-    Compose a backbone of texts, images or audio with a reasoner.
+    Compose a backbone of any modality with a reasoner.
 
     Args:
         name_or_model (`str`, `Path` or `PreTrainedModel`), kwargs:
@@ -233,22 +228,33 @@ def compose_any(name_or_model: str | os.PathLike | PreTrainedModel, **kwargs: An
     """
     name_or_model = unwrap(name_or_model)
     if isinstance(name_or_model, PreTrainedModel):
-        return CLASSES[_choose(modalities_of(type(name_or_model)))].from_backbone(name_or_model, **kwargs)
-    source, revision = locate(as_name(name_or_model), kwargs.get("revision"))
-    hub = {**{key: kwargs[key] for key in HUB if key in kwargs}, "revision": revision}
-    modality = backbone_modality(backbone_config(source, **hub))
-    return CLASSES[modality].from_backbone(name_or_model, **kwargs)
+        config_class = _choose_config(modalities_of(type(name_or_model)))
+        return _model_class(config_class).from_backbone(name_or_model, **kwargs)
+    reference = BackboneReference.of(name_or_model, kwargs.get("revision"), kwargs.get("subfolder"))
+    hub = {**select(kwargs, HUB), "revision": None, **reference.place}
+    config_class = _choose_for(find_model(reference.path, **hub).config)
+    return _model_class(config_class).from_backbone(name_or_model, **kwargs)
 
 
-def backbone_modality(config: PreTrainedConfig) -> str:
-    """Return the modality for which the backbone of a config is used: `"text"`, `"image"` or `"audio"`."""
+def backbone_modality(config: PreTrainedConfig) -> Modality:
+    """Return the modality for which the backbone of a config is composed."""
+    return _choose_for(config).modality
+
+
+def _choose_for(config: PreTrainedConfig) -> type[TartBaseConfig]:
     known = loaded_classes_of(config)
-    return _choose(modalities_of(known[0]) if len(known) == 1 else ("text",))
+    return _choose_config(modalities_of(known[0]) if len(known) == 1 else (TEXT,))
 
 
-def _choose(reads: tuple[str, ...]) -> str:
-    """Return the modality for which a backbone is used that reads several."""
-    return next((modality for modality in ("image", "audio") if modality in reads), "text")
+def _choose_config(reads: tuple[str, ...]) -> type[TartBaseConfig]:
+    """Return the config class for a backbone that reads some modalities; texts come last."""
+    classes = [each for each in TartBaseConfig.__subclasses__() if each in AutoModel._model_mapping]
+    return next((each for each in classes if each.modality in reads and not each.modality.is_tokenized), TartConfig)
+
+
+def _model_class(config_class: type[TartBaseConfig]) -> type[TartPreTrainedModel]:
+    found: Any = AutoModel._model_mapping[config_class]
+    return found
 
 
 class PipelineModel:
@@ -298,9 +304,9 @@ def load_any(name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -
     """
     check_whole(name)
     if config is None:
-        config = backbone_config(name, **{key: kwargs[key] for key in HUB if kwargs.get(key) is not None})
+        config = find_model(name, **select(kwargs, HUB)).config
     if isinstance(config, TartBaseConfig):
-        return CLASSES[config.modality].from_pretrained(name, config=config, **kwargs)
+        return _model_class(type(config)).from_pretrained(name, config=config, **kwargs)
     if kwargs.pop("backbone", None) is not None:
         raise ValueError(
             f'{name} holds a model of type "{config.model_type}", not a TART task, so it is the backbone; leave '
@@ -312,7 +318,6 @@ def load_any(name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -
 
 
 __all__ = [
-    "CLASSES",
     "PipelineModel",
     "TartForAudioClassification",
     "TartForImageClassification",

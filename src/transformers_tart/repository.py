@@ -17,19 +17,28 @@ from transformers.utils import cached_file, logging
 
 from transformers_tart.backbones.adapters import has_adapters, unwrap
 from transformers_tart.backbones.digest import BackboneDigest
-from transformers_tart.backbones.reference import EMBEDDED, as_name, check_reference, is_local, locate, reference
+from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
-from transformers_tart.backbones.towers import find_tower, load_tower
+from transformers_tart.backbones.towers import take_tower
 from transformers_tart.checks.arguments import as_source
 from transformers_tart.checks.label_names import config_names, set_config_names, take_names
 from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartBaseConfig
 from transformers_tart.errors import BackboneMismatchError, BackboneNotFoundError, CorruptFileError
 from transformers_tart.files import check_whole
 from transformers_tart.hub.card import classifier_card
-from transformers_tart.hub.push import CARD_FILE, OWNED_WEIGHTS, explain_failures, pin_revision
+from transformers_tart.hub.push import CARD_FILE, OWNED_WEIGHTS
 from transformers_tart.loading.arguments import check_loading
-from transformers_tart.loading.auto import check_files, explain_damage
+from transformers_tart.loading.auto import check_files
 from transformers_tart.loading.checksums import check_sums
+from transformers_tart.loading.download import (
+    ACCESS,
+    PLACE,
+    TRUST,
+    explain_damage,
+    pin_revision,
+    select,
+    take,
+)
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.support import SUPPORT_FILE, SupportSet, describe_differences
 
@@ -48,10 +57,7 @@ ADAPTER_WAYS_OUT = (
     "(merge_and_unload of peft), compose anew and pass include_backbone=True"
 )
 
-SHARED = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
-REPOSITORY = ("revision", "subfolder")
-TRUST = "trust_remote_code"  # is for the repository of the backbone alone
-# What Auto classes and pipelines pass along for themselves.
+# Arguments that Auto classes and pipelines pass for themselves.
 AUTO_CLASS_KWARGS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
 CONFIG_FIELDS = ("base_model_name_or_path", "base_model_revision", "base_model_subfolder", *EMBEDDING_FIELDS)
 
@@ -109,14 +115,10 @@ def compose(
             raise ValueError(
                 f"The backbone is loaded already, so {sorted(loading)} cannot be applied; pass its name instead."
             )
-        backbone, name = _take_tower(name_or_model, modality), name_or_model.name_or_path or None
-        if name in EMBEDDED:
-            name = os.path.abspath(name)  # transformers, which knows no such name, has loaded from a folder
+        backbone, reference = take_tower(name_or_model, modality), BackboneReference.of(name_or_model, revision)
     else:
-        name = as_name(name_or_model)
-        source, source_revision = locate(name, revision)
-        with explain_failures(name):
-            backbone, embedding = _load_named(source, modality, source_revision, embedding, loading)
+        reference = BackboneReference.of(name_or_model, revision, loading.pop("subfolder", None))
+        backbone, reference, embedding = reference.load_and_complete(modality, embedding, **loading)
         checked = BackboneDigest.of(backbone)
     if not isinstance(reasoner, TartReasoner):
         reasoner = load_default_reasoner() if reasoner is None else TartReasoner.from_pretrained(reasoner)
@@ -126,20 +128,18 @@ def compose(
         "layers": -1 if reasoner.config.projection == "whitened_pca" else "all",
     }
     embedding = {**embedding, **{field: value for field, value in usual.items() if embedding[field] is None}}
-    name, revision = (None, revision) if name is None else reference(name, revision)
     # a copy: a config that is shared with a live model is changed by the wrapper
     fields = {key: value for key, value in backbone.config.to_dict().items() if key != "_name_or_path"}
     config = cls.config_class(
         **{cls.config_class.backbone_key: fields},
-        base_model_name_or_path=name,
-        base_model_revision=revision,
+        **reference.config_fields(),
         reasoner_config=reasoner.config.to_dict(),
         **embedding,
     )
     if names is not None:
         set_config_names(config, names)
     model = cls(config, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
-    model.origin = Origin(hub=_take(loading, (*SHARED, TRUST)), digest=checked)
+    model.origin = Origin(hub=select(loading, (*ACCESS, TRUST)), digest=checked)
     return model
 
 
@@ -149,39 +149,7 @@ def load_reference(config: TartBaseConfig, dtype: torch.dtype, **shared: Any) ->
     Raises:
         OSError, ValueError: When it cannot be loaded.
     """
-    source, revision = locate(str(config.base_model_name_or_path), config.base_model_revision)
-    place = {"revision": revision, **_inside(config.base_model_subfolder)}
-    with explain_failures(source):
-        return load_tower(source, config.modality, **place, **shared, dtype=dtype)
-
-
-def _load_named(
-    source: str, modality: str, revision: str | None, embedding: dict[str, Any], loading: dict[str, Any]
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A backbone, and the fields of the config that say how it embeds and where it is in its repository.
-
-    A sentence encoder completes what is not given.
-    """
-    hub = {key: loading[key] for key in (*SHARED, "subfolder") if loading.get(key) is not None}
-    revision = pin_revision(source, revision, **hub)
-    folder, encoder = hub.get("subfolder"), None
-    if modality == "text":
-        is_told = embedding["pooling"] is not None
-        encoder = find_sentence_encoder(source, quiet=is_told, revision=revision, **hub)
-    if encoder is not None:
-        embedding = encoder.fill(embedding)
-        folder = "/".join(part for part in (folder, encoder.path) if part)
-    place = _inside(folder)
-    backbone = load_tower(source, modality, **{**loading, "revision": revision, **place})
-    return backbone, {**embedding, **{f"base_model_{key}": value for key, value in place.items()}}
-
-
-def _take_tower(model: PreTrainedModel, modality: str) -> PreTrainedModel:
-    """What of a loaded model reads one modality; it keeps the device map of the whole."""
-    _, below = find_tower(model, modality)
-    if hasattr(model, "hf_device_map") and not hasattr(below, "hf_device_map"):
-        below.hf_device_map = model.hf_device_map
-    return below
+    return BackboneReference.from_config(config).load(config.modality, **shared, dtype=dtype)
 
 
 def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
@@ -194,9 +162,9 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     for argument in AUTO_CLASS_KWARGS:
         kwargs.pop(argument, None)
     names = take_names(kwargs)
-    shared, repository = _take(kwargs, SHARED), _take(kwargs, REPOSITORY)
+    shared, repository = take(kwargs, ACCESS), take(kwargs, PLACE)
     repository["revision"] = pin_revision(name, **repository, **shared)
-    weights, overrides = _take(kwargs, ("variant", "use_safetensors")), _take(kwargs, CONFIG_FIELDS)
+    weights, overrides = take(kwargs, ("variant", "use_safetensors")), take(kwargs, CONFIG_FIELDS)
     if not isinstance(config, cls.config_class):
         source = (
             config if isinstance(config, PreTrainedConfig) else as_source(name if config is None else config, "config")
@@ -215,10 +183,15 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
         set_config_names(config, names)
     config.validate()
     given = unwrap(backbone)
-    backbone = _load_backbone(config, name, given, shared, repository, kwargs)
     if given is not None and not isinstance(given, PreTrainedModel):
-        config.base_model_name_or_path, config.base_model_revision = reference(as_name(given))
+        for field, value in _refer_to_given(config, given, shared).config_fields().items():
+            setattr(config, field, value)
         config.include_backbone = False
+    backbone = (
+        take_tower(given, config.modality)
+        if isinstance(given, PreTrainedModel)
+        else _load_backbone(config, name, given is not None, shared, repository, kwargs)
+    )
     reasoner, info = TartReasoner.from_pretrained(
         name,
         config=config.reasoner,
@@ -231,7 +204,7 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     model = cls(config, *model_args, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
     is_reference = not isinstance(given, PreTrainedModel) and not config.include_backbone
     digest = model.backbone_digest() if is_reference or config.has_support else None
-    hub = {**shared, **_take(kwargs, (TRUST,))}
+    hub = {**shared, **select(kwargs, (TRUST,))}
     model.origin = Origin({"name": name, **repository}, hub, digest if is_reference else None)
     if config.has_support:
         support = _load_support(model, name, digest, {**shared, **repository})
@@ -248,12 +221,6 @@ def _check_sums(config: TartBaseConfig, name: str, support: SupportSet | None, h
         sums.pop(SUPPORT_FILE, None)
     check_sums(name, sums, **hub)
     config.sha256 = None  # of the files, not of the model, which may change
-
-
-def _take(kwargs: dict, names: tuple[str, ...]) -> dict:
-    """Move the named arguments out; `None` means not given."""
-    taken = {name: kwargs.pop(name) for name in names if name in kwargs}
-    return {name: value for name, value in taken.items() if value is not None}
 
 
 def _load_config(config_class: type[TartBaseConfig], name: Any, **hub: Any) -> TartBaseConfig:
@@ -283,54 +250,50 @@ def _load_config(config_class: type[TartBaseConfig], name: Any, **hub: Any) -> T
         return config_class.from_pretrained(name, **hub)
 
 
+def _refer_to_given(config: TartBaseConfig, given: str | os.PathLike, shared: dict) -> BackboneReference:
+    """Return the reference to a copy of the backbone of a task."""
+    reference = BackboneReference.of(given)
+    if reference.name == config.base_model_name_or_path and reference.revision is not None:
+        # a support set that was made with an embedded backbone needs the same version of it
+        return replace(reference, revision=config.base_model_revision or reference.revision)
+    # only a copy of a repository in which the backbone is in a folder may have it in one too
+    encoder = find_sentence_encoder(reference.path, quiet=True, **shared) if config.base_model_subfolder else None
+    return reference.inside(encoder.path if encoder else None)
+
+
 def _load_backbone(
-    config: TartBaseConfig, name: str, given: Any, shared: dict, repository: dict, loading: dict
+    config: TartBaseConfig, name: str, is_given: bool, shared: dict, repository: dict, loading: dict
 ) -> PreTrainedModel:
-    """The backbone that was given, the one saved with the repository, or the one it refers to."""
-    modality = config.modality
-    if isinstance(given, PreTrainedModel):
-        return _take_tower(given, modality)
-    if given is not None:
-        name = as_name(given)
-        # a support set that was made with an embedded backbone wants the same version of it
-        wanted = config.base_model_revision if name in EMBEDDED and name == config.base_model_name_or_path else None
-        source = locate(name, wanted)[0]
-        # only a copy of a repository in which the backbone is in a folder may have it in one too
-        encoder = find_sentence_encoder(source, quiet=True, **shared) if config.base_model_subfolder else None
-        return load_tower(source, modality, **_inside(encoder.path if encoder else None), **shared, **loading)
+    """Load the backbone that is saved with a task, or that its config refers to."""
+    loading = {**shared, **loading}
     if config.include_backbone:
-        folder = "/".join(part for part in (repository.get("subfolder"), BACKBONE_FOLDER) if part)
+        saved = BackboneReference(name, **repository).inside(BACKBONE_FOLDER)
         try:
-            with explain_failures(name):
-                return load_tower(name, modality, **{**repository, "subfolder": folder}, **shared, **loading)
+            return saved.load(config.modality, **loading)
         except CorruptFileError:
             raise
         except (OSError, ValueError) as err:  # without the folder, transformers sees a model of no known type
             raise BackboneNotFoundError(
-                f"The config of {name} announces a backbone in {folder}, but it cannot be loaded: {err}\nDownload the "
-                "repository again, or pass a copy: from_pretrained(..., backbone=<Hub id, folder or model>)."
+                f"The config of {name} announces a backbone in {saved.subfolder}, but it cannot be loaded: {err}\n"
+                "Download the repository again, or pass a copy: from_pretrained(..., backbone=<Hub id, folder or "
+                "model>)."
             ) from err
-    base, revision = config.base_model_name_or_path, config.base_model_revision
-    if base is None:
+    reference = BackboneReference.from_config(config)
+    if is_given:
+        return reference.load(config.modality, **loading)
+    if reference.name is None:
         raise ValueError(f"{name} names no backbone; pass one: backbone=...")
-    check_reference(base, name)
-    source, source_revision = locate(base, revision)
+    reference.check_origin(name)
     try:
-        with explain_failures(base):
-            place = {"revision": source_revision, **_inside(config.base_model_subfolder)}
-            return load_tower(source, modality, **place, **shared, **loading)
+        return reference.load(config.modality, **loading)
     except CorruptFileError:
         raise
     except OSError as err:
+        revision = f" at revision {reference.revision}" if reference.revision else ""
         raise BackboneNotFoundError(
-            f'The backbone "{base}"{f" at revision {revision}" if revision else ""}, which {name} refers to, cannot '
-            f"be loaded: {err}\nIf it has moved or the network is down, pass a copy: from_pretrained(..., "
-            "backbone=<Hub id, folder or model>)."
+            f'The backbone "{reference.name}"{revision}, which {name} refers to, cannot be loaded: {err}\nIf it has '
+            "moved or the network is down, pass a copy: from_pretrained(..., backbone=<Hub id, folder or model>)."
         ) from err
-
-
-def _inside(folder: str | None) -> dict[str, str]:
-    return {"subfolder": folder} if folder else {}
 
 
 def _load_support(model: Any, name: str, digest: Any, hub: dict) -> SupportSet:
@@ -438,7 +401,7 @@ def config_to_save(model: Any, include_backbone: bool) -> TartBaseConfig:
         if isinstance(part, PreTrainedConfig):
             part.name_or_path = ""  # where it was loaded from may be a path of this machine
     config.reasoner.sha256 = None
-    if include_backbone and config.base_model_name_or_path and is_local(config.base_model_name_or_path):
+    if include_backbone and BackboneReference.from_config(config).is_local:
         config.base_model_name_or_path = None  # a path of this machine, which nobody needs any more
     return config
 
