@@ -27,10 +27,11 @@ from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.text_options import TextOptions, text_options
 from transformers_tart.inputs.tokenization import collate
 from transformers_tart.modeling_base import TartPreTrainedModel
+from transformers_tart.origin import check_folder
 from transformers_tart.pipeline_inputs import Inputs, MediaInputs, TextInputs, Unreadable
 from transformers_tart.pipeline_outputs import answer, answer_options, failure
 from transformers_tart.pipeline_parts import PipelineCache, choose_processor, load_model
-from transformers_tart.repository import OWNED, check_folder
+from transformers_tart.repository import OWNED
 from transformers_tart.support import PreparedSupport, SupportSet
 
 
