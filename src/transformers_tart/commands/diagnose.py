@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     from transformers_tart.evaluation.tasks import load_task
     from transformers_tart.files import write_whole
 
+    seeds = choose_seeds(args.seeds)
     default_device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
     models = Models(
         args.model,
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         found = diagnose(
             context,
             args.k,
-            choose_seeds(args.seeds),
+            seeds,
             methods={name: METHODS[name] for name in names if name in METHODS},
             layers=args.layers,
             num_tasks=args.tasks,

@@ -28,7 +28,7 @@ from transformers_tart.evaluation.report.statistics import (
     paired_test,
     wins_ties_losses,
 )
-from transformers_tart.evaluation.report.tables import code, plain, write_seeds
+from transformers_tart.evaluation.report.tables import as_code, escape_markdown, format_seeds
 
 
 ACCURACY, LOG_LOSS = METRIC_FORMATS["accuracy"], METRIC_FORMATS["log_loss"]
@@ -215,10 +215,10 @@ def test__format_failures__alike__one_line_with_the_seeds() -> None:
 
 
 def test__names__markup__taken_literally() -> None:
-    assert plain("a|b *c*\n<d>") == "a\\|b \\*c\\* \\<d>"
-    assert code("") == "–"
-    assert len(code("x" * 500)) == 202
-    assert write_seeds([3, 1, 2, 9]) == "1–3, 9"
+    assert escape_markdown("a|b *c*\n<d>") == "a\\|b \\*c\\* \\<d>"
+    assert as_code("") == "–"
+    assert len(as_code("x" * 500)) == 202
+    assert format_seeds([3, 1, 2, 9]) == "1–3, 9"
 
 
 @pytest.mark.parametrize(

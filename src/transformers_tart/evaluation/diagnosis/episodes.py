@@ -88,7 +88,7 @@ def draw_episodes(reasoner: TartReasoner, shape: Shape, count: int, generator: G
     return [PRIORS[architecture](reasoner, shape, generator) for _ in range(count)]
 
 
-def queries_elsewhere(episode: Episode, generator: Generator) -> Episode:
+def move_queries(episode: Episode, generator: Generator) -> Episode:
     """Move all queries in one direction, by up to twice the spread of the support set."""
     centered = episode.support - episode.support.mean(0)
     direction = randn(centered.shape[1], generator=generator)
@@ -96,13 +96,13 @@ def queries_elsewhere(episode: Episode, generator: Generator) -> Episode:
     return replace(episode, query=episode.query + direction / direction.norm() * length)
 
 
-def queries_spread(episode: Episode, generator: Generator) -> Episode:
+def scale_queries(episode: Episode, generator: Generator) -> Episode:
     """Scale the queries about the mean of the support set."""
     middle = episode.support.mean(0)
     return replace(episode, query=middle + (episode.query - middle) * log_uniform(0.3, 3.0, generator))
 
 
-def heavy_tails(episode: Episode, generator: Generator) -> Episode:
+def scale_rows(episode: Episode, generator: Generator) -> Episode:
     """Scale every row by a random factor of its own."""
     level = uniform(0.0, 1.5, generator)
     support, query = (
@@ -111,7 +111,7 @@ def heavy_tails(episode: Episode, generator: Generator) -> Episode:
     return replace(episode, support=support, query=query)
 
 
-def few_dimensions(episode: Episode, generator: Generator) -> Episode:
+def project_rows(episode: Episode, generator: Generator) -> Episode:
     """Project all rows to a random subspace of 1 to 64 dimensions."""
     dim = episode.support.shape[1]
     rank = min(int(2 ** uniform(0.0, 6.0, generator)), dim)
@@ -120,10 +120,10 @@ def few_dimensions(episode: Episode, generator: Generator) -> Episode:
 
 
 MOVES: dict[Callable[[Episode, Generator], Episode], float] = {
-    queries_elsewhere: 1.0,
-    queries_spread: 1.0,
-    heavy_tails: 1.0,
-    few_dimensions: 1.0,
+    move_queries: 1.0,
+    scale_queries: 1.0,
+    scale_rows: 1.0,
+    project_rows: 1.0,
 }
 
 

@@ -191,16 +191,4 @@ def score_layers(
     return LayerScores(len(together), sum(p.is_right for p in together.values()) / len(together), tuple(scores))
 
 
-__all__ = [
-    "HeldOut",
-    "LayerScore",
-    "LayerScores",
-    "Prediction",
-    "choose_layers",
-    "count_layers",
-    "plan_rounds",
-    "predict_held_out",
-    "predict_supports",
-    "score_layers",
-    "summarize",
-]
+__all__ = ["HeldOut", "LayerScores", "choose_layers", "count_layers", "predict_supports", "score_layers", "summarize"]

@@ -9,7 +9,7 @@ from typing import Any
 from transformers_tart.evaluation.diagnosis.diagnosis import Diagnosis
 from transformers_tart.evaluation.diagnosis.gaps import FINE_TUNING, PROBE, PROMPTING, TART, Gaps
 from transformers_tart.evaluation.report.page import render_template
-from transformers_tart.evaluation.report.tables import plain
+from transformers_tart.evaluation.report.tables import escape_markdown
 
 
 TITLES = {
@@ -77,7 +77,7 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
     measured = diagnosis.gaps.accuracies
     names = [name for name in TITLES if name in measured] + [name for name in measured if name not in TITLES]
     missing = {name: "It was left out." for name in (FINE_TUNING, PROMPTING) if name not in measured}
-    titles = {name: TITLES.get(name, plain(name)) for name in [*names, *missing, *diagnosis.gaps.missing]}
+    titles = {name: TITLES.get(name, escape_markdown(name)) for name in [*names, *missing, *diagnosis.gaps.missing]}
     content = {
         "diagnosis": diagnosis,
         "advice": advise(diagnosis),

@@ -113,7 +113,6 @@ class Reference:
 class SyntheticTasks:
     """Synthetic tasks that a real task is compared with."""
 
-    shape: Shape  # sizes of all tasks
     features: FeatureSet  # features of the reasoner's architecture
     reference: Reference  # points of training tasks
     fresh: Tensor  # (tasks, 2 + d) distances of further training tasks
@@ -167,7 +166,7 @@ def measure_synthetic(
     moved = move_episodes(draw_episodes(reasoner, shape, count, generator), generator)
     distances = [torch.stack([reference.measure(features.points(e))[0] for e in some]) for some in (fresh, moved)]
     regrets = [measure_regrets(reasoner, some, progress) for some in (fresh, moved)]
-    return SyntheticTasks(shape, features, reference, distances[0], regrets[0], distances[1], regrets[1])
+    return SyntheticTasks(features, reference, distances[0], regrets[0], distances[1], regrets[1])
 
 
 __all__ = ["FeatureShift", "Reference", "Shift", "SyntheticTasks", "measure_synthetic", "squared_wasserstein"]

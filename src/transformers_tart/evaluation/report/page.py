@@ -10,31 +10,31 @@ from jinja2 import Environment, StrictUndefined
 from transformers_tart.evaluation.report import tables
 from transformers_tart.evaluation.report.comparison import Comparison, mean_over_tasks
 from transformers_tart.evaluation.report.plots import write_plots
-from transformers_tart.evaluation.report.tables import plain
+from transformers_tart.evaluation.report.tables import escape_markdown
 from transformers_tart.files import write_whole
 
 
 def render_template(path: Path, content: Mapping[str, Any]) -> str:
-    """Fill a markdown template, whose filter `plain` escapes names."""
+    """Fill a markdown template, whose filter `escape_markdown` escapes names."""
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["plain"] = plain
+    environment.filters["escape_markdown"] = escape_markdown
     return environment.from_string(path.read_text(encoding="utf-8")).render(content).rstrip() + "\n"
 
 
 def _facts(comparison: Comparison) -> dict[str, str]:
     """List what was measured, escaped for markdown."""
     done = [record for record in comparison.records if record.error is None]
-    tasks = {record.task: f"{plain(record.task)} ({record.num_classes} classes)" for record in done}
+    tasks = {record.task: f"{escape_markdown(record.task)} ({record.num_classes} classes)" for record in done}
     queries = sorted({record.test_rows for record in done})
     return {
-        "model": ", ".join(dict.fromkeys(plain(record.model) for record in done)),
+        "model": ", ".join(dict.fromkeys(escape_markdown(record.model) for record in done)),
         f"tasks ({len(tasks)})": ", ".join(tasks.values()),
         "k": ", ".join(map(str, sorted({record.k for record in done}))),
-        "seeds": tables.write_seeds([record.seed for record in done]),
-        "methods": ", ".join(map(plain, comparison.methods)),
+        "seeds": tables.format_seeds([record.seed for record in done]),
+        "methods": ", ".join(map(escape_markdown, comparison.methods)),
         "queries per run": " to ".join(map(str, dict.fromkeys((queries[0], queries[-1])))),
         "runs": f"{len(done)} measured, {len(comparison.records) - len(done)} failed",
-        "device": ", ".join(dict.fromkeys(plain(record.device) for record in done)),
+        "device": ", ".join(dict.fromkeys(escape_markdown(record.device) for record in done)),
     }
 
 

@@ -273,15 +273,4 @@ def write_plots(folder: Path, comparison: Comparison) -> dict[Path, str]:
         return {save(figure, folder, name): caption for name, caption, figure in figures}
 
 
-__all__ = [
-    "choose_styles",
-    "draw_calibration",
-    "draw_costs",
-    "draw_means",
-    "draw_tasks",
-    "plotting",
-    "pool_calibration",
-    "require_matplotlib",
-    "save",
-    "write_plots",
-]
+__all__ = ["require_matplotlib", "write_plots"]

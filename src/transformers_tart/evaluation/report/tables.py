@@ -16,12 +16,12 @@ MAX_MESSAGE = 200  # characters
 MARKUP = re.compile(r"([\\|<*`\[\]])")
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Escape markdown, on one line."""
     return MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 
-def code(text: str) -> str:
+def as_code(text: str) -> str:
     """Format the first line of a message as code for the cell of a table."""
     line = (text.strip().splitlines() or [""])[0]
     line = line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
@@ -35,7 +35,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: in
     return "\n".join([first, rule, *others])
 
 
-def write_seeds(seeds: Sequence[int]) -> str:
+def format_seeds(seeds: Sequence[int]) -> str:
     """Format numbers, consecutive ones as a range."""
     ordered = enumerate(sorted(set(seeds)))
     runs = [[seed for _, seed in run] for _, run in groupby(ordered, lambda pair: pair[1] - pair[0])]
@@ -58,11 +58,11 @@ def _format_row(metric: MetricFormat, estimates: Sequence[Estimate | None]) -> l
 def format_tasks(matched: Matched, metric: MetricFormat) -> str:
     """Format the mean and the interval over the seeds, for each task and k."""
     rows = [
-        [plain(group.task), str(group.k), str(group.seeds)]
+        [escape_markdown(group.task), str(group.k), str(group.seeds)]
         + _format_row(metric, [mean_over_tasks([group], method) for method in matched.methods])
         for group in matched.groups
     ]
-    return table([metric.label, "k", "seeds", *map(plain, matched.methods)], rows)
+    return table([metric.label, "k", "seeds", *map(escape_markdown, matched.methods)], rows)
 
 
 def format_means(matched: Matched, metric: MetricFormat) -> str:
@@ -73,7 +73,7 @@ def format_means(matched: Matched, metric: MetricFormat) -> str:
         count = len({group.task for group in groups})
         title = ["1 task" if count == 1 else f"mean of {count} tasks", "all" if len(sizes) > 1 else str(sizes[0])]
         rows.append(title + _format_row(metric, [mean_over_tasks(groups, method) for method in matched.methods]))
-    return table([metric.label, "k", *map(plain, matched.methods)], rows)
+    return table([metric.label, "k", *map(escape_markdown, matched.methods)], rows)
 
 
 def describe_matching(matched: Matched) -> str:
@@ -100,9 +100,9 @@ def format_differences(records: Sequence[Record], methods: Sequence[str], refere
         groups = [group for group in matched.groups if len(group.values) == 2]
         count = sum(group.seeds for group in groups)
         compared = _compare(groups, reference, method, metric) if groups else [NOTHING] * 6
-        rows.append([plain(method), *compared, str(count), str(matched.counted + matched.left_out - count)])
+        rows.append([escape_markdown(method), *compared, str(count), str(matched.counted + matched.left_out - count)])
     unit = {"": "", "%": ", points"}.get(metric.unit, f", {metric.unit}")
-    header = [f"{metric.title}, minus {plain(reference)}", f"difference{unit}", "wins / ties / losses"]
+    header = [f"{metric.title}, minus {escape_markdown(reference)}", f"difference{unit}", "wins / ties / losses"]
     header += ["p over support sets", "equal", "p over tasks", "tasks", "support sets", "left out"]
     return table(header, rows) if rows else ""
 
@@ -134,7 +134,14 @@ def format_costs(records: Sequence[Record], methods: Sequence[str]) -> str:
         seconds = [mean_over_tasks(matched.complete([k]), method) for k in matched.sizes]
         devices = ", ".join(dict.fromkeys(record.device for record in own))
         times = [NOTHING if found is None else f"{found.mean:.3g}" for found in seconds]
-        rows.append([plain(method), plain(devices), f"{max(record.memory_mb for record in own):.0f}", *times])
+        rows.append(
+            [
+                escape_markdown(method),
+                escape_markdown(devices),
+                f"{max(record.memory_mb for record in own):.0f}",
+                *times,
+            ]
+        )
     return table(["method", "device", "largest memory, MB", *(f"s, k={k}" for k in matched.sizes)], rows, 2)
 
 
@@ -145,7 +152,7 @@ def format_failures(records: Sequence[Record]) -> str:
         if record.error is not None:
             failed[record.task, record.k, record.method, record.error].append(record.seed)
     rows = [
-        [plain(task), str(k), write_seeds(seeds), plain(method), code(error)]
+        [escape_markdown(task), str(k), format_seeds(seeds), escape_markdown(method), as_code(error)]
         for (task, k, method, error), seeds in failed.items()
     ]
     return table(["task", "k", "seeds", "method", "error"], rows, numbers_from=5) if rows else ""
@@ -153,14 +160,14 @@ def format_failures(records: Sequence[Record]) -> str:
 
 __all__ = [
     "NOTHING",
-    "code",
+    "as_code",
     "describe_matching",
+    "escape_markdown",
     "format_costs",
     "format_differences",
     "format_failures",
     "format_means",
+    "format_seeds",
     "format_tasks",
-    "plain",
     "table",
-    "write_seeds",
 ]
