@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from transformers_tart.backbones.forward import backbone_max_length
-from transformers_tart.backbones.reference import MINI, locate
+from transformers_tart.backbones.reference import MINI, BackboneReference
 from transformers_tart.bench.inputs import images, texts
 from transformers_tart.loading.auto import load_auto, load_auto_model
 from transformers_tart.pipeline_tart import TartClassificationPipeline
@@ -136,12 +136,10 @@ def load_language_model(workload: Workload) -> LanguageModel:
     if workload.random_name is not None:
         model, source = _random_model(workload), str(MINI)
     else:
-        source, revision = locate(workload.backbone)
-        config = load_auto(AutoConfig, source, revision=revision)
+        source = BackboneReference.of(workload.backbone).path
+        config = load_auto(AutoConfig, source)
         dtype = workload.dtype if workload.dtype == "auto" else getattr(torch, workload.dtype)
-        model = load_auto_model(
-            AutoModelForCausalLM, source, revision=revision, dtype=dtype, **_more_positions(config)
-        )
+        model = load_auto_model(AutoModelForCausalLM, source, dtype=dtype, **_more_positions(config))
     tokenizer = load_auto(AutoTokenizer, source)
     # the published code ignores the limit of the tokenizer
     tokenizer.model_max_length = backbone_max_length(model) or POSITIONS

@@ -6,7 +6,7 @@ They are far above anything that a working model needs; they keep a damaged or h
 import json
 import math
 import os
-from collections import Counter
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,6 +35,8 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 UNWANTED = {"quantization_config", "transformers_weights"}
 CODE_FIELDS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 MAX_SMOOTHERS = 2**12
+MAX_FILES = 2**12
+CHECKED_FILE, SHA256 = re.compile(r"(model[\w.-]*|support)\.safetensors"), re.compile(r"[0-9a-f]{64}")
 
 
 def check_integer(field: str, value: Any, low: int, high: int) -> None:
@@ -58,20 +60,6 @@ def check_finite(field: str, value: Any, low: float) -> None:
         raise ValueError(f"{field} is {shorten(value)}; it must be a finite number of at least {low}.")
 
 
-def check_label_names(field: str, names: Any) -> None:
-    """Raise a ValueError that names a field, unless it holds label names: strings, each once, and not too many."""
-    if not isinstance(names, Collection) or isinstance(names, str) or len(names) > MAX_CLASSES:
-        raise ValueError(f"{field} must hold at most {MAX_CLASSES} names; got {shorten(names)}.")
-    for name in names:
-        if not isinstance(name, str) or len(name) > MAX_LABEL_NAME:
-            raise ValueError(
-                f"{field} holds {shorten(name)}; names are strings of at most {MAX_LABEL_NAME} characters."
-            )
-    if len(set(names)) < len(names):
-        twice = Counter(names).most_common(1)[0][0]
-        raise ValueError(f"{field} holds {shorten(twice)} twice; each class has a name of its own.")
-
-
 def check_fields(kind: type, dtype: Any, others: Mapping[str, Any]) -> None:
     """Raise a ValueError that names a field, where one of a config's JSON object would break the config itself.
 
@@ -91,6 +79,16 @@ def check_fields(kind: type, dtype: Any, others: Mapping[str, Any]) -> None:
     named = sorted(name for name in CODE_FIELDS if "/" in str(others.get(name)))
     if named:
         raise ValueError(f"{named[0]} is {shorten(others[named[0]])}, code of another repository, which is not run.")
+
+
+def check_checksums(field: str, sums: Mapping[str, str] | None) -> None:
+    """Raise a ValueError unless a field of a config is absent, or holds checksums by names of files."""
+    entries = () if sums is None else sums.items()
+    if len(entries) > MAX_FILES or not all(CHECKED_FILE.fullmatch(k) and SHA256.fullmatch(v) for k, v in entries):
+        raise ValueError(
+            f"{field} must hold 64 hexadecimal digits for each of model*.safetensors and support.safetensors; correct "
+            "or delete it."
+        )
 
 
 def check_inside(field: str, path: Any) -> str:
@@ -175,11 +173,11 @@ __all__ = [
     "MAX_TOKENS",
     "MAX_TOKEN_ID",
     "MAX_WIDTH",
+    "check_checksums",
     "check_fields",
     "check_finite",
     "check_inside",
     "check_integer",
-    "check_label_names",
     "check_numbers",
     "parse_json",
     "read_object",

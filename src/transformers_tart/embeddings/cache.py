@@ -21,10 +21,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
-from transformers_tart.backbones.digest import UNREAD, plain_tensors
+from transformers_tart.backbones.digest import plain_tensors
 from transformers_tart.checks.arguments import as_source, check_kind, shorten
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.files import explain_full_disk
+from transformers_tart.loading.report import UNREAD
 
 
 T = TypeVar("T")
@@ -243,7 +244,7 @@ def _fingerprint(backbone: PreTrainedModel) -> bytes:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     multipliers: dict[torch.device, Tensor] = {}
     for name, value in backbone.state_dict().items():
-        if name.startswith(UNREAD):
+        if name.startswith(f"{UNREAD}."):
             continue
         for path, tensor in plain_tensors(name, value):
             _check_readable(path, tensor)

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformers_tart.checks.arguments import as_flag, shorten
+from transformers_tart.checks.templates import parse_template
 from transformers_tart.checks.tensors import check_seed
 from transformers_tart.configuration_tart import IN_CONTEXT_PROTOCOLS, PROTOCOLS
 from transformers_tart.embeddings.arguments import (
@@ -24,7 +25,6 @@ from transformers_tart.embeddings.reader import Reader
 from transformers_tart.embeddings.reference import MAX_CHARACTERS, PublishedProcedure
 from transformers_tart.embeddings.stream import encode_texts
 from transformers_tart.inputs.examples import Text
-from transformers_tart.inputs.template import parse_template
 from transformers_tart.projection import LayerScaling
 
 

@@ -90,7 +90,7 @@ class Embedder:
             embeddings = encode_texts(
                 self.backbone,
                 tokenizer,
-                examples.texts,
+                examples.inputs,
                 pooling=config.pooling,
                 layers=config.layers,
                 normalize=config.normalize,
@@ -99,11 +99,11 @@ class Embedder:
                 progress_bar=progress_bar,
                 cache=self.cache,
             )
-            return EmbeddedExamples(embeddings, list(range(len(examples.texts))))
+            return EmbeddedExamples(embeddings, list(range(len(examples.inputs))))
         written = write_prompt(
             self.backbone,
             tokenizer,
-            examples.texts,
+            examples.inputs,
             examples.labels,
             examples.label_names,
             template=config.template,

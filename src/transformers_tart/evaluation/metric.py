@@ -23,14 +23,7 @@ Args:
     references (`list`, `array` or `tensor` of shape `(n,)`):
         True classes.
     prediction_scores (`list`, `array` or `tensor` of shape `(n, num_classes)`, *optional*):
-        Probabilities of the classes. Without them `log_loss`, `brier_score` and `calibration_error` are left out.
-
-Returns:
-    `dict[str, float]`: `accuracy`, `macro_f1`, `matthews_correlation` and, with `prediction_scores`, `log_loss`,
-    `brier_score` and `calibration_error`; only one of them where the metric was made with its name.
-
-Raises:
-    ValueError: On no rows, unequal lengths, labels that are no classes, and rows that are no probabilities.
+        Probabilities of the classes, needed by `log_loss`, `brier_score` and `calibration_error`.
 """
 
 
@@ -123,16 +116,7 @@ class TartMetric(evaluate.Metric):
         return self.measure(torch.tensor(predictions), torch.tensor(references), scores)
 
     def measure(self, predictions: Tensor, references: Tensor, scores: Tensor | None = None) -> dict[str, float]:
-        """Compute the metrics of checked rows: without other checks, and without a copy in the tables of evaluate.
-
-        Args:
-            predictions (`torch.LongTensor` of shape `(n,)`):
-                Predicted classes.
-            references (`torch.LongTensor` of shape `(n,)`):
-                True classes.
-            scores (`torch.DoubleTensor` of shape `(n, num_classes)`, *optional*):
-                Probabilities.
-        """
+        """Compute the metrics of checked tensors, without a copy in the tables of evaluate."""
         values = {name: measure(predictions, references) for name, measure in self._asked(LABEL_METRICS)}
         if scores is not None:
             values |= {name: measure(scores, references) for name, measure in self._asked(SCORE_METRICS)}
@@ -143,13 +127,9 @@ class TartMetric(evaluate.Metric):
 
 
 def load_metric(name_or_metric: str | Metric) -> Metric:
-    r"""
-    Return a metric by name, or the one that is given.
+    """Return a metric, or a [`TartMetric`] for the name `"tart"`, or that of another name by `evaluate.load`.
 
-    Args:
-        name_or_metric (`str` or `evaluate.EvaluationModule`):
-            `"tart"` is a [`TartMetric`]; other names are those of `evaluate.load`, which runs the code that it finds
-            under them on the Hub or on this machine.
+    `evaluate.load` runs the code that it finds under a name on the Hub or on this machine.
 
     Raises:
         OSError: When there is no such metric, or the Hub cannot be reached.

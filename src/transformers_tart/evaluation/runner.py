@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from transformers_tart.backbones.reference import as_name, reference
+from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.evaluation.memory import PeakMemory
 from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
 from transformers_tart.evaluation.metrics import SUM_TOLERANCE, calibration_bins, measure
@@ -148,10 +148,10 @@ def evaluate(plan: Plan, models: Models, folder: str | Path) -> int:
 
 def _settings(plan: Plan, models: Models) -> dict[str, Any]:
     """Return the settings on which records depend besides their keys."""
-    name, revision = reference(as_name(models.name), models.revision)
+    reference = BackboneReference.of(models.name, models.revision)
     return {
-        "model": name,
-        "revision": revision,
+        "model": reference.name,
+        "revision": reference.revision,
         "reasoner": models.reasoner_name,
         "dtype": models.dtype,
         "max_length": models.max_length,

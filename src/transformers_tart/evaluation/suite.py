@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from evaluate import EvaluationSuite
@@ -122,21 +123,11 @@ class TartSuite(EvaluationSuite):
         tokenizer: str | PreTrainedTokenizerBase | None = None,
         device: int | None = None,
     ) -> list[dict[str, Any]]:
-        r"""
-        Evaluate a classifier on every task.
-
-        Args:
-            model_or_pipeline ([`TartClassificationPipeline`], `PreTrainedModel` or `str`, *optional*),
-            tokenizer (`PreTrainedTokenizerBase` or `str`, *optional*), device (`int`, *optional*):
-                As in [`TartEvaluator.compute`]; a model is loaded once for all tasks.
+        """Evaluate a classifier, loaded once, on every task.
 
         Returns:
-            `list[dict]`: for each task what [`TartEvaluator.compute`] returns, and `task_name` and
+            `list[dict]`: for each task the results of [`TartEvaluator.compute`], with `task_name` and
             `data_preprocessor`.
-
-        Raises:
-            ValueError: When there are no tasks, and as [`TartEvaluator.compute`] does.
-            OSError: When data, metric or model cannot be loaded.
         """
         self.assert_suite_nonempty()
         evaluator = TartEvaluator()
@@ -147,7 +138,7 @@ class TartSuite(EvaluationSuite):
             arguments = dict(task.args_for_task or {})
             data = _load(evaluator, task, task.data, task.split)
             if isinstance(task, TartSubTask) and task.support is not None:
-                arguments["examples"] = _draw_examples(evaluator, task, arguments)
+                arguments["examples"] = _draw_examples(evaluator, task, arguments, pipe.model.config.modality)
             preprocessor = None if task.data_preprocessor is None else str(task.data_preprocessor)
             values = evaluator.compute(pipe, data=data, **arguments)
             results.append({**values, "task_name": name, "data_preprocessor": preprocessor})
@@ -182,28 +173,24 @@ def _load(evaluator: TartEvaluator, task: SubTask, data: Dataset | str, split: s
     return rows if task.data_preprocessor is None else rows.map(task.data_preprocessor)
 
 
-def _draw_examples(evaluator: TartEvaluator, task: TartSubTask, arguments: dict[str, Any]) -> Dataset:
+def _draw_examples(evaluator: TartEvaluator, task: TartSubTask, arguments: dict[str, Any], modality: str) -> Dataset:
     """Draw a support set of k rows, with the columns that the pipeline expects."""
-    if isinstance(task.support, str):
-        rows = _load(evaluator, task, task.data, task.support)
-    else:
-        rows = _load(evaluator, task, task.support, None)
+    data, split = (task.data, task.support) if isinstance(task.support, str) else (task.support, None)
+    rows, label = _load(evaluator, task, data, split), arguments.get("label_column", "label")
     columns = {
-        arguments.get("input_column", "text"): "text",
-        arguments.get("second_input_column"): "text_pair",
-        arguments.get("label_column", "label"): "label",
+        modality: arguments.get("input_column", "text"),
+        "text_pair": arguments.get("second_input_column"),
+        "label": label,
     }
-    columns = {column: name for column, name in columns.items() if column is not None}
-    evaluator.check_required_columns(rows, {name: column for column, name in columns.items()})
-    rows = rows.select_columns(list(columns))
+    columns = {name: column for name, column in columns.items() if column is not None}
+    evaluator.check_required_columns(rows, columns)
     if task.k > len(rows):
         raise ValueError(f"k is {task.k}, but there are {len(rows)} rows to draw examples from.")
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(task.seed))
-    labels = rows[arguments.get("label_column", "label")]
-    numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
-    numbered = torch.tensor([numbers[label] for label in labels])[order]
-    chosen = rows.select(order[classes_in_turn(numbered)[: task.k]].tolist())
-    return chosen.rename_columns({column: name for column, name in columns.items() if column != name})
+    numbers = np.unique(rows[label], return_inverse=True)[1]
+    chosen = order[classes_in_turn(torch.from_numpy(numbers)[order])[: task.k]]
+    drawn = rows.select_columns(list(columns.values())).select(chosen.tolist())
+    return drawn.rename_columns({column: name for name, column in columns.items() if column != name})
 
 
 __all__ = ["TartSubTask", "TartSuite"]

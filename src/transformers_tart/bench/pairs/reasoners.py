@@ -8,7 +8,7 @@ from transformers_tart.bench.timing import Comparison, Meter
 from transformers_tart.bench.workload import Workload, draw_embeddings
 from transformers_tart.reasoners.architectures.gpt2 import GPT2Architecture
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.repository import load_default_reasoner
+from transformers_tart.repository import DEFAULT_REASONER
 from transformers_tart.training.presets import PRESETS
 
 
@@ -70,7 +70,7 @@ def compare_heads(workload: Workload) -> Comparison:
 
 def compare_default_reasoner(workload: Workload) -> Comparison:
     """Compare the published head query by query with the reasoner inside this package."""
-    reasoner = load_default_reasoner().to(workload.device).eval()  # type: ignore[arg-type]
+    reasoner = TartReasoner.from_pretrained(DEFAULT_REASONER).to(workload.device).eval()
     return _compare(workload, reasoner, _random_head(workload))
 
 

@@ -19,7 +19,7 @@ from transformers_tart.embeddings.shared_prefix import Prefix
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.tasks import Item, Task
 from transformers_tart.inputs.examples import Examples, Text
-from transformers_tart.modeling_tart import TartPreTrainedModel
+from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.projection import LayerScaling
 from transformers_tart.support import SupportSet
 
@@ -131,7 +131,7 @@ class TaskContext:
     def embed(self, support: Support, protocol: str | None = None) -> EmbeddedInputs:
         """Embed a support set and the test inputs by the model, with its own protocol or another."""
         model = self.models.model(self.task.modality, protocol)
-        if model.config.protocol == "stream":
+        if not model.config.embedding_options.has_prompt:
             return self._embed_alone(model, support)
         key = (model.config.protocol, support)
         if key not in self._in_prompts:

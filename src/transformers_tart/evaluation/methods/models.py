@@ -10,16 +10,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.backbones.processors import load_processor
-from transformers_tart.backbones.reference import check_reference, locate
-from transformers_tart.backbones.towers import backbone_config
-from transformers_tart.configuration_tart import TartConfig
+from transformers_tart.backbones.reference import BackboneReference, load_processor
+from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.evaluation.prompting import can_be_prompted
 from transformers_tart.evaluation.tasks import MODALITIES
-from transformers_tart.loading.auto import load_auto_model
+from transformers_tart.loading.auto import find_model, load_auto_model
 from transformers_tart.loading.report import load_and_report
-from transformers_tart.modeling_auto import CLASSES, load_any
-from transformers_tart.modeling_tart import TartPreTrainedModel
+from transformers_tart.modeling_base import TartPreTrainedModel
+from transformers_tart.modeling_tart import class_for, load_any
 from transformers_tart.repository import DEFAULT_REASONER
 
 
@@ -91,70 +89,67 @@ class Models:
         Raises:
             ValueError: When it has none.
         """
-        source, place = self.backbone_source
-        if not can_be_prompted(backbone_config(source, **place)):
+        reference = self.backbone_reference
+        if not can_be_prompted(find_model(reference.path, **reference.place).config):
             raise ValueError(
                 f"{self.title} is no causal language model with a vocabulary head: it cannot be prompted."
             )
         load, backbone = partial(load_auto_model, AutoModelForCausalLM), self.model("text").backbone
-        model = load_and_report(load, source, dtype=self._torch_dtype, **place)
+        model = load_and_report(load, reference.path, dtype=self._torch_dtype, **reference.place)
         if type(model.base_model) is type(backbone):  # one copy of the weights is enough
             setattr(model, model.base_model_prefix, backbone)
             model.tie_weights()
         return model.to(self.device).eval()
 
     @property
-    def backbone_source(self) -> tuple[str, dict[str, Any]]:
-        """Hub id or folder of the backbone, and its revision and subfolder there.
+    def backbone_reference(self) -> BackboneReference:
+        """The reference to the backbone.
 
         Raises:
-            ValueError: When a TART repository names no backbone, or the folder of another machine.
+            ValueError: When a TART repository from the Hub refers to a folder of this machine.
         """
-        config: Any = self._config
-        if not self._is_task:
-            source, revision = locate(self.name, self.revision)
-            return source, {"revision": revision}
-        if config.base_model_name_or_path is None:
-            raise ValueError(f"{self.title} names no repository of its backbone, which this method loads anew.")
-        check_reference(config.base_model_name_or_path, self.name)
-        source, revision = locate(config.base_model_name_or_path, config.base_model_revision)
-        folder = config.base_model_subfolder
-        return source, {"revision": revision, **({"subfolder": folder} if folder else {})}
+        if not isinstance(self._config, TartBaseConfig):
+            return self._reference
+        reference = BackboneReference.from_config(self._config)
+        reference.check_origin(self.name)
+        return reference
+
+    @property
+    def _reference(self) -> BackboneReference:
+        return BackboneReference.of(self.name, self.revision)
 
     @cached_property
     def _config(self) -> PreTrainedConfig:
-        source, revision = locate(self.name, self.revision)
-        return backbone_config(source, revision=revision)
+        return find_model(self._reference.path, **self._reference.place).config
 
     @property
     def _is_task(self) -> bool:
-        return isinstance(self._config, TartConfig)
+        return isinstance(self._config, TartBaseConfig)
 
     @property
     def _torch_dtype(self) -> Any:
         return self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
 
     def _compose(self, modality: str) -> TartPreTrainedModel:
-        source, revision = locate(self.name, self.revision)
-        loading = {"revision": revision, "dtype": self._torch_dtype}
         if self._is_task:
-            model = self._load_task(source, modality, **loading)
+            model = self._load_task(modality)
         else:
-            loading["max_length"] = self.max_length
-            model = CLASSES[modality].from_backbone(source, self.reasoner, **loading)
+            loading = {"revision": self.revision, "dtype": self._torch_dtype, "max_length": self.max_length}
+            model = class_for(modality).from_backbone(self.name, self.reasoner, **loading)
         return model.to(self.device).eval()  # type: ignore[arg-type]
 
-    def _load_task(self, source: str, modality: str, **loading: Any) -> TartPreTrainedModel:
+    def _load_task(self, modality: str) -> TartPreTrainedModel:
         if self.reasoner is not None:
             raise ValueError(f"{self.title} is a TART repository with its own reasoner; leave the other one out.")
         own = self._config.modality
         if own != modality:
             raise ValueError(f"{self.title} classifies {own} inputs, and the task has {MODALITIES[modality]}.")
-        model = load_any(source, **loading)
+        model = load_any(self._reference.path, dtype=self._torch_dtype, **self._reference.place)
         model.set_support(None)
         if self.max_length is not None:
+            if not model.config.modality.is_tokenized:
+                raise ValueError(f"max_length is {self.max_length}, which is for texts; cut {own} inputs before.")
             model.config.max_length = self.max_length
-            model.config.validate()
         return model
 
     def _with_protocol(self, modality: str, protocol: str) -> TartPreTrainedModel:

@@ -1,11 +1,13 @@
 """SetFit (arXiv 2209.11055): a sentence encoder fine-tuned on pairs of examples, then logistic regression."""
 
 import tempfile
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from transformers.utils import cached_file
 
+from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.evaluation.methods.base import Support, TaskContext, seeded
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import join_pairs
@@ -33,12 +35,12 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
     from sklearn.linear_model import LogisticRegression
 
     models = context.models
-    path, revision = _find_sentence_encoder(models)
+    reference = _find_sentence_encoder(models)
     columns = {"text": join_pairs(context.texts(support)), "label": context.labels(support).tolist()}
     with tempfile.TemporaryDirectory() as folder, seeded(support.seed):
         encoder = SentenceTransformer(
-            path,
-            revision=revision,
+            reference.path,
+            revision=reference.place.get("revision"),
             device=str(models.device),
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True},
@@ -62,18 +64,17 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
     return result
 
 
-def _find_sentence_encoder(models: Models) -> tuple[str, str | None]:
-    """Return the repository and revision of the backbone, checked to be one of sentence-transformers."""
-    path, place = models.backbone_source
-    revision = place["revision"]
+def _find_sentence_encoder(models: Models) -> BackboneReference:
+    """Return the reference to the backbone, checked to be a repository of sentence-transformers."""
+    reference = replace(models.backbone_reference, subfolder=None)  # the folder of a module
     try:
-        cached_file(path, MODULES_FILE, revision=revision)
+        cached_file(reference.path, MODULES_FILE, **reference.place)
     except OSError as err:
         raise ValueError(
             f"SetFit fine-tunes models of sentence-transformers, and {models.title} is none: {MODULES_FILE} cannot be "
             "loaded. Give one, such as sentence-transformers/paraphrase-mpnet-base-v2, or leave this method out."
         ) from err
-    return path, revision
+    return reference
 
 
 __all__ = ["setfit"]
