@@ -29,7 +29,7 @@ def profile_pipeline(
 
     A first run is not counted. `progress` is called after each run.
     """
-    runs, parts = [], TEXT_PARTS if classify.model.config.modality == "text" else MEDIA_PARTS
+    runs, parts = [], TEXT_PARTS if classify.model.config.modality.is_tokenized else MEDIA_PARTS
     activities = {ProfilerActivity.CPU, ProfilerActivity.CUDA, ProfilerActivity.XPU} & supported_activities()
     for _ in range(repeats + 1):
         with profile(activities=activities) as profiler:

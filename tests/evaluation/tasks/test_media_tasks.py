@@ -19,6 +19,7 @@ from transformers_tart.evaluation.tasks import GROUPS, TASKS, Item, Task, load_t
 from transformers_tart.evaluation.tasks import rows as rows_module
 from transformers_tart.evaluation.tasks.registry import TaskSource
 from transformers_tart.evaluation.tasks.rows import Rows, Splits, build_task
+from transformers_tart.inputs.modality import IMAGE
 
 
 pytestmark = pytest.mark.core
@@ -59,7 +60,7 @@ def numbered_rows(count: int, labels: Sequence[object], read: list[int]) -> Rows
 def test__build_task__large_data__only_what_is_drawn_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows_module, "MAX_TRAIN", 12)
     train, test = [], []
-    data = Splits("image", numbered_rows(900, "aabc", train), numbered_rows(400, "abc", test))
+    data = Splits(IMAGE, numbered_rows(900, "aabc", train), numbered_rows(400, "abc", test))
     task = build_task("made", data, TaskSource("here", classes=("c", "a")), 30, seed=1)
     assert task.label_names == ("c", "a")
     assert (Counter(task.train_labels), Counter(task.test_labels)) == ({0: 4, 1: 8}, {0: 15, 1: 15})

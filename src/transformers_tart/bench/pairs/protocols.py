@@ -1,5 +1,7 @@
 """`vanilla`, `loo`, `stream-protocol`: the published protocols one prompt at a time, and ours."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,18 +36,9 @@ def compare_protocols(workload: Workload, protocol: str) -> Comparison:
         return torch.cat([support, query])[rows]
 
     def ours() -> Tensor:
-        support, query, _ = embed(
-            model.backbone,
-            model.tokenizer,
-            texts,
-            labels,
-            queries,
-            protocol=protocol,
-            layers=-1,
-            label_names=LABEL_WORDS,
-            max_length=None,
-            seed=workload.seed,
-        )
+        options: dict[str, Any] = {"protocol": protocol, "layers": -1, "label_names": LABEL_WORDS, "max_length": None}
+        given = texts, labels, queries
+        support, query, _ = embed(model.backbone, model.tokenizer, *given, seed=workload.seed, **options)
         return torch.cat([support, query])
 
     rows = [*embedded, *(len(texts) + i for i in groups[1][1])]

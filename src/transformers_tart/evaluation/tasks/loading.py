@@ -9,6 +9,7 @@ from transformers_tart.evaluation.tasks.registry import GROUPS, TASKS, TaskSourc
 from transformers_tart.evaluation.tasks.rows import Rows, Splits, build_task, split_of, splits_of
 from transformers_tart.evaluation.tasks.task import Item, Task
 from transformers_tart.inputs.examples import Text, parse_text
+from transformers_tart.inputs.modality import MODALITIES, TEXT, Modality
 from transformers_tart.inputs.tables import FORMATS, Row, open_table, read_rows
 
 
@@ -71,7 +72,7 @@ def _read_folder(path: Path) -> Splits:
         if media is not None:
             return media
     tables = {file: _read_table(file)[0] for file in files}
-    held = {file.name: data.modality for file, data in tables.items()}
+    held = {file.name: data.modality.name for file, data in tables.items()}
     if len(set(held.values())) > 1:
         raise ValueError(f"The files of {path} hold {held}; all must hold the same.")
     parts = {
@@ -103,20 +104,20 @@ def _read_table(path: Path) -> tuple[Splits, list[object] | None]:
     for row in read_rows(table):
         labels.append(row.get("label"))
         splits.append(row.get("split"))
-        if modality == "text":
+        if modality.is_tokenized:
             texts.append(_parse_text(path.name.split(".")[0], row, source))
-    rows = Rows.of(texts, labels) if modality == "text" else Rows(labels, partial(_read_cells, path, modality))
+    rows = Rows.of(texts, labels) if modality.is_tokenized else Rows(labels, partial(_read_cells, path, modality))
     names = getattr((open_table(table).features or {}).get("label"), "names", None)
     return Splits(modality, rows, class_names=names), splits if "split" in first else None
 
 
-def _modality(columns: Collection[str], path: Path) -> str:
+def _modality(columns: Collection[str], path: Path) -> Modality:
     """Return the modality of the column to classify."""
-    found = [name for name in ("image", "audio") if name in columns]
-    if not found or "text" in columns:
-        return "text"
+    found = [each for each in MODALITIES if each.name in columns]
+    if not found or TEXT in found:
+        return TEXT
     if len(found) > 1:
-        raise ValueError(f"{path} has the columns {found}; a task has one of them.")
+        raise ValueError(f"{path} has the columns {[each.name for each in found]}; a task has one of them.")
     if "label" not in columns:
         raise ValueError(f"{path} has the columns {sorted(columns)}, without label.")
     return found[0]
@@ -146,14 +147,14 @@ def _read_hub(name: str, source: TaskSource) -> Splits:
     missing = [split for split in (source.train, source.test) if split is not None and split not in data]
     if missing:
         raise ValueError(f"{source.path} has the splits {sorted(data)}, without {missing}.")
-    column = source.text if source.modality == "text" else source.input or source.modality
+    column = source.text if source.modality.is_tokenized else source.input or source.modality.name
     rows = {}
     for split in filter(None, (source.train, source.test)):
         own = data[split]
         absent = [needed for needed in (column, source.label) if needed not in own.column_names]
         if absent:
             raise ValueError(f"{source.path} has the columns {own.column_names}, without {absent}.")
-        if source.modality == "text":
+        if source.modality.is_tokenized:
             rows[split] = Rows.of([_parse_text(name, row, source) for row in own], own[:][source.label])
         else:
             rows[split] = dataset_rows(own, column, source.label, source.modality, source.path)

@@ -1,19 +1,17 @@
-"""Encoded images and recordings: in folders of classes, in cells of tables, and in data sets of the Hub."""
+"""Encoded images, recordings and the like: in folders of classes, in cells of tables, and in data sets of the Hub."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers_tart.evaluation.tasks.rows import SPLIT_NAMES, Rows, Splits, split_of
+from transformers_tart.inputs.modality import MODALITIES, Modality
 
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-ENDINGS = {
-    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"), "image"),
-    **dict.fromkeys((".wav", ".flac", ".ogg", ".mp3"), "audio"),
-}
+ENDINGS = {suffix: each for each in MODALITIES for suffix in each.suffixes}
 
 
 def read_folders(path: Path) -> Splits | None:
@@ -42,7 +40,8 @@ def read_folders(path: Path) -> Splits | None:
         files = {"train": _class_files(path)}
     modalities = {ENDINGS[file.suffix.lower()] for found in files.values() for file in found}
     if len(modalities) > 1:
-        raise ValueError(f"The folder {path} holds images and recordings; a task has one of them.")
+        found = " and ".join(each.plural for each in MODALITIES if each in modalities)
+        raise ValueError(f"The folder {path} holds {found}; a task has one of them.")
     rows = {split: _file_rows(found) for split, found in files.items()}
     return Splits(modalities.pop(), rows["train"], rows.get("test"))
 
@@ -80,13 +79,9 @@ def _file_rows(files: Sequence[Path]) -> Rows:
     return Rows([file.parent.name for file in files], lambda indices: [_read_file(files[i]) for i in indices])
 
 
-def dataset_rows(split: "Dataset", column: str, label: str, modality: str, where: str) -> Rows:
+def dataset_rows(split: "Dataset", column: str, label: str, modality: Modality, where: str) -> Rows:
     """Read the labels of a data set; its images or recordings are read when drawn, and never decoded."""
-    from datasets import Audio, Image
-
-    # without decoding, neither Pillow nor torchcodec is needed
-    feature = Image(decode=False) if modality == "image" else Audio(decode=False)
-    encoded = split.select_columns([column]).cast_column(column, feature)
+    encoded = modality.keep_encoded(split.select_columns([column]), column)
     return Rows(
         split.select_columns([label])[:][label],
         lambda indices: [read_cell(row[column], where) for row in encoded.select(indices)],

@@ -10,6 +10,8 @@ published code reads version 0.01 of Speech Commands, this registry version 0.02
 
 from dataclasses import dataclass, replace
 
+from transformers_tart.inputs.modality import AUDIO, IMAGE, TEXT, Modality
+
 
 SEEDS = (42, 69, 128, 512, 1024)  # of the published code
 
@@ -29,7 +31,7 @@ class TaskSource:
         test: split to classify; `None` for three quarters of `train`, as in the published code.
         positive: name of the class that is classified against all others.
         threshold: smallest share of the second class.
-        modality: `"text"`, `"image"` or `"audio"`.
+        modality: what is classified.
         input: column of images or recordings; named as the modality by default.
         classes: classes to keep, in the order of their labels; all by default.
         data_dir: folder of the data in the repository, for revisions without configurations.
@@ -45,7 +47,7 @@ class TaskSource:
     test: str | None = "test"
     positive: str | None = None
     threshold: float | None = None
-    modality: str = "text"
+    modality: Modality = TEXT
     input: str | None = None
     classes: tuple[str, ...] | None = None
     data_dir: str | None = None
@@ -93,15 +95,15 @@ MULTICLASS = {
     "20newsgroups": TaskSource("SetFit/20_newsgroups", label="label_text"),
     "tweet_sentiment": TaskSource("cardiffnlp/tweet_eval", config="sentiment"),
 }
-MNIST = TaskSource("ylecun/mnist", modality="image")
-CIFAR10 = TaskSource("uoft-cs/cifar10", modality="image", input="img")
+MNIST = TaskSource("ylecun/mnist", modality=IMAGE)
+CIFAR10 = TaskSource("uoft-cs/cifar10", modality=IMAGE, input="img")
 # The words of its test split. The main branch holds a loading script, which `datasets` no longer runs; the branch of
 # its conversion has folders instead of configurations.
 SPEECH_COMMANDS = TaskSource(
     "google/speech_commands",
     revision="refs/convert/parquet",
     data_dir="v0.02",
-    modality="audio",
+    modality=AUDIO,
     classes=("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"),
 )
 
@@ -111,25 +113,25 @@ def _pair(source: TaskSource, first: str, second: str) -> TaskSource:
     return replace(source, classes=(second, first))
 
 
-VISION = {
+VISION_TASKS = {
     "mnist-0_vs_1": _pair(MNIST, "0", "1"),
     "mnist-2_vs_4": _pair(MNIST, "2", "4"),
     "cifar10-airplane_vs_automobile": _pair(CIFAR10, "airplane", "automobile"),
     "mnist": MNIST,
     "cifar10": CIFAR10,
 }
-AUDIO = {
+AUDIO_TASKS = {
     "speech_commands-yes_vs_no": _pair(SPEECH_COMMANDS, "yes", "no"),
     "speech_commands": SPEECH_COMMANDS,
-    "fsdd": TaskSource("mteb/free-spoken-digit-dataset", modality="audio"),
+    "fsdd": TaskSource("mteb/free-spoken-digit-dataset", modality=AUDIO),
 }
 GROUPS: dict[str, tuple[str, ...]] = {
     "paper": tuple(PAPER),
     "raft": tuple(RAFT),
     "multiclass": tuple(MULTICLASS),
-    "vision": tuple(VISION),
-    "audio": tuple(AUDIO),
+    "vision": tuple(VISION_TASKS),
+    "audio": tuple(AUDIO_TASKS),
 }
-TASKS: dict[str, TaskSource] = {**PAPER, **RAFT, **MULTICLASS, **VISION, **AUDIO}
+TASKS: dict[str, TaskSource] = {**PAPER, **RAFT, **MULTICLASS, **VISION_TASKS, **AUDIO_TASKS}
 
 __all__ = ["GROUPS", "SEEDS", "TASKS", "TaskSource"]

@@ -9,6 +9,7 @@ import torch
 
 from transformers_tart.evaluation.tasks.registry import TaskSource
 from transformers_tart.evaluation.tasks.task import Item, Task, draw_with_shares
+from transformers_tart.inputs.modality import Modality
 
 
 # Images and recordings of which support sets are drawn. It bounds the memory: 160 MB for Speech Commands.
@@ -62,13 +63,13 @@ class Splits:
     """Rows from which a task is built.
 
     Attributes:
-        modality: `"text"`, `"image"` or `"audio"`.
+        modality: what is classified.
         train: rows for support sets.
         test: rows to classify; `None` to take three quarters of `train`.
         class_names: names of labels that are numbers, in order, if the data set has them.
     """
 
-    modality: str
+    modality: Modality
     train: Rows
     test: Rows | None = None
     class_names: Sequence[str] | None = None
@@ -92,7 +93,7 @@ def build_task(name: str, data: Splits, source: TaskSource, max_test: int | None
     if absent:
         raise ValueError(f"{name} has no rows of the classes {absent}; its classes are {sorted(found)}.")
     number = {label: i for i, label in enumerate(_order_classes(found, source, data.class_names))}
-    limits = (None, None) if data.modality == "text" else (MAX_TRAIN, max_test)
+    limits = (None, None) if data.modality.is_tokenized else (MAX_TRAIN, max_test)
     drawn = [
         _draw([number.get(label) for label in column], limit, draw)
         for column, limit, draw in zip(named, limits, (SPLIT_SEED, seed), strict=True)

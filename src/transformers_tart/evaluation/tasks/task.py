@@ -9,6 +9,8 @@ from transformers.utils import logging
 
 from transformers_tart.inputs.balance import classes_in_turn
 from transformers_tart.inputs.examples import Text
+from transformers_tart.inputs.modality import MODALITIES as RECORDS
+from transformers_tart.inputs.modality import TEXT, Modality
 
 
 logger = logging.get_logger(__name__)
@@ -16,7 +18,7 @@ logger = logging.get_logger(__name__)
 Item: TypeAlias = Text | bytes
 
 SAMPLINGS = ("balanced", "natural")
-MODALITIES = {"text": "texts", "image": "images", "audio": "recordings"}  # with the plural nouns of messages
+MODALITIES = {each.name: each for each in RECORDS}
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Task:
         train_labels: indices of their classes in `label_names`.
         test_texts: m texts, pairs or encoded files to classify.
         test_labels: indices of their classes in `label_names`.
-        modality: `"text"`, `"image"` or `"audio"`.
+        modality: what is classified, a [`Modality`] or its name.
     """
 
     name: str
@@ -40,11 +42,13 @@ class Task:
     train_labels: list[int]
     test_texts: list[Item]
     test_labels: list[int]
-    modality: str = "text"
+    modality: Modality = TEXT
 
     def __post_init__(self) -> None:
-        if self.modality not in MODALITIES:
-            raise ValueError(f'modality is "{self.modality}"; it must be one of {tuple(MODALITIES)}.')
+        if not isinstance(self.modality, Modality):
+            if self.modality not in MODALITIES:
+                raise ValueError(f'modality is "{self.modality}"; it must be one of {tuple(MODALITIES)}.')
+            object.__setattr__(self, "modality", MODALITIES[self.modality])
         for part, items, labels in (
             ("train", self.train_texts, self.train_labels),
             ("test", self.test_texts, self.test_labels),
@@ -53,9 +57,10 @@ class Task:
                 raise ValueError(
                     f"The {part} split of {self.name} has {len(items)} {self.noun} and {len(labels)} labels."
                 )
-            odd = [item for item in items if isinstance(item, bytes) == (self.modality == "text")]
+            is_text = self.modality.is_tokenized
+            odd = [item for item in items if isinstance(item, bytes) == is_text]
             if odd:
-                form = "strings or pairs of them" if self.modality == "text" else "bytes of encoded files"
+                form = "strings or pairs of them" if is_text else "bytes of encoded files"
                 raise ValueError(f"The {self.noun} of {self.name} must be {form}; {len(odd)} are not.")
         if len(set(self.train_labels)) < 2:
             raise ValueError(
@@ -73,7 +78,7 @@ class Task:
     @property
     def noun(self) -> str:
         """Plural noun of the inputs in messages, such as texts."""
-        return MODALITIES[self.modality]
+        return self.modality.plural
 
     def draw_support(self, k: int, seed: int, sampling: str = "balanced") -> list[int]:
         r"""
