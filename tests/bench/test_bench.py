@@ -11,7 +11,7 @@ from helpers.benchmarks import TINY, FakeClock, _tiny_model, compare, constant  
 from transformers_tart.bench.inputs import draw_texts
 from transformers_tart.bench.pairs import PAIRS
 from transformers_tart.bench.published import SampledProcedure, whiten
-from transformers_tart.bench.timing import TOLERANCE, Meter, PairResult, Times, check, format_row, measure
+from transformers_tart.bench.timing import TOLERANCE, Meter, Times, check, format_row, measure, pair_result
 from transformers_tart.bench.workload import draw_embeddings, load_language_model
 from transformers_tart.embeddings.reference import LABEL_WORDS, PublishedProcedure
 from transformers_tart.projection import WhitenedPCA
@@ -55,8 +55,8 @@ def test__measure__part_of_the_work__time_scaled_to_all_of_it() -> None:
 def test__result__median_and_ratio__of_the_scaled_times() -> None:
     comparison = compare(constant(0), constant(0), computed=20, total=1000)
     times = Times([1, 2, 3], [50, 100, 600], [2, 4, 5], 3e-7)
-    result = PairResult.of(PAIRS["gpt2-reasoner"], TINY, comparison, times)
-    assert result.ratio == 100 / 4
+    result = pair_result(PAIRS["gpt2-reasoner"], TINY, comparison, times)
+    assert result["ratio"] == 100 / 4
     cells = [cell.strip() for cell in format_row(result).strip("|").split("|")]
     assert cells[0] == "gpt2-reasoner"
     assert cells[6:] == ["100 (50..600)", "4 (2..5)", "25", "20 of 1000", "3.0e-07"]

@@ -30,8 +30,7 @@ def _accelerator_name() -> str | None:
     device = default_device()
     if device.type == "cpu":
         return None
-    module = torch.get_device_module(device)
-    return module.get_device_name() if hasattr(module, "get_device_name") else device.type
+    return getattr(torch.get_device_module(device), "get_device_name", lambda: device.type)()
 
 
 def machine_facts() -> dict[str, str | int | None]:

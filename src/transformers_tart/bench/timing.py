@@ -157,43 +157,20 @@ def measure(
     return Times(naive_times, scaled, our_times, max(found, default=None))
 
 
-@dataclass(frozen=True)
-class PairResult:
-    """Times of a pair, with the sizes they were measured at."""
-
-    pair: str
-    model: str
-    dtype: str
-    device: str
-    k: int | None
-    queries: int
-    computed: int
-    total: int
-    times: Times
-
-    @classmethod
-    def of(cls, pair: Pair, workload: Workload, comparison: Comparison, times: Times) -> "PairResult":
-        """Collect the result of a comparison."""
-        return cls(
-            pair=pair.name,
-            model=comparison.model,
-            dtype=dtype_name(comparison.dtype),
-            device=str(comparison.device),
-            k=None if pair.k is None else workload.k,
-            queries=workload.queries,
-            computed=comparison.computed,
-            total=comparison.total,
-            times=times,
-        )
-
-    @property
-    def ratio(self) -> float:
-        """Median time of the naive side for the whole work, divided by ours."""
-        return median(self.times.scaled) / median(self.times.ours)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the result for JSON, with the time of every run."""
-        return {**asdict(self), "ratio": self.ratio}
+def pair_result(pair: Pair, workload: Workload, comparison: Comparison, times: Times) -> dict[str, Any]:
+    """Collect the times of a pair, with the sizes they were measured at, for JSON and [`format_row`]."""
+    return {
+        "pair": pair.name,
+        "model": comparison.model,
+        "dtype": dtype_name(comparison.dtype),
+        "device": str(comparison.device),
+        "k": None if pair.k is None else workload.k,
+        "queries": workload.queries,
+        "computed": comparison.computed,
+        "total": comparison.total,
+        "times": asdict(times),
+        "ratio": median(times.scaled) / median(times.ours),
+    }
 
 
 def format_heading(repeats: int) -> str:
@@ -205,14 +182,14 @@ def format_heading(repeats: int) -> str:
     )
 
 
-def format_row(result: PairResult) -> str:
+def format_row(result: dict[str, Any]) -> str:
     """Return the line of a pair in the table."""
-    times = result.times
-    cells = [result.pair, result.model, result.dtype, result.device]
-    cells += ["-" if result.k is None else str(result.k), str(result.queries)]
-    cells += [_spread(times.scaled), _spread(times.ours), f"{result.ratio:.3g}"]
-    cells += [f"{result.computed} of {result.total}", "-" if times.difference is None else f"{times.difference:.1e}"]
-    return _line(cells)
+    times = result["times"]
+    cells = [result["pair"], result["model"], result["dtype"], result["device"]]
+    cells += ["-" if result["k"] is None else str(result["k"]), str(result["queries"])]
+    cells += [_spread(times["scaled"]), _spread(times["ours"]), f"{result['ratio']:.3g}"]
+    cells += [f"{result['computed']} of {result['total']}"]
+    return _line([*cells, "-" if times["difference"] is None else f"{times['difference']:.1e}"])
 
 
 def _spread(seconds: Sequence[float]) -> str:
@@ -223,4 +200,4 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-__all__ = ["Comparison", "Meter", "Pair", "PairResult", "Times", "check", "format_heading", "format_row", "measure"]
+__all__ = ["Comparison", "Meter", "Pair", "Times", "check", "format_heading", "format_row", "measure", "pair_result"]

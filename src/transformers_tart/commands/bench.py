@@ -89,7 +89,7 @@ def run_pairs(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     from tqdm.auto import tqdm
 
     from transformers_tart.bench.pairs import PAIRS
-    from transformers_tart.bench.timing import PairResult, format_heading, format_row, measure
+    from transformers_tart.bench.timing import format_heading, format_row, measure, pair_result
 
     pairs = [PAIRS[name] for name in dict.fromkeys(args.pairs or PAIRS)]
     found: list[dict[str, Any]] = []
@@ -99,10 +99,9 @@ def run_pairs(args: argparse.Namespace, facts: dict[str, Any]) -> None:
             workload = make_workload(args, pair.k or 2, pair.queries)
             comparison = pair.build(workload)
             times = measure(comparison, args.repeats, progress=bar.update)
-            result = PairResult.of(pair, workload, comparison, times)
+            found.append(pair_result(pair, workload, comparison, times))
             with bar.external_write_mode():
-                print(format_row(result), flush=True)
-            found.append(result.as_dict())
+                print(format_row(found[-1]), flush=True)
             write_json(args, {**facts, "pairs": found})
 
 
