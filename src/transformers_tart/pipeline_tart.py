@@ -4,33 +4,37 @@ import copy
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from huggingface_hub import ModelCard
 from tqdm.auto import tqdm
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.pipelines.text_classification import ClassificationFunction
+from transformers.pipelines.text_classification import ClassificationFunction, sigmoid, softmax
 from transformers.utils import logging
 
+from transformers_tart.backbones.adapters import unwrap
+from transformers_tart.backbones.digest import state_token
 from transformers_tart.backbones.forward import input_device
-from transformers_tart.backbones.processors import LOADERS
-from transformers_tart.checks.arguments import as_count, as_flag, check_device
+from transformers_tart.backbones.processors import LOADERS, load_processor
+from transformers_tart.checks.arguments import as_count, as_flag, as_source, check_device, shorten
 from transformers_tart.embeddings.batching import Batcher
-from transformers_tart.embeddings.media import MediaEmbedder
+from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.media import MediaEmbedder, MediaInputs
 from transformers_tart.embeddings.media import collate as collate_media
+from transformers_tart.embeddings.text import Inputs, TextInputs, Unreadable
 from transformers_tart.files import staged
 from transformers_tart.hub.push import HubMixin, keep_edited_card
 from transformers_tart.inputs.containers import is_eager, iterate, unpack
 from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.text_options import TextOptions, text_options
 from transformers_tart.inputs.tokenization import collate
+from transformers_tart.loading.auto import load_auto
+from transformers_tart.modeling_auto import PipelineModel, compose_any
 from transformers_tart.modeling_tart import PreparedSupport, TartPreTrainedModel
-from transformers_tart.pipeline_inputs import Inputs, MediaInputs, TextInputs, Unreadable
-from transformers_tart.pipeline_outputs import answer, answer_options, failure
-from transformers_tart.pipeline_parts import PipelineCache, choose_processor, load_model
 from transformers_tart.saving import OWNED
 from transformers_tart.support import SupportSet
 
@@ -317,4 +321,151 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         return self.model.model_card()
 
 
-__all__ = ["TartClassificationPipeline"]
+def answer_options(top_k: int | None | str, function_to_apply: str | ClassificationFunction | None) -> dict[str, Any]:
+    """The options that were given, checked; an empty string stands for no `top_k`.
+
+    Raises:
+        ValueError: On options that make no sense.
+    """
+    options: dict[str, Any] = {}
+    if not (isinstance(top_k, str) and top_k == ""):
+        options["top_k"] = None if top_k is None else as_count(top_k, "top_k", ", or None for all classes")
+    if function_to_apply is not None:
+        names = ("DEFAULT", *ClassificationFunction.__members__)
+        name = getattr(function_to_apply, "name", function_to_apply)
+        if not isinstance(name, str) or name.upper() not in names:
+            raise ValueError(
+                f"function_to_apply is {shorten(function_to_apply)}; it must be "
+                '"default", "softmax", "sigmoid" or "none".'
+            )
+        options["function_to_apply"] = function_to_apply
+    return options
+
+
+def answer(
+    logits: np.ndarray,
+    label_names: Sequence[str],
+    top_k: int | None | str,
+    function_to_apply: str | ClassificationFunction,
+) -> Any:
+    """The best label of logits (classes,) and its score, or a list of the best where `top_k` is given."""
+    function = str(getattr(function_to_apply, "value", function_to_apply)).lower()
+    scores = {"sigmoid": sigmoid, "none": lambda x: x}.get(function, softmax)(logits)
+    results: list[dict[str, Any]] = [
+        {"label": name, "score": float(score)} for name, score in zip(label_names, scores, strict=True)
+    ]
+    results.sort(key=lambda result: result["score"], reverse=True)
+    return results[0] if isinstance(top_k, str) else results[:top_k]
+
+
+def failure(error: Exception, as_list: bool) -> Any:
+    """What stands for the answer to an input that could not be read."""
+    failed = {"label": None, "score": float("nan"), "error": str(error)}
+    return [failed] if as_list else failed
+
+
+def load_model(model: Any, backbone: Any, arguments: dict[str, Any]) -> TartPreTrainedModel:
+    """Return the composed model.
+
+    Args:
+        model (`PreTrainedModel` or [`PipelineModel`]):
+            What the pipeline was given.
+        backbone (`PreTrainedModel` or `str`, *optional*):
+            What replaces the backbone of a task that is loaded here.
+        arguments (`dict`):
+            Of the pipeline; they get the device, where `pipeline` left that to the device map.
+
+    Raises:
+        TypeError: When the model is none.
+        ValueError: When a backbone is given with a loaded model.
+    """
+    if isinstance(model, PipelineModel):
+        loaded = model.load(**({} if backbone is None else {"backbone": backbone}))
+        device = model.device_of(loaded)
+        if device is not None:
+            arguments.setdefault("device", device)
+        return loaded
+    if backbone is not None:
+        raise ValueError(
+            "backbone is given with a model that is loaded already; give model=<Hub id or folder of a task>, or "
+            "load the task with from_pretrained(..., backbone=...)."
+        )
+    if isinstance(model, TartPreTrainedModel):
+        return model
+    if not isinstance(unwrap(model), PreTrainedModel):
+        as_source(model, "model", " or a loaded PreTrainedModel")
+    return compose_any(model)
+
+
+def choose_processor(model: TartPreTrainedModel, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the processor of a model under the argument that takes it, loaded where it is not given.
+
+    Args:
+        model ([`TartPreTrainedModel`]):
+            The model.
+        given (`dict`):
+            The arguments `tokenizer`, `image_processor` and `feature_extractor`.
+
+    Raises:
+        TypeError: On something else than a processor.
+        ValueError: On a processor for another modality, or when there is none to load.
+    """
+    modality = model.config.modality
+    loader, argument = LOADERS[modality]
+    if others := [name for name, value in given.items() if value is not None and name != argument]:
+        raise ValueError(f"{others[0]} is given, but the model classifies {modality} inputs; give {argument}=...")
+    processor = given[argument]
+    if processor is None:
+        return {argument: load_processor(model)}
+    if isinstance(processor, (str, os.PathLike)):
+        trusts = model.hub_arguments.get("trust_remote_code")
+        processor = load_auto(loader, as_source(processor, argument), trust_remote_code=trusts)
+    is_one = isinstance(processor, PreTrainedTokenizerBase) if modality == "text" else _is_media_processor(processor)
+    if not is_one:
+        raise TypeError(
+            f"{argument} is {shorten(processor)} of type {type(processor).__name__}; give a loaded one "
+            f"({loader.__name__}.from_pretrained), its Hub id or its folder."
+        )
+    return {argument: processor}
+
+
+def _is_media_processor(processor: Any) -> bool:
+    return callable(processor) and hasattr(processor, "save_pretrained")
+
+
+class PipelineCache:
+    """The embedding cache of a pipeline, opened when it is needed.
+
+    Args:
+        folder (`str` or `os.PathLike`, *optional*):
+            Where it is; without one there is no cache.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None):
+        self._folder = None if folder is None else as_source(folder, "embedding_cache")
+        self._opened: tuple[tuple, EmbeddingCache] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_opened": None}  # an open database
+
+    def open(self, model: TartPreTrainedModel) -> EmbeddingCache | None:
+        """Return the cache, made anew when the weights or the settings of the model have changed."""
+        if self._folder is None:
+            return None
+        config = model.config
+        state = (config.pooling, config.layers, state_token(model.backbone))
+        if self._opened is None or self._opened[0] != state:
+            settings = {"pooling": config.pooling, "layers": config.layers}
+            self._opened = state, EmbeddingCache(self._folder, model.backbone, **settings)
+        return self._opened[1]
+
+
+__all__ = [
+    "PipelineCache",
+    "TartClassificationPipeline",
+    "answer",
+    "answer_options",
+    "choose_processor",
+    "failure",
+    "load_model",
+]

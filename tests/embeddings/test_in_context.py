@@ -41,8 +41,7 @@ from transformers_tart.embeddings.in_context import (
     leave_one_out_orders,
     read_support,
 )
-from transformers_tart.embeddings.reader import Reader
-from transformers_tart.embeddings.shared_prefix import Continuation
+from transformers_tart.embeddings.shared_prefix import Continuation, Reader
 
 
 @pytest.mark.parametrize("protocol", ["vanilla", "loo"])

@@ -6,9 +6,9 @@ import torch
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 from transformers_tart.configuration_media import TartAudioConfig
-from transformers_tart.embeddings import media_pooling
+from transformers_tart.embeddings import pooling as media_pooling
 from transformers_tart.embeddings.media import MediaEmbedder, collate
-from transformers_tart.embeddings.media_pooling import has_padding, pool_map
+from transformers_tart.embeddings.pooling import has_padding, pool_map
 
 
 FRAMES, BINS = 128, 32

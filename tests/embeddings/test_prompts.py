@@ -13,7 +13,7 @@ from transformers_tart.embeddings.in_context import (
     write_prompt,
 )
 from transformers_tart.embeddings.prompts import fit
-from transformers_tart.embeddings.reader import Reader
+from transformers_tart.embeddings.shared_prefix import Reader
 from transformers_tart.inputs.balance import balanced_tails
 
 

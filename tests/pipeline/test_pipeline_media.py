@@ -28,7 +28,7 @@ from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from transformers_tart import TartClassificationPipeline
-from transformers_tart.pipeline_inputs import MediaInputs
+from transformers_tart.embeddings.media import MediaInputs
 
 
 pytestmark = pytest.mark.core

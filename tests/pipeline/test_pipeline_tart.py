@@ -23,7 +23,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from transformers.pipelines.text_classification import ClassificationFunction
 
 from transformers_tart import TartClassificationPipeline, TartForSequenceClassification
-from transformers_tart.pipeline_inputs import TextInputs
+from transformers_tart.embeddings.text import TextInputs
 
 
 pytestmark = pytest.mark.core

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from transformers_tart import pipeline_inputs
 from transformers_tart.bench.timing import Clock, Meter
 from transformers_tart.embeddings import media, pooling, stream, text
 from transformers_tart.pipeline_tart import TartClassificationPipeline
@@ -25,7 +24,7 @@ TEXT_PARTS: dict[str, tuple[Any, str]] = {
     "reasoner": (TartReasoner, "query"),
 }
 MEDIA_PARTS: dict[str, tuple[Any, str]] = {
-    "image processor": (pipeline_inputs.MediaInputs, "rows"),
+    "image processor": (media.MediaInputs, "rows"),
     BACKBONE: (media, "run_backbone"),
     "pooling": (media.MediaEmbedder, "pool_batch"),
     "reasoner": (TartReasoner, "query"),

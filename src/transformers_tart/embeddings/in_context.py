@@ -23,8 +23,7 @@ from transformers_tart.backbones.forward import (
 )
 from transformers_tart.checks.tensors import check_seed
 from transformers_tart.embeddings.prompts import Block, Prompt, Writer, choose_template, fit
-from transformers_tart.embeddings.reader import Reader
-from transformers_tart.embeddings.shared_prefix import Continuation, Prefix
+from transformers_tart.embeddings.shared_prefix import Continuation, Prefix, Reader
 from transformers_tart.inputs.examples import Text
 
 

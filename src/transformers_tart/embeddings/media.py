@@ -5,33 +5,45 @@ which of them are padding is read from inputs and outputs; whether inputs of dif
 length is found by trying.
 """
 
-from collections.abc import Callable, Sequence
+import numbers
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from transformers_tart.backbones.forward import accepts, are_close, choose_layer, input_device, run_backbone
+from transformers_tart.backbones.forward import (
+    accepts,
+    are_close,
+    choose_layer,
+    input_device,
+    run_backbone,
+)
 from transformers_tart.configuration_media import TartMediaConfig
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.media_pooling import (
+from transformers_tart.embeddings.pooling import (
     FrameMask,
     count_outputs,
     has_padding,
     infer_frame_mask,
     mask_of_outputs,
+    normalized,
     pool_map,
 )
-from transformers_tart.embeddings.pooling import normalized
-from transformers_tart.embeddings.text import EmbeddedExamples
+from transformers_tart.embeddings.text import EmbeddedExamples, Unreadable
 from transformers_tart.inputs import read_audio, read_image
+from transformers_tart.inputs.containers import can_iterate
 from transformers_tart.inputs.examples import Examples
 
 
@@ -246,4 +258,55 @@ def _on(embedder: MediaEmbedder, rows: Sequence[Row]) -> Callable[[list[int]], T
     return lambda chosen: embedder.pool_batch(move(collate([rows[i] for i in chosen]), device))
 
 
-__all__ = ["MediaEmbedder", "collate"]
+class MediaInputs:
+    """Images or audio; one that cannot be read leaves the others alone."""
+
+    batches_per_window = 2
+
+    def __init__(self, embedder: MediaEmbedder, processor: Any):
+        self.embedder, self.processor = embedder, processor
+        self.name = embedder.config.modality
+        self.most_dims = 3 if self.name == "image" else 2
+
+    def is_one(self, inputs: Any) -> bool:
+        """A path, an address, a file as bytes, an image, an array of one, or a mapping is one.
+
+        Raises:
+            TypeError: On lists of numbers, which would be as many inputs.
+        """
+        if isinstance(inputs, (list, tuple)) and inputs and all(map(_is_numeric, inputs)):
+            kind = "uint8" if self.name == "image" else "float32"
+            raise TypeError(
+                f"The input is a {type(inputs).__name__} of {type(inputs[0]).__name__}; give the numbers of one "
+                f"{self.name} input as an array: numpy.asarray(..., dtype='{kind}')."
+            )
+        if isinstance(inputs, (str, bytes, bytearray, os.PathLike, Mapping, Image.Image, np.generic)):
+            return True
+        if isinstance(inputs, (np.ndarray, torch.Tensor)):
+            is_of_names = isinstance(inputs, np.ndarray) and inputs.dtype.kind in "OUS"
+            return inputs.ndim <= self.most_dims and not is_of_names
+        return not can_iterate(inputs)
+
+    def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
+        """What the backbone takes of each input, or why there is nothing; processors leave Python to the others."""
+        if len(items) == 1:
+            return [self._row(items[0])]
+        with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
+            return list(pool.map(self._row, items))
+
+    def _row(self, item: tuple[str, Any]) -> Any:
+        where, given = item
+        try:
+            return self.embedder.row(self.processor, given, where)
+        except (ValueError, TypeError, OSError) as err:
+            return Unreadable(err)
+
+
+def _is_numeric(item: Any) -> bool:
+    """Whether this is a number, or a list that begins with one, or with such a list."""
+    while isinstance(item, (list, tuple)) and item:
+        item = item[0]
+    return isinstance(item, numbers.Number)
+
+
+__all__ = ["MediaEmbedder", "MediaInputs", "collate"]

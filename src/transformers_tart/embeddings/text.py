@@ -1,8 +1,8 @@
 """How a composed model reads its support set and its queries: a backbone and the settings of its config."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,10 +16,12 @@ from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.in_context import read_prompt, read_support, write_prompt
 from transformers_tart.embeddings.pooling import normalized, pooled_hidden_states
 from transformers_tart.embeddings.prompts import Prompt
-from transformers_tart.embeddings.reader import Reader
-from transformers_tart.embeddings.shared_prefix import Prefix
+from transformers_tart.embeddings.shared_prefix import Prefix, Reader
 from transformers_tart.embeddings.stream import encode_rows, encode_texts
-from transformers_tart.inputs.examples import Examples, Text
+from transformers_tart.inputs.audio import BYTES
+from transformers_tart.inputs.containers import can_iterate
+from transformers_tart.inputs.examples import Examples, Text, parse_text
+from transformers_tart.inputs.text_options import TextOptions
 from transformers_tart.inputs.tokenization import check_vocabulary, pad_right, tokenize, tokenize_parts, truncate
 
 
@@ -181,4 +183,80 @@ def _parts(row: dict[str, list[int]], prompt: Prompt) -> list[list[int]]:
     return [[token for token, segment in zip(ids, types, strict=True) if segment == part] for part in (0, 1)]
 
 
-__all__ = ["EmbeddedExamples", "Embedder"]
+class Unreadable(NamedTuple):
+    """An input that could not be read, and why."""
+
+    error: Exception
+
+
+class Inputs(Protocol):
+    """One kind of input.
+
+    Attributes:
+        name: what one of them is called.
+        batches_per_window: batches whose inputs are in memory at a time.
+    """
+
+    name: str
+    batches_per_window: int
+
+    def is_one(self, inputs: Any) -> bool:
+        """Whether these are one input rather than many.
+
+        Raises:
+            TypeError: When they are neither.
+        """
+
+    def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
+        """Rows for the backbone, or [`Unreadable`], of inputs and their places."""
+
+
+class TextInputs:
+    """Texts and text pairs, which are sorted by length in large windows; what is no text stops the call."""
+
+    name = "text"
+    batches_per_window = 32
+
+    def __init__(self, embedder: Embedder, tokenizer: Any, options: TextOptions):
+        self.embedder, self.tokenizer, self.options = embedder, tokenizer, options
+
+    def is_one(self, inputs: Any) -> bool:
+        """A string or a mapping is one."""
+        if isinstance(inputs, (str, Mapping)):
+            return True
+        if isinstance(inputs, BYTES) or not can_iterate(inputs):
+            raise TypeError(
+                f"The input is {type(inputs).__name__}; give a text, a list of texts or a generator of texts."
+            )
+        return False
+
+    def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
+        """Token ids of each text."""
+        texts = [parse_text(item, where) for where, item in items]
+        for (where, _), text in zip(items, texts, strict=True):
+            if self.options.single is not None and not isinstance(text, str):
+                raise ValueError(
+                    f"{where} is a pair of texts, for which {self.options.single} would give another answer; leave "
+                    "that argument out."
+                )
+        if not self.options.truncates:
+            self._check_lengths([where for where, _ in items], texts)
+        return self.embedder.tokenize(self.tokenizer, texts)
+
+    def _check_lengths(self, places: Sequence[str], texts: Sequence[Text]) -> None:
+        """Raise a ValueError on a text that would be cut."""
+        if self.embedder.has_prompt:
+            raise ValueError(
+                "truncation is False, but with a prompt of examples a text may have to be cut to fit; leave that "
+                "argument out."
+            )
+        limit = resolve_max_length(self.embedder.backbone, self.tokenizer, self.embedder.longest)
+        for where, row in zip(places, tokenize(self.tokenizer, texts, None), strict=True):
+            if limit is not None and len(row["input_ids"]) > limit:
+                raise ValueError(
+                    f"{where} has {len(row['input_ids'])} tokens, of which {limit} are read, and truncation is False; "
+                    "pass truncation=True or a shorter text."
+                )
+
+
+__all__ = ["EmbeddedExamples", "Embedder", "Inputs", "TextInputs", "Unreadable"]
