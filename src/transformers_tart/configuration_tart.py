@@ -1,6 +1,7 @@
 """Configurations of the reasoner and of the composed classifier."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from huggingface_hub.dataclasses import strict, validated_field
@@ -36,8 +37,6 @@ IN_CONTEXT_PROTOCOLS = ("vanilla", "loo")
 PROTOCOLS = ("stream", *IN_CONTEXT_PROTOCOLS)
 PROJECTIONS = ("none", "clipped", "whitened_pca")
 POOLINGS = ("mean", "last", "first", "max")
-# What decides the embedding of an input, beside the backbone.
-EMBEDDING_FIELDS = ("protocol", "template", "pooling", "normalize", "layers", "max_length")
 # Of the reasoner: the least and the most of what counts something.
 BOUNDS = {
     "hidden_size": (1, MAX_WIDTH),
@@ -51,6 +50,41 @@ BOUNDS = {
     "num_orders": (1, MAX_ORDERS),
     "num_components": (1, MAX_WIDTH),
 }
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """The options that determine an embedding, beside the backbone and its input.
+
+    Args:
+        protocol (`str`, *optional*, defaults to `"stream"`):
+            `"stream"`, `"vanilla"` or `"loo"`, as in [`TartConfig`].
+        template (`str`, *optional*):
+            Template of an example in a prompt; the paper's when not given.
+        pooling (`str`, *optional*, defaults to `"mean"`):
+            `"mean"`, `"last"`, `"first"` or `"max"`.
+        normalize (`bool`, *optional*, defaults to `False`):
+            Whether each embedding is divided by its Euclidean norm.
+        layers (`int` or `str`, *optional*, defaults to -1):
+            Index into the backbone's hidden states, or `"all"`.
+        max_length (`int`, *optional*):
+            Longest text in tokens; the limit of the tokenizer and the backbone when not given.
+    """
+
+    protocol: str = "stream"
+    template: str | None = None
+    pooling: str = "mean"
+    normalize: bool = False
+    layers: int | str = -1
+    max_length: int | None = None
+
+    @property
+    def has_prompt(self) -> bool:
+        """Whether queries are read after a prompt that holds the examples."""
+        return self.protocol in IN_CONTEXT_PROTOCOLS
+
+
+EMBEDDING_FIELDS = tuple(field.name for field in fields(EmbeddingOptions))
 
 
 def _check_max_length(value: int | None) -> None:
@@ -289,9 +323,9 @@ class TartConfig(PreTrainedConfig):
         return getattr(self, self.backbone_key)
 
     @property
-    def embedding_options(self) -> dict[str, Any]:
-        """The values of [`EMBEDDING_FIELDS`]."""
-        return {name: getattr(self, name) for name in EMBEDDING_FIELDS}
+    def embedding_options(self) -> EmbeddingOptions:
+        """The options with which examples and queries are embedded."""
+        return EmbeddingOptions(**{name: getattr(self, name) for name in EMBEDDING_FIELDS})
 
     @property
     def reasoner(self) -> TartReasonerConfig:
@@ -350,4 +384,4 @@ class TartConfig(PreTrainedConfig):
             check_integer("layers", self.layers, -MAX_LAYERS, MAX_LAYERS)
 
 
-__all__ = ["EMBEDDING_FIELDS", "TartConfig", "TartReasonerConfig"]
+__all__ = ["EMBEDDING_FIELDS", "EmbeddingOptions", "TartConfig", "TartReasonerConfig"]

@@ -1,8 +1,7 @@
 """What a composed model does with support sets and queries: embeds and reads the ones once, and answers the others."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from transformers_tart.inputs.examples import Examples, RawExamples
 from transformers_tart.inputs.label_names import LabelNamesMixin
 from transformers_tart.projection import LayerScaling
 from transformers_tart.reasoners.modeling_reasoner import ReasonerState, TartReasoner
-from transformers_tart.support import SupportSet, check_is_support
+from transformers_tart.support import SupportSet, check_is_support, describe_differences
 
 
 logger = logging.get_logger(__name__)
@@ -137,7 +136,7 @@ class InferenceMixin(LabelNamesMixin):
         """
         if isinstance(support, PreparedSupport):
             if support.support.options is not None:  # which the pipeline may have been given for all of its calls
-                self.config.max_length = support.support.options["max_length"]
+                self.config.max_length = support.support.options.max_length
             prepared, support = support, support.support
         else:
             prepared = None
@@ -188,7 +187,7 @@ class InferenceMixin(LabelNamesMixin):
 
     def _has_options(self, prepared: PreparedSupport) -> bool:
         options = prepared.support.options
-        return options is None or _differing(options, self.config.embedding_options) is None
+        return options is None or describe_differences(options, self.config.embedding_options) is None
 
     def _token(self) -> tuple[object, ...]:
         return state_token(self.backbone), state_token(self.reasoner)
@@ -204,7 +203,8 @@ class InferenceMixin(LabelNamesMixin):
         Raises:
             BackboneMismatchError: When it was not. The message names what differs.
         """
-        if support.options is not None and (differing := _differing(support.options, self.config.embedding_options)):
+        current = self.config.embedding_options
+        if support.options is not None and (differing := describe_differences(support.options, current)):
             raise BackboneMismatchError(
                 f"The support set was embedded with {differing[0]}, the config of the model says {differing[1]}: its "
                 "answers would be wrong. Correct the config, or encode the examples again with this model."
@@ -231,7 +231,7 @@ class InferenceMixin(LabelNamesMixin):
         texts = tuple(examples.texts[i] for i in embedded.order) if keep_texts else None
         options = self.config.embedding_options
         if max_length is not None:
-            options["max_length"] = max_length
+            options = replace(options, max_length=max_length)
         return SupportSet(
             embedded.embeddings,
             labels,
@@ -301,14 +301,6 @@ class InferenceMixin(LabelNamesMixin):
                 f"backbone gives {tuple(embeddings.shape[1:])}: it was made with another backbone or other layers."
             )
         return self.reasoner.query(prepared.state, prepared.scaling.transform(embeddings)[None])[0]
-
-
-def _differing(made_with: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What differs between the options of a support set and of a config, of either side."""
-    fields = [name for name in config if made_with.get(name) != config[name]]
-    if not fields:
-        return None
-    return tuple(", ".join(f"{name}={options.get(name)!r}" for name in fields) for options in (made_with, config))  # type: ignore[return-value]
 
 
 def _named(digest: BackboneDigest) -> str:

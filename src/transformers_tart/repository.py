@@ -28,7 +28,7 @@ from transformers_tart.loading.arguments import check_loading
 from transformers_tart.loading.auto import check_files, explain_damage
 from transformers_tart.loading.checksums import check_sums
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.support import SUPPORT_FILE, SupportSet
+from transformers_tart.support import SUPPORT_FILE, SupportSet, describe_differences
 
 
 logger = logging.get_logger(__name__)
@@ -311,11 +311,10 @@ def _load_support_into(model: Any, name: str, hub: dict) -> None:
         ) from err
     support, config = SupportSet.load(str(path)), model.config
     stored, current = support.options, config.embedding_options
-    if stored is not None and (fields := [field for field in current if stored.get(field) != current[field]]):
+    if stored is not None and (differing := describe_differences(stored, current)):
         raise CorruptFileError(
             f"config.json and {SUPPORT_FILE} of {name} are of two tasks, or one was edited: the support set was "
-            f"embedded with { ({field: stored.get(field) for field in fields}) }, the config says "
-            f"{ ({field: current[field] for field in fields}) }. Save the task again from its examples."
+            f"embedded with {differing[0]}, the config says {differing[1]}. Save the task again from its examples."
         )
     if support.num_labels != config.num_labels:
         raise CorruptFileError(

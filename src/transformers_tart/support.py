@@ -1,8 +1,7 @@
 """The support set: the labeled embeddings that a reasoner reads."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.checks.arguments import as_source, check_kind, shorten
 from transformers_tart.checks.bounds import check_label_names, parse_json
+from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.errors import CorruptFileError
 
@@ -40,9 +40,9 @@ class SupportSet:
             The texts, where the user asked to keep them.
         prompt ([`Prompt`], *optional*):
             The token ids of the examples in their prompt, for the protocols that read queries after it.
-        options (`dict`, *optional*):
-            The embedding options with which the embeddings were made, [`EMBEDDING_FIELDS`] of a config. `None` where
-            they are not known, as in files of version 0.1: nothing is compared then.
+        options ([`EmbeddingOptions`], *optional*):
+            The options with which the embeddings were made. `None` where they are not known, as in files of version
+            0.1: nothing is compared then.
         digest ([`BackboneDigest`], *optional*):
             Of the backbone that made the embeddings; `None` where it is not known.
 
@@ -56,7 +56,7 @@ class SupportSet:
     label_names: tuple[str, ...]
     texts: tuple | None = None
     prompt: Prompt | None = None
-    options: Mapping[str, Any] | None = None
+    options: EmbeddingOptions | None = None
     digest: BackboneDigest | None = None
 
     def __post_init__(self) -> None:
@@ -101,7 +101,7 @@ class SupportSet:
         check_label_names("label_names", self.label_names)
         if any(not isinstance(part, str) for text in self.texts or () for part in _parts(text)):
             raise TypeError("texts must hold strings or pairs of strings.")
-        for name, kind in (("prompt", Prompt), ("options", Mapping), ("digest", BackboneDigest)):
+        for name, kind in (("prompt", Prompt), ("options", EmbeddingOptions), ("digest", BackboneDigest)):
             check_kind(name, getattr(self, name), kind, type(None))
 
     def __len__(self) -> int:
@@ -140,7 +140,7 @@ class SupportSet:
         if self.prompt is not None:
             facts["prompt"] = self.prompt.as_json()
         if self.options is not None:
-            facts["options"] = dict(self.options)
+            facts["options"] = asdict(self.options)
         tensors = {"embeddings": self.embeddings.contiguous().cpu(), "labels": self.labels.contiguous().cpu()}
         if self.digest is not None:
             facts["backbone"] = self.digest.facts()
@@ -164,15 +164,23 @@ class SupportSet:
                 texts = tuple(text if isinstance(text, str) else tuple(text) for text in texts)
             prompt = None if facts.get("prompt") is None else Prompt.from_json(facts["prompt"])
             backbone, options = facts.get("backbone"), facts.get("options")
-            if options is not None and not isinstance(options, Mapping):
-                raise TypeError(f"its embedding options are {type(options).__name__}, not an object")
             digest = None if backbone is None else BackboneDigest.from_file(backbone, tensors)
+            options = None if options is None else EmbeddingOptions(**options)
             return cls(tensors["embeddings"], tensors["labels"], tuple(names), texts, prompt, options, digest)
         except (SafetensorError, AttributeError, LookupError, RuntimeError, ValueError, TypeError) as err:
             raise CorruptFileError(
                 f"{Path(path).name} is no readable support set ({err}); download it again, or fit the task again "
                 "from its examples."
             ) from err
+
+
+def describe_differences(made_with: EmbeddingOptions, current: EmbeddingOptions) -> tuple[str, str] | None:
+    """Return the fields that differ, with the values of each side; `None` where all are equal."""
+    names = [each.name for each in fields(current) if getattr(made_with, each.name) != getattr(current, each.name)]
+    if not names:
+        return None
+    first, second = (", ".join(f"{name}={getattr(side, name)!r}" for name in names) for side in (made_with, current))
+    return first, second
 
 
 def _parts(text: Any) -> tuple[Any, ...]:
@@ -188,4 +196,4 @@ def check_is_support(support: Any) -> None:
         )
 
 
-__all__ = ["SUPPORT_FILE", "SupportSet", "check_is_support"]
+__all__ = ["SUPPORT_FILE", "SupportSet", "check_is_support", "describe_differences"]
