@@ -9,13 +9,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from transformers_tart.backbones.digest import BackboneDigest, state_token
+from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import as_flag
 from transformers_tart.checks.tensors import check_seed
 from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.shared_prefix import Prefix
+from transformers_tart.embeddings.prefix_cache import Prefix
 from transformers_tart.embeddings.text import EmbeddedExamples, Embedder
 from transformers_tart.errors import BackboneMismatchError
 from transformers_tart.inputs.examples import Examples, RawExamples
@@ -50,11 +51,22 @@ class InferenceMixin(LabelNamesMixin):
     reasoner: TartReasoner
     support: SupportSet | None
     _prepared: PreparedSupport | None
+    _traits: BackboneTraits | None
 
     def embedder(self, cache: EmbeddingCache | None = None, max_length: int | None = None) -> Embedder:
-        """How this model reads texts, with a cache or without, and up to which length."""
+        """Return the embedder of this model, with a cache or without, and with another longest text."""
         self._keep_mode()
-        return Embedder(self.backbone, self.config, cache, max_length)
+        options = self.config.embedding_options
+        if max_length is not None:
+            options = replace(options, max_length=max_length)
+        return Embedder(self.traits, options, cache)
+
+    @property
+    def traits(self) -> BackboneTraits:
+        """The backbone with the results of probing it."""
+        if self._traits is None or self._traits.backbone is not self.backbone:
+            self._traits = BackboneTraits(self.backbone)
+        return self._traits
 
     def _keep_mode(self) -> None:
         """Keep the backbone in evaluation mode, where its answers are those of its examples."""
@@ -182,7 +194,7 @@ class InferenceMixin(LabelNamesMixin):
     def _is_current(self, prepared: PreparedSupport) -> bool:
         """Whether reasoner and backbone are still where and what they were."""
         prefix, device = prepared.prefix, prepared.scaling.mean.device
-        is_in_place = device == self.reasoner.device and (prefix is None or prefix.kind == self.embedder().reader.kind)
+        is_in_place = device == self.reasoner.device and (prefix is None or prefix.runtime == self.traits.runtime)
         return is_in_place and (is_traced() or (self._has_options(prepared) and prepared.token == self._token()))
 
     def _has_options(self, prepared: PreparedSupport) -> bool:

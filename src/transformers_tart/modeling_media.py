@@ -23,13 +23,13 @@ class TartMediaModel(TartPreTrainedModel):
     config: TartMediaConfig
 
     def embedder(self, cache: EmbeddingCache | None = None, max_length: int | None = None) -> MediaEmbedder:
-        """How this model reads images or audio, with a cache or without."""
+        """Return the embedder of this model, with a cache or without."""
         if max_length is not None:
             raise ValueError(
                 f"max_length is {max_length}, which is for texts; cut {self.config.modality} inputs before."
             )
         self._keep_mode()
-        return MediaEmbedder(self.backbone, self.config, cache)
+        return MediaEmbedder(self.traits, self.config.embedding_options, cache, self.config.modality)
 
     def _features(self, given: dict[str, Any]) -> dict[str, Tensor]:
         """What the processor gives beside the main input, and the backbone takes."""

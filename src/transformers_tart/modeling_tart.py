@@ -14,6 +14,7 @@ from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.backbones.towers import build_tower
+from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import check_kind, refuse_unknown
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.hub.card import CardFacts
@@ -75,6 +76,7 @@ class TartPreTrainedModel(SavingMixin, PreTrainedModel):
         self.hub_arguments: dict[str, Any] = {}  # token, cache and the like, for the tokenizer of the backbone
         self.reference_digest: BackboneDigest | None = None
         self._prepared: PreparedSupport | None = None
+        self._traits: BackboneTraits | None = None
         self.post_init()
         frozen = {BACKBONE_KEYS + name for name in self.backbone.state_dict()}
         self._keys_to_ignore_on_save = {*(self._keys_to_ignore_on_save or ()), *frozen}

@@ -24,7 +24,7 @@ TEXT_PARTS: dict[str, tuple[Any, str]] = {
     "reasoner": (TartReasoner, "query"),
 }
 MEDIA_PARTS: dict[str, tuple[Any, str]] = {
-    "image processor": (media.MediaInputs, "rows"),
+    "image processor": (media.MediaEmbedder, "read"),
     BACKBONE: (media, "run_backbone"),
     "pooling": (media.MediaEmbedder, "pool_batch"),
     "reasoner": (TartReasoner, "query"),

@@ -1,4 +1,4 @@
-"""Batches by a budget of tokens, which shrinks where the memory does not suffice."""
+"""Batches by a budget of tokens, halved on out-of-memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ ACCELERATOR_TOKENS = 16384
 @dataclass
 class Batcher:
     r"""
-    Cuts rows into batches of similar length.
+    Batches of rows of similar length.
 
     Args:
         max_tokens (`int`):
-            Tokens of a padded batch. Halved whenever the memory does not suffice, for all batches to come.
+            Tokens of a padded batch. Halved on out-of-memory, for all batches to come.
         max_rows (`int`, *optional*):
             Most rows of a batch.
     """
@@ -41,7 +41,7 @@ class Batcher:
 
     @classmethod
     def on(cls, device: torch.device, max_rows: int | None = None) -> "Batcher":
-        """The budget of a device."""
+        """Return a batcher with the budget of a device."""
         return cls(CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS, max_rows)
 
     def run(
@@ -51,20 +51,20 @@ class Batcher:
         packed: bool = False,
         alone: Sequence[bool] = (),
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Work on all rows, the longest first, where an error of memory comes early.
+        """Work on all rows, the longest first, so that out-of-memory comes early.
 
         Args:
             lengths (`list[int]`):
                 Tokens of each row.
             work (`Callable`):
-                From the indices of the rows of a batch to its result.
+                Maps the indices of the rows of a batch to its result.
             packed (`bool`, *optional*, defaults to `False`):
                 Whether the rows of a batch stand one after another, without padding.
             alone (`list[bool]`, *optional*):
-                Which rows make a batch of their own.
+                Rows that make a batch of their own.
 
         Yields:
-            `tuple`: the indices of the rows, and what `work` made of them.
+            `tuple`: the indices of the rows, and the result of `work`.
         """
         order = sorted(range(len(lengths)), key=lambda i: (not (alone and alone[i]), -lengths[i]))
         start, single = 0, sum(alone)
@@ -86,13 +86,13 @@ class Batcher:
             clear_device_cache(garbage_collection=True)
 
     def _count(self, lengths: Sequence[int], packed: bool) -> int:
-        """How many of the rows that come next fill a batch."""
+        """Return the number of rows, of those that come next, that fill a batch."""
         total = 0
-        for count, length in enumerate(lengths[: self.max_rows]):
+        for count, length in enumerate(lengths):
             total = total + length if packed else (count + 1) * lengths[0]
             if total > self.max_tokens:
                 return max(1, count)
-        return len(lengths[: self.max_rows])
+        return len(lengths)
 
 
 def run_batches(
@@ -107,18 +107,18 @@ def run_batches(
     progress: tqdm | None = None,
 ) -> Tensor:
     r"""
-    Work on all rows that no cache holds, and put everything in the order of the rows.
+    Work on all rows that are not in the cache, and return all results in the order of the rows.
 
     Args:
         batcher ([`Batcher`]), lengths (`list[int]`), work (`Callable`), packed (`bool`), alone (`list[bool]`):
-            As in [`Batcher.run`]; `work` gives one result (n, ...) a row.
+            As in [`Batcher.run`]; `work` returns one result (n, ...) a row.
         cache ([`EmbeddingCache`], *optional*), keys (`list[bytes]`):
-            Where the results of rows are looked up first, and kept batch by batch, under a key a row.
+            Where results are looked up and, batch by batch, stored, under a key a row.
         progress (`tqdm`, *optional*):
-            Told of every row that is done.
+            Bar that is advanced by every row.
 
     Returns:
-        `torch.Tensor` of shape `(rows, ...)`: on the device where `work` leaves its results.
+        `torch.Tensor` of shape `(rows, ...)`, on the device where `work` leaves its results.
     """
     found = cache.get(keys) if cache is not None else [None] * len(lengths)
     missing = [i for i, row in enumerate(found) if row is None]
@@ -136,12 +136,17 @@ def run_batches(
         results.append(result)
         if progress is not None:
             progress.update(len(rows))
+    return in_order(results, order)
+
+
+def in_order(results: Sequence[Tensor], order: Sequence[int]) -> Tensor:
+    """Concatenate results whose rows have these places, and sort them by place."""
     together = torch.cat([result.to(results[-1].device) for result in results])
     return torch.empty_like(together).index_copy_(0, torch.tensor(order, device=together.device), together)
 
 
 def move(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """A batch on a device; to accelerators it travels while they compute."""
+    """Move a batch to a device, to accelerators while they compute."""
     if device.type == "cpu":
         return batch
     pinned = device.type == "cuda"
@@ -151,4 +156,4 @@ def move(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     }
 
 
-__all__ = ["Batcher", "move", "run_batches"]
+__all__ = ["Batcher", "in_order", "move", "run_batches"]

@@ -1,17 +1,16 @@
-"""How a composed model reads images and audio: each alone, by the processor of its backbone.
+"""The embedder of a composed model for images and audio: each alone, by the processor of the backbone.
 
-Nothing is known of families of models. How many values stand for a token, which outputs are maps of features, and
-which of them are padding is read from inputs and outputs; whether inputs of different lengths may be padded to one
-length is found by trying.
+No family of models is named here. The number of values of a token, the outputs that are maps of features, and the
+outputs that are padding are read from inputs and outputs; whether inputs of different lengths may be padded to one
+length is tried.
 """
 
 import numbers
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -20,28 +19,21 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
 
-from transformers_tart.backbones.forward import (
-    accepts,
-    are_close,
-    choose_layer,
-    input_device,
-    run_backbone,
-)
-from transformers_tart.configuration_media import TartMediaConfig
-from transformers_tart.embeddings.batching import Batcher, move, run_batches
-from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.backbones.forward import accepts, are_close, choose_layer, input_device, run_backbone
+from transformers_tart.checks.arguments import shorten
+from transformers_tart.configuration_media import POOLINGS
+from transformers_tart.embeddings.batching import Batcher, in_order, move, run_batches
 from transformers_tart.embeddings.pooling import (
     FrameMask,
     count_outputs,
+    frame_mask_of,
     has_padding,
     infer_frame_mask,
-    mask_of_outputs,
     normalized,
     pool_map,
 )
-from transformers_tart.embeddings.text import EmbeddedExamples, Unreadable
+from transformers_tart.embeddings.text import EmbeddedExamples, Embedder, Unreadable
 from transformers_tart.inputs import read_audio, read_image
 from transformers_tart.inputs.containers import can_iterate
 from transformers_tart.inputs.examples import Examples
@@ -53,46 +45,74 @@ MASK = "attention_mask"
 # Values of an input that make about one token, by which batches are cut: a patch of 16 x 16 pixels of three colors,
 # or 20 ms of sound at 16 kHz.
 VALUES_PER_TOKEN = {"image": 768, "audio": 320}
-TRIAL = 16000  # samples of the noise by which it is found out whether padding changes anything
+TRIAL = 16000  # samples of the noise that shows whether padding changes an embedding
 WINDOW = 64  # examples that are in memory at a time
-
-_MAY_PAD: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
-class MediaEmbedder:
+class MediaEmbedder(Embedder):
     r"""
-    Embeds images or audio for a composed model.
+    Embedder of images or audio.
 
     Args:
-        backbone (`PreTrainedModel`):
-            The frozen model.
-        config ([`TartMediaConfig`]):
-            Says pooling, normalization and layers.
-        cache ([`EmbeddingCache`], *optional*):
-            Where embeddings are looked up first, and kept.
+        traits, options, cache:
+            As in [`Embedder`]; of the options pooling, normalization and layers count.
+        modality (`str`):
+            `"image"` or `"audio"`.
     """
 
-    backbone: PreTrainedModel
-    config: TartMediaConfig
-    cache: EmbeddingCache | None = None
+    modality: str = "image"
 
-    def row(self, processor: Any, item: object, where: str) -> Row:
-        r"""
-        What the backbone takes of one image or one piece of audio.
+    batches_per_window = 2
 
-        Args:
-            processor (`BaseImageProcessor` or `SequenceFeatureExtractor`):
-                The backbone's.
-            item (`object`):
-                As [`read_image`] and [`read_audio`] take it.
-            where (`str`):
-                Its place, for messages.
+    def __post_init__(self) -> None:
+        if self.options.pooling not in POOLINGS:
+            raise ValueError(f"pooling is {shorten(self.options.pooling)}; it must be one of {POOLINGS}.")
+
+    @property
+    def main_input(self) -> str:
+        """The name of the backbone's main input."""
+        return self.backbone.main_input_name
+
+    def is_one(self, inputs: Any) -> bool:
+        """Return whether a value is a single input rather than many.
 
         Raises:
-            ValueError, TypeError, OSError: When it cannot be read.
+            TypeError: On lists of numbers, which would be as many inputs.
         """
-        if self.config.modality == "image":
+        if isinstance(inputs, (list, tuple)) and inputs and all(map(_is_numeric, inputs)):
+            kind = "uint8" if self.modality == "image" else "float32"
+            raise TypeError(
+                f"The input is a {type(inputs).__name__} of {type(inputs[0]).__name__}; give the numbers of one "
+                f"{self.modality} input as an array: numpy.asarray(..., dtype='{kind}')."
+            )
+        if isinstance(inputs, (str, bytes, bytearray, os.PathLike, Mapping, Image.Image, np.generic)):
+            return True
+        if isinstance(inputs, (np.ndarray, torch.Tensor)):
+            is_of_names = isinstance(inputs, np.ndarray) and inputs.dtype.kind in "OUS"
+            return inputs.ndim <= (3 if self.modality == "image" else 2) and not is_of_names
+        return not can_iterate(inputs)
+
+    def read(self, processor: Any, items: Sequence[tuple[str, Any]], options: object = None) -> list[Any]:
+        """Return rows for [`embed_rows`], or [`Unreadable`], from the places and values of inputs."""
+        if len(items) == 1:
+            return [self._read(processor, *items[0])]
+        with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
+            return list(pool.map(lambda item: self._read(processor, *item), items))
+
+    def _read(self, processor: Any, where: str, item: Any) -> Any:
+        try:
+            return self.row(processor, item, where)
+        except (ValueError, TypeError, OSError) as err:
+            return Unreadable(err)
+
+    def row(self, processor: Any, item: object, where: str) -> Row:
+        """Return the features of one image or recording, as [`read_image`] and [`read_audio`] take it.
+
+        Raises:
+            ValueError, TypeError, OSError: When it cannot be read; the message begins with `where`.
+        """
+        if self.modality == "image":
             features = _process(where, processor, images=read_image(item, where))
         else:
             rate = processor.sampling_rate
@@ -100,6 +120,19 @@ class MediaEmbedder:
             features = _process(where, processor, samples, sampling_rate=rate, return_attention_mask=True)
             self._check_length(features, len(samples), rate, where)
         return {name: tensor[0] for name, tensor in features.items()}
+
+    def _check_length(self, features: Any, samples: int, rate: int, where: str) -> None:
+        """Raise a ValueError on a recording that is too short for a single output."""
+        outputs = count_outputs(self.backbone, features[self.main_input].shape[-1])
+        if outputs is not None and outputs < 1:
+            raise ValueError(
+                f"{where} lasts {1000 * samples / rate:.0f} ms, which is too short for "
+                f"{type(self.backbone).__name__}; leave it out or give a longer one."
+            )
+
+    def collate(self, processor: Any, rows: Sequence[Row]) -> Row:
+        """Return a batch of rows."""
+        return collate(rows)
 
     def embed_examples(
         self,
@@ -112,24 +145,13 @@ class MediaEmbedder:
     ) -> EmbeddedExamples:
         """Embed a support set, in the order of the examples; `tokenizer` is the processor."""
         batcher = Batcher.on(input_device(self.backbone), batch_size)
-        found, name = [], self.config.modality
+        found, name = [], self.modality
         with tqdm(total=len(examples.texts), desc="embedding", unit=name, disable=not progress_bar) as bar:
             for start in range(0, len(examples.texts), WINDOW):
-                window = examples.texts[start : start + WINDOW]
-                rows = [
-                    self.row(tokenizer, item, f"The {name} of example {i}") for i, item in enumerate(window, start)
-                ]
+                window = enumerate(examples.texts[start : start + WINDOW], start)
+                rows = [self.row(tokenizer, item, f"The {name} of example {i}") for i, item in window]
                 found.append(self.embed_rows(rows, batcher=batcher, progress=bar))
         return EmbeddedExamples(torch.cat(found), list(range(len(examples.texts))))
-
-    def read_prompt(self, prompt: object) -> None:
-        """Nothing: images and audio are read alone.
-
-        Raises:
-            ValueError: When the support set was made by a protocol with a prompt.
-        """
-        if prompt is not None:
-            raise ValueError("The support set holds a prompt of texts; encode the examples again with this model.")
 
     def embed_rows(
         self,
@@ -141,100 +163,88 @@ class MediaEmbedder:
         batcher: Batcher | None = None,
         progress: tqdm | None = None,
     ) -> Tensor:
-        """Embeddings (n, layers, hidden) float32 of what [`row`] gives."""
-        batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
+        """Embed rows, each without regard to the others: (n, layers, hidden) float32."""
+        device = input_device(self.backbone)
+        batcher = Batcher.on(device) if batcher is None else batcher
         keys = [] if self.cache is None else [self.cache.key_of_tensors(row) for row in rows]
-        cached = [] if self.cache is None else [e is not None for e in self.cache.get(keys)]
+        cached = [False] * len(rows) if self.cache is None else [e is not None for e in self.cache.get(keys)]
         known = [i for i, is_known in enumerate(cached) if is_known]
-        groups = [known] if known else []
-        groups += self._groups(rows, [i for i in range(len(rows)) if not (cached and cached[i])])
+        groups = [*([known] if known else []), *self._groups(rows, [i for i in range(len(rows)) if not cached[i]])]
         found = []
         for members in groups:
-            work = _on(self, [rows[i] for i in members])
-            lengths = [-(-self._values(rows[i]) // VALUES_PER_TOKEN[self.config.modality]) for i in members]
-            own = [keys[i] for i in members] if keys else []
-            found.append(run_batches(batcher, lengths, work, cache=self.cache, keys=own, progress=progress))
-        together = torch.cat([embeddings.to(found[-1].device) for embeddings in found])
-        order = torch.tensor([i for members in groups for i in members], device=together.device)
-        # after the cache, whose embeddings serve both ways
-        return normalized(torch.empty_like(together).index_copy_(0, order, together), self.config.normalize)
+            own = [rows[i] for i in members]
+
+            def work(chosen: list[int], own: list[Row] = own) -> Tensor:
+                return self.pool_batch(move(collate([own[i] for i in chosen]), device))
+
+            lengths = [-(-row[self.main_input].numel() // VALUES_PER_TOKEN[self.modality]) for row in own]
+            own_keys = [keys[i] for i in members] if keys else []
+            found.append(run_batches(batcher, lengths, work, cache=self.cache, keys=own_keys, progress=progress))
+        # after the cache, whose embeddings serve both
+        return normalized(in_order(found, [i for members in groups for i in members]), self.options.normalize)
 
     def embed_batch(self, batch: Row, prompt: object = None, prefix: object = None) -> Tensor:
-        """Embeddings (n, layers, hidden) float32 of a batch of inputs, which never see each other."""
-        return normalized(self.pool_batch(batch), self.config.normalize)
+        """Embed a batch of inputs, each without regard to the others: (n, layers, hidden) float32."""
+        return normalized(self.pool_batch(batch), self.options.normalize)
 
     def pool_batch(self, batch: Row) -> Tensor:
         """[`embed_batch`] without the normalization."""
-        dtype = self.backbone.dtype
-        main = self.backbone.main_input_name
-        given = {name: tensor for name, tensor in batch.items() if name == main or accepts(self.backbone, name)}
+        dtype, mask = self.backbone.dtype, batch.get(MASK)
+        given = {name: x for name, x in batch.items() if name == self.main_input or accepts(self.backbone, name)}
         given = {name: x.to(dtype) if x.is_floating_point() else x for name, x in given.items()}
-        mask = batch.get(MASK)
-        # a mask that leaves nothing out says nothing, and is not what some backbones were trained with
+        # some backbones were not trained with a mask where nothing is padding
         is_whole = mask is not None and bool(mask.all())
         if is_whole:
             given.pop(MASK, None)
-        if is_whole or self.config.modality == "image":
-            hidden_states, heard = run_backbone(self.backbone, self.config.layers, **given)[1], None
+        frame_mask: FrameMask | None
+        if is_whole or self.modality == "image":
+            hidden_states, frame_mask = run_backbone(self.backbone, self.options.layers, **given)[1], None
         else:
-            hidden_states, heard = self._read(given, mask)
+            hidden_states, frame_mask = self._run_padded(given, mask)
         size = getattr(self.backbone.config, "hidden_size", None)
-        pooled = [pool_map(hidden, self.config.pooling, heard, size) for hidden in hidden_states]
+        pooled = [pool_map(hidden, self.options.pooling, frame_mask, size) for hidden in hidden_states]
         width = max(layer.shape[-1] for layer in pooled)  # layers of a pyramid have several
         return torch.stack([pad(layer.to(pooled[-1].device), (0, width - layer.shape[-1])) for layer in pooled], dim=1)
 
-    def _read(self, given: Row, mask: Tensor | None) -> tuple[tuple[Tensor, ...], FrameMask | None]:
-        """A forward pass: the hidden states that the config asks for, and which outputs are of sound."""
-        inputs, layers = given[self.backbone.main_input_name], self.config.layers
+    def _run_padded(self, given: Row, mask: Tensor | None) -> tuple[tuple[Tensor, ...], FrameMask | None]:
+        """Run a forward pass; return hidden states and the mask of outputs that are not padding."""
+        inputs, layers = given[self.main_input], self.options.layers
         if mask is not None:
-            return run_backbone(self.backbone, layers, **given)[1], mask_of_outputs(self.backbone, mask, inputs)
+            return run_backbone(self.backbone, layers, **given)[1], frame_mask_of(self.backbone, mask, inputs)
         if not has_padding(inputs):
             return run_backbone(self.backbone, layers, **given)[1], None
-        output, everything = run_backbone(self.backbone, "all", **given)
-        heard = infer_frame_mask(self.backbone, self.backbone.main_input_name, inputs, everything[0])
+        output, states = run_backbone(self.backbone, "all", **given)
+        frame_mask = infer_frame_mask(self.traits, inputs, states[0])
         if layers == "all":
-            return everything, heard
-        return (output.last_hidden_state if layers == -1 else choose_layer(everything, layers),), heard
-
-    def _check_length(self, features: Any, samples: int, rate: int, where: str) -> None:
-        """Refuse sound that is shorter than what the backbone makes one output of."""
-        to_outputs: Callable | None = getattr(self.backbone, "_get_feat_extract_output_lengths", None)
-        inputs = features[self.backbone.main_input_name]
-        outputs = None if to_outputs is None else count_outputs(to_outputs, inputs.shape[-1])
-        if outputs is not None and outputs < 1:
-            raise ValueError(
-                f"{where} lasts {1000 * samples / rate:.0f} ms, which is too short for "
-                f"{type(self.backbone).__name__}; leave it out or give a longer one."
-            )
-
-    def _values(self, row: Row) -> int:
-        return row[self.backbone.main_input_name].numel()
+            return states, frame_mask
+        return (output.last_hidden_state if layers == -1 else choose_layer(states, layers),), frame_mask
 
     def _groups(self, rows: Sequence[Row], members: list[int]) -> list[list[int]]:
-        """Members that may share a batch: of one shape, or, where padding changes nothing, of any length."""
+        """Group members that may share a batch: of one shape, or, where padding changes nothing, of any length."""
         by_shape: dict[tuple, list[int]] = {}
         for i in members:
             by_shape.setdefault(tuple((name, tuple(rows[i][name].shape)) for name in sorted(rows[i])), []).append(i)
-        name = self.backbone.main_input_name
-        if len(by_shape) > 1 and all(rows[i][name].dim() == 1 for i in members) and self._may_pad(name):
+        if len(by_shape) > 1 and all(rows[i][self.main_input].dim() == 1 for i in members) and self._may_pad():
             return [members]
         return list(by_shape.values())
 
-    def _may_pad(self, name: str) -> bool:
-        """Whether a sound gives the same beside a longer one, padded to its length, as alone: tried on noise."""
+    def _may_pad(self) -> bool:
+        """Return whether noise beside longer noise, padded to its length, has the same embedding as alone."""
         if not accepts(self.backbone, MASK):
             return False
-        if self.backbone not in _MAY_PAD:
+        if self.traits.is_padding_safe is None:
             noise = torch.randn(TRIAL, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-            long, short = ({name: x, MASK: torch.ones(len(x), dtype=torch.long)} for x in (noise, noise[: TRIAL // 2]))
+            long, short = (
+                {self.main_input: x, MASK: torch.ones(len(x), dtype=torch.long)} for x in (noise, noise[: TRIAL // 2])
+            )
             device = input_device(self.backbone)
             alone, beside = (self.pool_batch(move(collate(rows), device))[:1] for rows in ([short], [short, long]))
-            _MAY_PAD[self.backbone] = are_close(beside, alone, self.backbone.dtype)
-        return _MAY_PAD[self.backbone]
+            self.traits.is_padding_safe = are_close(beside, alone, self.backbone.dtype)
+        return self.traits.is_padding_safe
 
 
 def collate(rows: Sequence[Row]) -> Row:
-    """Put rows into a batch, sounds of different lengths padded at their ends."""
+    """Put rows into a batch, recordings of different lengths padded at their ends."""
     batch = {}
     for name in rows[0]:
         tensors = [row[name] for row in rows]
@@ -244,7 +254,7 @@ def collate(rows: Sequence[Row]) -> Row:
 
 
 def _process(where: str, processor: Any, *given: Any, **options: Any) -> Any:
-    """What a processor makes of one input."""
+    """Run a processor on one input."""
     try:
         return processor(*given, **options, return_tensors="pt")
     except (ValueError, TypeError, RuntimeError, AssertionError, IndexError) as err:
@@ -252,61 +262,11 @@ def _process(where: str, processor: Any, *given: Any, **options: Any) -> Any:
         raise ValueError(f"{where} cannot be prepared by {name}: {err}. Leave it out, or give a larger one.") from err
 
 
-def _on(embedder: MediaEmbedder, rows: Sequence[Row]) -> Callable[[list[int]], Tensor]:
-    """What embeds chosen rows."""
-    device = input_device(embedder.backbone)
-    return lambda chosen: embedder.pool_batch(move(collate([rows[i] for i in chosen]), device))
-
-
-class MediaInputs:
-    """Images or audio; one that cannot be read leaves the others alone."""
-
-    batches_per_window = 2
-
-    def __init__(self, embedder: MediaEmbedder, processor: Any):
-        self.embedder, self.processor = embedder, processor
-        self.name = embedder.config.modality
-        self.most_dims = 3 if self.name == "image" else 2
-
-    def is_one(self, inputs: Any) -> bool:
-        """A path, an address, a file as bytes, an image, an array of one, or a mapping is one.
-
-        Raises:
-            TypeError: On lists of numbers, which would be as many inputs.
-        """
-        if isinstance(inputs, (list, tuple)) and inputs and all(map(_is_numeric, inputs)):
-            kind = "uint8" if self.name == "image" else "float32"
-            raise TypeError(
-                f"The input is a {type(inputs).__name__} of {type(inputs[0]).__name__}; give the numbers of one "
-                f"{self.name} input as an array: numpy.asarray(..., dtype='{kind}')."
-            )
-        if isinstance(inputs, (str, bytes, bytearray, os.PathLike, Mapping, Image.Image, np.generic)):
-            return True
-        if isinstance(inputs, (np.ndarray, torch.Tensor)):
-            is_of_names = isinstance(inputs, np.ndarray) and inputs.dtype.kind in "OUS"
-            return inputs.ndim <= self.most_dims and not is_of_names
-        return not can_iterate(inputs)
-
-    def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
-        """What the backbone takes of each input, or why there is nothing; processors leave Python to the others."""
-        if len(items) == 1:
-            return [self._row(items[0])]
-        with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
-            return list(pool.map(self._row, items))
-
-    def _row(self, item: tuple[str, Any]) -> Any:
-        where, given = item
-        try:
-            return self.embedder.row(self.processor, given, where)
-        except (ValueError, TypeError, OSError) as err:
-            return Unreadable(err)
-
-
 def _is_numeric(item: Any) -> bool:
-    """Whether this is a number, or a list that begins with one, or with such a list."""
+    """Return whether this is a number, or a list that begins with one, or with such a list."""
     while isinstance(item, (list, tuple)) and item:
         item = item[0]
     return isinstance(item, numbers.Number)
 
 
-__all__ = ["MediaEmbedder", "MediaInputs", "collate"]
+__all__ = ["MediaEmbedder", "collate"]

@@ -1,33 +1,47 @@
-"""How a composed model reads its support set and its queries: a backbone and the settings of its config."""
+"""The embedder of a composed model for texts: a backbone and the options of its config."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformers_tart.backbones.forward import backbone_max_length, input_device, resolve_max_length
-from transformers_tart.configuration_tart import IN_CONTEXT_PROTOCOLS, TartConfig
+from transformers_tart.backbones.traits import BackboneTraits
+from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.in_context import read_prompt, read_support, write_prompt
+from transformers_tart.embeddings.in_context import encode_prompt, encode_support, write_prompt
 from transformers_tart.embeddings.pooling import normalized, pooled_hidden_states
-from transformers_tart.embeddings.prompts import Prompt
-from transformers_tart.embeddings.shared_prefix import Prefix, Reader
-from transformers_tart.embeddings.stream import encode_rows, encode_texts
+from transformers_tart.embeddings.prefix_cache import Continuation, Prefix
+from transformers_tart.embeddings.prompts import Prompt, split_parts
+from transformers_tart.embeddings.shared_prefix import PrefixEncoder
+from transformers_tart.embeddings.stream import encode_rows
 from transformers_tart.inputs.audio import BYTES
 from transformers_tart.inputs.containers import can_iterate
 from transformers_tart.inputs.examples import Examples, Text, parse_text
 from transformers_tart.inputs.text_options import TextOptions
-from transformers_tart.inputs.tokenization import check_vocabulary, pad_right, tokenize, tokenize_parts, truncate
+from transformers_tart.inputs.tokenization import (
+    check_vocabulary,
+    collate,
+    pad_right,
+    tokenize,
+    tokenize_parts,
+    truncate,
+)
 
 
 class EmbeddedExamples(NamedTuple):
-    """Embeddings (k, layers, hidden), the indices of the examples in their order, and of protocols with a prompt the
-    prompt and what the backbone keeps of it."""
+    """An embedded support set.
+
+    Attributes:
+        embeddings: (k, layers, hidden) float32.
+        order: indices of the examples in the order of the embeddings.
+        prompt: the prompt, for protocols with one.
+        prefix: the encoded prompt.
+    """
 
     embeddings: Tensor
     order: list[int]
@@ -35,193 +49,48 @@ class EmbeddedExamples(NamedTuple):
     prefix: Prefix | None = None
 
 
-@dataclass(frozen=True)
-class Embedder:
-    r"""
-    Embeds for a composed model.
-
-    Args:
-        backbone (`PreTrainedModel`):
-            The frozen model.
-        config ([`TartConfig`]):
-            Says protocol, template, pooling, normalization, layers and lengths.
-        cache ([`EmbeddingCache`], *optional*):
-            Where embeddings are looked up first, and kept.
-        max_length (`int`, *optional*):
-            Longest text in tokens, in place of the config's.
-    """
-
-    backbone: PreTrainedModel
-    config: TartConfig
-    cache: EmbeddingCache | None = None
-    max_length: int | None = None
-
-    @property
-    def has_prompt(self) -> bool:
-        """Whether queries are read after a prompt of the examples."""
-        return self.config.protocol in IN_CONTEXT_PROTOCOLS
-
-    @property
-    def longest(self) -> int | None:
-        """Longest text in tokens."""
-        return self.config.max_length if self.max_length is None else self.max_length
-
-    @property
-    def reader(self) -> Reader:
-        """What reads prompts."""
-        return Reader(self.backbone, self.config.layers, self.config.pooling, self.cache)
-
-    def tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, list[int]]]:
-        """Queries as rows for [`embed_rows`]: whole texts, or, for a prompt, texts without special tokens."""
-        if not self.has_prompt:
-            return tokenize(tokenizer, texts, resolve_max_length(self.backbone, tokenizer, self.longest))
-        return tokenize_parts(tokenizer, texts)
-
-    def embed_examples(
-        self,
-        examples: Examples,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        batch_size: int | None = None,
-        progress_bar: bool = False,
-        seed: int = 0,
-    ) -> EmbeddedExamples:
-        """Embed a support set, in the order of the examples or, of a prompt, in an order of its own."""
-        config = self.config
-        if not self.has_prompt:
-            embeddings = encode_texts(
-                self.backbone,
-                tokenizer,
-                examples.texts,
-                pooling=config.pooling,
-                layers=config.layers,
-                normalize=config.normalize,
-                max_length=self.longest,
-                batch_size=batch_size,
-                progress_bar=progress_bar,
-                cache=self.cache,
-            )
-            return EmbeddedExamples(embeddings, list(range(len(examples.texts))))
-        written = write_prompt(
-            self.backbone,
-            tokenizer,
-            examples.texts,
-            examples.labels,
-            examples.label_names,
-            template=config.template,
-            max_length=self.longest,
-            seed=seed,
-        )
-        check_vocabulary(self.backbone, [[written.prompt.largest_id]])
-        embeddings, prefix = read_support(self.reader, written, config.protocol)
-        return EmbeddedExamples(normalized(embeddings, config.normalize), written.order, written.prompt, prefix)
-
-    def read_prompt(self, prompt: Prompt | None) -> Prefix | None:
-        """Read the prompt of a support set that was embedded before; `None` for protocols without one.
-
-        Raises:
-            ValueError: When the support set was made by a protocol of the other kind.
-        """
-        if self.has_prompt != (prompt is not None):
-            raise ValueError(
-                f'The protocol is "{self.config.protocol}", but the support set holds '
-                f"{'no prompt' if prompt is None else 'a prompt'}: it was made by another protocol. Encode the "
-                "examples again with this model."
-            )
-        return None if prompt is None else read_prompt(self.reader, prompt)
-
-    def embed_rows(
-        self,
-        rows: Sequence[dict[str, list[int]]],
-        prompt: Prompt | None,
-        prefix: Prefix | None,
-        *,
-        pad_token_id: int | None = None,
-        batcher: Batcher | None = None,
-        progress: tqdm | None = None,
-    ) -> Tensor:
-        """Embeddings (n, layers, hidden) of tokenized queries, which never see each other."""
-        batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
-        if prompt is None or prefix is None:
-            options = {"pooling": self.config.pooling, "layers": self.config.layers, "cache": self.cache}
-            found = encode_rows(self.backbone, rows, pad_token_id, batcher, progress=progress, **options)  # type: ignore
-        else:
-            check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
-            branches = [prompt.branch(_parts(row, prompt), self.longest) for row in rows]
-            found = self.reader.embed(prefix, branches, batcher, progress)
-        # after the cache, whose embeddings serve both ways
-        return normalized(found, self.config.normalize)
-
-    def embed_batch(self, batch: dict[str, Tensor], prompt: Prompt | None, prefix: Prefix | None) -> Tensor:
-        """Embeddings (n, layers, hidden) of a padded batch `input_ids`, `attention_mask` and perhaps
-        `token_type_ids`, each (n, length)."""
-        if prompt is None:
-            batch = truncate(pad_right(batch), self.longest, backbone_max_length(self.backbone))
-            options = {"pooling": self.config.pooling, "layers": self.config.layers}
-            found = pooled_hidden_states(self.backbone, **batch, **options)  # type: ignore[arg-type]
-            return normalized(found, self.config.normalize)
-        mask = batch.pop("attention_mask").bool()
-        rows = [{name: tensor[i][mask[i]].tolist() for name, tensor in batch.items()} for i in range(len(mask))]
-        # a tokenizer has put special tokens around them, which stand in no prompt
-        branches = [prompt.branch([prompt.strip(part) for part in _parts(row, prompt)], self.longest) for row in rows]
-        found = self.reader.embed(prefix, branches) if prefix is not None else torch.empty(0)
-        return normalized(found, self.config.normalize)
-
-
-def _parts(row: dict[str, list[int]], prompt: Prompt) -> list[list[int]]:
-    """The token ids of a text, or of a text and its pair, which the token types tell apart."""
-    ids, types = row["input_ids"], row.get("token_type_ids")
-    if len(prompt.question.before) == 1:
-        if types is not None and any(types):
-            raise ValueError("The template asks for a single text, an input holds a text and its text_pair.")
-        return [ids]
-    if types is None:
-        raise ValueError(
-            "The template asks for a text and its text_pair: give the model token_type_ids that tell them apart, or "
-            'use pipeline("tart-classification") with {"text", "text_pair"}.'
-        )
-    return [[token for token, segment in zip(ids, types, strict=True) if segment == part] for part in (0, 1)]
-
-
 class Unreadable(NamedTuple):
-    """An input that could not be read, and why."""
+    """An input that cannot be read, and the error."""
 
     error: Exception
 
 
-class Inputs(Protocol):
-    """One kind of input.
+@dataclass(frozen=True)
+class Embedder:
+    r"""
+    Embedder of a composed model.
 
-    Attributes:
-        name: what one of them is called.
-        batches_per_window: batches whose inputs are in memory at a time.
+    Args:
+        traits ([`BackboneTraits`]):
+            The frozen backbone.
+        options ([`EmbeddingOptions`]):
+            Protocol, template, pooling, layers and lengths.
+        cache ([`EmbeddingCache`], *optional*):
+            Cache in which embeddings are looked up and stored.
     """
 
-    name: str
-    batches_per_window: int
+    traits: BackboneTraits
+    options: EmbeddingOptions
+    cache: EmbeddingCache | None = None
+
+    batches_per_window = 32  # whose inputs are in memory at a time, to be sorted by length
+
+    @property
+    def backbone(self) -> PreTrainedModel:
+        """The backbone."""
+        return self.traits.backbone
+
+    @property
+    def prefix_encoder(self) -> PrefixEncoder:
+        """The encoder of prompts."""
+        return PrefixEncoder(self.traits, self.options, self.cache)
 
     def is_one(self, inputs: Any) -> bool:
-        """Whether these are one input rather than many.
+        """Return whether a value is a single input, a string or a mapping, rather than many.
 
         Raises:
-            TypeError: When they are neither.
+            TypeError: On values that are neither a text nor an iterable of texts.
         """
-
-    def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
-        """Rows for the backbone, or [`Unreadable`], of inputs and their places."""
-
-
-class TextInputs:
-    """Texts and text pairs, which are sorted by length in large windows; what is no text stops the call."""
-
-    name = "text"
-    batches_per_window = 32
-
-    def __init__(self, embedder: Embedder, tokenizer: Any, options: TextOptions):
-        self.embedder, self.tokenizer, self.options = embedder, tokenizer, options
-
-    def is_one(self, inputs: Any) -> bool:
-        """A string or a mapping is one."""
         if isinstance(inputs, (str, Mapping)):
             return True
         if isinstance(inputs, BYTES) or not can_iterate(inputs):
@@ -230,33 +99,136 @@ class TextInputs:
             )
         return False
 
-    def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
-        """Token ids of each text."""
+    def read(self, processor: Any, items: Sequence[tuple[str, Any]], options: TextOptions) -> list[Any]:
+        """Return rows for [`embed_rows`] from the places and values of inputs, or [`Unreadable`].
+
+        Raises:
+            TypeError, ValueError: On an input that is no text, or that `options` refuse.
+        """
         texts = [parse_text(item, where) for where, item in items]
         for (where, _), text in zip(items, texts, strict=True):
-            if self.options.single is not None and not isinstance(text, str):
+            if options.single is not None and not isinstance(text, str):
                 raise ValueError(
-                    f"{where} is a pair of texts, for which {self.options.single} would give another answer; leave "
-                    "that argument out."
+                    f"{where} is a pair of texts, for which {options.single} would give another answer; leave that "
+                    "argument out."
                 )
-        if not self.options.truncates:
-            self._check_lengths([where for where, _ in items], texts)
-        return self.embedder.tokenize(self.tokenizer, texts)
+        if not options.truncates:
+            self._check_lengths([where for where, _ in items], texts, processor)
+        return self.tokenize(processor, texts)
 
-    def _check_lengths(self, places: Sequence[str], texts: Sequence[Text]) -> None:
-        """Raise a ValueError on a text that would be cut."""
-        if self.embedder.has_prompt:
+    def tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, list[int]]]:
+        """Return rows for [`embed_rows`]: whole texts, or, for a prompt, texts without special tokens."""
+        if self.options.has_prompt:
+            return tokenize_parts(tokenizer, texts)
+        return tokenize(tokenizer, texts, resolve_max_length(self.backbone, tokenizer, self.options.max_length))
+
+    def _check_lengths(self, places: Sequence[str], texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise a ValueError on a text that would be truncated."""
+        if self.options.has_prompt:
             raise ValueError(
                 "truncation is False, but with a prompt of examples a text may have to be cut to fit; leave that "
                 "argument out."
             )
-        limit = resolve_max_length(self.embedder.backbone, self.tokenizer, self.embedder.longest)
-        for where, row in zip(places, tokenize(self.tokenizer, texts, None), strict=True):
+        limit = resolve_max_length(self.backbone, tokenizer, self.options.max_length)
+        for where, row in zip(places, tokenize(tokenizer, texts, None), strict=True):
             if limit is not None and len(row["input_ids"]) > limit:
                 raise ValueError(
                     f"{where} has {len(row['input_ids'])} tokens, of which {limit} are read, and truncation is False; "
                     "pass truncation=True or a shorter text."
                 )
 
+    def collate(self, processor: Any, rows: Sequence[Any]) -> dict[str, Tensor]:
+        """Return a padded batch of rows."""
+        return collate(rows, processor.pad_token_id)
 
-__all__ = ["EmbeddedExamples", "Embedder", "Inputs", "TextInputs", "Unreadable"]
+    def embed_examples(
+        self,
+        examples: Examples,
+        tokenizer: Any,
+        *,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        seed: int = 0,
+    ) -> EmbeddedExamples:
+        """Embed a support set, in the order of the examples or, for a prompt, in an order of its own."""
+        if not self.options.has_prompt:
+            rows, padding = self.tokenize(tokenizer, examples.texts), tokenizer.pad_token_id
+            batcher = Batcher.on(input_device(self.backbone), batch_size)
+            with tqdm(total=len(rows), desc="embedding", unit="text", disable=not progress_bar) as bar:
+                embeddings = self.embed_rows(rows, pad_token_id=padding, batcher=batcher, progress=bar)
+            return EmbeddedExamples(embeddings, list(range(len(rows))))
+        written = write_prompt(self.backbone, tokenizer, examples, self.options, seed)
+        check_vocabulary(self.backbone, [[written.prompt.largest_id]])
+        protocol = self.options.protocol
+        embeddings, prefix = encode_support(self.prefix_encoder, written.prompt, written.blocks, protocol)
+        return EmbeddedExamples(normalized(embeddings, self.options.normalize), written.order, written.prompt, prefix)
+
+    def read_prompt(self, prompt: Prompt | None) -> Prefix | None:
+        """Encode the prompt of a stored support set; return `None` for protocols without one.
+
+        Raises:
+            ValueError: When the support set was made by a protocol of the other kind.
+        """
+        if self.options.has_prompt != (prompt is not None):
+            raise ValueError(
+                f'The protocol is "{self.options.protocol}", but the support set holds '
+                f"{'no prompt' if prompt is None else 'a prompt'}: it was made by another protocol. Encode the "
+                "examples again with this model."
+            )
+        return None if prompt is None else encode_prompt(self.prefix_encoder, prompt)
+
+    def embed_rows(
+        self,
+        rows: Sequence[Any],
+        prompt: Prompt | None = None,
+        prefix: Prefix | None = None,
+        *,
+        pad_token_id: int | None = None,
+        batcher: Batcher | None = None,
+        progress: tqdm | None = None,
+    ) -> Tensor:
+        """Embed rows of queries, each without regard to the others: (n, layers, hidden) float32."""
+        if prompt is None or prefix is None:
+            batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
+            found = encode_rows(self.backbone, rows, pad_token_id, self.options, batcher, self.cache, progress)
+        else:
+            check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
+            queries = [self._continue(prompt, _parts(row, prompt)) for row in rows]
+            found = self.prefix_encoder.embed(prefix, queries, batcher, progress)
+        # after the cache, whose embeddings serve both
+        return normalized(found, self.options.normalize)
+
+    def embed_batch(
+        self, batch: dict[str, Tensor], prompt: Prompt | None = None, prefix: Prefix | None = None
+    ) -> Tensor:
+        """Embed a padded batch `input_ids`, `attention_mask` and perhaps `token_type_ids`, each (n, length)."""
+        options = self.options
+        if prompt is None or prefix is None:
+            batch = truncate(pad_right(batch), options.max_length, backbone_max_length(self.backbone))
+            found = pooled_hidden_states(self.backbone, **batch, pooling=options.pooling, layers=options.layers)
+        else:
+            mask = batch.pop("attention_mask").bool()
+            rows = [{name: tensor[i][mask[i]].tolist() for name, tensor in batch.items()} for i in range(len(mask))]
+            # without the special tokens of the tokenizer, which stand in no prompt
+            parts = [[prompt.strip(part) for part in _parts(row, prompt)] for row in rows]
+            found = self.prefix_encoder.embed(prefix, [self._continue(prompt, part) for part in parts])
+        return normalized(found, options.normalize)
+
+    def _continue(self, prompt: Prompt, parts: Sequence[Sequence[int]]) -> Continuation:
+        return prompt.continuation(parts, self.options.max_length)
+
+
+def _parts(row: dict[str, list[int]], prompt: Prompt) -> list[list[int]]:
+    """Return the token ids of a text, or of a text and its pair, as the template asks for them."""
+    types, count = row.get("token_type_ids"), len(prompt.question.before)
+    if count == 1 and types is not None and any(types):
+        raise ValueError("The template asks for a single text, an input holds a text and its text_pair.")
+    if count == 2 and types is None:
+        raise ValueError(
+            "The template asks for a text and its text_pair: give the model token_type_ids that distinguish them, or "
+            'use pipeline("tart-classification") with {"text", "text_pair"}.'
+        )
+    return split_parts(row, count)
+
+
+__all__ = ["EmbeddedExamples", "Embedder", "Unreadable"]

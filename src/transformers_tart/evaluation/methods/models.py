@@ -21,6 +21,7 @@ from transformers import (
 from transformers_tart.backbones.processors import LOADERS
 from transformers_tart.backbones.reference import locate
 from transformers_tart.backbones.towers import load_tower
+from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig, TartMediaConfig
 from transformers_tart.embeddings import encode_texts
 from transformers_tart.embeddings.media import MediaEmbedder
@@ -128,7 +129,8 @@ class Models:
         path, revision = locate(self.name, self.revision)
         tower = load_tower(path, modality, revision=revision, dtype=self._dtype)
         tower.to(self.device).eval()  # type: ignore[arg-type]
-        return MediaEmbedder(tower, config), load_auto(LOADERS[modality][0], path, revision=revision)
+        embedder = MediaEmbedder(BackboneTraits(tower), config.embedding_options, modality=modality)
+        return embedder, load_auto(LOADERS[modality][0], path, revision=revision)
 
     def embed(self, items: Sequence[Item], modality: str) -> Tensor:
         """Embeddings (n, layers, hidden) float32 on the CPU, each item alone, of every layer."""
