@@ -24,12 +24,11 @@ from transformers_tart.checks.bounds import (
     check_finite,
     check_inside,
     check_integer,
-    check_label_names,
     check_numbers,
 )
+from transformers_tart.checks.label_names import check_label_names, class_numbers
 from transformers_tart.checks.strict_config import plain_errors
-from transformers_tart.inputs.labels import class_numbers
-from transformers_tart.inputs.template import parse_template
+from transformers_tart.checks.templates import parse_template
 from transformers_tart.loading.checksums import check_field
 
 

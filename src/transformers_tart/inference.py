@@ -240,7 +240,7 @@ class InferenceMixin(LabelNamesMixin):
         self, examples: Examples, embedded: EmbeddedExamples, keep_texts: bool, max_length: int | None = None
     ) -> SupportSet:
         labels = torch.tensor([examples.labels[i] for i in embedded.order], device=embedded.embeddings.device)
-        texts = tuple(examples.texts[i] for i in embedded.order) if keep_texts else None
+        texts = tuple(examples.inputs[i] for i in embedded.order) if keep_texts else None
         options = self.config.embedding_options
         if max_length is not None:
             options = replace(options, max_length=max_length)

@@ -7,12 +7,12 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.backbones.forward import accepts
+from transformers_tart.backbones.model_inputs import check_features
 from transformers_tart.checks.arguments import refuse_unknown
 from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig, TartMediaConfig
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.inference import PreparedSupport
-from transformers_tart.inputs.tensors import check_features
 from transformers_tart.modeling_tart import TartPreTrainedModel
 from transformers_tart.support import SupportSet
 

@@ -13,6 +13,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.backbones.digest import BackboneDigest
+from transformers_tart.backbones.model_inputs import check_labels, check_tokens
 from transformers_tart.backbones.towers import build_tower
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import check_kind, refuse_unknown
@@ -20,7 +21,6 @@ from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.hub.card import CardFacts
 from transformers_tart.hub.push import explain_failures
 from transformers_tart.inference import PreparedSupport
-from transformers_tart.inputs.tensors import check_labels, check_tokens
 from transformers_tart.loading.pickling import restore, state_without_capture_hooks
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.repository import compose, load_composed

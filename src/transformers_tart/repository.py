@@ -19,11 +19,11 @@ from transformers_tart.backbones.reference import EMBEDDED, as_name, check_refer
 from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
 from transformers_tart.backbones.towers import find_tower, load_tower
 from transformers_tart.checks.arguments import as_source
+from transformers_tart.checks.label_names import config_names, set_config_names, take_names
 from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartConfig
 from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
 from transformers_tart.files import check_whole
 from transformers_tart.hub.push import explain_failures, pin_revision
-from transformers_tart.inputs.labels import config_names, set_config_names, take_names
 from transformers_tart.loading.arguments import check_loading
 from transformers_tart.loading.auto import check_files, explain_damage
 from transformers_tart.loading.checksums import check_sums

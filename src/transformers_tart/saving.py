@@ -14,13 +14,13 @@ from transformers.utils import logging
 from transformers_tart.backbones.adapters import has_adapters
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.backbones.reference import is_local
+from transformers_tart.checks.label_names import config_names, set_config_names
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.errors import BackboneMismatchError
 from transformers_tart.files import staged
 from transformers_tart.hub.card import CardFacts, classifier_card
 from transformers_tart.hub.push import CARD_FILE, OWNED_WEIGHTS, HubMixin, keep_edited_card
 from transformers_tart.inference import InferenceMixin
-from transformers_tart.inputs.labels import config_names, set_config_names
 from transformers_tart.loading.checksums import add_checksums
 from transformers_tart.repository import BACKBONE_FOLDER, load_reference
 from transformers_tart.support import SUPPORT_FILE, SupportSet

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.checks.arguments import as_source, check_kind, shorten
-from transformers_tart.checks.bounds import check_label_names, parse_json
+from transformers_tart.checks.bounds import parse_json
+from transformers_tart.checks.label_names import check_label_names
 from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.errors import CorruptFileError

@@ -49,7 +49,7 @@ LABELS = st.one_of(st.lists(INTEGERS, min_size=2), st.lists(STRINGS, min_size=2)
 )
 def test__parse_examples__every_form__same(examples: object) -> None:
     parsed = parse_examples(examples)
-    assert parsed.texts == ["b", "a", "c"]
+    assert parsed.inputs == ["b", "a", "c"]
     assert parsed.labels == [1, 0, 1]
     assert parsed.label_names == ("ham", "spam")
 
@@ -78,12 +78,12 @@ def test__parse_examples__labels_of_tensors_and_arrays__are_integers(labels: obj
 
 def test__parse_examples__pairs__become_tuples() -> None:
     rows = [{"text": "a", "text_pair": "b", "label": 0}, {"text": "c", "label": 1}]
-    assert parse_examples(rows).texts == [("a", "b"), "c"]
-    assert parse_examples({"text": ["a"] * 2, "text_pair": ["b", "c"], "label": [0, 1]}).texts == [
+    assert parse_examples(rows).inputs == [("a", "b"), "c"]
+    assert parse_examples({"text": ["a"] * 2, "text_pair": ["b", "c"], "label": [0, 1]}).inputs == [
         ("a", "b"),
         ("a", "c"),
     ]
-    assert parse_examples(Dataset.from_list(rows)).texts == [("a", "b"), "c"]
+    assert parse_examples(Dataset.from_list(rows)).inputs == [("a", "b"), "c"]
 
 
 def test__parse_examples__input__is_left_as_it_is() -> None:
@@ -126,7 +126,7 @@ def test__parse_examples__contradictions__warned_by_count(all_logs: pytest.LogCa
 
 def test__parse_examples__equal_duplicates__are_no_contradiction(all_logs: pytest.LogCaptureFixture) -> None:
     parsed = parse_examples({"text": ["x", "x", "y"], "label": [0, 0, 1]})
-    assert len(parsed.texts) == 3
+    assert len(parsed.inputs) == 3
     assert all_logs.messages == []
 
 

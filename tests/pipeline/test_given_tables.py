@@ -176,7 +176,7 @@ def test__examples__generator_of_rows__read() -> None:
 
 def test__examples__rows_of_a_frame_without_a_pair__single() -> None:
     frame = pandas.DataFrame({"text": ["a", "b"], "text_pair": ["c", None], "label": [0, 1]})
-    assert parse_examples(frame).texts == [("a", "c"), "b"]
+    assert parse_examples(frame).inputs == [("a", "c"), "b"]
 
 
 @pytest.mark.parametrize("text", ["a\ud800b", "\udfff", "x \ud83dz"])
@@ -187,7 +187,7 @@ def test__texts__lone_surrogates__replaced(text: str, classify: TartClassificati
     assert parse_text("\ud83d\ude42", "It") == "🙂"
     assert classify([text, {"text": "w1", "text_pair": text}]) == classify([clean, {"text": "w1", "text_pair": clean}])
     rows = [*make_examples(4), {"text": text, "label": "ham"}]
-    assert parse_examples(rows).texts[-1] == clean
+    assert parse_examples(rows).inputs[-1] == clean
     assert make_pipeline(examples=rows, tokenizer=build_tokenizer())("w1")["label"] in ("ham", "spam")
 
 

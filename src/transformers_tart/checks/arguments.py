@@ -2,6 +2,7 @@
 
 import numbers
 import os
+import re
 import reprlib
 from collections.abc import Container, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 LONGEST = 100  # characters of a value in a message
 LONGEST_PATH = 4096
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _Repr(reprlib.Repr):
@@ -29,6 +31,13 @@ def shorten(value: Any) -> str:
     """Return a value as messages show it: in one line, and cut where it is long."""
     shown = " ".join(_Repr().repr(value).split())
     return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 3]}..."
+
+
+def well_formed(text: str) -> str:
+    """Replace lone surrogates, which neither UTF-8 nor a tokenizer takes, by U+FFFD."""
+    if SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def check_kind(name: str, value: Any, *kinds: type) -> None:
@@ -153,4 +162,13 @@ def refuse_unknown(given: Mapping[str, Any], known: Container[str] = ()) -> None
         raise TypeError(f"The model got the unexpected keyword arguments {unknown}; leave them out.")
 
 
-__all__ = ["as_count", "as_flag", "as_source", "check_device", "check_kind", "refuse_unknown", "shorten"]
+__all__ = [
+    "as_count",
+    "as_flag",
+    "as_source",
+    "check_device",
+    "check_kind",
+    "refuse_unknown",
+    "shorten",
+    "well_formed",
+]

@@ -6,7 +6,6 @@ They are far above anything that a working model needs; they keep a damaged or h
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -56,20 +55,6 @@ def check_finite(field: str, value: Any, low: float) -> None:
     """Raise a ValueError that names a field, unless its value is a finite number of at least a bound."""
     if not _is_finite(value) or value < low:
         raise ValueError(f"{field} is {shorten(value)}; it must be a finite number of at least {low}.")
-
-
-def check_label_names(field: str, names: Any) -> None:
-    """Raise a ValueError that names a field, unless it holds label names: strings, each once, and not too many."""
-    if not isinstance(names, Collection) or isinstance(names, str) or len(names) > MAX_CLASSES:
-        raise ValueError(f"{field} must hold at most {MAX_CLASSES} names; got {shorten(names)}.")
-    for name in names:
-        if not isinstance(name, str) or len(name) > MAX_LABEL_NAME:
-            raise ValueError(
-                f"{field} holds {shorten(name)}; names are strings of at most {MAX_LABEL_NAME} characters."
-            )
-    if len(set(names)) < len(names):
-        twice = Counter(names).most_common(1)[0][0]
-        raise ValueError(f"{field} holds {shorten(twice)} twice; each class has a name of its own.")
 
 
 def check_fields(kind: type, dtype: Any, others: Mapping[str, Any]) -> None:
@@ -179,7 +164,6 @@ __all__ = [
     "check_finite",
     "check_inside",
     "check_integer",
-    "check_label_names",
     "check_numbers",
     "parse_json",
     "read_object",

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
+from transformers_tart.checks.arguments import well_formed
 from transformers_tart.files import explain_full_disk, write_all
-from transformers_tart.inputs.tables import well_formed
 
 
 Answer: TypeAlias = dict[str, Any]

@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _check_arguments(args: argparse.Namespace, output: Path | None) -> None:
     """Check what can be checked before anything is loaded."""
-    from transformers_tart.inputs.template import parse_template
+    from transformers_tart.checks.templates import parse_template
 
     if args.template is not None:
         parse_template(args.template)

@@ -49,7 +49,7 @@ def write_prompt(
     seed: int = 0,
 ) -> WrittenPrompt:
     """Write the newest examples that fit the context of the backbone into one prompt, in a seeded order."""
-    writer = Writer(tokenizer, choose_template(options.template, examples.texts))
+    writer = Writer(tokenizer, choose_template(options.template, examples.inputs))
     question, start = writer.question, writer.start
     context, longest, fields = resolve_max_length(backbone, tokenizer), options.max_length, len(question.before)
     if context is not None:
@@ -61,7 +61,7 @@ def write_prompt(
             )
         longest = half if longest is None else min(half, longest)
     blocks = []
-    for parts, label in zip(writer.parts(examples.texts, longest), examples.labels, strict=True):
+    for parts, label in zip(writer.parts(examples.inputs, longest), examples.labels, strict=True):
         asked = question.ask(parts)
         blocks.append(Block((*asked, *writer.label(examples.label_names[label])), len(asked)))
     limit = None

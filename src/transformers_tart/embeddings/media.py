@@ -146,12 +146,12 @@ class MediaEmbedder(Embedder):
         """Embed a support set, in the order of the examples; `tokenizer` is the processor."""
         batcher = Batcher.on(input_device(self.backbone), batch_size)
         found, name = [], self.modality
-        with tqdm(total=len(examples.texts), desc="embedding", unit=name, disable=not progress_bar) as bar:
-            for start in range(0, len(examples.texts), WINDOW):
-                window = enumerate(examples.texts[start : start + WINDOW], start)
+        with tqdm(total=len(examples.inputs), desc="embedding", unit=name, disable=not progress_bar) as bar:
+            for start in range(0, len(examples.inputs), WINDOW):
+                window = enumerate(examples.inputs[start : start + WINDOW], start)
                 rows = [self.row(tokenizer, item, f"The {name} of example {i}") for i, item in window]
                 found.append(self.embed_rows(rows, batcher=batcher, progress=bar))
-        return EmbeddedExamples(torch.cat(found), list(range(len(examples.texts))))
+        return EmbeddedExamples(torch.cat(found), list(range(len(examples.inputs))))
 
     def embed_rows(
         self,

@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from transformers_tart.checks.bounds import MAX_INTEGER, MAX_TOKEN_ID, MAX_TOKENS, check_integer
+from transformers_tart.checks.templates import PAIR_TEMPLATE, TEMPLATE, parse_template
 from transformers_tart.embeddings.prefix_cache import Continuation
 from transformers_tart.inputs.examples import Text
-from transformers_tart.inputs.template import PAIR_TEMPLATE, TEMPLATE, parse_template
 from transformers_tart.inputs.tokenization import (
     TRUNCATION_SIDES,
     cut,

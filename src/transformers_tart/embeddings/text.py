@@ -152,7 +152,7 @@ class Embedder:
     ) -> EmbeddedExamples:
         """Embed a support set, in the order of the examples or, for a prompt, in an order of its own."""
         if not self.options.has_prompt:
-            rows, padding = self.tokenize(tokenizer, examples.texts), tokenizer.pad_token_id
+            rows, padding = self.tokenize(tokenizer, examples.inputs), tokenizer.pad_token_id
             batcher = Batcher.on(input_device(self.backbone), batch_size)
             with tqdm(total=len(rows), desc="embedding", unit="text", disable=not progress_bar) as bar:
                 embeddings = self.embed_rows(rows, pad_token_id=padding, batcher=batcher, progress=bar)

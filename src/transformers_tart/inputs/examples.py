@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 from transformers.utils import logging
 
+from transformers_tart.checks.arguments import well_formed
 from transformers_tart.inputs.containers import (
     as_list,
     can_iterate,
@@ -19,7 +20,7 @@ from transformers_tart.inputs.containers import (
     refuse_splits,
     table_columns,
 )
-from transformers_tart.inputs.labels import clean, number_labels
+from transformers_tart.inputs.labels import number_labels
 
 
 logger = logging.get_logger(__name__)
@@ -46,12 +47,12 @@ class Examples:
     """Checked examples.
 
     Attributes:
-        texts: k texts, or (text, text_pair) tuples; or images or audio as they were given.
+        inputs: k texts or (text, text_pair) tuples; or images or audio as they were given.
         labels: k indices into `label_names`.
         label_names: names of the classes, in order.
     """
 
-    texts: list[Any]
+    inputs: list[Any]
     labels: list[int]
     label_names: tuple[str, ...]
 
@@ -89,7 +90,7 @@ def _string(item: object, where: str) -> str:
         hint = ' Of a pair give {"text": ..., "text_pair": ...}.' if isinstance(item, (list, tuple)) else ""
         empty = f" ({item})" if item is not None and is_missing(item) else ""
         raise TypeError(f"{where} is {type(item).__name__}{empty}; a text must be a string.{hint}")
-    return clean(item)
+    return well_formed(item)
 
 
 def parse_examples(examples: RawExamples, key: str = TEXT, chosen_names: Sequence[str] | None = None) -> Examples:

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
+from transformers_tart.checks.label_names import are_usual, config_names, set_config_names, usual_names
 from transformers_tart.configuration_tart import TartConfig
 from transformers_tart.inputs.examples import Examples, RawExamples, parse_examples
-from transformers_tart.inputs.labels import are_usual, config_names, set_config_names, usual_names
 from transformers_tart.support import SupportSet
 
 

@@ -3,12 +3,13 @@
 import csv
 import gzip
 import json
-import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+
+from transformers_tart.checks.arguments import well_formed
 
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ Row: TypeAlias = dict[str, Any]
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".txt": "text"}
 PARQUET_ROWS = 256  # in memory at a time
-SURROGATES = re.compile("[\ud800-\udfff]")
 LONGEST_CELL = min(sys.maxsize, 2**31 - 1)  # the csv module refuses cells of more than 128 KiB otherwise
 
 
@@ -112,7 +112,7 @@ def _open_text(path: str) -> TextIO:
 
 def _lines(path: str, file: TextIO) -> Iterator[str]:
     for number, line in enumerate(file, start=1):
-        if SURROGATES.search(line):
+        if well_formed(line) != line:
             raise ValueError(f"Line {number} of {path} is not UTF-8; convert the file to UTF-8.")
         yield line
 
@@ -190,11 +190,6 @@ def _without_surrogates(row: Row) -> Row:
     return {name: well_formed(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
-def well_formed(text: str) -> str:
-    """Replace lone surrogates, so that a text can be written as UTF-8."""
-    return SURROGATES.sub("\ufffd", text)
-
-
 def _open_parquet(path: str) -> Any:
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
@@ -238,4 +233,4 @@ READERS: dict[str, Callable[[str], Iterator[Row]]] = {
     "text": _read_text,
 }
 
-__all__ = ["FORMATS", "Row", "file_format", "open_table", "read_columns", "read_rows", "well_formed"]
+__all__ = ["FORMATS", "Row", "file_format", "open_table", "read_columns", "read_rows"]

@@ -3,7 +3,7 @@
 import pytest
 
 from transformers_tart import TartConfig
-from transformers_tart.inputs.template import PAIR_TEMPLATE, TEMPLATE, parse_template
+from transformers_tart.checks.templates import PAIR_TEMPLATE, TEMPLATE, parse_template
 
 
 def test__parse_template__of_the_paper__its_parts() -> None:
