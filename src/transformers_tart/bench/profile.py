@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from transformers_tart.bench.timing import Clock, Meter
-from transformers_tart.embeddings import media, pooling, stream, text
+from transformers_tart.embeddings import media, pooling, text
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
@@ -20,7 +20,7 @@ BACKBONE, REST = "backbone", "rest"
 TEXT_PARTS: dict[str, tuple[Any, str]] = {
     "tokenizing": (text, "tokenize"),
     BACKBONE: (pooling, "run_backbone"),
-    "pooling": (stream, "pool_rows"),
+    "pooling": (text, "pool_rows"),
     "reasoner": (TartReasoner, "query"),
 }
 MEDIA_PARTS: dict[str, tuple[Any, str]] = {

@@ -49,7 +49,7 @@ class Batcher:
         lengths: Sequence[int],
         work: Callable[[list[int]], Tensor],
         packed: bool = False,
-        alone: Sequence[bool] = (),
+        members: Sequence[int] | None = None,
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Work on all rows, the longest first, so that out-of-memory comes early.
 
@@ -60,28 +60,27 @@ class Batcher:
                 Maps the indices of the rows of a batch to its result.
             packed (`bool`, *optional*, defaults to `False`):
                 Whether the rows of a batch stand one after another, without padding.
-            alone (`list[bool]`, *optional*):
-                Rows that make a batch of their own.
+            members (`list[int]`, *optional*):
+                Indices of the rows to work on; all when not given.
 
         Yields:
             `tuple`: the indices of the rows, and the result of `work`.
         """
-        order = sorted(range(len(lengths)), key=lambda i: (not (alone and alone[i]), -lengths[i]))
-        start, single = 0, sum(alone)
+        order = sorted(range(len(lengths)) if members is None else members, key=lambda i: -lengths[i])
+        start = 0
         while start < len(order):
             window = order[start : start + (self.max_rows or self.max_tokens)]
-            count = 1 if start < single else self._count([lengths[i] for i in window], packed)
-            chosen = order[start : start + count]
+            chosen = window[: self._count([lengths[i] for i in window], packed)]
             try:
                 result = work(chosen)
             except RuntimeError as err:
-                if count == 1 or not should_reduce_batch_size(err):
+                if len(chosen) == 1 or not should_reduce_batch_size(err):
                     raise
                 self.max_tokens = max(1, sum(lengths[i] for i in chosen) // 2)
                 logger.info(f"Out of memory; batches of {self.max_tokens} tokens from here on.")
             else:
                 yield chosen, result
-                start += count
+                start += len(chosen)
                 continue
             clear_device_cache(garbage_collection=True)
 
@@ -102,6 +101,7 @@ def run_batches(
     packed: bool = False,
     *,
     alone: Sequence[bool] = (),
+    split: Callable[[list[int]], list[list[int]]] | None = None,
     cache: EmbeddingCache | None = None,
     keys: Sequence[bytes] = (),
     progress: tqdm | None = None,
@@ -110,8 +110,12 @@ def run_batches(
     Work on all rows that are not in the cache, and return all results in the order of the rows.
 
     Args:
-        batcher ([`Batcher`]), lengths (`list[int]`), work (`Callable`), packed (`bool`), alone (`list[bool]`):
+        batcher ([`Batcher`]), lengths (`list[int]`), work (`Callable`), packed (`bool`):
             As in [`Batcher.run`]; `work` returns one result (n, ...) a row.
+        alone (`list[bool]`, *optional*):
+            Rows that make a batch of their own.
+        split (`Callable`, *optional*):
+            Maps the indices of rows to groups of them, whose batches are separate.
         cache ([`EmbeddingCache`], *optional*), keys (`list[bytes]`):
             Where results are looked up and, batch by batch, stored, under a key a row.
         progress (`tqdm`, *optional*):
@@ -126,23 +130,21 @@ def run_batches(
     results = [torch.stack([row for row in found if row is not None])] if order else []
     if progress is not None:
         progress.update(len(order))
-    own = [alone[i] for i in missing] if alone else ()
-    batches = batcher.run([lengths[i] for i in missing], lambda c: work([missing[j] for j in c]), packed, own)
-    for chosen, result in batches:
-        rows = [missing[j] for j in chosen]
-        if cache is not None:
-            cache.put([keys[i] for i in rows], result)
-        order += rows
-        results.append(result)
-        if progress is not None:
-            progress.update(len(rows))
-    return in_order(results, order)
-
-
-def in_order(results: Sequence[Tensor], order: Sequence[int]) -> Tensor:
-    """Concatenate results whose rows have these places, and sort them by place."""
+    for group in _set_apart(alone, missing) if split is None else split(missing):
+        for chosen, result in batcher.run(lengths, work, packed, group):
+            if cache is not None:
+                cache.put([keys[i] for i in chosen], result)
+            order += chosen
+            results.append(result)
+            if progress is not None:
+                progress.update(len(chosen))
     together = torch.cat([result.to(results[-1].device) for result in results])
     return torch.empty_like(together).index_copy_(0, torch.tensor(order, device=together.device), together)
+
+
+def _set_apart(alone: Sequence[bool], members: list[int]) -> list[list[int]]:
+    apart = [i for i in members if alone and alone[i]]
+    return [*([i] for i in apart), [i for i in members if not alone or not alone[i]]]
 
 
 def move(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -156,4 +158,4 @@ def move(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
     }
 
 
-__all__ = ["Batcher", "in_order", "move", "run_batches"]
+__all__ = ["Batcher", "move", "run_batches"]

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from transformers_tart.backbones.forward import accepts, are_close, choose_layer, input_device, run_backbone
 from transformers_tart.checks.arguments import shorten
 from transformers_tart.configuration_media import POOLINGS
-from transformers_tart.embeddings.batching import Batcher, in_order, move, run_batches
+from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.pooling import (
     FrameMask,
     count_outputs,
@@ -33,10 +33,9 @@ from transformers_tart.embeddings.pooling import (
     normalized,
     pool_map,
 )
-from transformers_tart.embeddings.text import EmbeddedExamples, Embedder, Unreadable
+from transformers_tart.embeddings.text import Embedder, Unreadable
 from transformers_tart.inputs import read_audio, read_image
 from transformers_tart.inputs.containers import can_iterate
-from transformers_tart.inputs.examples import Examples
 
 
 Row = dict[str, Tensor]
@@ -46,7 +45,6 @@ MASK = "attention_mask"
 # or 20 ms of sound at 16 kHz.
 VALUES_PER_TOKEN = {"image": 768, "audio": 320}
 TRIAL = 16000  # samples of the noise that shows whether padding changes an embedding
-WINDOW = 64  # examples that are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,8 @@ class MediaEmbedder(Embedder):
             `"image"` or `"audio"`.
     """
 
-    modality: str = "image"
-
     batches_per_window = 2
+    examples_per_window = 64
 
     def __post_init__(self) -> None:
         if self.options.pooling not in POOLINGS:
@@ -134,24 +131,10 @@ class MediaEmbedder(Embedder):
         """Return a batch of rows."""
         return collate(rows)
 
-    def embed_examples(
-        self,
-        examples: Examples,
-        tokenizer: Any,
-        *,
-        batch_size: int | None = None,
-        progress_bar: bool = False,
-        seed: int = 0,
-    ) -> EmbeddedExamples:
-        """Embed a support set, in the order of the examples; `tokenizer` is the processor."""
-        batcher = Batcher.on(input_device(self.backbone), batch_size)
-        found, name = [], self.modality
-        with tqdm(total=len(examples.inputs), desc="embedding", unit=name, disable=not progress_bar) as bar:
-            for start in range(0, len(examples.inputs), WINDOW):
-                window = enumerate(examples.inputs[start : start + WINDOW], start)
-                rows = [self.row(tokenizer, item, f"The {name} of example {i}") for i, item in window]
-                found.append(self.embed_rows(rows, batcher=batcher, progress=bar))
-        return EmbeddedExamples(torch.cat(found), list(range(len(examples.inputs))))
+    def _example_rows(self, processor: Any, inputs: Sequence[Any], start: int) -> list[Row]:
+        return [
+            self.row(processor, item, f"The {self.modality} of example {i}") for i, item in enumerate(inputs, start)
+        ]
 
     def embed_rows(
         self,
@@ -165,23 +148,21 @@ class MediaEmbedder(Embedder):
     ) -> Tensor:
         """Embed rows, each without regard to the others: (n, layers, hidden) float32."""
         device = input_device(self.backbone)
-        batcher = Batcher.on(device) if batcher is None else batcher
-        keys = [] if self.cache is None else [self.cache.key_of_tensors(row) for row in rows]
-        cached = [False] * len(rows) if self.cache is None else [e is not None for e in self.cache.get(keys)]
-        known = [i for i, is_known in enumerate(cached) if is_known]
-        groups = [*([known] if known else []), *self._groups(rows, [i for i in range(len(rows)) if not cached[i]])]
-        found = []
-        for members in groups:
-            own = [rows[i] for i in members]
 
-            def work(chosen: list[int], own: list[Row] = own) -> Tensor:
-                return self.pool_batch(move(collate([own[i] for i in chosen]), device))
+        def work(chosen: list[int]) -> Tensor:
+            return self.pool_batch(move(collate([rows[i] for i in chosen]), device))
 
-            lengths = [-(-row[self.main_input].numel() // VALUES_PER_TOKEN[self.modality]) for row in own]
-            own_keys = [keys[i] for i in members] if keys else []
-            found.append(run_batches(batcher, lengths, work, cache=self.cache, keys=own_keys, progress=progress))
+        found = run_batches(
+            Batcher.on(device) if batcher is None else batcher,
+            [-(-row[self.main_input].numel() // VALUES_PER_TOKEN[self.modality]) for row in rows],
+            work,
+            split=lambda members: self._split(rows, members),
+            cache=self.cache,
+            keys=[] if self.cache is None else [self.cache.key_of_tensors(row) for row in rows],
+            progress=progress,
+        )
         # after the cache, whose embeddings serve both
-        return normalized(in_order(found, [i for members in groups for i in members]), self.options.normalize)
+        return normalized(found, self.options.normalize)
 
     def embed_batch(self, batch: Row, prompt: object = None, prefix: object = None) -> Tensor:
         """Embed a batch of inputs, each without regard to the others: (n, layers, hidden) float32."""
@@ -219,8 +200,8 @@ class MediaEmbedder(Embedder):
             return states, frame_mask
         return (output.last_hidden_state if layers == -1 else choose_layer(states, layers),), frame_mask
 
-    def _groups(self, rows: Sequence[Row], members: list[int]) -> list[list[int]]:
-        """Group members that may share a batch: of one shape, or, where padding changes nothing, of any length."""
+    def _split(self, rows: Sequence[Row], members: list[int]) -> list[list[int]]:
+        """Split members into groups that may share a batch: by shape, unless padding changes nothing."""
         by_shape: dict[tuple, list[int]] = {}
         for i in members:
             by_shape.setdefault(tuple((name, tuple(rows[i][name].shape)) for name in sorted(rows[i])), []).append(i)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from PIL.Image import Resampling
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,6 +34,67 @@ from transformers_tart.embeddings.text import Embedder
 from transformers_tart.inputs import read_audio, read_image
 from transformers_tart.inputs.examples import Examples, Text
 from transformers_tart.projection import LayerScaling
+
+
+def encode_texts(
+    backbone: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Text],
+    *,
+    pooling: str = "mean",
+    layers: int | str = -1,
+    normalize: bool = False,
+    max_length: int | None = None,
+    batch_size: int | None = None,
+    progress_bar: bool = False,
+    cache: EmbeddingCache | None = None,
+    accelerator: Accelerator | None = None,
+) -> Tensor:
+    r"""
+    Embed each text alone, in batches of similar length.
+
+    Args:
+        backbone (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
+            The frozen model and its tokenizer.
+        texts (`list`):
+            n texts or (text, text_pair) tuples.
+        pooling (`str`), layers (`int` or `str`):
+            As in [`pooled_hidden_states`].
+        normalize (`bool`, *optional*, defaults to `False`):
+            Whether each embedding, of each layer, is divided by its Euclidean norm.
+        max_length (`int`, *optional*):
+            Longest text in tokens; the limit of the tokenizer and the backbone when not given.
+        batch_size (`int`, *optional*):
+            Most texts of a forward pass; as many as a budget of tokens allows when not given.
+        progress_bar (`bool`, *optional*, defaults to `False`):
+            Whether to show progress on stderr.
+        cache ([`EmbeddingCache`], *optional*):
+            Cache in which embeddings are looked up and stored.
+        accelerator (`Accelerator`, *optional*):
+            Shares the texts among its processes, each with its own backbone; every process gets all embeddings.
+
+    Returns:
+        `torch.FloatTensor` of shape `(n, layers, hidden)`, in the order of the texts.
+    """
+    check_models(backbone, tokenizer, cache)
+    options = check_options(pooling=pooling, layers=layers, normalize=normalize, max_length=max_length)
+    progress_bar, texts, rank, world_size = as_flag(progress_bar, "progress_bar"), check_texts(texts, "texts"), 0, 1
+    if accelerator is not None:
+        rank, world_size = accelerator.process_index, accelerator.num_processes
+    mine = texts[rank::world_size] or texts[:1]  # a process without a text of its own embeds one for the shape
+    embedder, examples = Embedder(BackboneTraits(backbone), options, cache), Examples(mine, [], ())
+    found = embedder.embed_examples(
+        examples, tokenizer, batch_size=batch_size, progress_bar=progress_bar and rank == 0
+    ).embeddings
+    return found if accelerator is None or world_size == 1 else _gather(found, len(texts), accelerator)
+
+
+def _gather(found: Tensor, count: int, accelerator: Accelerator) -> Tensor:
+    """Return all rows, of which process p has found every p-th."""
+    longest = -(-count // accelerator.num_processes)
+    padded = torch.cat([found, found[:1].expand(longest - len(found), -1, -1)])
+    together = accelerator.gather(padded).unflatten(0, (accelerator.num_processes, longest))
+    return together.transpose(0, 1).flatten(0, 1)[:count]
 
 
 def embed(
@@ -235,4 +297,4 @@ def _published_media(tower: PreTrainedModel, processor: Any, modality: str, item
     return tower(**batch).last_hidden_state[0].float().mean(0).cpu()
 
 
-__all__ = ["embed", "embed_media"]
+__all__ = ["embed", "embed_media", "encode_texts"]

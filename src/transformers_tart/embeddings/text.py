@@ -1,24 +1,25 @@
 """The embedder of a composed model for texts: a backbone and the options of its config."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.backbones.forward import backbone_max_length, input_device, resolve_max_length
+from transformers_tart.backbones.forward import backbone_max_length, input_device, resolve_max_length, switch_length
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.configuration_tart import EmbeddingOptions
-from transformers_tart.embeddings.batching import Batcher
+from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.in_context import encode_prompt, encode_support, write_prompt
-from transformers_tart.embeddings.pooling import normalized, pooled_hidden_states
-from transformers_tart.embeddings.prefix_cache import Continuation, Prefix
+from transformers_tart.embeddings.pooling import normalized, pool_rows, pooled_hidden_states
+from transformers_tart.embeddings.prefix_cache import Prefix
 from transformers_tart.embeddings.prompts import Prompt, split_parts
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
-from transformers_tart.embeddings.stream import encode_rows
 from transformers_tart.inputs.audio import BYTES
 from transformers_tart.inputs.containers import can_iterate
 from transformers_tart.inputs.examples import Examples, Text, parse_text
@@ -26,6 +27,7 @@ from transformers_tart.inputs.text_options import TextOptions
 from transformers_tart.inputs.tokenization import (
     check_vocabulary,
     collate,
+    known_token,
     pad_right,
     tokenize,
     tokenize_parts,
@@ -73,7 +75,11 @@ class Embedder:
     options: EmbeddingOptions
     cache: EmbeddingCache | None = None
 
-    batches_per_window = 32  # whose inputs are in memory at a time, to be sorted by length
+    modality: str = "text"
+
+    # The numbers that are in memory at a time. Texts are sorted by length in large windows.
+    batches_per_window = 32
+    examples_per_window = sys.maxsize
 
     @property
     def backbone(self) -> PreTrainedModel:
@@ -151,17 +157,28 @@ class Embedder:
         seed: int = 0,
     ) -> EmbeddedExamples:
         """Embed a support set, in the order of the examples or, for a prompt, in an order of its own."""
-        if not self.options.has_prompt:
-            rows, padding = self.tokenize(tokenizer, examples.inputs), tokenizer.pad_token_id
-            batcher = Batcher.on(input_device(self.backbone), batch_size)
-            with tqdm(total=len(rows), desc="embedding", unit="text", disable=not progress_bar) as bar:
-                embeddings = self.embed_rows(rows, pad_token_id=padding, batcher=batcher, progress=bar)
-            return EmbeddedExamples(embeddings, list(range(len(rows))))
-        written = write_prompt(self.backbone, tokenizer, examples, self.options, seed)
+        if self.options.has_prompt:
+            return self._embed_prompt(examples, tokenizer, seed)
+        found, inputs, size = [], examples.inputs, self.examples_per_window
+        padding, batcher = (
+            getattr(tokenizer, "pad_token_id", None),
+            Batcher.on(input_device(self.backbone), batch_size),
+        )
+        with tqdm(total=len(inputs), desc="embedding", unit=self.modality, disable=not progress_bar) as bar:
+            for start in range(0, len(inputs), size):
+                rows = self._example_rows(tokenizer, inputs[start : start + size], start)
+                found.append(self.embed_rows(rows, pad_token_id=padding, batcher=batcher, progress=bar))
+        return EmbeddedExamples(torch.cat(found), list(range(len(inputs))))
+
+    def _example_rows(self, processor: Any, inputs: Sequence[Any], start: int) -> list[Any]:
+        return self.tokenize(processor, inputs)
+
+    def _embed_prompt(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, seed: int) -> EmbeddedExamples:
+        options = self.options
+        written = write_prompt(self.backbone, tokenizer, examples, options, seed)
         check_vocabulary(self.backbone, [[written.prompt.largest_id]])
-        protocol = self.options.protocol
-        embeddings, prefix = encode_support(self.prefix_encoder, written.prompt, written.blocks, protocol)
-        return EmbeddedExamples(normalized(embeddings, self.options.normalize), written.order, written.prompt, prefix)
+        encoded, prefix = encode_support(self.prefix_encoder, written.prompt, written.blocks, options.protocol)
+        return EmbeddedExamples(normalized(encoded, options.normalize), written.order, written.prompt, prefix)
 
     def read_prompt(self, prompt: Prompt | None) -> Prefix | None:
         """Encode the prompt of a stored support set; return `None` for protocols without one.
@@ -188,15 +205,29 @@ class Embedder:
         progress: tqdm | None = None,
     ) -> Tensor:
         """Embed rows of queries, each without regard to the others: (n, layers, hidden) float32."""
+        check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
+        batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
         if prompt is None or prefix is None:
-            batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
-            found = encode_rows(self.backbone, rows, pad_token_id, self.options, batcher, self.cache, progress)
+            found = self._embed_alone(rows, pad_token_id, batcher, progress)
         else:
-            check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
-            queries = [self._continue(prompt, _parts(row, prompt)) for row in rows]
+            queries = [prompt.continuation(_parts(row, prompt), self.options.max_length) for row in rows]
             found = self.prefix_encoder.embed(prefix, queries, batcher, progress)
         # after the cache, whose embeddings serve both
         return normalized(found, self.options.normalize)
+
+    def _embed_alone(
+        self, rows: Sequence[Any], pad_token_id: int | None, batcher: Batcher, progress: tqdm | None
+    ) -> Tensor:
+        device, pad_token_id = input_device(self.backbone), known_token(self.backbone, pad_token_id)
+
+        def work(chosen: list[int]) -> Tensor:
+            batch = move(collate([rows[i] for i in chosen], pad_token_id), device)
+            return pool_rows(self.backbone, batch, pooling=self.options.pooling, layers=self.options.layers)
+
+        keys = [] if self.cache is None else [self.cache.key(*row.values()) for row in rows]
+        lengths, limit = [len(row["input_ids"]) for row in rows], switch_length(self.backbone)
+        alone = [limit is not None and length > limit for length in lengths]
+        return run_batches(batcher, lengths, work, alone=alone, cache=self.cache, keys=keys, progress=progress)
 
     def embed_batch(
         self, batch: dict[str, Tensor], prompt: Prompt | None = None, prefix: Prefix | None = None
@@ -211,11 +242,10 @@ class Embedder:
             rows = [{name: tensor[i][mask[i]].tolist() for name, tensor in batch.items()} for i in range(len(mask))]
             # without the special tokens of the tokenizer, which stand in no prompt
             parts = [[prompt.strip(part) for part in _parts(row, prompt)] for row in rows]
-            found = self.prefix_encoder.embed(prefix, [self._continue(prompt, part) for part in parts])
+            found = self.prefix_encoder.embed(
+                prefix, [prompt.continuation(part, options.max_length) for part in parts]
+            )
         return normalized(found, options.normalize)
-
-    def _continue(self, prompt: Prompt, parts: Sequence[Sequence[int]]) -> Continuation:
-        return prompt.continuation(parts, self.options.max_length)
 
 
 def _parts(row: dict[str, list[int]], prompt: Prompt) -> list[list[int]]:
