@@ -4,7 +4,7 @@ import copy
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from transformers.utils import logging
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import state_token
 from transformers_tart.backbones.forward import input_device
-from transformers_tart.backbones.processors import LOADERS, load_processor
+from transformers_tart.backbones.reference import choose_processor
 from transformers_tart.checks.arguments import as_count, as_flag, as_source, check_device, shorten
 from transformers_tart.embeddings.arguments import as_limit
 from transformers_tart.embeddings.batching import Batcher
@@ -29,11 +29,10 @@ from transformers_tart.hub.push import HubMixin, keep_edited_card
 from transformers_tart.inputs.containers import is_eager, iterate, unpack
 from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.text_options import TextOptions, text_options
-from transformers_tart.loading.auto import load_auto
-from transformers_tart.modeling_auto import PipelineModel, compose_any
-from transformers_tart.modeling_tart import PreparedSupport, TartPreTrainedModel
-from transformers_tart.saving import OWNED
-from transformers_tart.support import SupportSet
+from transformers_tart.modeling_base import TartPreTrainedModel
+from transformers_tart.modeling_tart import PipelineModel, compose_any
+from transformers_tart.repository import OWNED, check_folder
+from transformers_tart.support import PreparedSupport, SupportSet
 
 
 logger = logging.get_logger(__name__)
@@ -70,8 +69,9 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             A composed model, or any backbone, which is composed with the reasoner inside this package. `pipeline`
             takes Hub ids and folders too, and defaults to the small language model inside this package.
         tokenizer (`PreTrainedTokenizerBase`, *optional*), image_processor (`BaseImageProcessor`, *optional*),
-        feature_extractor (`SequenceFeatureExtractor`, *optional*):
-            Processor of the backbone for texts, images or audio; loaded from its repository when not given.
+        feature_extractor (`SequenceFeatureExtractor`, *optional*), processor (`ProcessorMixin`, *optional*):
+            Processor of the backbone for texts, images, audio or other inputs; loaded from its repository when not
+            given.
         examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table, *optional*):
             The support set; the one stored with the model when not given. A table of pandas, polars or Arrow.
         backbone (`PreTrainedModel` or `str`, *optional*):
@@ -99,6 +99,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         embedding_cache: str | os.PathLike | None = None,
         image_processor: Any = None,
         feature_extractor: Any = None,
+        processor: Any = None,
         backbone: PreTrainedModel | str | os.PathLike | None = None,
         **kwargs: Any,
     ):
@@ -108,7 +109,12 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         self._cache_folder = None if embedding_cache is None else as_source(embedding_cache, "embedding_cache")
         self._cache: tuple[tuple, EmbeddingCache] | None = None
         model = load_model(model, backbone, kwargs)
-        given = {"tokenizer": tokenizer, "image_processor": image_processor, "feature_extractor": feature_extractor}
+        given = {
+            "tokenizer": tokenizer,
+            "image_processor": image_processor,
+            "feature_extractor": feature_extractor,
+            "processor": processor,
+        }
         super().__init__(model=model, **choose_processor(model, given), **kwargs)
         if examples is not None:
             self.set_examples(examples)
@@ -119,7 +125,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
     @property
     def _processor(self) -> Any:
         """The tokenizer, image processor or feature extractor."""
-        return getattr(self, LOADERS[self.model.config.modality][1])
+        return getattr(self, self.model.config.modality.processor_argument)
 
     def set_examples(self, examples: RawExamples | None) -> None:
         """Replace the stored support set; `None` removes it."""
@@ -138,7 +144,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                 self._processor,
                 batch_size=self._batch_size,
                 progress_bar=progress_bar,
-                keep_texts=self.model.config.modality == "text",
+                keep_texts=self.model.config.modality.is_tokenized,
                 cache=self._open_cache(),
                 max_length=max_length or self._preprocess_params.get("max_length"),
                 is_stored=is_stored,
@@ -232,7 +238,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             support = self._encode(examples, progress_bar, preprocess.get("max_length"))
         options = TextOptions(**{**self._preprocess_params, **preprocess})
         embedder = self.model.embedder(self._open_cache(), options.max_length)
-        is_one = embedder.is_one(inputs)
+        is_one = modality.is_one(inputs)
         batcher = Batcher.on(input_device(self.model.backbone), None if is_one else batch_size or self._batch_size)
         call = _Call(embedder, support, batcher, options, {**self._postprocess_params, **postprocess})
         if is_one:
@@ -319,9 +325,9 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         processor = copy.deepcopy(self._processor)
         if isinstance(processor, PreTrainedTokenizerBase) and processor.pad_token is None:
             processor.pad_token = processor.eos_token or processor.bos_token or processor.unk_token
-        if self.model.config.modality == "audio":
+        if self.model.config.modality.is_padded:
             processor.return_attention_mask = True
-        self.model._check_folder(save_directory)
+        check_folder(self.model, save_directory)
         with self._pushing(save_directory, kwargs), staged(save_directory, OWNED) as stage:
             self.model.save_pretrained(stage, **kwargs)
             processor.save_pretrained(stage)
@@ -371,42 +377,6 @@ def load_model(model: Any, backbone: Any, arguments: dict[str, Any]) -> TartPreT
     if not isinstance(unwrap(model), PreTrainedModel):
         as_source(model, "model", " or a loaded PreTrainedModel")
     return compose_any(model)
-
-
-def choose_processor(model: TartPreTrainedModel, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the processor of a model under the argument that takes it, loaded where it is not given.
-
-    Args:
-        model ([`TartPreTrainedModel`]):
-            The model.
-        given (`dict`):
-            The arguments `tokenizer`, `image_processor` and `feature_extractor`.
-
-    Raises:
-        TypeError: On something else than a processor.
-        ValueError: On a processor for another modality, or when there is none to load.
-    """
-    modality = model.config.modality
-    loader, argument = LOADERS[modality]
-    if others := [name for name, value in given.items() if value is not None and name != argument]:
-        raise ValueError(f"{others[0]} is given, but the model classifies {modality} inputs; give {argument}=...")
-    processor = given[argument]
-    if processor is None:
-        return {argument: load_processor(model)}
-    if isinstance(processor, (str, os.PathLike)):
-        trusts = model.hub_arguments.get("trust_remote_code")
-        processor = load_auto(loader, as_source(processor, argument), trust_remote_code=trusts)
-    is_one = isinstance(processor, PreTrainedTokenizerBase) if modality == "text" else _is_media_processor(processor)
-    if not is_one:
-        raise TypeError(
-            f"{argument} is {shorten(processor)} of type {type(processor).__name__}; give a loaded one "
-            f"({loader.__name__}.from_pretrained), its Hub id or its folder."
-        )
-    return {argument: processor}
-
-
-def _is_media_processor(processor: Any) -> bool:
-    return callable(processor) and hasattr(processor, "save_pretrained")
 
 
 __all__ = ["TartClassificationPipeline"]

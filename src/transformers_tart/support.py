@@ -1,4 +1,4 @@
-"""The support set: the labeled embeddings that a reasoner reads."""
+"""Support sets: labeled embeddings, and what a model keeps of them."""
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
@@ -9,14 +9,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers.utils import logging
 
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.checks.arguments import as_source, check_kind, shorten
 from transformers_tart.checks.bounds import parse_json
 from transformers_tart.checks.label_names import check_label_names
 from transformers_tart.configuration_tart import EmbeddingOptions
+from transformers_tart.embeddings.prefix_cache import Prefix
 from transformers_tart.embeddings.prompts import Prompt
-from transformers_tart.errors import CorruptFileError
+from transformers_tart.errors import BackboneMismatchError, CorruptFileError
+from transformers_tart.projection import LayerScaling
+from transformers_tart.reasoners.modeling_reasoner import ReasonerState
+
+
+logger = logging.get_logger(__name__)
 
 
 SUPPORT_FILE = "support.safetensors"
@@ -117,8 +124,50 @@ class SupportSet:
         return len(self.label_names)
 
     def to(self, device: torch.device | str) -> "SupportSet":
-        """The same support set on another device."""
+        """Return the support set on another device."""
         return replace(self, embeddings=self.embeddings.to(device), labels=self.labels.to(device))
+
+    def check_number_of_names(self, names: tuple[str, ...]) -> None:
+        """Raise a ValueError unless `config.id2label` has as many names as the support set has classes."""
+        if len(names) != self.num_labels:
+            raise ValueError(
+                f"config.id2label has {len(names)} names, the support set has {self.num_labels} classes; set "
+                "config.id2label to a name for each class."
+            )
+
+    def check_names(self, names: tuple[str, ...]) -> None:
+        """Raise a ValueError unless names of `config.id2label` are as many as the classes, and in their order."""
+        self.check_number_of_names(names)
+        shared = set(names) & set(self.label_names)
+        if any(name in shared and name != own for name, own in zip(names, self.label_names, strict=True)):
+            raise ValueError(
+                "config.id2label has the names of the support set in another order; encode the examples again with "
+                "this model, or correct config.id2label."
+            )
+
+    def check_options(self, options: EmbeddingOptions) -> None:
+        """Raise a BackboneMismatchError unless the embeddings were made with these options."""
+        if self.options is not None and (differing := describe_differences(self.options, options)):
+            raise BackboneMismatchError(
+                f"The support set was embedded with {differing[0]}, the config of the model has {differing[1]}: "
+                "predictions would be wrong. Correct the config, or encode the examples again with this model."
+            )
+
+    def check_backbone(self, digest: BackboneDigest) -> None:
+        """Raise a BackboneMismatchError unless the embeddings were made by the backbone of this digest."""
+        if self.digest is None:
+            return
+        if not digest.is_comparable(self.digest):
+            logger.warning_once(
+                f"The support set was embedded by a backbone with quantization {self.digest.quantization}, this one "
+                f"has {digest.quantization}: whether both are the same model is not checked."
+            )
+        elif differences := self.digest.differences(digest):
+            raise BackboneMismatchError(
+                f"The support set was embedded by the backbone {_describe(self.digest)}, the model now has "
+                f"{_describe(digest)}, and {'; '.join(differences)}: predictions would be wrong. Use the former "
+                "backbone (backbone=...), or encode the examples again with this one."
+            )
 
     def save(self, path: str | Path, include_texts: bool = False) -> None:
         """Write a safetensors file. The token ids of a prompt are part of it, and texts can be read from those.
@@ -175,6 +224,20 @@ class SupportSet:
             ) from err
 
 
+@dataclass(frozen=True)
+class PreparedSupport:
+    """A support set that the reasoner has read: all that queries need, and nothing that depends on one.
+
+    `token` is that of backbone and reasoner ([`state_token`]) when the support set was compared and read.
+    """
+
+    support: SupportSet
+    scaling: LayerScaling
+    state: ReasonerState
+    prefix: Prefix | None = None
+    token: tuple[object, ...] | None = None
+
+
 def describe_differences(made_with: EmbeddingOptions, current: EmbeddingOptions) -> tuple[str, str] | None:
     """Return the fields that differ, with the values of each side; `None` where all are equal."""
     names = [each.name for each in fields(current) if getattr(made_with, each.name) != getattr(current, each.name)]
@@ -184,12 +247,8 @@ def describe_differences(made_with: EmbeddingOptions, current: EmbeddingOptions)
     return first, second
 
 
-def _parts(text: Any) -> tuple[Any, ...]:
-    return text if isinstance(text, tuple) and len(text) == 2 else (text,)
-
-
 def check_is_support(support: Any) -> None:
-    """Raise a TypeError for something else than a support set."""
+    """Raise a TypeError for anything but a support set."""
     if not isinstance(support, SupportSet):
         raise TypeError(
             f"support is {shorten(support)} of type {type(support).__name__}; give a SupportSet, such as "
@@ -197,4 +256,12 @@ def check_is_support(support: Any) -> None:
         )
 
 
-__all__ = ["SUPPORT_FILE", "SupportSet", "check_is_support", "describe_differences"]
+def _parts(text: Any) -> tuple[Any, ...]:
+    return text if isinstance(text, tuple) and len(text) == 2 else (text,)
+
+
+def _describe(digest: BackboneDigest) -> str:
+    return f'"{digest.name or "without a name"}" (digest {digest.hexdigest})'
+
+
+__all__ = ["SUPPORT_FILE", "PreparedSupport", "SupportSet", "check_is_support", "describe_differences"]

@@ -10,6 +10,7 @@ from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings import pooling
 from transformers_tart.embeddings.media import MediaEmbedder, collate
 from transformers_tart.embeddings.pooling import has_padding, pool_map
+from transformers_tart.inputs.modality import AUDIO
 
 
 FRAMES, BINS = 128, 32
@@ -33,7 +34,7 @@ def draw_sound(samples: int, seed: int = 0) -> np.ndarray:
 
 def embed(model: ASTModel | BackboneTraits, sounds: list[np.ndarray], layers: int | str = "all") -> torch.Tensor:
     traits = model if isinstance(model, BackboneTraits) else BackboneTraits(model)
-    embedder = MediaEmbedder(traits, EmbeddingOptions(layers=layers), modality="audio")
+    embedder = MediaEmbedder(traits, EmbeddingOptions(layers=layers), modality=AUDIO)
     extractor = ASTFeatureExtractor(max_length=FRAMES, num_mel_bins=BINS)
     return embedder.embed_rows([embedder.row(extractor, sound, "It") for sound in sounds])
 
@@ -71,7 +72,7 @@ def test__audio__filled_up__batch_mates_and_layers_change_nothing(transformer: A
 def test__audio__as_long_as_the_window__plain_mean(transformer: ASTModel) -> None:
     features = torch.randn(2, FRAMES, BINS, generator=torch.Generator().manual_seed(0))
     assert not has_padding(features)
-    found = MediaEmbedder(BackboneTraits(transformer), EmbeddingOptions(), modality="audio").embed_batch(
+    found = MediaEmbedder(BackboneTraits(transformer), EmbeddingOptions(), modality=AUDIO).embed_batch(
         collate([{"input_values": features[0]}])
     )
     with torch.no_grad():

@@ -1,28 +1,23 @@
-"""The embedder of a composed model for images and audio: each alone, by the processor of the backbone.
+"""The embedder of a composed model for images, audio and other media, by the processor of the backbone.
 
 No family of models is named here. The number of values of a token, the outputs that are maps of features, and the
 outputs that are padding are read from inputs and outputs; whether inputs of different lengths may be padded to one
 length is tried.
 """
 
-import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from transformers_tart.backbones.forward import accepts, are_close, choose_layer, input_device, run_backbone
-from transformers_tart.checks.arguments import shorten
-from transformers_tart.configuration_media import POOLINGS
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.pooling import (
     FrameMask,
@@ -34,61 +29,37 @@ from transformers_tart.embeddings.pooling import (
     pool_map,
 )
 from transformers_tart.embeddings.text import Embedder, Unreadable
-from transformers_tart.inputs import read_audio, read_image
-from transformers_tart.inputs.containers import can_iterate
 
 
 Row = dict[str, Tensor]
 
 MASK = "attention_mask"
-# Values of an input that make about one token, by which batches are cut: a patch of 16 x 16 pixels of three colors,
-# or 20 ms of sound at 16 kHz.
-VALUES_PER_TOKEN = {"image": 768, "audio": 320}
 TRIAL = 16000  # samples of the noise that shows whether padding changes an embedding
 
 
 @dataclass(frozen=True)
 class MediaEmbedder(Embedder):
     r"""
-    Embedder of images or audio.
+    Embedder of images, audio and other inputs that a processor reads one by one.
 
     Args:
-        traits, options, cache:
-            As in [`Embedder`]; of the options pooling, normalization and layers count.
-        modality (`str`):
-            `"image"` or `"audio"`.
+        traits, options, cache, modality:
+            As in [`Embedder`].
     """
 
     batches_per_window = 2
     examples_per_window = 64
 
     def __post_init__(self) -> None:
-        if self.options.pooling not in POOLINGS:
-            raise ValueError(f"pooling is {shorten(self.options.pooling)}; it must be one of {POOLINGS}.")
+        if self.options.max_length is not None:
+            raise ValueError(
+                f"max_length is {self.options.max_length}, which is for texts; cut {self.modality} inputs before."
+            )
 
     @property
     def main_input(self) -> str:
         """The name of the backbone's main input."""
         return self.backbone.main_input_name
-
-    def is_one(self, inputs: Any) -> bool:
-        """Return whether a value is a single input rather than many.
-
-        Raises:
-            TypeError: On lists of numbers, which would be as many inputs.
-        """
-        if isinstance(inputs, (list, tuple)) and inputs and all(map(_is_numeric, inputs)):
-            kind = "uint8" if self.modality == "image" else "float32"
-            raise TypeError(
-                f"The input is a {type(inputs).__name__} of {type(inputs[0]).__name__}; give the numbers of one "
-                f"{self.modality} input as an array: numpy.asarray(..., dtype='{kind}')."
-            )
-        if isinstance(inputs, (str, bytes, bytearray, os.PathLike, Mapping, Image.Image, np.generic)):
-            return True
-        if isinstance(inputs, (np.ndarray, torch.Tensor)):
-            is_of_names = isinstance(inputs, np.ndarray) and inputs.dtype.kind in "OUS"
-            return inputs.ndim <= (3 if self.modality == "image" else 2) and not is_of_names
-        return not can_iterate(inputs)
 
     def read(self, processor: Any, items: Sequence[tuple[str, Any]], options: object = None) -> list[Any]:
         """Return rows for [`embed_rows`], or [`Unreadable`], from the places and values of inputs."""
@@ -104,28 +75,22 @@ class MediaEmbedder(Embedder):
             return Unreadable(err)
 
     def row(self, processor: Any, item: object, where: str) -> Row:
-        """Return the features of one image or recording, as [`read_image`] and [`read_audio`] take it.
+        """Return the features of one input, without a batch axis.
 
         Raises:
             ValueError, TypeError, OSError: When it cannot be read; the message begins with `where`.
         """
-        if self.modality == "image":
-            features = _process(where, processor, images=read_image(item, where))
-        else:
-            rate = processor.sampling_rate
-            samples = read_audio(item, where, rate)
-            features = _process(where, processor, samples, sampling_rate=rate, return_attention_mask=True)
-            self._check_length(features, len(samples), rate, where)
-        return {name: tensor[0] for name, tensor in features.items()}
-
-    def _check_length(self, features: Any, samples: int, rate: int, where: str) -> None:
-        """Raise a ValueError on a recording that is too short for a single output."""
-        outputs = count_outputs(self.backbone, features[self.main_input].shape[-1])
+        if self.modality.read is None:
+            raise ValueError(f"Inputs of the modality {self.modality} are not read one by one.")
+        features = self.modality.read(processor, item, where)
+        length = features[self.main_input].shape[-1]
+        outputs = count_outputs(self.backbone, length)
         if outputs is not None and outputs < 1:
             raise ValueError(
-                f"{where} lasts {1000 * samples / rate:.0f} ms, which is too short for "
-                f"{type(self.backbone).__name__}; leave it out or give a longer one."
+                f"{where} has the length {length}, which is too short for {type(self.backbone).__name__}; leave it "
+                "out or give a longer one."
             )
+        return {name: tensor[0] for name, tensor in features.items()}
 
     def collate(self, processor: Any, rows: Sequence[Row]) -> Row:
         """Return a batch of rows."""
@@ -154,7 +119,7 @@ class MediaEmbedder(Embedder):
 
         found = run_batches(
             Batcher.on(device) if batcher is None else batcher,
-            [-(-row[self.main_input].numel() // VALUES_PER_TOKEN[self.modality]) for row in rows],
+            [self.modality.cost(row[self.main_input].numel()) for row in rows],
             work,
             split=lambda members: self._split(rows, members),
             cache=self.cache,
@@ -178,7 +143,7 @@ class MediaEmbedder(Embedder):
         if is_whole:
             given.pop(MASK, None)
         frame_mask: FrameMask | None
-        if is_whole or self.modality == "image":
+        if is_whole or not self.modality.is_padded:
             hidden_states, frame_mask = run_backbone(self.backbone, self.options.layers, **given)[1], None
         else:
             hidden_states, frame_mask = self._run_padded(given, mask)
@@ -232,22 +197,6 @@ def collate(rows: Sequence[Row]) -> Row:
         same = len({tensor.shape for tensor in tensors}) == 1
         batch[name] = torch.stack(tensors) if same else pad_sequence(tensors, batch_first=True)
     return batch
-
-
-def _process(where: str, processor: Any, *given: Any, **options: Any) -> Any:
-    """Run a processor on one input."""
-    try:
-        return processor(*given, **options, return_tensors="pt")
-    except (ValueError, TypeError, RuntimeError, AssertionError, IndexError) as err:
-        name = type(processor).__name__
-        raise ValueError(f"{where} cannot be prepared by {name}: {err}. Leave it out, or give a larger one.") from err
-
-
-def _is_numeric(item: Any) -> bool:
-    """Return whether this is a number, or a list that begins with one, or with such a list."""
-    while isinstance(item, (list, tuple)) and item:
-        item = item[0]
-    return isinstance(item, numbers.Number)
 
 
 __all__ = ["MediaEmbedder", "collate"]

@@ -16,7 +16,7 @@ from transformers_tart.backbones.towers import find_tower, modalities_of
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import as_flag
 from transformers_tart.checks.tensors import check_seed
-from transformers_tart.configuration_tart import EmbeddingOptions
+from transformers_tart.configuration_tart import EmbeddingOptions, TartBaseConfig
 from transformers_tart.embeddings.arguments import (
     as_limit,
     check_class_numbers,
@@ -31,8 +31,9 @@ from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.embeddings.prompts import choose_template
 from transformers_tart.embeddings.reference import MAX_CHARACTERS, SEED, PublishedProcedure, published_projection
 from transformers_tart.embeddings.text import Embedder
-from transformers_tart.inputs import read_audio, read_image
+from transformers_tart.inputs import read_image
 from transformers_tart.inputs.examples import Examples, Text
+from transformers_tart.inputs.modality import Modality
 from transformers_tart.projection import LayerScaling
 
 
@@ -259,9 +260,11 @@ def embed_media(
     Raises:
         ValueError: When the backbone reads neither images nor audio, or an input cannot be read.
     """
-    modality = next((name for name in ("image", "audio") if name in modalities_of(backbone)), None)
-    if modality is None:
+    known_classes = [each for each in TartBaseConfig.__subclasses__() if not each.modality.is_tokenized]
+    config_class = next((each for each in known_classes if each.modality in modalities_of(backbone)), None)
+    if config_class is None:
         raise ValueError(f"{type(backbone).__name__} reads neither images nor audio; use embed for texts.")
+    modality = config_class.modality
     tower = find_tower(backbone, modality)[1]
     labels = list(support_labels)
     if reference:
@@ -272,7 +275,7 @@ def embed_media(
             for items in ([support[i] for i in order], queries)
         )
         return *published_projection(known, asked), torch.tensor([labels[i] for i in order])
-    options = check_options(pooling=pooling, layers=layers)
+    options = config_class(pooling=pooling, layers=layers).embedding_options
     embedder = MediaEmbedder(BackboneTraits(tower), options, modality=modality)
     known, asked = (
         embedder.embed_examples(Examples(list(items), [], ()), processor, batch_size=batch_size).embeddings
@@ -282,17 +285,15 @@ def embed_media(
 
 
 @torch.no_grad()
-def _published_media(tower: PreTrainedModel, processor: Any, modality: str, item: object) -> Tensor:
+def _published_media(tower: PreTrainedModel, processor: Any, modality: Modality, item: object) -> Tensor:
     """Return the mean (hidden,) of the last hidden states of one input, on the CPU."""
-    if modality == "image":
+    if modality.is_padded and modality.read is not None:
+        inputs = modality.read(processor, item, "A recording")[tower.main_input_name][0]
+    else:
         size = tower.config.image_size
         square = read_image(item, "An image").resize((size, size), Resampling.BILINEAR)
         gray = torch.from_numpy(np.array(square.convert("L"))).float() / 255
         inputs = gray.expand(3, -1, -1)
-    else:
-        rate = processor.sampling_rate
-        samples = read_audio(item, "A recording", rate)
-        inputs = processor(samples, sampling_rate=rate, return_tensors="pt")[tower.main_input_name][0]
     batch = {tower.main_input_name: inputs[None].to(input_device(tower), tower.dtype)}
     return tower(**batch).last_hidden_state[0].float().mean(0).cpu()
 

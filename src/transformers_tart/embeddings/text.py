@@ -1,7 +1,7 @@
 """The embedder of a composed model for texts: a backbone and the options of its config."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,9 +20,8 @@ from transformers_tart.embeddings.pooling import normalized, pool_rows, pooled_h
 from transformers_tart.embeddings.prefix_cache import Prefix
 from transformers_tart.embeddings.prompts import Prompt, split_parts
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
-from transformers_tart.inputs.audio import BYTES
-from transformers_tart.inputs.containers import can_iterate
 from transformers_tart.inputs.examples import Examples, Text, parse_text
+from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.inputs.text_options import TextOptions
 from transformers_tart.inputs.tokenization import (
     check_vocabulary,
@@ -69,13 +68,14 @@ class Embedder:
             Protocol, template, pooling, layers and lengths.
         cache ([`EmbeddingCache`], *optional*):
             Cache in which embeddings are looked up and stored.
+        modality ([`Modality`], *optional*, defaults to that of texts):
+            Modality of the inputs.
     """
 
     traits: BackboneTraits
     options: EmbeddingOptions
     cache: EmbeddingCache | None = None
-
-    modality: str = "text"
+    modality: Modality = TEXT
 
     # The numbers that are in memory at a time. Texts are sorted by length in large windows.
     batches_per_window = 32
@@ -90,20 +90,6 @@ class Embedder:
     def prefix_encoder(self) -> PrefixEncoder:
         """The encoder of prompts."""
         return PrefixEncoder(self.traits, self.options, self.cache)
-
-    def is_one(self, inputs: Any) -> bool:
-        """Return whether a value is a single input, a string or a mapping, rather than many.
-
-        Raises:
-            TypeError: On values that are neither a text nor an iterable of texts.
-        """
-        if isinstance(inputs, (str, Mapping)):
-            return True
-        if isinstance(inputs, BYTES) or not can_iterate(inputs):
-            raise TypeError(
-                f"The input is {type(inputs).__name__}; give a text, a list of texts or a generator of texts."
-            )
-        return False
 
     def read(self, processor: Any, items: Sequence[tuple[str, Any]], options: TextOptions) -> list[Any]:
         """Return rows for [`embed_rows`] from the places and values of inputs, or [`Unreadable`].

@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeAlias
 
 from transformers.utils import logging
 
-from transformers_tart.checks.arguments import well_formed
 from transformers_tart.inputs.containers import (
     as_list,
     can_iterate,
@@ -21,6 +20,7 @@ from transformers_tart.inputs.containers import (
     table_columns,
 )
 from transformers_tart.inputs.labels import number_labels
+from transformers_tart.inputs.texts import Text, parse_text
 
 
 logger = logging.get_logger(__name__)
@@ -36,7 +36,6 @@ class TableOfExamples(Protocol):
         """Rows of these columns alone."""
 
 
-Text: TypeAlias = str | tuple[str, str]
 RawExamples: TypeAlias = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | TableOfExamples
 
 TEXT = "text"
@@ -65,32 +64,6 @@ def forms(key: str) -> str:
 
 def _keys(key: str) -> tuple[str, ...]:
     return (TEXT, "text_pair", "label") if key == TEXT else (key, "label")
-
-
-def parse_text(item: object, where: str) -> Text:
-    """One text or text pair from a string or `{"text", "text_pair"}`.
-
-    Raises:
-        TypeError: When a text is not a string. The message names the place, never the content.
-        ValueError: When a dict has other keys.
-    """
-    if isinstance(item, Mapping):
-        unknown = sorted(str(key) for key in set(item) - {"text", "text_pair"})
-        if unknown or "text" not in item:
-            raise ValueError(
-                f'{where} has the keys {sorted(map(str, item))}; a dict must have "text" and may have "text_pair".'
-            )
-        text, pair = _string(item["text"], where), item.get("text_pair")
-        return text if pair is None else (text, _string(pair, f"The text_pair of {where}"))
-    return _string(item, where)
-
-
-def _string(item: object, where: str) -> str:
-    if not isinstance(item, str):
-        hint = ' Of a pair give {"text": ..., "text_pair": ...}.' if isinstance(item, (list, tuple)) else ""
-        empty = f" ({item})" if item is not None and is_missing(item) else ""
-        raise TypeError(f"{where} is {type(item).__name__}{empty}; a text must be a string.{hint}")
-    return well_formed(item)
 
 
 def parse_examples(examples: RawExamples, key: str = TEXT, chosen_names: Sequence[str] | None = None) -> Examples:
