@@ -18,9 +18,7 @@ from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.backbones.towers import loaded_classes_of, modalities_of
 from transformers_tart.checks.arguments import refuse_unknown
 from transformers_tart.configuration_tart import TartAudioConfig, TartBaseConfig, TartConfig, TartImageConfig
-from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.media import MediaEmbedder
-from transformers_tart.embeddings.text import Embedder
 from transformers_tart.files import check_whole
 from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.loading.auto import find_model
@@ -47,9 +45,6 @@ class TartForSequenceClassification(TartPreTrainedModel):
         "AutoModel": "TartForSequenceClassification",
         "AutoModelForSequenceClassification": "TartForSequenceClassification",
     }
-
-    def _build_embedder(self, cache: EmbeddingCache | None, max_length: int | None) -> Embedder:
-        return Embedder(self.backbone, self.config, cache, max_length)
 
     @can_return_tuple
     def forward(
@@ -94,12 +89,7 @@ class TartForSequenceClassification(TartPreTrainedModel):
 class TartMediaModel(TartPreTrainedModel):
     """Base of the classifiers of images and of audio."""
 
-    def _build_embedder(self, cache: EmbeddingCache | None, max_length: int | None) -> MediaEmbedder:
-        if max_length is not None:
-            raise ValueError(
-                f"max_length is {max_length}, which is for texts; cut {self.config.modality} inputs before."
-            )
-        return MediaEmbedder(self.backbone, self.config, cache)
+    _embedder_class = MediaEmbedder
 
     def _features(self, given: dict[str, Any]) -> dict[str, Tensor]:
         """Return the features of a processor, beside the main input, that the backbone takes."""

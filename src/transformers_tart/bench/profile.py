@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from transformers_tart import pipeline_inputs
 from transformers_tart.bench.timing import Clock, Meter
-from transformers_tart.embeddings import media, pooling, stream, text
+from transformers_tart.embeddings import media, pooling, text
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
@@ -21,11 +20,11 @@ BACKBONE, REST = "backbone", "rest"
 TEXT_PARTS: dict[str, tuple[Any, str]] = {
     "tokenizing": (text, "tokenize"),
     BACKBONE: (pooling, "run_backbone"),
-    "pooling": (stream, "pool_rows"),
+    "pooling": (text, "pool_rows"),
     "reasoner": (TartReasoner, "query"),
 }
 MEDIA_PARTS: dict[str, tuple[Any, str]] = {
-    "image processor": (pipeline_inputs.MediaInputs, "rows"),
+    "image processor": (media.MediaEmbedder, "read"),
     BACKBONE: (media, "run_backbone"),
     "pooling": (media.MediaEmbedder, "pool_batch"),
     "reasoner": (TartReasoner, "query"),

@@ -1,7 +1,10 @@
 """The published procedure, to the letter: one text and one whole prompt at a time, in the order the paper's code used.
 
 For comparison alone: it is slow, binary, and finds the label words by their token ids, so that a text that holds one
-corrupts its spans. The facts are those of the code published with arXiv 2306.07536 (section 4.1, June 2023).
+corrupts its spans. It follows the code published with arXiv 2306.07536 (section 4.1, June 2023; HazyResearch/TART).
+For images and recordings that is `compute_pca` in `src/tart/embed_utils.py`, and the concatenation in
+`src/eval/eval_speech_image.py` and `Tart.evaluate`: the reasoner was trained on 16 dimensions, images and recordings
+get 8 components, and x becomes [x, x].
 """
 
 import copy
@@ -12,6 +15,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from transformers_tart.projection import WhitenedPCA
+
 
 LABEL_WORDS = ("negative", "positive")
 MAX_CHARACTERS = 100
@@ -21,7 +26,7 @@ SEED = 42
 
 class PublishedProcedure:
     r"""
-    Embeds a support set and queries as the published code does.
+    Embeddings of a support set and queries by the published code.
 
     Args:
         backbone (`PreTrainedModel`):
@@ -31,7 +36,7 @@ class PublishedProcedure:
         seed (`int`):
             Seed of the order of the prompt.
         max_characters (`int`):
-            What is read of each text.
+            Longest text, in characters.
     """
 
     def __init__(
@@ -49,7 +54,7 @@ class PublishedProcedure:
     def embed(
         self, protocol: str, texts: Sequence[str], labels: Sequence[int], queries: Sequence[str]
     ) -> tuple[Tensor, Tensor, list[int]]:
-        """Support (k, hidden) and query (n, hidden) embeddings, and the labels in the order of the support rows."""
+        """Return support (k, hidden) and query (n, hidden) embeddings, and labels in the order of the support rows."""
         if protocol == "stream":
             return self._alone(texts), self._alone(queries), list(labels)
         order = list(range(len(texts)))
@@ -64,12 +69,12 @@ class PublishedProcedure:
         return text.strip()[: self.max_characters]
 
     def _alone(self, texts: Sequence[str]) -> Tensor:
-        """`stream`: the mean over all tokens of each text."""
+        """Take the mean over all tokens of each text, for `stream`."""
         ids = [self.tokenizer([self._cut(text)])["input_ids"][0] for text in texts]
         return torch.stack([self._hidden(torch.tensor(row)).mean(0) for row in ids])
 
     def _together(self, blocks: Sequence[str]) -> Tensor:
-        """`vanilla`: the mean over the tokens between one label word and the next, all in one prompt."""
+        """Take the mean over the tokens between one label word and the next, all in one prompt, for `vanilla`."""
         ids = self._prompt_ids("".join(blocks))
         ends = self._label_places(ids)
         if len(ends) != len(blocks):
@@ -82,12 +87,12 @@ class PublishedProcedure:
         return torch.stack([hidden[start:end].mean(0) for start, end in zip(starts, ends, strict=True)])
 
     def _each_last(self, blocks: Sequence[str]) -> Tensor:
-        """`loo`: for each example a prompt of its own, in which it comes after all the others."""
+        """Write for each example a prompt in which it comes after all the others, for `loo`."""
         prompts = ["".join([*blocks[:i], *blocks[i + 1 :], blocks[i]]) for i in range(len(blocks))]
         return torch.stack([self._last_span(prompt, closed=True) for prompt in prompts])
 
     def _last_span(self, prompt: str, closed: bool) -> Tensor:
-        """The mean over the tokens after the last label word, or, of a closed example, between the last two."""
+        """Take the mean over the tokens after the last label word or, of a closed example, between the last two."""
         ids = self._prompt_ids(prompt)
         places = self._label_places(ids)
         start, end = (places[-2] + 1, places[-1]) if closed else (places[-1] + 1, len(ids))
@@ -106,9 +111,60 @@ class PublishedProcedure:
 
     @torch.no_grad()
     def _hidden(self, ids: Tensor) -> Tensor:
-        """The last hidden states (length, hidden) float32, on the CPU."""
+        """Return the last hidden states (length, hidden) float32, on the CPU."""
         output = self.backbone(input_ids=ids[None].to(self.backbone.device), output_hidden_states=True)
         return output.hidden_states[-1][0].float().cpu()
 
 
-__all__ = ["LABEL_WORDS", "MAX_CHARACTERS", "MAX_TOKENS", "SEED", "PublishedProcedure"]
+N_COMPONENTS = 8
+COPIES = 2
+
+
+def published_projection(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    r"""
+    Project images and recordings as the published code does, on 8 components, twice side by side.
+
+    All is fitted on the support set alone: the mean, the first 8 principal components, and the whitening, which
+    divides each by its standard deviation (with k - 1) without an epsilon. The published code whitens by a rotation to
+    the eigenvectors of the components' covariance and back, but principal components are uncorrelated, so that nothing
+    is left to rotate. It takes them from scikit-learn 1.0.2, which computes them by random projections above 500
+    dimensions, with a new seed each time, and chooses signs by the embeddings; these are exact, with the signs of
+    scikit-learn from 1.5 on, as in [`WhitenedPCA`].
+
+    Args:
+        support (`Tensor` of shape `(k, hidden)`):
+            Embeddings of the support set.
+        query (`Tensor` of shape `(n, hidden)`):
+            Embeddings of the queries.
+
+    Returns:
+        `tuple[Tensor, Tensor]`: (k, 16) and (n, 16) float32, in which columns 8 to 15 repeat columns 0 to 7.
+
+    Raises:
+        ValueError: When the published code would divide by zero: with 8 embeddings or fewer, or fewer dimensions.
+    """
+    if support.dim() != 2 or query.dim() != 2 or support.shape[1] != query.shape[1]:
+        raise ValueError(
+            f"support is {tuple(support.shape)} and query is {tuple(query.shape)}; they must be (k, hidden) and "
+            "(n, hidden)."
+        )
+    if len(support) <= N_COMPONENTS or support.shape[1] < N_COMPONENTS:
+        raise ValueError(
+            f"The support set has {len(support)} embeddings of {support.shape[1]} dimensions; the published "
+            f"projection needs more than {N_COMPONENTS} of at least {N_COMPONENTS}. Give more examples."
+        )
+    projection = WhitenedPCA(N_COMPONENTS).fit(support)
+    doubled = [torch.cat([projection.transform(x)] * COPIES, dim=-1) for x in (support, query)]
+    return doubled[0], doubled[1]
+
+
+__all__ = [
+    "COPIES",
+    "LABEL_WORDS",
+    "MAX_CHARACTERS",
+    "MAX_TOKENS",
+    "N_COMPONENTS",
+    "SEED",
+    "PublishedProcedure",
+    "published_projection",
+]
