@@ -347,15 +347,7 @@ def _read_one(embedder: Embedder, processor: Any, value: Any, options: TextOptio
 
 
 def load_model(model: Any, backbone: Any, arguments: dict[str, Any]) -> TartPreTrainedModel:
-    """Return the composed model.
-
-    Args:
-        model (`PreTrainedModel` or [`PipelineModel`]):
-            The argument of the pipeline.
-        backbone (`PreTrainedModel` or `str`, *optional*):
-            Backbone in place of that of a task which is loaded here.
-        arguments (`dict`):
-            Arguments of the pipeline; `device` is added, where a device map has chosen it.
+    """Return the composed model of a pipeline; add the device that a device map has chosen to its arguments.
 
     Raises:
         TypeError: On anything but a model.
