@@ -195,9 +195,9 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         Args:
             inputs (`object`):
                 One text, or `{"text", "text_pair"}`; one image or piece of audio as [`read_image`] or [`read_audio`]
-                takes it: a path, an address, the bytes of a file, a PIL image, an array, or a value of
-                `datasets`; or many of them. A list, a column, or a table with a column of that name gives a list; a
-                generator or `KeyDataset` gives an iterator that reads in windows.
+                takes it: a path, an address, the bytes of a file, a PIL image, an array, or a value of `datasets`; or
+                many of them. A list, a column, or a table with a column of that name gives a list; a generator or
+                `KeyDataset` gives an iterator that reads in windows.
             examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset`, a table or [`SupportSet`], *optional*):
                 The support set of this call; the stored one when not given.
             top_k (`int`, *optional*):
@@ -209,8 +209,8 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                 Longest text in tokens.
             truncation (`bool` or `str`, *optional*, defaults to `True`):
                 Whether longer texts are truncated; with `False` they are an error. Other arguments that the
-                text-classification pipeline passes to its tokenizer, such as `padding`, are taken where they change
-                no answer.
+                text-classification pipeline passes to its tokenizer, such as `padding`, are accepted where they change
+                no prediction.
             batch_size (`int`, *optional*):
                 Most inputs of a forward pass; as many as a budget of tokens allows when not given.
             progress_bar (`bool`, *optional*, defaults to `False`):
@@ -237,7 +237,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         else:
             support = self._encode(examples, progress_bar, preprocess.get("max_length"))
         options = TextOptions(**{**self._preprocess_params, **preprocess})
-        embedder = self.model.embedder(self._open_cache(), options.max_length)
+        embedder = self.model.embedder(max_length=options.max_length)
         is_one = modality.is_one(inputs)
         batcher = Batcher.on(input_device(self.model.backbone), None if is_one else batch_size or self._batch_size)
         call = _Call(embedder, support, batcher, options, {**self._postprocess_params, **postprocess})
@@ -273,7 +273,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                     call.support,
                     pad_token_id=getattr(self.tokenizer, "pad_token_id", None),
                     batcher=call.batcher,
-                    cache=call.embedder.cache,
+                    cache=self._open_cache(),
                     max_length=call.options.max_length,
                 )
             logits = iter(found.cpu())

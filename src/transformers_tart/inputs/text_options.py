@@ -1,4 +1,4 @@
-"""Arguments of a call that `pipeline("text-classification")` passes to its tokenizer: neutral, supported or refused."""
+"""Arguments of a call that `pipeline("text-classification")` passes on to its tokenizer: ignored, used or refused."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -81,7 +81,7 @@ def _check_value(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     value = getattr(value, "value", value)  # members of transformers' enums
     if not any(type(value) is type(other) and value == other for other in allowed):
         reason = (
-            "anything else would read the queries otherwise than the examples" if name in FIXED else "or be left out"
+            "other values would embed queries differently from the examples" if name in FIXED else "or be left out"
         )
         raise ValueError(f"{name} is {shorten(value)}; it must be one of {allowed}, {reason}.")
     return value
