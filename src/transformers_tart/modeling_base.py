@@ -32,14 +32,12 @@ from transformers_tart.inputs.examples import Examples, RawExamples, parse_examp
 from transformers_tart.loading.checksums import add_checksums
 from transformers_tart.loading.download import explain_failures
 from transformers_tart.loading.pickling import restore, state_without_capture_hooks
+from transformers_tart.origin import Origin, check_backbone, check_folder
 from transformers_tart.projection import LayerScaling
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.repository import (
     BACKBONE_KEYS,
     OWNED,
-    Origin,
-    check_backbone,
-    check_folder,
     compose,
     config_to_save,
     load_composed,
@@ -121,28 +119,23 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         r"""
         Compose a backbone that reads what this class classifies with a reasoner.
 
-        A repository of sentence-transformers is read as its modules say: what is not given of `pooling`, `normalize`,
-        `layers` and `max_length` is that of its sentence embedding.
-
         Args:
             name_or_model (`str`, `Path` or `PreTrainedModel`):
-                Hub id or folder of the backbone, which may be a peft adapter; `"mini"`, the small language model
-                inside this package; or a loaded model or `PeftModel`, of which the part below a head is taken, frozen
-                and put in evaluation mode. Of a model with several towers, only the one that reads the inputs of this
-                class is loaded. A loaded model does not contain the modules of sentence-transformers: give its name
-                to have them applied.
+                Hub id or folder of the backbone, which may be a peft adapter or a repository of sentence-transformers;
+                `"mini"`, the small language model inside this package; or a loaded model or `PeftModel`, of which the
+                part below a head is taken, frozen and put in evaluation mode. Of a model with several towers only the
+                one that reads the inputs of this class is taken. Modules of sentence-transformers are applied only to
+                a backbone that is given by name.
             reasoner ([`TartReasoner`], `str` or `Path`, *optional*):
                 A reasoner, or where to load one from; the one inside this package when not given.
             protocol (`str`, *optional*, defaults to `"stream"`), template (`str`, *optional*),
-            pooling (`str`, *optional*), normalize (`bool`, *optional*), max_length (`int`, *optional*):
-                As in [`TartConfig`]; when not given, and not set by a sentence encoder, `"mean"`, `False` and the
-                limit of tokenizer and backbone. Images and audio take `pooling` and `normalize` only.
-            layers (`int` or `str`, *optional*):
-                As in [`TartConfig`]; when not given -1 for a sentence encoder and for a reasoner that projects its
-                input, else `"all"`.
+            pooling (`str`, *optional*), normalize (`bool`, *optional*), layers (`int` or `str`, *optional*),
+            max_length (`int`, *optional*):
+                As in [`TartConfig`]. When not given, a sentence encoder sets the last four; else `pooling` is
+                `"mean"`, `normalize` `False`, and `layers` -1 for a reasoner that projects its input and `"all"` for
+                others. Images and audio have no `template` and no `max_length`.
             revision (`str`, *optional*):
-                Revision of the backbone's repository. A loaded model has no record of its own: give it here to note
-                it.
+                Revision of the backbone's repository; for a loaded model it is noted in the config.
             loading_arguments:
                 Passed to `AutoModel.from_pretrained`: `dtype`, `device_map`, `max_memory`, `attn_implementation`,
                 `quantization_config`, `token`, `cache_dir`, `trust_remote_code`, ... Code of the repository runs with
@@ -157,14 +150,8 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
             CorruptFileError: When its files are damaged, or its weights are not safetensors.
             OSError: When there is no such backbone.
         """
-        embedding = {
-            "protocol": protocol,
-            "template": template,
-            "pooling": pooling,
-            "normalize": normalize,
-            "layers": layers,
-            "max_length": max_length,
-        }
+        embedding: dict[str, Any] = {"protocol": protocol, "template": template, "pooling": pooling}
+        embedding.update(normalize=normalize, layers=layers, max_length=max_length)
         return compose(cls, name_or_model, reasoner, embedding, revision=revision, **loading_arguments)
 
     @classmethod
@@ -263,14 +250,8 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
     ) -> PreparedSupport:
         """Embed and prepare labeled examples: [`encode_support`] and [`prepare_support`] with one pass over a prompt.
 
-        Args:
-            cache ([`EmbeddingCache`], *optional*):
-                Where embeddings are looked up first, and kept.
-            max_length (`int`, *optional*):
-                Longest text in tokens, in place of the config's.
-            is_stored (`bool`, *optional*, defaults to `False`):
-                Whether they become the support set of the model, so that their labels must be those that a user named
-                in `config.id2label`.
+        `cache` and `max_length` are as in [`embedder`]. With `is_stored`, for examples that become the support set of
+        the model, labels must be those that a user named in `config.id2label`.
         """
         parsed = parse_examples(examples, self.config.modality, self.chosen_names if is_stored else None)
         embedded = self.embedder(cache, max_length).embed_examples(
@@ -309,12 +290,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         self._store(support, prepared)
 
     def restore_support(self, support: SupportSet, has_chosen_names: bool) -> None:
-        """Store a loaded support set that was compared with the backbone already.
-
-        Args:
-            has_chosen_names (`bool`):
-                Whether the config has names that a user chose, which the next examples do not replace.
-        """
+        """Store a loaded support set, already compared with the backbone; the next examples keep chosen names."""
         self._store(support)
         if not has_chosen_names:
             self._names_of_examples = config_names(self.config)
@@ -431,21 +407,20 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         max_length: int | None = None,
     ) -> Tensor:
         r"""
-        Classify tokenized texts of any number and length.
+        Classify prepared inputs of any number and size.
 
         Args:
-            rows (`list[dict[str, list[int]]]`):
-                `input_ids`, and for pairs `token_type_ids`, of each text, unpadded: from [`Embedder.tokenize`].
+            rows (`list[dict]`):
+                For texts `input_ids`, and for pairs `token_type_ids`, of each, unpadded, from [`Embedder.tokenize`];
+                for images and audio the features of each, from [`MediaEmbedder.row`].
             support ([`PreparedSupport`]):
                 From [`prepare_support`].
             pad_token_id (`int`, *optional*):
                 Token that pads the rows of a batch.
             batcher ([`Batcher`], *optional*):
-                How rows become batches; by a budget of tokens when not given.
-            cache ([`EmbeddingCache`], *optional*):
-                Where embeddings are looked up first, and kept.
-            max_length (`int`, *optional*):
-                Longest text of a prompt in tokens, in place of the config's.
+                Sizes of the batches; by a budget of tokens when not given.
+            cache ([`EmbeddingCache`], *optional*), max_length (`int`, *optional*):
+                As in [`embedder`].
 
         Returns:
             `torch.FloatTensor` of shape `(n, num_labels)`: log-probabilities up to a constant.
@@ -502,8 +477,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
             is_main_process (`bool`, *optional*, defaults to `True`):
                 Whether this process writes.
             include_backbone (`bool`, *optional*, defaults to `False`):
-                Whether to save the backbone's weights too, which is needed where they are not those of the model that
-                it was loaded from.
+                Whether to save the backbone's weights too, as is needed where they were changed after loading.
             include_texts (`bool`, *optional*, defaults to `False`):
                 Whether to save the texts of the support set too. With the protocols `vanilla` and `loo` the token ids
                 of the prompt are always saved, and the texts can be read from them.
@@ -536,14 +510,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
                 keep_edited_card(stage, folder)
 
     def model_card(self, facts: CardFacts | None = None, *, stores_texts: bool = False) -> ModelCard:
-        """Return the card of this model, from the template.
-
-        Args:
-            facts ([`CardFacts`], *optional*):
-                Data sets, language, license and measured results; `self.card_facts` when not given.
-            stores_texts (`bool`, *optional*, defaults to `False`):
-                Whether the repository holds the texts of the support set.
-        """
+        """Return the card of this model, with `facts` in place of `self.card_facts` if given."""
         size = None if self.support is None else len(self.support)
         return classifier_card(self.config, facts or self.card_facts, size, stores_texts)
 

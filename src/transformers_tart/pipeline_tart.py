@@ -31,7 +31,8 @@ from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.text_options import TextOptions, text_options
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.modeling_tart import PipelineModel, compose_any
-from transformers_tart.repository import OWNED, check_folder
+from transformers_tart.origin import check_folder
+from transformers_tart.repository import OWNED
 from transformers_tart.support import PreparedSupport, SupportSet
 
 

@@ -1,21 +1,20 @@
-"""Loads the parts of a TART repository and puts them together.
+"""Repositories of composed models: loading their parts, and writing what stands beside the reasoner.
 
-The parts are loaded apart and composed afterwards: weights cannot be loaded inside a model's constructor, and a
-loaded backbone that passes through another `from_pretrained` loses its non-persistent buffers.
+Parts are loaded apart and composed afterwards: weights cannot be loaded inside a model's constructor, and a loaded
+backbone that passes through another `from_pretrained` loses its non-persistent buffers.
 """
 
 import copy
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import cached_file, logging
 
-from transformers_tart.backbones.adapters import has_adapters, unwrap
+from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
@@ -23,22 +22,15 @@ from transformers_tart.backbones.towers import take_tower
 from transformers_tart.checks.arguments import as_source
 from transformers_tart.checks.label_names import config_names, set_config_names, take_names
 from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartBaseConfig
-from transformers_tart.errors import BackboneMismatchError, BackboneNotFoundError, CorruptFileError
+from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
 from transformers_tart.files import check_whole
 from transformers_tart.hub.card import classifier_card
 from transformers_tart.hub.push import CARD_FILE, OWNED_WEIGHTS
 from transformers_tart.loading.arguments import check_loading
 from transformers_tart.loading.auto import check_files
 from transformers_tart.loading.checksums import check_sums
-from transformers_tart.loading.download import (
-    ACCESS,
-    PLACE,
-    TRUST,
-    explain_damage,
-    pin_revision,
-    select,
-    take,
-)
+from transformers_tart.loading.download import ACCESS, PLACE, TRUST, explain_damage, pin_revision, select, take
+from transformers_tart.origin import Origin
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.support import SUPPORT_FILE, SupportSet, describe_differences
 
@@ -49,43 +41,9 @@ DEFAULT_REASONER = "kernel"
 BACKBONE_FOLDER = "backbone"
 BACKBONE_KEYS = "backbone."
 OWNED = (*OWNED_WEIGHTS, SUPPORT_FILE)
-WAYS_OUT = (
-    "pass include_backbone=True, or save the backbone first (backbone.save_pretrained) and compose from that folder"
-)
-ADAPTER_WAYS_OUT = (
-    "save the adapter to a folder (save_pretrained of peft) and compose from there, or merge it into the backbone "
-    "(merge_and_unload of peft), compose anew and pass include_backbone=True"
-)
-
 # Arguments that Auto classes and pipelines pass for themselves.
 AUTO_CLASS_KWARGS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
 CONFIG_FIELDS = ("base_model_name_or_path", "base_model_revision", "base_model_subfolder", *EMBEDDING_FIELDS)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a model was loaded from.
-
-    Args:
-        task (`dict`, *optional*):
-            `name`, `revision` and `subfolder` of the TART repository; empty for a composed model.
-        hub (`dict`, *optional*):
-            Token, cache folder and the like, with which the processor is loaded too.
-        digest ([`BackboneDigest`], *optional*):
-            Digest of the backbone that the config refers to; `None` where that has not been loaded.
-    """
-
-    task: dict[str, Any] = field(default_factory=dict)
-    hub: dict[str, Any] = field(default_factory=dict)
-    digest: BackboneDigest | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "hub": {name: value for name, value in self.hub.items() if name != "token"}}
-
-
-def load_default_reasoner() -> TartReasoner:
-    """The reasoner inside this package."""
-    return TartReasoner.from_pretrained(DEFAULT_REASONER)
 
 
 def move_to_output_device(reasoner: TartReasoner, backbone: PreTrainedModel) -> TartReasoner:
@@ -100,7 +58,7 @@ def move_to_output_device(reasoner: TartReasoner, backbone: PreTrainedModel) -> 
 def compose(
     cls: Any,
     name_or_model: str | os.PathLike | PreTrainedModel,
-    reasoner: TartReasoner | str | os.PathLike | None,
+    reasoner: Any,
     embedding: dict[str, Any],
     revision: str | None = None,
     **loading: Any,
@@ -121,13 +79,10 @@ def compose(
         backbone, reference, embedding = reference.load_and_complete(modality, embedding, **loading)
         checked = BackboneDigest.of(backbone)
     if not isinstance(reasoner, TartReasoner):
-        reasoner = load_default_reasoner() if reasoner is None else TartReasoner.from_pretrained(reasoner)
-    usual = {
-        "pooling": "mean",
-        "normalize": False,
-        "layers": -1 if reasoner.config.projection == "whitened_pca" else "all",
-    }
-    embedding = {**embedding, **{field: value for field, value in usual.items() if embedding[field] is None}}
+        reasoner = TartReasoner.from_pretrained(DEFAULT_REASONER if reasoner is None else reasoner)
+    layers = -1 if reasoner.config.projection == "whitened_pca" else "all"
+    defaults = {"pooling": "mean", "normalize": False, "layers": layers}
+    embedding = {**embedding, **{field: value for field, value in defaults.items() if embedding[field] is None}}
     # a copy: a config that is shared with a live model is changed by the wrapper
     fields = {key: value for key, value in backbone.config.to_dict().items() if key != "_name_or_path"}
     config = cls.config_class(
@@ -141,15 +96,6 @@ def compose(
     model = cls(config, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
     model.origin = Origin(hub=select(loading, (*ACCESS, TRUST)), digest=checked)
     return model
-
-
-def load_reference(config: TartBaseConfig, dtype: torch.dtype, **shared: Any) -> PreTrainedModel:
-    """Load the backbone that a config refers to, on the CPU.
-
-    Raises:
-        OSError, ValueError: When it cannot be loaded.
-    """
-    return BackboneReference.from_config(config).load(config.modality, **shared, dtype=dtype)
 
 
 def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
@@ -166,10 +112,7 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     repository["revision"] = pin_revision(name, **repository, **shared)
     weights, overrides = take(kwargs, ("variant", "use_safetensors")), take(kwargs, CONFIG_FIELDS)
     if not isinstance(config, cls.config_class):
-        source = (
-            config if isinstance(config, PreTrainedConfig) else as_source(name if config is None else config, "config")
-        )
-        config = _load_config(cls.config_class, source, **shared, **repository)
+        config = _load_config(cls.config_class, name if config is None else config, **shared, **repository)
     overrides = config.drop_text_fields(overrides)
     contradicted = [key for key in EMBEDDING_FIELDS if key in overrides and overrides[key] != getattr(config, key)]
     if config.has_support and contradicted:
@@ -209,28 +152,21 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     if config.has_support:
         support = _load_support(model, name, digest, {**shared, **repository})
         model.restore_support(support.to(model.reasoner.device), has_chosen_names=names is not None)
-    if config.sha256 is not None:
-        _check_sums(config, name, model.support, {**shared, **repository})
+    if config.sha256 is not None:  # last, since other errors are more precise
+        sums = {file: each for file, each in config.sha256.items() if file != SUPPORT_FILE or config.has_support}
+        check_sums(name, sums, **shared, **repository)
+        config.sha256 = None  # of the files, not of the model, which may change
     return (model, info) if with_info else model
 
 
-def _check_sums(config: TartBaseConfig, name: str, support: SupportSet | None, hub: dict) -> None:
-    """Compare the checksums of the config with the files, after what says more precisely what is wrong with them."""
-    sums = dict(config.sha256 or {})
-    if support is None:
-        sums.pop(SUPPORT_FILE, None)
-    check_sums(name, sums, **hub)
-    config.sha256 = None  # of the files, not of the model, which may change
-
-
 def _load_config(config_class: type[TartBaseConfig], name: Any, **hub: Any) -> TartBaseConfig:
-    """The config of a TART repository, checked to be one: transformers would take another's with a warning."""
+    """Load the config of a TART repository; transformers would take another's with a warning."""
     if isinstance(name, PreTrainedConfig):
         raise ValueError(f'The config is of model type "{name.model_type}", not "{config_class.model_type}".')
+    name = as_source(name, "config")
     with explain_damage(name):
         check_files(name, **hub)
-        fields, _ = PreTrainedConfig.get_config_dict(name, **hub)
-    model_type = fields.get("model_type")
+        model_type = PreTrainedConfig.get_config_dict(name, **hub)[0].get("model_type")
     if model_type == "tart_reasoner":
         raise ValueError(
             f"{name} holds a reasoner alone; load it with TartReasoner.from_pretrained, or compose it with a "
@@ -265,34 +201,29 @@ def _load_backbone(
     config: TartBaseConfig, name: str, is_given: bool, shared: dict, repository: dict, loading: dict
 ) -> PreTrainedModel:
     """Load the backbone that is saved with a task, or that its config refers to."""
-    loading = {**shared, **loading}
-    if config.include_backbone:
-        saved = BackboneReference(name, **repository).inside(BACKBONE_FOLDER)
-        try:
-            return saved.load(config.modality, **loading)
-        except CorruptFileError:
-            raise
-        except (OSError, ValueError) as err:  # without the folder, transformers sees a model of no known type
-            raise BackboneNotFoundError(
-                f"The config of {name} announces a backbone in {saved.subfolder}, but it cannot be loaded: {err}\n"
-                "Download the repository again, or pass a copy: from_pretrained(..., backbone=<Hub id, folder or "
-                "model>)."
-            ) from err
     reference = BackboneReference.from_config(config)
     if is_given:
-        return reference.load(config.modality, **loading)
-    if reference.name is None:
+        return reference.load(config.modality, **shared, **loading)
+    if config.include_backbone:
+        reference = BackboneReference(name, **repository).inside(BACKBONE_FOLDER)
+        place, advice = f"in {reference.subfolder} of {name}", "Download the repository again, or"
+    elif reference.name is None:
         raise ValueError(f"{name} names no backbone; pass one: backbone=...")
-    reference.check_origin(name)
+    else:
+        reference.check_origin(name)
+        revision = f" at revision {reference.revision}" if reference.revision else ""
+        place = f'"{reference.name}"{revision}, which {name} refers to,'
+        advice = "If it has moved or the network is down,"
     try:
-        return reference.load(config.modality, **loading)
+        return reference.load(config.modality, **shared, **loading)
     except CorruptFileError:
         raise
-    except OSError as err:
-        revision = f" at revision {reference.revision}" if reference.revision else ""
+    except (OSError, ValueError) as err:  # without the folder, transformers sees a model of no known type
+        if not config.include_backbone and not isinstance(err, OSError):
+            raise
         raise BackboneNotFoundError(
-            f'The backbone "{reference.name}"{revision}, which {name} refers to, cannot be loaded: {err}\nIf it has '
-            "moved or the network is down, pass a copy: from_pretrained(..., backbone=<Hub id, folder or model>)."
+            f"The backbone {place} cannot be loaded: {err}\n{advice} pass a copy: from_pretrained(..., "
+            "backbone=<Hub id, folder or model>)."
         ) from err
 
 
@@ -335,60 +266,6 @@ def _load_support(model: Any, name: str, digest: Any, hub: dict) -> SupportSet:
     return support
 
 
-def check_folder(model: Any, folder: str | os.PathLike) -> None:
-    """Raise a ValueError for saving into the folder of the backbone, whose config and weights would be lost."""
-    name = model.config.base_model_name_or_path
-    if name is not None and os.path.isdir(name) and os.path.isdir(folder) and os.path.samefile(name, folder):
-        raise ValueError(
-            f"{os.fspath(folder)} is the folder of the backbone, whose files would be lost. Save to another."
-        )
-
-
-def check_backbone(model: Any, include_backbone: bool) -> None:
-    """Check that a saved model will load with the backbone as it is now.
-
-    Raises:
-        ValueError: When it would load with another one, or none.
-        BackboneMismatchError: When its weights are not those that made the support set, or of the reference.
-    """
-    if model.support is not None:
-        model.check_support(model.support)
-    if include_backbone:
-        if has_adapters(model.backbone):
-            raise ValueError(
-                f"The backbone has adapters of peft, which are not saved inside a task; {ADAPTER_WAYS_OUT}."
-            )
-        return
-    ways_out = ADAPTER_WAYS_OUT if has_adapters(model.backbone) else WAYS_OUT
-    name = model.config.base_model_name_or_path
-    if name is None:
-        raise ValueError(f"This backbone has no Hub id or folder to refer to; {ways_out}.")
-    digest = model.backbone_digest()
-    if model.origin.digest is None:
-        if digest.quantization is not None:
-            logger.warning_once(f"The backbone is quantized, so that it is not compared with {name}.")
-            return
-        model.origin = replace(model.origin, digest=_digest_of_reference(model))
-    if differences := model.origin.digest.differences(digest):
-        raise BackboneMismatchError(
-            f"The backbone is no longer, or never was, {name!r}, to which the saved model would refer: "
-            f"{'; '.join(differences)}. Its weights were changed, an adapter was loaded, or it is of another "
-            f"revision (from_backbone(..., revision=...)); {ways_out}."
-        )
-
-
-def _digest_of_reference(model: Any) -> BackboneDigest:
-    """Return the digest of the backbone that the config of a model with a given backbone refers to."""
-    try:
-        return BackboneDigest.of(load_reference(model.config, model.backbone.dtype, **model.origin.hub))
-    except (OSError, ValueError) as err:
-        raise ValueError(
-            f"The backbone was given as a loaded model, and {model.config.base_model_name_or_path!r}, to which the "
-            f"saved model would refer, cannot be loaded to compare their weights: {err}\nGive its right name, or "
-            f"{WAYS_OUT}."
-        ) from err
-
-
 def config_to_save(model: Any, include_backbone: bool) -> TartBaseConfig:
     """Return a copy of the config of a model as its repository will hold it."""
     config = copy.deepcopy(model.config)
@@ -428,13 +305,9 @@ __all__ = [
     "BACKBONE_KEYS",
     "DEFAULT_REASONER",
     "OWNED",
-    "Origin",
-    "check_backbone",
-    "check_folder",
     "compose",
     "config_to_save",
     "load_composed",
-    "load_default_reasoner",
     "move_to_output_device",
     "save_parts",
 ]

@@ -204,7 +204,7 @@ def test__forward__support_of_another_model__refused() -> None:
     with pytest.raises(BackboneMismatchError, match="15 of 20 weights differ"):
         other(torch.arange(4, 9)[None], support=support)
     model.config.pooling = "last"
-    with pytest.raises(BackboneMismatchError, match="pooling='mean', the config of the model says pooling='last'"):
+    with pytest.raises(BackboneMismatchError, match="pooling='mean', the config of the model has pooling='last'"):
         model(torch.arange(4, 9)[None], support=support)
 
 
