@@ -126,7 +126,7 @@ class TartForImageClassification(TartMediaModel):
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
         r"""
-        Classify processed images.
+        Classify processed images; result and errors are those of [`TartForSequenceClassification.forward`].
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`):
@@ -135,13 +135,6 @@ class TartForImageClassification(TartMediaModel):
                 As in [`TartForSequenceClassification.forward`].
             kwargs:
                 Other features from the image processor, for backbones that take them.
-
-        Returns:
-            `SequenceClassifierOutput`: `logits` (batch, num_labels) float32 are log-probabilities up to a constant.
-
-        Raises:
-            TypeError, ValueError: Without a support set, on anything that the processor of the backbone does not
-                return, or when the backbone gives embeddings that are not finite.
         """
         batch = check_features({"pixel_values": pixel_values, **self._features(kwargs)}, "pixel_values", (3, 4, 5))
         return self._classify_batch(batch, support, labels)
@@ -177,7 +170,7 @@ class TartForAudioClassification(TartMediaModel):
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
         r"""
-        Classify processed audio.
+        Classify processed audio; result and errors are those of [`TartForSequenceClassification.forward`].
 
         Args:
             input_values (`torch.FloatTensor` of shape `(batch, samples)` or `(batch, frames, bins)`, *optional*),
@@ -189,13 +182,6 @@ class TartForAudioClassification(TartMediaModel):
                 As in [`TartForSequenceClassification.forward`].
             kwargs:
                 Other features from the feature extractor, for backbones that take them.
-
-        Returns:
-            `SequenceClassifierOutput`: `logits` (batch, num_labels) float32 are log-probabilities up to a constant.
-
-        Raises:
-            TypeError, ValueError: Without a support set, on anything that the processor of the backbone does not
-                return, or when the backbone gives embeddings that are not finite.
         """
         batch = {"input_values": input_values, "input_features": input_features, "attention_mask": attention_mask}
         main = "input_values" if input_features is None else "input_features"
@@ -284,16 +270,7 @@ class PipelineModel:
 
 
 def load_any(name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -> TartPreTrainedModel:
-    r"""
-    Load a TART repository, or compose a backbone.
-
-    Args:
-        name (`str`):
-            Hub id or folder.
-        config (`PreTrainedConfig`, *optional*):
-            Its configuration, where it is known.
-        kwargs:
-            As in [`TartPreTrainedModel.from_pretrained`] or [`TartPreTrainedModel.from_backbone`].
+    """Load a TART repository, or compose a backbone, from a Hub id or folder; `config` is its configuration, if known.
 
     Raises:
         ValueError: When `backbone` is given with a repository that is a backbone itself.

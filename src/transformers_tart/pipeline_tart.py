@@ -196,9 +196,9 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         Args:
             inputs (`object`):
                 One text, or `{"text", "text_pair"}`; one image or piece of audio as [`read_image`] or [`read_audio`]
-                takes it: a path, an address, the bytes of a file, a PIL image, an array, or a value of
-                `datasets`; or many of them. A list, a column, or a table with a column of that name gives a list; a
-                generator or `KeyDataset` gives an iterator that reads in windows.
+                takes it: a path, an address, the bytes of a file, a PIL image, an array, or a value of `datasets`; or
+                many of them. A list, a column, or a table with a column of that name gives a list; a generator or
+                `KeyDataset` gives an iterator that reads in windows.
             examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset`, a table or [`SupportSet`], *optional*):
                 The support set of this call; the stored one when not given.
             top_k (`int`, *optional*):
@@ -210,8 +210,8 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                 Longest text in tokens.
             truncation (`bool` or `str`, *optional*, defaults to `True`):
                 Whether longer texts are truncated; with `False` they are an error. Other arguments that the
-                text-classification pipeline passes to its tokenizer, such as `padding`, are taken where they change
-                no answer.
+                text-classification pipeline passes to its tokenizer, such as `padding`, are accepted where they change
+                no prediction.
             batch_size (`int`, *optional*):
                 Most inputs of a forward pass; as many as a budget of tokens allows when not given.
             progress_bar (`bool`, *optional*, defaults to `False`):
@@ -238,7 +238,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         else:
             support = self._encode(examples, progress_bar, preprocess.get("max_length"))
         options = TextOptions(**{**self._preprocess_params, **preprocess})
-        embedder = self.model.embedder(self._open_cache(), options.max_length)
+        embedder = self.model.embedder(max_length=options.max_length)
         is_one = modality.is_one(inputs)
         batcher = Batcher.on(input_device(self.model.backbone), None if is_one else batch_size or self._batch_size)
         call = _Call(embedder, support, batcher, options, {**self._postprocess_params, **postprocess})
@@ -274,7 +274,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                     call.support,
                     pad_token_id=getattr(self.tokenizer, "pad_token_id", None),
                     batcher=call.batcher,
-                    cache=call.embedder.cache,
+                    cache=self._open_cache(),
                     max_length=call.options.max_length,
                 )
             logits = iter(found.cpu())
@@ -348,15 +348,7 @@ def _read_one(embedder: Embedder, processor: Any, value: Any, options: TextOptio
 
 
 def load_model(model: Any, backbone: Any, arguments: dict[str, Any]) -> TartPreTrainedModel:
-    """Return the composed model.
-
-    Args:
-        model (`PreTrainedModel` or [`PipelineModel`]):
-            The argument of the pipeline.
-        backbone (`PreTrainedModel` or `str`, *optional*):
-            Backbone in place of that of a task which is loaded here.
-        arguments (`dict`):
-            Arguments of the pipeline; `device` is added, where a device map has chosen it.
+    """Return the composed model of a pipeline; add the device that a device map has chosen to its arguments.
 
     Raises:
         TypeError: On anything but a model.

@@ -2,6 +2,7 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -126,6 +127,32 @@ def test__prefix_encoder__wrong_answer_of_a_strategy__next_strategy_taken(monkey
     monkeypatch.setitem(STRATEGIES, "packed", lambda *args: shared(*args) * 1.01)
     backbone = build_long("llama")
     assert read_support(encoder_of(backbone), write(backbone), "vanilla")[1].strategy == "batched"
+
+
+@pytest.mark.parametrize("strategy", ["packed", "batched", "off"])
+def test__prefix_encoder__given_strategy__taken_without_a_probe(strategy: str) -> None:
+    backbone = build_long("llama")
+    written = write(backbone)
+    encoder = encoder_of(backbone)
+    expected, prefix = read_support(encoder, written, "loo")
+    fixed = replace(encoder_of(backbone), prefix_sharing=strategy)
+    found, own = read_support(fixed, written, "loo")
+    assert own.strategy == strategy
+    assert fixed.traits.prefix_sharing == {}
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    query = encoder.embed(prefix, ask(written))
+    torch.testing.assert_close(fixed.embed(own, ask(written)), query, atol=1e-4, rtol=1e-4)
+
+
+def test__prefix_encoder__chosen_strategy__logged_once(all_logs: pytest.LogCaptureFixture) -> None:
+    backbone = build_long("llama")
+    encoder = encoder_of(backbone)
+    for count in (5, 13):
+        read_support(encoder, write(backbone, TEXTS[:count], LABELS[:count]), "vanilla")
+    chosen = [record for record in all_logs.records if "prefix_sharing" in record.getMessage()]
+    assert [(record.levelno, record.getMessage()) for record in chosen] == [
+        (logging.INFO, "LlamaModel: prefix_sharing='packed'.")
+    ]
 
 
 def test__prefix_encoder__backbone_left_as_it_was() -> None:

@@ -227,13 +227,7 @@ def load_processor(model: Any) -> Any:
 
 
 def choose_processor(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the processor of a model under the argument that takes it, loaded where it is not given.
-
-    Args:
-        model ([`TartPreTrainedModel`]):
-            The model.
-        given (`dict`):
-            The arguments of the pipeline for processors.
+    """Return the processor of a model under its argument of the pipeline, of those given or loaded.
 
     Raises:
         TypeError: On anything but a processor.

@@ -31,21 +31,16 @@ class PaddingStates(NamedTuple):
 
 @dataclass(eq=False)
 class BackboneTraits:
-    r"""
-    A frozen backbone, and the results of probing it.
+    """A frozen backbone, and the results of probing it.
 
     Keep the object as long as the backbone: each property is probed once. Threads may share it; at worst two of them
     run the same probe.
 
-    Args:
-        backbone (`PreTrainedModel`):
-            The backbone.
-        prefix_sharing (`dict`, *optional*):
-            [`ProbeResult`] of each [`BackboneTraits.runtime`].
-        is_padding_safe (`bool`, *optional*):
-            Whether padded audio gives the embedding of the same audio without padding.
-        padding (`PaddingStates`, *optional*):
-            States of the last kind of padding.
+    Attributes:
+        backbone: the backbone.
+        prefix_sharing: [`ProbeResult`] of each [`BackboneTraits.runtime`].
+        is_padding_safe: whether padded audio has the embedding of the same audio without padding.
+        padding: states of the last kind of padding.
     """
 
     backbone: PreTrainedModel

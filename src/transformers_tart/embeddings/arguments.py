@@ -26,12 +26,7 @@ def check_models(backbone: Any, tokenizer: Any, cache: Any = None) -> None:
 
 
 def check_texts(texts: Any, name: str) -> list[Text]:
-    """Return texts and (text, text_pair) tuples as a list, without lone surrogates; of a table its column `text`.
-
-    Raises:
-        TypeError: On a single text, or on an item that is no text.
-        ValueError: When there are none.
-    """
+    """Return texts and (text, text_pair) tuples, at least one, as a list; of a table its column `text`."""
     items = _as_list(unpack(texts, "text"), name)
     if not items:
         raise ValueError(f"{name} is empty: there are no texts to embed.")
@@ -43,12 +38,7 @@ def check_texts(texts: Any, name: str) -> list[Text]:
 
 
 def check_class_numbers(labels: Any, name: str) -> list[int]:
-    """Return class numbers as Python integers.
-
-    Raises:
-        TypeError: On anything but a list of integers.
-        ValueError: When one is negative.
-    """
+    """Return a list of class numbers as Python integers; raise a TypeError or ValueError on anything else."""
     numbers = [plain_label(label) for label in _as_list(labels, name)]
     for i, number in enumerate(numbers):
         if not isinstance(number, Integral):
@@ -68,11 +58,7 @@ def _as_list(values: Any, name: str) -> list[Any]:
 
 
 def check_names(names: Any, labels: Iterable[int]) -> tuple[str, ...]:
-    """Return the names of the classes in a prompt: their numbers where none are given.
-
-    Raises:
-        TypeError, ValueError: On anything but a list of strings, one for each class at least.
-    """
+    """Return the names of the classes in a prompt, by default their numbers; raise an error where one is missing."""
     count = max(labels) + 1
     if names is None:
         return tuple(map(str, range(count)))
@@ -90,11 +76,7 @@ def check_options(
     layers: Any = -1,
     max_length: Any = None,
 ) -> EmbeddingOptions:
-    """Return the options of a function as a record.
-
-    Raises:
-        ValueError: When one of them has no meaning.
-    """
+    """Return the options of a function as a record; raise a ValueError on an invalid one."""
     for name, value, allowed in (("protocol", protocol, PROTOCOLS), ("pooling", pooling, POOLINGS)):
         if not isinstance(value, str) or value not in allowed:
             raise ValueError(f"{name} is {shorten(value)}; it must be one of {allowed}.")

@@ -51,7 +51,7 @@ class Batcher:
         packed: bool = False,
         members: Sequence[int] | None = None,
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Work on all rows, the longest first, so that out-of-memory comes early.
+        """Work on all rows, the longest first, so that out-of-memory comes early; yield indices of rows and results.
 
         Args:
             lengths (`list[int]`):
@@ -62,9 +62,6 @@ class Batcher:
                 Whether the rows of a batch stand one after another, without padding.
             members (`list[int]`, *optional*):
                 Indices of the rows to work on; all when not given.
-
-        Yields:
-            `tuple`: the indices of the rows, and the result of `work`.
         """
         order = sorted(range(len(lengths)) if members is None else members, key=lambda i: -lengths[i])
         start = 0

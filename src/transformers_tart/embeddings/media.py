@@ -39,13 +39,7 @@ TRIAL = 16000  # samples of the noise that shows whether padding changes an embe
 
 @dataclass(frozen=True)
 class MediaEmbedder(Embedder):
-    r"""
-    Embedder of images, audio and other inputs that a processor reads one by one.
-
-    Args:
-        traits, options, cache, modality:
-            As in [`Embedder`].
-    """
+    """Embedder of images, audio and other inputs that a processor reads one by one; see [`Embedder`]."""
 
     batches_per_window = 2
     examples_per_window = 64

@@ -90,7 +90,7 @@ def _stack(layers: Sequence[Tensor]) -> Tensor:
 
 
 def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """(n, length, hidden) -> (n, hidden) float32, over the tokens of a right-padded mask."""
+    """(n, length, hidden) -> (n, hidden) float32, over the tokens of a mask; for "last", of a right-padded one."""
     if pooling == "first":
         return hidden[:, 0].float()
     if pooling == "last":
@@ -118,34 +118,19 @@ def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) 
 
 
 def pool_map(hidden: Tensor, pooling: str, frame_mask: FrameMask | None = None, size: int | None = None) -> Tensor:
-    r"""
-    Pool the hidden states of images or audio to (n, hidden) float32.
+    """Pool the hidden states of a layer of images or audio to (n, hidden) float32, over the outputs of a mask.
 
-    Args:
-        hidden (`Tensor` of shape `(n, length, hidden)`, `(n, hidden, height, width)` or `(n, height, width, hidden)`):
-            Of one layer.
-        pooling (`str`):
-            `"mean"` or `"first"`.
-        frame_mask (`Callable`, *optional*):
-            Outputs that count; all when not given.
-        size (`int`, *optional*):
-            Hidden size of the backbone, by which a map with the hidden axis last is recognized.
-
-    Raises:
-        ValueError: For `"first"` of a map.
+    They are (n, length, hidden), or a map (n, hidden, height, width) or (n, height, width, hidden); `size`, the hidden
+    size of the backbone, identifies the last. A map has no first output, which is a ValueError.
     """
     if hidden.dim() == 4:
         if pooling == "first":
             raise ValueError('The backbone gives maps of features, of which none is the first: pooling="mean".')
         is_last = hidden.shape[3] == size != hidden.shape[1]
         hidden = hidden.flatten(1, 2) if is_last else hidden.flatten(2).transpose(1, 2)
-    if pooling == "first":
-        return hidden[:, 0].float()
     if frame_mask is None:
-        return hidden.float().mean(1)
-    counts = frame_mask(hidden.shape[1]).to(hidden.device)
-    # rows of the padding may hold anything, NaN included
-    return hidden.float().masked_fill(~counts[..., None], 0.0).sum(1) / counts.sum(1, keepdim=True)
+        return hidden[:, 0].float() if pooling == "first" else hidden.float().mean(1)
+    return _pool(hidden, frame_mask(hidden.shape[1]).to(hidden.device), pooling)
 
 
 def frame_mask_of(backbone: PreTrainedModel, mask: Tensor, inputs: Tensor) -> FrameMask:

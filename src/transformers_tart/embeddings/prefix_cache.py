@@ -43,10 +43,6 @@ class PrefixCache:
         """Return the prefixes of chosen rows (n,) of a batch."""
         return self._map(lambda tensor: tensor.index_select(0, rows))
 
-    def to(self, device: torch.device | str) -> "PrefixCache":
-        """Return the same prefix on another device."""
-        return self._map(lambda tensor: tensor.to(device))
-
     def cache(self) -> Cache:
         """Return a cache that puts this prefix before every row of a batch and keeps nothing of what follows."""
         return Cache(layers=[_filled(_SharedLayer(), keys, values) for keys, values in self.layers])

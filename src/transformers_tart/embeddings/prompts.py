@@ -50,12 +50,9 @@ def choose_template(template: str | None, texts: Sequence[Text]) -> str:
 
 
 class Question(NamedTuple):
-    """The token ids around the texts of a query.
+    """The token ids of a query before each text, and from the last text to the place of the label.
 
-    Attributes:
-        before: ids before each text.
-        after: ids from the last text to the place of the label.
-        neutral: id that stands for a query of which nothing else is left.
+    `neutral` is the id that stands for a query of which nothing else is left.
     """
 
     before: tuple[tuple[int, ...], ...]
@@ -135,20 +132,14 @@ def split_parts(row: Mapping[str, list[int]], num_parts: int) -> list[list[int]]
 
 @dataclass(frozen=True)
 class Prompt:
-    r"""
-    A support set as a prompt.
+    """A support set as a prompt.
 
-    Args:
-        ids (`tuple[int]`):
-            Token ids, to which queries are appended.
-        question ([`Question`]):
-            Token ids around the texts of a query.
-        special (`tuple[int]`):
-            Ids of special tokens, which are taken off the ends of queries.
-        max_query_tokens (`int`, *optional*):
-            Largest number of tokens of a query, those of `question` included; `None` without a limit.
-        truncation_side (`str`, *optional*, defaults to `"right"`):
-            Side on which the texts of queries are truncated.
+    Attributes:
+        ids: token ids, to which queries are appended.
+        question: token ids around the texts of a query.
+        special: ids of special tokens, which are taken off the ends of queries.
+        max_query_tokens: largest number of tokens of a query, those of `question` included; `None` without a limit.
+        truncation_side: side on which the texts of queries are truncated.
     """
 
     ids: tuple[int, ...]

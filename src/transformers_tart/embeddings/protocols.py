@@ -4,10 +4,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
-from PIL.Image import Resampling
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -29,11 +27,15 @@ from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.embeddings.prompts import choose_template
-from transformers_tart.embeddings.reference import MAX_CHARACTERS, SEED, PublishedProcedure, published_projection
+from transformers_tart.embeddings.reference import (
+    MAX_CHARACTERS,
+    SEED,
+    PublishedProcedure,
+    published_mean,
+    published_projection,
+)
 from transformers_tart.embeddings.text import Embedder
-from transformers_tart.inputs import read_image
 from transformers_tart.inputs.examples import Examples, Text
-from transformers_tart.inputs.modality import Modality
 from transformers_tart.projection import LayerScaling
 
 
@@ -271,7 +273,7 @@ def embed_media(
         order = list(range(len(support)))
         random.Random(seed).shuffle(order)
         known, asked = (
-            torch.stack([_published_media(tower, processor, modality, item) for item in items])
+            torch.stack([published_mean(tower, processor, modality, item) for item in items])
             for items in ([support[i] for i in order], queries)
         )
         return *published_projection(known, asked), torch.tensor([labels[i] for i in order])
@@ -282,20 +284,6 @@ def embed_media(
         for items in (support, queries)
     )
     return _side_by_side(known, asked, labels, options)
-
-
-@torch.no_grad()
-def _published_media(tower: PreTrainedModel, processor: Any, modality: Modality, item: object) -> Tensor:
-    """Return the mean (hidden,) of the last hidden states of one input, on the CPU."""
-    if modality.is_padded and modality.read is not None:
-        inputs = modality.read(processor, item, "A recording")[tower.main_input_name][0]
-    else:
-        size = tower.config.image_size
-        square = read_image(item, "An image").resize((size, size), Resampling.BILINEAR)
-        gray = torch.from_numpy(np.array(square.convert("L"))).float() / 255
-        inputs = gray.expand(3, -1, -1)
-    batch = {tower.main_input_name: inputs[None].to(input_device(tower), tower.dtype)}
-    return tower(**batch).last_hidden_state[0].float().mean(0).cpu()
 
 
 __all__ = ["embed", "embed_media", "encode_texts"]

@@ -10,11 +10,17 @@ get 8 components, and x becomes [x, x].
 import copy
 import random
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from PIL.Image import Resampling
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from transformers_tart.backbones.forward import input_device
+from transformers_tart.inputs import read_image
+from transformers_tart.inputs.modality import Modality
 from transformers_tart.projection import WhitenedPCA
 
 
@@ -22,21 +28,18 @@ LABEL_WORDS = ("negative", "positive")
 MAX_CHARACTERS = 100
 MAX_TOKENS = 2048
 SEED = 42
+N_COMPONENTS = 8
+COPIES = 2
 
 
 class PublishedProcedure:
-    r"""
-    Embeddings of a support set and queries by the published code.
+    """Embeddings of a support set and queries by the published code.
 
     Args:
-        backbone (`PreTrainedModel`):
-            A causal language model, with or without its vocabulary head.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer, in which " negative" and " positive" begin with different tokens.
-        seed (`int`):
-            Seed of the order of the prompt.
-        max_characters (`int`):
-            Longest text, in characters.
+        backbone (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
+            A causal language model, with or without its head. In its tokens " negative" and " positive" begin unlike.
+        seed (`int`), max_characters (`int`):
+            Seed of the order of the prompt, and longest text.
     """
 
     def __init__(
@@ -116,32 +119,36 @@ class PublishedProcedure:
         return output.hidden_states[-1][0].float().cpu()
 
 
-N_COMPONENTS = 8
-COPIES = 2
+@torch.no_grad()
+def published_mean(tower: PreTrainedModel, processor: Any, modality: Modality, item: object) -> Tensor:
+    """Return the mean (hidden,) of the last hidden states of one input, on the CPU."""
+    if modality.is_padded and modality.read is not None:
+        inputs = modality.read(processor, item, "A recording")[tower.main_input_name][0]
+    else:
+        size = tower.config.image_size
+        square = read_image(item, "An image").resize((size, size), Resampling.BILINEAR)
+        gray = torch.from_numpy(np.array(square.convert("L"))).float() / 255
+        inputs = gray.expand(3, -1, -1)
+    batch = {tower.main_input_name: inputs[None].to(input_device(tower), tower.dtype)}
+    return tower(**batch).last_hidden_state[0].float().mean(0).cpu()
 
 
 def published_projection(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-    r"""
-    Project images and recordings as the published code does, on 8 components, twice side by side.
+    """Project images and recordings as the published code does: on 8 whitened components, twice side by side.
 
-    All is fitted on the support set alone: the mean, the first 8 principal components, and the whitening, which
-    divides each by its standard deviation (with k - 1) without an epsilon. The published code whitens by a rotation to
-    the eigenvectors of the components' covariance and back, but principal components are uncorrelated, so that nothing
-    is left to rotate. It takes them from scikit-learn 1.0.2, which computes them by random projections above 500
-    dimensions, with a new seed each time, and chooses signs by the embeddings; these are exact, with the signs of
-    scikit-learn from 1.5 on, as in [`WhitenedPCA`].
+    The projection is fitted on the support set alone. The published code whitens the components by a rotation that
+    changes nothing, for they are uncorrelated; it takes them from scikit-learn 1.0.2, which computes them by random
+    projections above 500 dimensions and chooses signs by the embeddings. These are exact, as in [`WhitenedPCA`].
 
     Args:
-        support (`Tensor` of shape `(k, hidden)`):
-            Embeddings of the support set.
-        query (`Tensor` of shape `(n, hidden)`):
-            Embeddings of the queries.
+        support (`Tensor` of shape `(k, hidden)`), query (`Tensor` of shape `(n, hidden)`):
+            Embeddings.
 
     Returns:
-        `tuple[Tensor, Tensor]`: (k, 16) and (n, 16) float32, in which columns 8 to 15 repeat columns 0 to 7.
+        `tuple[Tensor, Tensor]`: (k, 16) and (n, 16) float32.
 
     Raises:
-        ValueError: When the published code would divide by zero: with 8 embeddings or fewer, or fewer dimensions.
+        ValueError: With 8 embeddings or fewer, or fewer dimensions, where the published code would divide by zero.
     """
     if support.dim() != 2 or query.dim() != 2 or support.shape[1] != query.shape[1]:
         raise ValueError(
@@ -166,5 +173,6 @@ __all__ = [
     "N_COMPONENTS",
     "SEED",
     "PublishedProcedure",
+    "published_mean",
     "published_projection",
 ]

@@ -58,18 +58,13 @@ class Unreadable(NamedTuple):
 
 @dataclass(frozen=True)
 class Embedder:
-    r"""
-    Embedder of a composed model.
+    """Embedder of a composed model.
 
-    Args:
-        traits ([`BackboneTraits`]):
-            The frozen backbone.
-        options ([`EmbeddingOptions`]):
-            Protocol, template, pooling, layers and lengths.
-        cache ([`EmbeddingCache`], *optional*):
-            Cache in which embeddings are looked up and stored.
-        modality ([`Modality`], *optional*, defaults to that of texts):
-            Modality of the inputs.
+    Attributes:
+        traits: the frozen backbone.
+        options: protocol, template, pooling, layers and lengths.
+        cache: cache in which embeddings are looked up and stored.
+        modality: modality of the inputs.
     """
 
     traits: BackboneTraits
@@ -146,15 +141,15 @@ class Embedder:
         if self.options.has_prompt:
             return self._embed_prompt(examples, tokenizer, seed)
         found, inputs, size = [], examples.inputs, self.examples_per_window
-        padding, batcher = (
-            getattr(tokenizer, "pad_token_id", None),
-            Batcher.on(input_device(self.backbone), batch_size),
-        )
+        batcher, padding = self._batcher(batch_size), getattr(tokenizer, "pad_token_id", None)
         with tqdm(total=len(inputs), desc="embedding", unit=self.modality, disable=not progress_bar) as bar:
             for start in range(0, len(inputs), size):
                 rows = self._example_rows(tokenizer, inputs[start : start + size], start)
                 found.append(self.embed_rows(rows, pad_token_id=padding, batcher=batcher, progress=bar))
         return EmbeddedExamples(torch.cat(found), list(range(len(inputs))))
+
+    def _batcher(self, batch_size: int | None = None) -> Batcher:
+        return Batcher.on(input_device(self.backbone), batch_size)
 
     def _example_rows(self, processor: Any, inputs: Sequence[Any], start: int) -> list[Any]:
         return self.tokenize(processor, inputs)
@@ -192,7 +187,7 @@ class Embedder:
     ) -> Tensor:
         """Embed rows of queries, each without regard to the others: (n, layers, hidden) float32."""
         check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
-        batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
+        batcher = self._batcher() if batcher is None else batcher
         if prompt is None or prefix is None:
             found = self._embed_alone(rows, pad_token_id, batcher, progress)
         else:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from transformers_tart.backbones.forward import backbone_max_length
+from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.bench.inputs import draw_texts
 from transformers_tart.bench.models import POSITIONS, LanguageModel, load_language_model
 from transformers_tart.bench.pairs.base import Pair
@@ -38,6 +39,8 @@ def build(workload: Workload, protocol: str) -> Comparison:
         support, query, _ = procedure.embed(protocol, texts, labels, queries)
         return torch.cat([support, query])[rows]
 
+    traits = BackboneTraits(model.backbone)  # kept from one run to the next, as a pipeline keeps them
+
     def ours() -> Tensor:
         support, query, _ = embed(
             model.backbone,
@@ -50,6 +53,7 @@ def build(workload: Workload, protocol: str) -> Comparison:
             label_names=LABEL_WORDS,
             max_length=None,
             seed=workload.seed,
+            traits=traits,
         )
         return torch.cat([support, query])
 
