@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig, BertConfig, GPT2Config
 
-from transformers_tart import TartConfig, TartReasonerConfig, configuration_tart
+from transformers_tart import TartAudioConfig, TartConfig, TartImageConfig, TartReasonerConfig, configuration_tart
 
 
 pytestmark = pytest.mark.core
@@ -112,6 +112,38 @@ def test__tart_config__invalid_field_set_later__cannot_be_saved(tmp_path: Path) 
     config.pooling = "sum"
     with pytest.raises(ValueError, match="pooling"):
         config.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("config_class", [TartImageConfig, TartAudioConfig])
+def test__media_config__fields_of_texts_at_their_defaults__dropped(config_class: type, tmp_path: Path) -> None:
+    config_class().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    saved = json.loads(path.read_text())
+    assert not saved.keys() & {"protocol", "template", "max_length"}
+    path.write_text(json.dumps({**saved, "protocol": "stream", "template": None, "max_length": None}))
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert not any(hasattr(loaded, name) for name in ("protocol", "template", "max_length"))
+    assert (loaded.embedding_options.protocol, loaded.embedding_options.max_length) == ("stream", None)
+
+
+@pytest.mark.parametrize("config_class", [TartImageConfig, TartAudioConfig])
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("protocol", "vanilla", "protocol is 'vanilla'; .* inputs are embedded each alone"),
+        ("template", "{text}{label}", "inputs are embedded each alone: .* without a template"),
+        ("max_length", 7, "max_length is 7, which is for texts; cut .* inputs before"),
+    ],
+)
+def test__media_config__field_of_texts__refused_given_or_set(
+    config_class: type, field: str, value: object, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        config_class(**{field: value})
+    config = config_class()
+    setattr(config, field, value)
+    with pytest.raises(ValueError, match=message):
+        config.validate()
 
 
 def test__configuration_module__source__imports_no_torch() -> None:

@@ -16,7 +16,7 @@ from bits_per_byte import bits_per_byte
 from corpus import read_held_out
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from transformers_tart.backbones.reference import locate
+from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.embeddings import embed
 from transformers_tart.evaluation.methods.baselines import logistic_regression
 from transformers_tart.evaluation.metrics import accuracy
@@ -57,8 +57,10 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="folder of labeled data sets")
     parser.add_argument("--exclude", nargs="*", default=[], help="sources of held-out documents to leave out")
     args = parser.parse_args()
-    models = {name: AutoModelForCausalLM.from_pretrained(locate(name)[0]).eval() for name in args.models}
-    tokenizers = {name: AutoTokenizer.from_pretrained(locate(name)[0]) for name in args.models}
+    models = {
+        name: AutoModelForCausalLM.from_pretrained(BackboneReference.of(name).path).eval() for name in args.models
+    }
+    tokenizers = {name: AutoTokenizer.from_pretrained(BackboneReference.of(name).path) for name in args.models}
     if args.corpus is not None:
         texts = list(read_held_out(args.corpus, args.exclude)["text"])
         size = sum(len(text.encode()) for text in texts)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.backbones.reference import locate
+from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.embeddings import encode_texts
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
-    source, _ = locate(args.backbone)
+    source = BackboneReference.of(args.backbone).path
     model, tokenizer = AutoModel.from_pretrained(source).eval(), AutoTokenizer.from_pretrained(source)
     args.output.mkdir(parents=True, exist_ok=True)
     paths = [args.data / f"{name}.jsonl.gz" for name in args.sets] or sorted(args.data.glob("*.jsonl.gz"))

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from transformers_tart import TartReasoner
-from transformers_tart.backbones.reference import locate
+from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.configuration_tart import PROTOCOLS
 from transformers_tart.embeddings import embed
 from transformers_tart.inputs.balance import classes_in_turn
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--max-characters", type=int, default=100, help="of a text (default: 100)")
     args = parser.parse_args()
-    source, _ = locate(args.backbone)
+    source = BackboneReference.of(args.backbone).path
     args.backbone, args.tokenizer = AutoModel.from_pretrained(source).eval(), AutoTokenizer.from_pretrained(source)
     args.reasoner = TartReasoner.from_pretrained("kernel").eval()
     print("| data set | k | held | support sets | " + " | ".join(PROTOCOLS) + " |\n" + "|---" * 7 + "|")

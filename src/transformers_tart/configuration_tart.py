@@ -20,7 +20,7 @@ from transformers_tart.checks.bounds import (
     check_integer,
 )
 from transformers_tart.checks.label_names import check_label_names, class_numbers
-from transformers_tart.checks.strict_config import plain_errors
+from transformers_tart.checks.strict_config import FieldError, plain_errors
 from transformers_tart.checks.templates import parse_template
 from transformers_tart.configuration_reasoner import TartReasonerConfig
 from transformers_tart.inputs.modality import AUDIO, IMAGE, TEXT, Modality
@@ -50,7 +50,7 @@ class EmbeddingOptions:
 
     @property
     def has_prompt(self) -> bool:
-        """Whether queries are read after a prompt that holds the examples."""
+        """The presence of a prompt of the examples before each query."""
         return self.protocol in IN_CONTEXT_PROTOCOLS
 
 
@@ -88,10 +88,8 @@ class TartBaseConfig(PreTrainedConfig):
             Revision of the backbone's repository; of `"mini"`, a digest of its files.
         base_model_subfolder (`str`, *optional*):
             Folder of the backbone inside its repository.
-        include_backbone (`bool`, *optional*, defaults to `False`):
-            Whether the backbone's weights are saved with the reasoner's. Set by `save_pretrained`.
-        has_support (`bool`, *optional*, defaults to `False`):
-            Whether a support set is saved with the model. Set by `save_pretrained`.
+        include_backbone (`bool`, *optional*), has_support (`bool`, *optional*):
+            Whether the backbone's weights and a support set are saved with the model. Set by `save_pretrained`.
         reasoner_config (`dict` or [`TartReasonerConfig`], *optional*):
             Configuration of the reasoner.
         pooling (`str`, *optional*, defaults to `"mean"`):
@@ -158,17 +156,17 @@ class TartBaseConfig(PreTrainedConfig):
         """Return fields without those that only texts have, which older configs of images and audio hold too.
 
         Raises:
-            ValueError: When one of them has another value than its default.
+            FieldError: When one of them has another value than its default.
         """
         if issubclass(cls, TartConfig):
             return dict(fields)
         if fields.get("protocol", "stream") != "stream" or fields.get("template") is not None:
-            raise ValueError(
+            raise FieldError(
                 f"protocol is {shorten(fields.get('protocol', 'stream'))}; {cls.modality} inputs are embedded each "
                 'alone: protocol="stream", without a template.'
             )
         if fields.get("max_length") is not None:
-            raise ValueError(
+            raise FieldError(
                 f"max_length is {shorten(fields['max_length'])}, which is for texts; cut {cls.modality} inputs before."
             )
         return {name: value for name, value in fields.items() if name not in ("protocol", "template", "max_length")}
@@ -221,7 +219,7 @@ def _check_max_length(value: int | None) -> None:
 @strict
 class TartConfig(TartBaseConfig):
     r"""
-    Configuration of a [`TartForSequenceClassification`].
+    Configuration of a [`TartForSequenceClassification`]: [`TartBaseConfig`] with the fields for texts.
 
     Args:
         text_config (`dict` or `PreTrainedConfig`, *optional*):
@@ -237,8 +235,6 @@ class TartConfig(TartBaseConfig):
             `"Sentence: {text}\nLabel: {label}\n"`, when not given.
         max_length (`int`, *optional*):
             Longest text in tokens; the limit of the tokenizer and the backbone when not given.
-
-    All other fields are those of [`TartBaseConfig`].
     """
 
     model_type = "tart"
@@ -271,12 +267,7 @@ class TartConfig(TartBaseConfig):
 @plain_errors
 @strict
 class TartImageConfig(TartBaseConfig):
-    """Configuration of a [`TartForImageClassification`].
-
-    Args:
-        vision_config (`dict` or `PreTrainedConfig`, *optional*):
-            Configuration of the backbone. All other fields are those of [`TartBaseConfig`].
-    """
+    """Configuration of a [`TartForImageClassification`]: [`TartBaseConfig`] with `vision_config`, of the backbone."""
 
     model_type = "tart_image"
     modality = IMAGE
@@ -289,12 +280,7 @@ class TartImageConfig(TartBaseConfig):
 @plain_errors
 @strict
 class TartAudioConfig(TartBaseConfig):
-    """Configuration of a [`TartForAudioClassification`].
-
-    Args:
-        audio_config (`dict` or `PreTrainedConfig`, *optional*):
-            Configuration of the backbone. All other fields are those of [`TartBaseConfig`].
-    """
+    """Configuration of a [`TartForAudioClassification`]: [`TartBaseConfig`] with `audio_config`, of the backbone."""
 
     model_type = "tart_audio"
     modality = AUDIO

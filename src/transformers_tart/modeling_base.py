@@ -15,6 +15,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers_tart.backbones.digest import BackboneDigest, state_token
 from transformers_tart.backbones.model_inputs import check_labels
 from transformers_tart.backbones.towers import build_tower
+from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import as_flag, check_kind
 from transformers_tart.checks.label_names import are_usual, config_names, set_config_names, usual_names
 from transformers_tart.checks.tensors import check_seed
@@ -22,8 +23,8 @@ from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import EmbeddingOptions, TartBaseConfig
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.shared_prefix import Prefix
-from transformers_tart.embeddings.text import EmbeddedExamples
+from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.embeddings.text import EmbeddedExamples, Embedder
 from transformers_tart.files import staged
 from transformers_tart.hub.card import CardFacts, classifier_card
 from transformers_tart.hub.push import HubMixin, keep_edited_card
@@ -62,6 +63,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
     backbone: PreTrainedModel
     reasoner: TartReasoner
     base_model_prefix = "backbone"
+    _embedder_class = Embedder
     accepts_loss_kwargs = False  # the loss is a mean, which the trainer scales
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
@@ -90,6 +92,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         self.origin = Origin()
         self.card_facts = CardFacts()
         self._prepared: PreparedSupport | None = None
+        self._traits: BackboneTraits | None = None
         # names that came from examples, which those of the next examples replace
         self._names_of_examples: tuple[str, ...] | None = None
         self.post_init()
@@ -177,7 +180,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         with explain_failures(pretrained_model_name_or_path):
             return load_composed(cls, pretrained_model_name_or_path, *model_args, **kwargs)
 
-    def embedder(self, cache: EmbeddingCache | None = None, max_length: int | None = None) -> Any:
+    def embedder(self, cache: EmbeddingCache | None = None, max_length: int | None = None) -> Embedder:
         """Return the [`Embedder`] or [`MediaEmbedder`] of this model, its backbone in evaluation mode.
 
         Args:
@@ -188,10 +191,17 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         """
         if self.backbone.training:
             self.backbone.eval()
-        return self._build_embedder(cache, max_length)
+        options = self.config.embedding_options
+        if max_length is not None:
+            options = replace(options, max_length=max_length)
+        return self._embedder_class(self.traits, options, cache, self.config.modality)
 
-    def _build_embedder(self, cache: EmbeddingCache | None, max_length: int | None) -> Any:
-        raise NotImplementedError
+    @property
+    def traits(self) -> BackboneTraits:
+        """The backbone with the results of probing it."""
+        if self._traits is None or self._traits.backbone is not self.backbone:
+            self._traits = BackboneTraits(self.backbone)
+        return self._traits
 
     def encode_support(
         self,
@@ -363,7 +373,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         prefix, options = prepared.prefix, prepared.support.options
         if prepared.scaling.mean.device != self.reasoner.device:
             return False
-        if prefix is not None and prefix.kind != self.embedder().reader.kind:
+        if prefix is not None and prefix.runtime != self.traits.runtime:
             return False
         if is_traced():
             return True
@@ -512,7 +522,8 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return state_without_capture_hooks(self)
+        # the traits hold the backbone with its hooks; the copy probes it again
+        return {**state_without_capture_hooks(self), "_traits": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -18,9 +18,7 @@ from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.backbones.towers import loaded_classes_of, modalities_of
 from transformers_tart.checks.arguments import refuse_unknown
 from transformers_tart.configuration_tart import TartAudioConfig, TartBaseConfig, TartConfig, TartImageConfig
-from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.media import MediaEmbedder
-from transformers_tart.embeddings.text import Embedder
 from transformers_tart.files import check_whole
 from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.loading.auto import find_model
@@ -47,9 +45,6 @@ class TartForSequenceClassification(TartPreTrainedModel):
         "AutoModel": "TartForSequenceClassification",
         "AutoModelForSequenceClassification": "TartForSequenceClassification",
     }
-
-    def _build_embedder(self, cache: EmbeddingCache | None, max_length: int | None) -> Embedder:
-        return Embedder(self.backbone, self.config, cache, max_length)
 
     @can_return_tuple
     def forward(
@@ -94,12 +89,7 @@ class TartForSequenceClassification(TartPreTrainedModel):
 class TartMediaModel(TartPreTrainedModel):
     """Base of the classifiers of images and of audio."""
 
-    def _build_embedder(self, cache: EmbeddingCache | None, max_length: int | None) -> MediaEmbedder:
-        if max_length is not None:
-            raise ValueError(
-                f"max_length is {max_length}, which is for texts; cut {self.config.modality} inputs before."
-            )
-        return MediaEmbedder(self.backbone, self.config, cache)
+    _embedder_class = MediaEmbedder
 
     def _features(self, given: dict[str, Any]) -> dict[str, Tensor]:
         """Return the features of a processor, beside the main input, that the backbone takes."""
@@ -136,7 +126,7 @@ class TartForImageClassification(TartMediaModel):
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
         r"""
-        Classify processed images.
+        Classify processed images; result and errors are those of [`TartForSequenceClassification.forward`].
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`):
@@ -145,13 +135,6 @@ class TartForImageClassification(TartMediaModel):
                 As in [`TartForSequenceClassification.forward`].
             kwargs:
                 Other features from the image processor, for backbones that take them.
-
-        Returns:
-            `SequenceClassifierOutput`: `logits` (batch, num_labels) float32 are log-probabilities up to a constant.
-
-        Raises:
-            TypeError, ValueError: Without a support set, on anything that the processor of the backbone does not
-                return, or when the backbone gives embeddings that are not finite.
         """
         batch = check_features({"pixel_values": pixel_values, **self._features(kwargs)}, "pixel_values", (3, 4, 5))
         return self._classify_batch(batch, support, labels)
@@ -187,7 +170,7 @@ class TartForAudioClassification(TartMediaModel):
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
         r"""
-        Classify processed audio.
+        Classify processed audio; result and errors are those of [`TartForSequenceClassification.forward`].
 
         Args:
             input_values (`torch.FloatTensor` of shape `(batch, samples)` or `(batch, frames, bins)`, *optional*),
@@ -199,13 +182,6 @@ class TartForAudioClassification(TartMediaModel):
                 As in [`TartForSequenceClassification.forward`].
             kwargs:
                 Other features from the feature extractor, for backbones that take them.
-
-        Returns:
-            `SequenceClassifierOutput`: `logits` (batch, num_labels) float32 are log-probabilities up to a constant.
-
-        Raises:
-            TypeError, ValueError: Without a support set, on anything that the processor of the backbone does not
-                return, or when the backbone gives embeddings that are not finite.
         """
         batch = {"input_values": input_values, "input_features": input_features, "attention_mask": attention_mask}
         main = "input_values" if input_features is None else "input_features"
@@ -294,16 +270,7 @@ class PipelineModel:
 
 
 def load_any(name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -> TartPreTrainedModel:
-    r"""
-    Load a TART repository, or compose a backbone.
-
-    Args:
-        name (`str`):
-            Hub id or folder.
-        config (`PreTrainedConfig`, *optional*):
-            Its configuration, where it is known.
-        kwargs:
-            As in [`TartPreTrainedModel.from_pretrained`] or [`TartPreTrainedModel.from_backbone`].
+    """Load a TART repository, or compose a backbone, from a Hub id or folder; `config` is its configuration, if known.
 
     Raises:
         ValueError: When `backbone` is given with a repository that is a backbone itself.

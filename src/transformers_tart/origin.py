@@ -57,8 +57,10 @@ def check_backbone(model: Any, include_backbone: bool) -> None:
         ValueError: When it would load with another one, or none.
         BackboneMismatchError: When its weights are not those that made the support set, or of the reference.
     """
+    digest = model.backbone_digest()
     if model.support is not None:
-        model.check_support(model.support)
+        model.support.check_options(model.config.embedding_options)
+        model.support.check_backbone(digest)
     if include_backbone:
         if has_adapters(model.backbone):
             raise ValueError(
@@ -69,7 +71,6 @@ def check_backbone(model: Any, include_backbone: bool) -> None:
     name = model.config.base_model_name_or_path
     if name is None:
         raise ValueError(f"This backbone has no Hub id or folder to refer to; {ways_out}.")
-    digest = model.backbone_digest()
     if model.origin.digest is None:
         if digest.quantization is not None:
             logger.warning_once(f"The backbone is quantized, so that it is not compared with {name}.")

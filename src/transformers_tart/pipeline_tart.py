@@ -4,40 +4,52 @@ import copy
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import ModelCard
 from tqdm.auto import tqdm
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.pipelines.text_classification import ClassificationFunction
+from transformers.pipelines.text_classification import ClassificationFunction, sigmoid, softmax
 from transformers.utils import logging
 
+from transformers_tart.backbones.adapters import unwrap
+from transformers_tart.backbones.digest import state_token
 from transformers_tart.backbones.forward import input_device
-from transformers_tart.checks.arguments import as_count, as_flag, check_device
+from transformers_tart.backbones.reference import choose_processor
+from transformers_tart.checks.arguments import as_count, as_flag, as_source, check_device, shorten
+from transformers_tart.embeddings.arguments import as_limit
 from transformers_tart.embeddings.batching import Batcher
-from transformers_tart.embeddings.media import MediaEmbedder
-from transformers_tart.embeddings.media import collate as collate_media
+from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.text import Embedder, Unreadable
 from transformers_tart.files import staged
 from transformers_tart.hub.push import HubMixin, keep_edited_card
 from transformers_tart.inputs.containers import is_eager, iterate, unpack
 from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.text_options import TextOptions, text_options
-from transformers_tart.inputs.tokenization import collate
 from transformers_tart.modeling_base import TartPreTrainedModel
+from transformers_tart.modeling_tart import PipelineModel, compose_any
 from transformers_tart.origin import check_folder
-from transformers_tart.pipeline_inputs import Inputs, MediaInputs, TextInputs, Unreadable
-from transformers_tart.pipeline_outputs import answer, answer_options, failure
-from transformers_tart.pipeline_parts import PipelineCache, choose_processor, load_model
 from transformers_tart.repository import OWNED
 from transformers_tart.support import PreparedSupport, SupportSet
 
 
 logger = logging.get_logger(__name__)
 
-USUAL_BATCH_SIZE = 32  # of the windows that are in memory at a time, where no batch size is given
+DEFAULT_BATCH_SIZE = 32  # of the windows of inputs in memory, without a batch size
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The checked arguments of a call."""
+
+    embedder: Embedder
+    support: PreparedSupport
+    batcher: Batcher
+    options: TextOptions
+    postprocess: dict[str, Any]
 
 
 class TartClassificationPipeline(HubMixin, Pipeline):
@@ -56,15 +68,15 @@ class TartClassificationPipeline(HubMixin, Pipeline):
     Args:
         model ([`TartPreTrainedModel`] or `PreTrainedModel`):
             A composed model, or any backbone, which is composed with the reasoner inside this package. `pipeline`
-            takes their Hub ids and folders, and without any the small language model inside this package.
+            takes Hub ids and folders too, and defaults to the small language model inside this package.
         tokenizer (`PreTrainedTokenizerBase`, *optional*), image_processor (`BaseImageProcessor`, *optional*),
         feature_extractor (`SequenceFeatureExtractor`, *optional*), processor (`ProcessorMixin`, *optional*):
-            The backbone's, of texts, of images, of audio, of other inputs; loaded from the backbone's repository when
-            not given.
+            Processor of the backbone for texts, images, audio or other inputs; loaded from its repository when not
+            given.
         examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table, *optional*):
             The support set; the one stored with the model when not given. A table of pandas, polars or Arrow.
         backbone (`PreTrainedModel` or `str`, *optional*):
-            A backbone, or where to load one from, to use instead of the one that the task refers to.
+            A backbone, its Hub id or its folder, in place of the one that the task refers to.
         embedding_cache (`str` or `Path`, *optional*):
             Folder in which embeddings are kept from one run to the next, under hashes of the inputs.
     """
@@ -91,13 +103,12 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         backbone: PreTrainedModel | str | os.PathLike | None = None,
         **kwargs: Any,
     ):
-        kwargs.pop("local_files_only", None)  # which `pipeline` has passed on, and leaves here
+        kwargs.pop("local_files_only", None)  # `pipeline` has used it already
         check_device(kwargs.get("device"))
-        if kwargs.get("batch_size") is not None:
-            kwargs["batch_size"] = as_count(kwargs["batch_size"], "batch_size", ", or None")
-        self._cache = PipelineCache(embedding_cache)
+        kwargs["batch_size"] = as_limit(kwargs.get("batch_size"), "batch_size")
+        self._cache_folder = None if embedding_cache is None else as_source(embedding_cache, "embedding_cache")
+        self._cache: tuple[tuple, EmbeddingCache] | None = None
         model = load_model(model, backbone, kwargs)
-        self._modality = model.config.modality
         given = {
             "tokenizer": tokenizer,
             "image_processor": image_processor,
@@ -108,16 +119,13 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         if examples is not None:
             self.set_examples(examples)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_cache": None}  # an open database
+
     @property
     def _processor(self) -> Any:
         """The tokenizer, image processor or feature extractor."""
-        return getattr(self, self._modality.processor_argument)
-
-    def _inputs(self, options: TextOptions) -> Inputs:
-        embedder = self.model.embedder(max_length=options.max_length)
-        if isinstance(embedder, MediaEmbedder):
-            return MediaInputs(embedder, self._processor)
-        return TextInputs(embedder, self._processor, options)
+        return getattr(self, self.model.config.modality.processor_argument)
 
     def set_examples(self, examples: RawExamples | None) -> None:
         """Replace the stored support set; `None` removes it."""
@@ -136,11 +144,21 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                 self._processor,
                 batch_size=self._batch_size,
                 progress_bar=progress_bar,
-                keep_texts=self._modality.is_tokenized,
-                cache=self._cache.open(self.model),
+                keep_texts=self.model.config.modality.is_tokenized,
+                cache=self._open_cache(),
                 max_length=max_length or self._preprocess_params.get("max_length"),
                 is_stored=is_stored,
             )
+
+    def _open_cache(self) -> EmbeddingCache | None:
+        """Return the embedding cache, opened anew when weights or settings of the model have changed."""
+        if self._cache_folder is None:
+            return None
+        settings = {"pooling": self.model.config.pooling, "layers": self.model.config.layers}
+        state = (*settings.values(), state_token(self.model.backbone))
+        if self._cache is None or self._cache[0] != state:
+            self._cache = state, EmbeddingCache(self._cache_folder, self.model.backbone, **settings)
+        return self._cache[1]
 
     def _sanitize_parameters(
         self,
@@ -148,7 +166,18 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         function_to_apply: str | ClassificationFunction | None = None,
         **text_arguments: Any,
     ) -> tuple[dict, dict, dict]:
-        return text_options(text_arguments, self._modality), {}, answer_options(top_k, function_to_apply)
+        postprocess: dict[str, Any] = {}
+        if not (isinstance(top_k, str) and top_k == ""):  # which stands for no `top_k`
+            postprocess["top_k"] = None if top_k is None else as_count(top_k, "top_k", ", or None for all classes")
+        if function_to_apply is not None:
+            name = getattr(function_to_apply, "name", function_to_apply)
+            if not isinstance(name, str) or name.upper() not in ("DEFAULT", *ClassificationFunction.__members__):
+                raise ValueError(
+                    f"function_to_apply is {shorten(function_to_apply)}; it must be "
+                    '"default", "softmax", "sigmoid" or "none".'
+                )
+            postprocess["function_to_apply"] = function_to_apply
+        return text_options(text_arguments, self.model.config.modality), {}, postprocess
 
     def __call__(
         self,
@@ -166,21 +195,22 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         Args:
             inputs (`object`):
                 One text, or `{"text", "text_pair"}`; one image or piece of audio as [`read_image`] or [`read_audio`]
-                takes it: a path, an address, the bytes of a file, a PIL image, an array, or what `datasets` makes of
-                them; or many of them. A list, a column, or a table with a column of that name gives a list; a
-                generator or `KeyDataset` gives an iterator that reads as it goes.
+                takes it: a path, an address, the bytes of a file, a PIL image, an array, or a value of `datasets`; or
+                many of them. A list, a column, or a table with a column of that name gives a list; a generator or
+                `KeyDataset` gives an iterator that reads in windows.
             examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset`, a table or [`SupportSet`], *optional*):
                 The support set of this call; the stored one when not given.
             top_k (`int`, *optional*):
-                How many classes to return, best first, as a list; `None` for all. Without it, the best alone.
+                Number of classes to return, best first, as a list; `None` for all. Without it, the best alone.
             function_to_apply (`str`, *optional*, defaults to `"default"`):
-                `"default"` and `"softmax"` give probabilities, `"sigmoid"` that of the logits, `"none"` the logits.
+                `"default"` and `"softmax"` give probabilities, `"sigmoid"` the sigmoid of each logit, `"none"` the
+                logits.
             max_length (`int`, *optional*):
                 Longest text in tokens.
             truncation (`bool` or `str`, *optional*, defaults to `True`):
-                Whether longer texts are cut; with `False` they are an error. Other arguments that the
-                text-classification pipeline passes to its tokenizer, such as `padding`, are taken where they change
-                no answer.
+                Whether longer texts are truncated; with `False` they are an error. Other arguments that the
+                text-classification pipeline passes to its tokenizer, such as `padding`, are accepted where they change
+                no prediction.
             batch_size (`int`, *optional*):
                 Most inputs of a forward pass; as many as a budget of tokens allows when not given.
             progress_bar (`bool`, *optional*, defaults to `False`):
@@ -197,90 +227,69 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                 read, or an argument is unknown.
             BackboneMismatchError: When the backbone is no longer the one that embedded the support set.
         """
-        preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
-        progress_bar = as_flag(progress_bar, "progress_bar")
-        batch_size = None if batch_size is None else as_count(batch_size, "batch_size", ", or None")
-        inputs = unpack(inputs, self._modality)
+        preprocess, _, postprocess = self._sanitize_parameters(**kwargs)
+        progress_bar, batch_size = as_flag(progress_bar, "progress_bar"), as_limit(batch_size, "batch_size")
+        modality = self.model.config.modality
+        inputs = unpack(inputs, modality)
         if examples is None or isinstance(examples, SupportSet):
             with self.device_placement():
                 support = self.model.prepare_support(examples)
         else:
             support = self._encode(examples, progress_bar, preprocess.get("max_length"))
-        forward = {**self._forward_params, **forward, "support": support}
-        preprocess = {**self._preprocess_params, **preprocess}
-        postprocess = {**self._postprocess_params, **postprocess}
-        reader = self._inputs(TextOptions(**preprocess))
-        if reader.is_one(inputs):
-            batcher = Batcher.on(self._input_device)
-            row = reader.rows([("The input", inputs)])[0]
-            if isinstance(row, Unreadable):
-                raise row.error
-            return next(self._classify([row], batcher, preprocess, forward, postprocess))
-        batcher = Batcher.on(self._input_device, self._batch_size if batch_size is None else batch_size)
+        options = TextOptions(**{**self._preprocess_params, **preprocess})
+        embedder = self.model.embedder(max_length=options.max_length)
+        is_one = modality.is_one(inputs)
+        batcher = Batcher.on(input_device(self.model.backbone), None if is_one else batch_size or self._batch_size)
+        call = _Call(embedder, support, batcher, options, {**self._postprocess_params, **postprocess})
+        if is_one:
+            return next(self._classify(_read_one(embedder, self._processor, inputs, options), call))
         items = iterate(inputs)
         if progress_bar:
             total = len(inputs) if isinstance(inputs, Sized) else None
-            items = iter(tqdm(items, desc="classifying", unit=reader.name, total=total))
-        results = self._iterate(items, reader, batcher, preprocess, forward, postprocess)
+            items = iter(tqdm(items, desc="classifying", unit=modality, total=total))
+        results = self._iterate(items, call)
         return list(results) if is_eager(inputs) else results
 
-    def _iterate(
-        self,
-        inputs: Iterator,
-        reader: Inputs,
-        batcher: Batcher,
-        preprocess: dict,
-        forward: dict,
-        postprocess: dict,
-    ) -> Iterator[Any]:
+    def _iterate(self, inputs: Iterator[Any], call: _Call) -> Iterator[Any]:
         """Classify in batches of similar length, window by window; results come in the order of the inputs."""
-        items = enumerate(inputs)
-        size = min(sys.maxsize, (batcher.max_rows or USUAL_BATCH_SIZE) * reader.batches_per_window)
+        items = ((f"Input {i}", item) for i, item in enumerate(inputs))
+        size = min(sys.maxsize, (call.batcher.max_rows or DEFAULT_BATCH_SIZE) * call.embedder.batches_per_window)
         while window := list(itertools.islice(items, size)):
-            rows = reader.rows([(f"Input {i}", item) for i, item in window])
-            yield from self._classify(rows, batcher, preprocess, forward, postprocess)
+            yield from self._classify(call.embedder.read(self._processor, window, call.options), call)
 
-    def _classify(
-        self, rows: list[Any], batcher: Batcher, preprocess: dict, forward: dict, postprocess: dict
-    ) -> Iterator[Any]:
-        """Classify some rows at once."""
+    def _classify(self, rows: Sequence[Any], call: _Call) -> Iterator[Any]:
+        """Classify a window of rows; unreadable ones give their error."""
         readable = [row for row in rows if not isinstance(row, Unreadable)]
         if len(readable) < len(rows):
             logger.error(
-                f"{len(rows) - len(readable)} of {len(rows)} inputs cannot be read; their results say why, under "
-                '"error".'
+                f"{len(rows) - len(readable)} of {len(rows)} inputs cannot be read; their results hold the reason "
+                'under "error".'
             )
-        support, logits = forward["support"], iter(())
+        logits = iter(())
         if readable:
             with self.device_placement(), self.get_inference_context()():
                 found = self.model.classify_rows(
                     readable,
-                    support,
+                    call.support,
                     pad_token_id=getattr(self.tokenizer, "pad_token_id", None),
-                    batcher=batcher,
-                    cache=self._cache.open(self.model),
-                    max_length=preprocess.get("max_length"),
+                    batcher=call.batcher,
+                    cache=self._open_cache(),
+                    max_length=call.options.max_length,
                 )
             logits = iter(found.cpu())
-        names = self.model.names_for(support.support)
+        names = self.model.names_for(call.support.support)
         for row in rows:
             if isinstance(row, Unreadable):
-                yield failure(row.error, as_list="top_k" in postprocess)
+                failed = {"label": None, "score": float("nan"), "error": str(row.error)}
+                yield [failed] if "top_k" in call.postprocess else failed
             else:
-                yield self.postprocess({"logits": next(logits)[None], "label_names": names}, **postprocess)
-
-    @property
-    def _input_device(self) -> torch.device:
-        return input_device(self.model.backbone)
+                yield self.postprocess({"logits": next(logits)[None], "label_names": names}, **call.postprocess)
 
     def preprocess(self, input_: Any, **options: Any) -> dict[str, Any]:
         """Make a batch of one input."""
-        row = self._inputs(TextOptions(**options)).rows([("The input", input_)])[0]
-        if isinstance(row, Unreadable):
-            raise row.error
-        if self._modality.is_tokenized:
-            return collate([row], self.tokenizer.pad_token_id)
-        return collate_media([row])
+        text = TextOptions(**options)
+        embedder = self.model.embedder(max_length=text.max_length)
+        return embedder.collate(self._processor, _read_one(embedder, self._processor, input_, text))
 
     def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:
         return {
@@ -294,9 +303,14 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         top_k: Any = "",
         function_to_apply: str | ClassificationFunction = "default",
     ) -> Any:
-        """Labels and scores of one input, by the conventions of the text-classification pipeline."""
+        """Return labels and scores of one input, by the conventions of the text-classification pipeline."""
+        function = str(getattr(function_to_apply, "value", function_to_apply)).lower()
         logits = model_outputs["logits"][0].float().numpy()
-        return answer(logits, model_outputs["label_names"], top_k, function_to_apply)
+        scores = logits if function == "none" else (sigmoid if function == "sigmoid" else softmax)(logits)
+        names = zip(model_outputs["label_names"], scores, strict=True)
+        results = [{"label": name, "score": float(score)} for name, score in names]
+        results.sort(key=lambda result: result["score"], reverse=True)
+        return results[0] if isinstance(top_k, str) else results[:top_k]
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save the task: model, support set, tokenizer or processor, and card.
@@ -307,12 +321,12 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             kwargs:
                 As in [`TartPreTrainedModel.save_pretrained`]; `push_to_hub=True` pushes the folder.
         """
-        # what stock pipelines need; the user's processor stays as it is
+        # stock pipelines need these settings; the user's processor stays as it is
         processor = copy.deepcopy(self._processor)
         if isinstance(processor, PreTrainedTokenizerBase) and processor.pad_token is None:
             processor.pad_token = processor.eos_token or processor.bos_token or processor.unk_token
-        if self._modality.is_padded:
-            processor.return_attention_mask = True  # by which padding is left out
+        if self.model.config.modality.is_padded:
+            processor.return_attention_mask = True
         check_folder(self.model, save_directory)
         with self._pushing(save_directory, kwargs), staged(save_directory, OWNED) as stage:
             self.model.save_pretrained(stage, **kwargs)
@@ -320,8 +334,41 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             keep_edited_card(stage, Path(save_directory))
 
     def model_card(self) -> ModelCard:
-        """The card of the task."""
+        """Return the card of the task."""
         return self.model.model_card()
+
+
+def _read_one(embedder: Embedder, processor: Any, value: Any, options: TextOptions) -> list[Any]:
+    """Return the row of a single input, whose error is raised."""
+    rows = embedder.read(processor, [("The input", value)], options)
+    if isinstance(rows[0], Unreadable):
+        raise rows[0].error
+    return rows
+
+
+def load_model(model: Any, backbone: Any, arguments: dict[str, Any]) -> TartPreTrainedModel:
+    """Return the composed model of a pipeline; add the device that a device map has chosen to its arguments.
+
+    Raises:
+        TypeError: On anything but a model.
+        ValueError: When a backbone is given with a loaded model.
+    """
+    if isinstance(model, PipelineModel):
+        loaded = model.load(**({} if backbone is None else {"backbone": backbone}))
+        device = model.device_of(loaded)
+        if device is not None:
+            arguments.setdefault("device", device)
+        return loaded
+    if backbone is not None:
+        raise ValueError(
+            "backbone is given with a model that is loaded already; give model=<Hub id or folder of a task>, or "
+            "load the task with from_pretrained(..., backbone=...)."
+        )
+    if isinstance(model, TartPreTrainedModel):
+        return model
+    if not isinstance(unwrap(model), PreTrainedModel):
+        as_source(model, "model", " or a loaded PreTrainedModel")
+    return compose_any(model)
 
 
 __all__ = ["TartClassificationPipeline"]

@@ -8,7 +8,9 @@ import torch
 from helpers.builders import build_backbone, build_reasoner, build_tokenizer, draw_task, shared_reasoner
 
 from transformers_tart import TartReasoner
+from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.in_context import write_prompt
+from transformers_tart.inputs.examples import Examples
 
 
 pytestmark = pytest.mark.core
@@ -160,8 +162,9 @@ def test__seed__none_or_of_another_type__said(seed: Any, error: type[Exception],
 
 @pytest.mark.parametrize("seed", [None, 1.5, "a"])
 def test__write_prompt__seed_of_another_type__type_error(seed: Any) -> None:
+    examples = Examples(["w1", "w2"], [0, 1], ("w3", "w4"))
     with pytest.raises(TypeError, match="seed is"):
-        write_prompt(build_backbone("llama"), build_tokenizer(), ["w1", "w2"], [0, 1], ["w3", "w4"], seed=seed)
+        write_prompt(build_backbone("llama"), build_tokenizer(), examples, EmbeddingOptions(), seed=seed)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from transformers_tart.embeddings import encode_texts
-from transformers_tart.embeddings import stream as stream_module
+from transformers_tart.embeddings import text as text_module
 from transformers_tart.embeddings.batching import Batcher, run_batches
 
 
@@ -72,7 +72,7 @@ def test__batcher__other_error__raised_at_once() -> None:
 def test__encode_texts__out_of_memory__same_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone, tokenizer, texts = build_backbone("llama"), build_tokenizer(), make_texts(30, seed=1)
     expected = encode_texts(backbone, tokenizer, texts)
-    pool_rows, sizes = stream_module.pool_rows, []
+    pool_rows, sizes = text_module.pool_rows, []
 
     def small(backbone: object, batch: dict[str, Tensor], **options: object) -> Tensor:
         sizes.append(batch["input_ids"].numel())
@@ -80,6 +80,6 @@ def test__encode_texts__out_of_memory__same_embeddings(monkeypatch: pytest.Monke
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return pool_rows(backbone, batch, **options)
 
-    monkeypatch.setattr(stream_module, "pool_rows", small)
+    monkeypatch.setattr(text_module, "pool_rows", small)
     torch.testing.assert_close(encode_texts(backbone, tokenizer, texts), expected, atol=1e-5, rtol=1e-5)
     assert max(sizes) > 40

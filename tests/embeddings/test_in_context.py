@@ -2,6 +2,7 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,8 +18,10 @@ from helpers.prompts_given import (
     ask,
     build_long,
     build_mamba,
+    encoder_of,
     expected_support,
     read_queries,
+    read_support,
     read_whole,
     write,
 )
@@ -35,14 +38,10 @@ from transformers import (
 )
 
 from transformers_tart.embeddings import embed, encode_texts
-from transformers_tart.embeddings import shared_prefix as prefix_module
 from transformers_tart.embeddings.batching import Batcher
-from transformers_tart.embeddings.in_context import (
-    leave_one_out_orders,
-    read_support,
-)
-from transformers_tart.embeddings.reader import Reader
-from transformers_tart.embeddings.shared_prefix import Continuation
+from transformers_tart.embeddings.in_context import leave_one_out_orders
+from transformers_tart.embeddings.prefix_cache import Continuation
+from transformers_tart.embeddings.prefix_strategies import STRATEGIES
 
 
 @pytest.mark.parametrize("protocol", ["vanilla", "loo"])
@@ -52,84 +51,114 @@ def test__read_support__any_causal_backbone__equals_whole_prompts_one_at_a_time(
 ) -> None:
     backbone = build_mamba() if model_type == "mamba" else build_long(model_type)
     pooling = "mean" if protocol == "vanilla" else "last"
-    reader, written = Reader(backbone, "all", pooling), write(backbone)
-    support, prefix = read_support(reader, written, protocol)
+    encoder, written = encoder_of(backbone, "all", pooling), write(backbone)
+    support, prefix = read_support(encoder, written, protocol)
     query = read_queries(backbone, written, pooling)
-    torch.testing.assert_close(reader.embed(prefix, ask(written)), query, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoder.embed(prefix, ask(written)), query, atol=1e-4, rtol=1e-4)
     expected = expected_support(backbone, written, protocol, pooling)
     torch.testing.assert_close(support, expected, atol=1e-4, rtol=1e-4)
-    ways = {"mamba": "plain", "gpt_neo": "copied"}
-    assert prefix.way == ways.get(model_type, "shared")
+    strategies = {"mamba": "off", "gpt_neo": "batched"}
+    assert prefix.strategy == strategies.get(model_type, "packed")
 
 
 @pytest.mark.parametrize("model_type", ["llama", "mistral", "gpt_neox"])
 def test__read_support__eager_attention__same(model_type: str) -> None:
     backbone = build_long(model_type)
     written = write(backbone)
-    expected, prefix = read_support(Reader(backbone), written, "loo")
-    query = Reader(backbone).embed(prefix, ask(written))
+    encoder = encoder_of(backbone)
+    expected, prefix = read_support(encoder, written, "loo")
+    query = encoder.embed(prefix, ask(written))
     backbone.set_attn_implementation("eager")  # what was found for another is not taken for it
-    found, prefix = read_support(Reader(backbone), written, "loo")
-    assert prefix.way == "shared"
+    found, prefix = read_support(encoder, written, "loo")
+    assert prefix.strategy == "packed"
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(Reader(backbone).embed(prefix, ask(written)), query, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoder.embed(prefix, ask(written)), query, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("protocol", ["vanilla", "loo"])
 @pytest.mark.parametrize("pooling", POOLED)
 def test__read_support__any_pooling__equals_whole_prompts_one_at_a_time(pooling: str, protocol: str) -> None:
     backbone = build_long("llama")
-    reader, written = Reader(backbone, "all", pooling), write(backbone)
-    support, prefix = read_support(reader, written, protocol)
+    encoder, written = encoder_of(backbone, "all", pooling), write(backbone)
+    support, prefix = read_support(encoder, written, protocol)
     query = read_queries(backbone, written, pooling)
-    torch.testing.assert_close(reader.embed(prefix, ask(written)), query, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoder.embed(prefix, ask(written)), query, atol=1e-4, rtol=1e-4)
     expected = expected_support(backbone, written, protocol, pooling)
     torch.testing.assert_close(support, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("way", ["copied", "plain"])
+@pytest.mark.parametrize("strategy", ["batched", "off"])
 @pytest.mark.parametrize("pooling", POOLED)
-def test__reader__every_way__same_answer(way: str, pooling: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader, written = Reader(build_long("opt"), pooling=pooling), write(build_long("opt"))
-    support, prefix = read_support(reader, written, "loo")
-    expected = reader.embed(prefix, ask(written))
-    assert prefix.way == "shared"
-    for other in {"shared", "copied"} - {way}:
-        monkeypatch.setitem(prefix_module.WAYS, other, fail)
-    reader = Reader(build_long("opt"), pooling=pooling)
-    found, prefix = read_support(reader, written, "loo")
-    assert prefix.way == way
+def test__prefix_encoder__every_strategy__same_answer(
+    strategy: str, pooling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, written = encoder_of(build_long("opt"), pooling=pooling), write(build_long("opt"))
+    support, prefix = read_support(encoder, written, "loo")
+    expected = encoder.embed(prefix, ask(written))
+    assert prefix.strategy == "packed"
+    for other in {"packed", "batched"} - {strategy}:
+        monkeypatch.setitem(STRATEGIES, other, fail)
+    encoder = encoder_of(build_long("opt"), pooling=pooling)
+    found, prefix = read_support(encoder, written, "loo")
+    assert prefix.strategy == strategy
     torch.testing.assert_close(found, support, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(reader.embed(prefix, ask(written)), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(encoder.embed(prefix, ask(written)), expected, atol=1e-4, rtol=1e-4)
 
 
 def fail(*args: object) -> None:
     raise NotImplementedError
 
 
-def test__reader__longer_prefix_than_tried__tried_again() -> None:
+def test__prefix_encoder__longer_prefix_than_tried__tried_again() -> None:
     backbone = build_long("gpt_neo", window_size=100)
+    encoder = encoder_of(backbone)
     lengths = (3, 13)  # of which the window holds the first alone
-    ways = [read_support(Reader(backbone), write(backbone, TEXTS[:n], LABELS[:n]), "loo")[1].way for n in lengths]
-    assert ways[-1] == "copied"
+    found = [read_support(encoder, write(backbone, TEXTS[:n], LABELS[:n]), "loo")[1] for n in lengths]
+    assert found[-1].strategy == "batched"
     calls: list[int] = []
     backbone.register_forward_hook(lambda *args: calls.append(1))
-    read_support(Reader(backbone), write(backbone), "vanilla")
+    read_support(encoder, write(backbone), "vanilla")
     # whether it is causal, the prompt, and what all queries begin with
     assert len(calls) == 3
 
 
-def test__reader__wrong_answer_of_a_way__next_way_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    shared = prefix_module.WAYS["shared"]
-    monkeypatch.setitem(prefix_module.WAYS, "shared", lambda *args: shared(*args) * 1.01)
+def test__prefix_encoder__wrong_answer_of_a_strategy__next_strategy_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = STRATEGIES["packed"]
+    monkeypatch.setitem(STRATEGIES, "packed", lambda *args: shared(*args) * 1.01)
     backbone = build_long("llama")
-    assert read_support(Reader(backbone), write(backbone), "vanilla")[1].way == "copied"
+    assert read_support(encoder_of(backbone), write(backbone), "vanilla")[1].strategy == "batched"
 
 
-def test__reader__backbone_left_as_it_was() -> None:
+@pytest.mark.parametrize("strategy", ["packed", "batched", "off"])
+def test__prefix_encoder__given_strategy__taken_without_a_probe(strategy: str) -> None:
+    backbone = build_long("llama")
+    written = write(backbone)
+    encoder = encoder_of(backbone)
+    expected, prefix = read_support(encoder, written, "loo")
+    fixed = replace(encoder_of(backbone), prefix_sharing=strategy)
+    found, own = read_support(fixed, written, "loo")
+    assert own.strategy == strategy
+    assert fixed.traits.prefix_sharing == {}
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    query = encoder.embed(prefix, ask(written))
+    torch.testing.assert_close(fixed.embed(own, ask(written)), query, atol=1e-4, rtol=1e-4)
+
+
+def test__prefix_encoder__chosen_strategy__logged_once(all_logs: pytest.LogCaptureFixture) -> None:
+    backbone = build_long("llama")
+    encoder = encoder_of(backbone)
+    for count in (5, 13):
+        read_support(encoder, write(backbone, TEXTS[:count], LABELS[:count]), "vanilla")
+    chosen = [record for record in all_logs.records if "prefix_sharing" in record.getMessage()]
+    assert [(record.levelno, record.getMessage()) for record in chosen] == [
+        (logging.INFO, "LlamaModel: prefix_sharing='packed'.")
+    ]
+
+
+def test__prefix_encoder__backbone_left_as_it_was() -> None:
     backbone = build_long("bloom")
     before = set(vars(backbone))
-    read_support(Reader(backbone), write(backbone), "loo")
+    read_support(encoder_of(backbone), write(backbone), "loo")
     assert set(vars(backbone)) == before
 
 
@@ -167,10 +196,10 @@ def test__embed__layer_index__that_layer(pooling: str, layers: int) -> None:
     options = {"protocol": "loo", "pooling": pooling, "label_names": NAMES}
     support, query, labels = embed(backbone, build_tokenizer(), TEXTS, LABELS, QUERIES, layers=layers, **options)
     written = write(backbone, seed=42)
-    reader = Reader(backbone, "all", pooling)
-    every, prefix = read_support(reader, written, "loo")
+    encoder = encoder_of(backbone, "all", pooling)
+    every, prefix = read_support(encoder, written, "loo")
     torch.testing.assert_close(support, every[:, layers], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(query, reader.embed(prefix, ask(written))[:, layers], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(query, encoder.embed(prefix, ask(written))[:, layers], atol=1e-5, rtol=1e-5)
     assert labels.tolist() == [LABELS[i] for i in written.order]
 
 
@@ -195,33 +224,33 @@ def test__embed__bidirectional_backbone__refused_with_the_reason(protocol: str) 
     embed(causal, build_tokenizer(), TEXTS, LABELS, QUERIES, protocol=protocol)
 
 
-def test__read_support__way__is_not_shouted(all_logs: pytest.LogCaptureFixture) -> None:
+def test__read_support__strategy__is_not_shouted(all_logs: pytest.LogCaptureFixture) -> None:
     backbone = build_long("gpt_neo")
-    read_support(Reader(backbone), write(backbone), "vanilla")
+    read_support(encoder_of(backbone), write(backbone), "vanilla")
     assert not [record for record in all_logs.records if record.levelno > logging.INFO]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test__read_support__half_precision__shared_and_near(dtype: torch.dtype) -> None:
-    expected, _ = read_support(Reader(build_long("llama")), write(build_long("llama")), "loo")
+def test__read_support__half_precision__packed_and_near(dtype: torch.dtype) -> None:
+    expected, _ = read_support(encoder_of(build_long("llama")), write(build_long("llama")), "loo")
     backbone = build_long("llama").to(dtype)
-    found, prefix = read_support(Reader(backbone), write(backbone), "loo")
-    assert (prefix.way, found.dtype) == ("shared", torch.float32)
+    found, prefix = read_support(encoder_of(backbone), write(backbone), "loo")
+    assert (prefix.strategy, found.dtype) == ("packed", torch.float32)
     assert (found - expected).abs().max() < 0.1 * expected.abs().max()
 
 
-def test__read_support__layer_before_the_window_matters__way_of_all_layers() -> None:
+def test__read_support__layer_before_the_window_matters__strategy_of_all_layers() -> None:
     backbone = build_long("gpt_neo")
     for layers in (0, 1, 2):
-        _, prefix = read_support(Reader(backbone, layers), write(backbone), "vanilla")
-        assert prefix.way == "copied"
+        _, prefix = read_support(encoder_of(backbone, layers), write(backbone), "vanilla")
+        assert prefix.strategy == "batched"
 
 
-def test__read_support__outlier_dimensions__do_not_hide_a_wrong_way() -> None:
+def test__read_support__outlier_dimensions__do_not_hide_a_wrong_strategy() -> None:
     backbone = build_long("gpt_neo")
     with torch.no_grad():
         backbone.h[0].mlp.c_proj.bias[0], backbone.h[0].mlp.c_proj.bias[1] = 1000, -1000
-    assert read_support(Reader(backbone.bfloat16()), write(backbone), "vanilla")[1].way == "copied"
+    assert read_support(encoder_of(backbone.bfloat16()), write(backbone), "vanilla")[1].strategy == "batched"
 
 
 @pytest.mark.parametrize("protocol", ["stream", "vanilla", "loo"])
@@ -242,39 +271,39 @@ def test__embed__rotation_that_depends_on_the_length__each_text_as_if_alone(prot
         alone = [encode_texts(backbone, build_tokenizer(), [text])[0] for text in queries]
     else:
         written = write(backbone, seed=42)
-        lead = written.prompt.question.before[0]
-        whole = [Continuation((*lead, *b.ids), (0, len(lead) + len(b.ids))) for b in ask(written, queries)]
-        alone = [read_whole(backbone, branch, written.prompt.ids)[-1:] for branch in whole]
+        question = written.prompt.question.before[0]
+        whole = [Continuation((*question, *b.ids), (0, len(question) + len(b.ids))) for b in ask(written, queries)]
+        alone = [read_whole(backbone, query, written.prompt.ids)[-1:] for query in whole]
         expected = expected_support(backbone, written, protocol, "mean")[:, -1]
         if sum(len(block.ids) for block in written.blocks) <= switch or protocol == "loo":
             torch.testing.assert_close(support, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(query, torch.cat(alone), atol=1e-4, rtol=1e-4)
 
 
-def test__reader__four_threads_on_linear_biases__right_answers() -> None:
+def test__prefix_encoder__four_threads_on_linear_biases__right_answers() -> None:
     backbone = build_long("bloom")
-    reader, written = Reader(backbone), write(backbone)
-    expected, _ = read_support(reader, written, "loo")
+    encoder, written = encoder_of(backbone), write(backbone)
+    expected, _ = read_support(encoder, written, "loo")
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: read_support(reader, written, "loo")[0], range(12)))
+        found = list(pool.map(lambda _: read_support(encoder, written, "loo")[0], range(12)))
     for support in found:
         torch.testing.assert_close(support, expected, atol=1e-5, rtol=1e-5)
 
 
-def test__reader__out_of_memory__remembered_by_the_batcher(monkeypatch: pytest.MonkeyPatch) -> None:
+def test__prefix_encoder__out_of_memory__remembered_by_the_batcher(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = build_long("llama")
-    reader, written = Reader(backbone), write(backbone)
-    _, prefix = read_support(reader, written, "vanilla")
-    shared, failures = prefix_module.WAYS["shared"], []
+    encoder, written = encoder_of(backbone), write(backbone)
+    _, prefix = read_support(encoder, written, "vanilla")
+    packed, failures = STRATEGIES["packed"], []
 
-    def small(reading: object, prefix: object, branches: list[Continuation], device: torch.device) -> Tensor:
-        if sum(len(branch.ids) for branch in branches) > 20:
-            failures.append(len(branches))
+    def small(backbone: object, options: object, prefix: object, continuations: list[Continuation]) -> Tensor:
+        if sum(len(query.ids) for query in continuations) > 20:
+            failures.append(len(continuations))
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return shared(reading, prefix, branches, device)
+        return packed(backbone, options, prefix, continuations)
 
-    monkeypatch.setitem(prefix_module.WAYS, "shared", small)
+    monkeypatch.setitem(STRATEGIES, "packed", small)
     batcher = Batcher(1000)
-    first, again = (reader.embed(prefix, ask(written), batcher) for _ in range(2))
+    first, again = (encoder.embed(prefix, ask(written), batcher) for _ in range(2))
     assert torch.equal(first, again)
     assert 0 < len(failures) <= 6

@@ -5,10 +5,12 @@ import pytest
 import torch
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
-from transformers_tart.configuration_tart import TartAudioConfig
-from transformers_tart.embeddings import media_pooling
+from transformers_tart.backbones.traits import BackboneTraits
+from transformers_tart.configuration_tart import EmbeddingOptions
+from transformers_tart.embeddings import pooling
 from transformers_tart.embeddings.media import MediaEmbedder, collate
-from transformers_tart.embeddings.media_pooling import has_padding, pool_map
+from transformers_tart.embeddings.pooling import has_padding, pool_map
+from transformers_tart.inputs.modality import AUDIO
 
 
 FRAMES, BINS = 128, 32
@@ -30,8 +32,9 @@ def draw_sound(samples: int, seed: int = 0) -> np.ndarray:
     return (0.3 * np.random.default_rng(seed).standard_normal(samples)).astype(np.float32)
 
 
-def embed(model: ASTModel, sounds: list[np.ndarray], layers: int | str = "all") -> torch.Tensor:
-    embedder = MediaEmbedder(model, TartAudioConfig(layers=layers))
+def embed(model: ASTModel | BackboneTraits, sounds: list[np.ndarray], layers: int | str = "all") -> torch.Tensor:
+    traits = model if isinstance(model, BackboneTraits) else BackboneTraits(model)
+    embedder = MediaEmbedder(traits, EmbeddingOptions(layers=layers), modality=AUDIO)
     extractor = ASTFeatureExtractor(max_length=FRAMES, num_mel_bins=BINS)
     return embedder.embed_rows([embedder.row(extractor, sound, "It") for sound in sounds])
 
@@ -69,7 +72,7 @@ def test__audio__filled_up__batch_mates_and_layers_change_nothing(transformer: A
 def test__audio__as_long_as_the_window__plain_mean(transformer: ASTModel) -> None:
     features = torch.randn(2, FRAMES, BINS, generator=torch.Generator().manual_seed(0))
     assert not has_padding(features)
-    found = MediaEmbedder(transformer, TartAudioConfig(layers=-1)).embed_batch(
+    found = MediaEmbedder(BackboneTraits(transformer), EmbeddingOptions(), modality=AUDIO).embed_batch(
         collate([{"input_values": features[0]}])
     )
     with torch.no_grad():
@@ -78,12 +81,12 @@ def test__audio__as_long_as_the_window__plain_mean(transformer: ASTModel) -> Non
 
 
 def test__audio__same_padding_again__read_once(transformer: ASTModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    media_pooling._PADDING.clear()
     passes = []
-    run = media_pooling.run_backbone
-    monkeypatch.setattr(media_pooling, "run_backbone", lambda *args, **kw: passes.append(1) or run(*args, **kw))
+    run = pooling.run_backbone
+    monkeypatch.setattr(pooling, "run_backbone", lambda *args, **kw: passes.append(1) or run(*args, **kw))
+    traits = BackboneTraits(transformer)
     for seed in range(3):
-        embed(transformer, [draw_sound(5000, seed)])
+        embed(traits, [draw_sound(5000, seed)])
     assert len(passes) == 2  # by padding of one value and of another
 
 

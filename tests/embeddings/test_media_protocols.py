@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.decomposition import PCA
 from transformers import AutoModel, ViTConfig, ViTImageProcessor, WhisperConfig, WhisperFeatureExtractor
 
-from transformers_tart.embeddings.media_protocols import embed_media
+from transformers_tart.embeddings.protocols import embed_media
 from transformers_tart.modeling_tart import TartForImageClassification
 
 

@@ -3,18 +3,17 @@
 import pytest
 import torch
 from helpers.builders import WORDS, build_backbone, build_tokenizer
-from helpers.prompts_given import LABELS, NAMES, TEXTS, build_long, write
+from helpers.prompts_given import LABELS, NAMES, TEXTS, build_long, encoder_of, read_support, write
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
-from transformers_tart.embeddings.in_context import (
-    read_support,
-    write_prompt,
-)
+from transformers_tart.configuration_tart import EmbeddingOptions
+from transformers_tart.embeddings.in_context import write_prompt
 from transformers_tart.embeddings.prompts import fit
-from transformers_tart.embeddings.reader import Reader
+from transformers_tart.embeddings.protocols import _cut
 from transformers_tart.inputs.balance import balanced_tails
+from transformers_tart.inputs.examples import Examples
 
 
 def test__write_prompt__default_template__blocks_of_the_paper() -> None:
@@ -41,10 +40,10 @@ def test__write_prompt__text_pairs__both_texts_stand_in_it() -> None:
     written = write(build_long("llama"), texts=pairs)
     seven = build_tokenizer()("w7 w8")["input_ids"]
     assert written.prompt.ids.count(seven[1]) >= len(TEXTS)
-    branch = written.prompt.branch(written.writer.parts([("w1", "w7 w8")])[0])
-    assert list(branch.ids).index(seven[0]) > list(branch.ids).index(build_tokenizer()("w1")["input_ids"][0])
+    query = written.prompt.continuation(written.writer.parts([("w1", "w7 w8")])[0])
+    assert list(query.ids).index(seven[0]) > list(query.ids).index(build_tokenizer()("w1")["input_ids"][0])
     with pytest.raises(ValueError, match="asks for a text and its text_pair, an input holds 1"):
-        written.prompt.branch([[5]])
+        written.prompt.continuation([[5]])
     with pytest.raises(ValueError, match="Some examples are text pairs and some are not"):
         write(build_long("llama"), texts=["w1", ("w2", "w3")], labels=[0, 1])
     with pytest.raises(ValueError, match="does not hold {text_pair}, and 13 of 13 examples are text pairs"):
@@ -61,29 +60,36 @@ def test__write_prompt__longer_than_the_context__newest_balanced_and_said(all_lo
     assert kept == [i for i in range(20) if i % 10 >= 10 - len(kept) // 2]
     assert f"holds {len(kept)} of the 20 examples" in all_logs.text
     assert f"{20 - len(kept)} were dropped" in all_logs.text
-    assert len(written.prompt.ids) + written.prompt.room == 64
-    assert written.prompt.room >= 16
+    assert len(written.prompt.ids) + written.prompt.max_query_tokens == 64
+    assert written.prompt.max_query_tokens >= 16
 
 
 def test__write_prompt__no_room_for_each_class__says_what_to_do() -> None:
     with pytest.raises(ValueError, match="do not hold one of each of the 12 classes; shorten them with max_length"):
-        write_prompt(build_backbone("llama"), build_tokenizer(), ["w1 w2"] * 12, range(12), WORDS[:12])
+        write_prompt(
+            build_backbone("llama"),
+            build_tokenizer(),
+            Examples(["w1 w2"] * 12, range(12), WORDS[:12]),
+            EmbeddingOptions(),
+        )
 
 
 @pytest.mark.parametrize(("limits", "words"), [({"max_length": 2}, 2), ({"max_characters": 5}, 2)])
 def test__write_prompt__limits_of_a_text__cut_it(limits: dict[str, int], words: int) -> None:
-    written = write(build_long("llama"), texts=["w5 w6 w7 w8"] * 13, **limits)
+    max_characters = limits.pop("max_characters", None)
+    texts = [_cut("w5 w6 w7 w8", max_characters)] * 13
+    written = write(build_long("llama"), texts=texts, **limits)
     assert {block.asked for block in written.blocks} == {written.prompt.question.length + words}
 
 
-def test__branch__longer_than_its_room__cut_and_said(all_logs: pytest.LogCaptureFixture) -> None:
+def test__continuation__longer_than_its_room__cut_and_said(all_logs: pytest.LogCaptureFixture) -> None:
     backbone = build_backbone("llama")
     written = write(backbone, texts=TEXTS[:3], labels=[0, 1, 2], max_length=3)
-    branch = written.prompt.branch([[5] * 500])
-    assert len(branch.ids) <= written.prompt.room
+    query = written.prompt.continuation([[5] * 500])
+    assert len(query.ids) <= written.prompt.max_query_tokens
     assert "longer than" in all_logs.text
-    support, prefix = read_support(Reader(backbone), written, "loo")
-    assert torch.isfinite(Reader(backbone).embed(prefix, [branch])).all()
+    support, prefix = read_support(encoder_of(backbone), written, "loo")
+    assert torch.isfinite(encoder_of(backbone).embed(prefix, [query])).all()
 
 
 def test__strip__special_tokens_around_a_text__taken_off() -> None:
@@ -91,7 +97,7 @@ def test__strip__special_tokens_around_a_text__taken_off() -> None:
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<s> w9 $A </s>", special_tokens=[("<s>", 1), ("w9", 13), ("</s>", 2)]
     )
-    prompt = write_prompt(build_long("llama"), tokenizer, TEXTS, LABELS, NAMES).prompt
+    prompt = write_prompt(build_long("llama"), tokenizer, Examples(TEXTS, LABELS, NAMES), EmbeddingOptions()).prompt
     assert prompt.strip([1, 13, 7, 8, 2]) == [7, 8]
     assert prompt.strip([1, 13, 7, 1, 8, 2]) == [7, 1, 8]
     assert prompt.strip([1, 13, 2]) == []

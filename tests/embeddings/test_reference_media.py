@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from transformers_tart.embeddings.reference_media import published_projection
+from transformers_tart.embeddings.reference import published_projection
 
 
 def draw(k: int, hidden: int, queries: int = 7) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, ViTConfig, ViTImageProcessor, ViTModel
 
+from transformers_tart import TartForImageClassification
 from transformers_tart.evaluation.methods import Models
 from transformers_tart.evaluation.records import read_records
 from transformers_tart.evaluation.runner import Plan, evaluate
@@ -35,3 +36,11 @@ def test__evaluate__folder_of_images__methods_of_embeddings_measured_and_others_
     assert all(found[method, k].metrics["accuracy"] > 0.9 for method in plan.methods[:2] for k in plan.sizes)
     assert all("shades has images, and this method reads texts" in (found["tfidf", k].error or "") for k in plan.sizes)
     assert len(loads) == 1
+    TartForImageClassification.from_backbone(tmp_path / "vit", pooling="first").save_pretrained(tmp_path / "task")
+    plan = Plan([str(tmp_path / "shades")], ["tart", "tart_loo"], sizes=[40], seeds=[1])
+    assert evaluate(plan, Models(str(tmp_path / "task")), tmp_path / "of_task") == 1
+    of_task = {r.method: r for r in read_records(tmp_path / "of_task")}
+    assert of_task["tart"].metrics["accuracy"] > 0.9
+    assert "image inputs are embedded each alone" in (of_task["tart_loo"].error or "")
+    with pytest.raises(ValueError, match="max_length is 4, which is for texts"):
+        Models(str(tmp_path / "task"), max_length=4).model("image")

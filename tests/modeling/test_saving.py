@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,12 +19,14 @@ from helpers.builders import (
     save_backbone,
     shared_reasoner,
 )
+from huggingface_hub import ModelCard
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig
 
-from transformers_tart import TartConfig, TartForSequenceClassification
+from transformers_tart import SupportSet, TartConfig, TartForSequenceClassification
+from transformers_tart.backbones.digest import BackboneDigest
 
 
 pytestmark = pytest.mark.core
@@ -162,6 +165,34 @@ def test__save__live_config__is_left_as_it_is(include_backbone: bool, base: str,
     model.save_pretrained(tmp_path / "task", include_backbone=include_backbone)
     assert model.config is live
     assert model.config.to_dict() == before
+
+
+@pytest.mark.parametrize("written", [(ModelCard, "save"), (PreTrainedConfig, "to_json_file"), (SupportSet, "save")])
+def test__save__while_it_writes__live_config_as_it_was(
+    written: tuple[type, str], base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen, original = fit(base), [], getattr(*written)
+    live, before = model.config, model.config.to_dict()
+
+    def look(*args: Any, **kwargs: Any) -> Any:
+        seen.append(model.config is live and live.to_dict() == before)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(*written, look)
+    model.save_pretrained(tmp_path / "task", include_backbone=True)
+    assert seen
+    assert all(seen)
+
+
+def test__load__task_with_support__digest_of_the_backbone_taken_once(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(base).save_pretrained(tmp_path / "task")
+    taken, original = [], BackboneDigest.of
+    monkeypatch.setattr(BackboneDigest, "of", lambda backbone: taken.append(1) or original(backbone))
+    model = AutoModel.from_pretrained(tmp_path / "task")
+    assert model.support is not None
+    assert len(taken) == 1
 
 
 def test__saved_config__fields__say_what_is_there(base: str, tmp_path: Path) -> None:

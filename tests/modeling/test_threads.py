@@ -17,7 +17,7 @@ from transformers import pipeline
 from transformers_tart import TartClassificationPipeline, TartForSequenceClassification
 from transformers_tart.backbones.reference import MINI
 from transformers_tart.embeddings import encode_texts
-from transformers_tart.embeddings.shared_prefix import _linear_biases
+from transformers_tart.embeddings.prefix_strategies import _linear_biases
 
 
 THREADS = 8

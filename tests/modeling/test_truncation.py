@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import ByT5Tokenizer, CanineTokenizer, PreTrainedTokenizerBase
 
+from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.in_context import write_prompt
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.evaluation.prompting import _shorten
-from transformers_tart.inputs.examples import Text
+from transformers_tart.inputs.examples import Examples, Text
 from transformers_tart.inputs.tokenization import encode, tokenize
 
 
@@ -119,11 +120,13 @@ def test__encode__another_thread_sets_truncation_and_padding__whole() -> None:
 def test__prompt__long_texts__cut_on_the_side_of_the_tokenizer(side: str) -> None:
     tokenizer = build_tokenizer(truncation_side=side)
     texts = ["w1 w2 w3 w4", "w5 w6 w7 w8"]
-    written = write_prompt(build_backbone("llama"), tokenizer, texts, [0, 1], ["w90", "w91"], max_length=2)
+    written = write_prompt(
+        build_backbone("llama"), tokenizer, Examples(texts, [0, 1], ("w90", "w91")), EmbeddingOptions(max_length=2)
+    )
     kept = [tokenizer("w3 w4" if side == "left" else "w1 w2")["input_ids"], tokenizer("w7 w8")["input_ids"]]
     again = Prompt.from_json(json.loads(json.dumps(written.prompt.as_json())))
     assert again == written.prompt
-    assert tuple(kept[0]) == again.branch([tokenizer(texts[0])["input_ids"]], 2).ids[:2]
+    assert tuple(kept[0]) == again.continuation([tokenizer(texts[0])["input_ids"]], 2).ids[:2]
     assert str(kept[0])[1:-1] in str(written.prompt.ids)
     assert (str(kept[1])[1:-1] in str(written.prompt.ids)) == (side == "left")
 

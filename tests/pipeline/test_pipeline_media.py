@@ -28,7 +28,7 @@ from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from transformers_tart import TartClassificationPipeline
-from transformers_tart.pipeline_inputs import MediaInputs
+from transformers_tart.embeddings.media import MediaEmbedder
 
 
 pytestmark = pytest.mark.core
@@ -223,16 +223,16 @@ def test__call__nothing__an_empty_list(fitted_one: Fitted) -> None:
 
 
 def test__call__generator__reads_no_more_than_its_window(fitted_one: Fitted) -> None:
-    assert MediaInputs.batches_per_window <= 4
+    assert MediaEmbedder.batches_per_window <= 4
     read: list[int] = []
     results = fitted_one.classify((read.append(i) or fitted_one.items[i % 9] for i in range(10**6)), batch_size=2)
     assert read == []
     next(results)
-    assert len(read) == 2 * MediaInputs.batches_per_window
-    assert [next(results) for _ in range(2 * MediaInputs.batches_per_window - 1)]
-    assert len(read) == 2 * MediaInputs.batches_per_window
+    assert len(read) == 2 * MediaEmbedder.batches_per_window
+    assert [next(results) for _ in range(2 * MediaEmbedder.batches_per_window - 1)]
+    assert len(read) == 2 * MediaEmbedder.batches_per_window
     next(results)
-    assert len(read) == 4 * MediaInputs.batches_per_window
+    assert len(read) == 4 * MediaEmbedder.batches_per_window
     read.clear()
     next(fitted_one.classify(read.append(i) or fitted_one.items[i % 9] for i in range(10**6)))
     assert len(read) <= 128

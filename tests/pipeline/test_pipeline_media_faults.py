@@ -142,7 +142,7 @@ def test__call__bad_inputs__logged_without_what_they_are(
 ) -> None:
     fitted[modality].classify([*fitted[modality].items, BAD[modality]["no_file"], BAD[modality]["video"]])
     errors = [record.getMessage() for record in all_logs.records if record.levelno >= logging.WARNING]
-    assert errors == ['2 of 8 inputs cannot be read; their results say why, under "error".']
+    assert errors == ['2 of 8 inputs cannot be read; their results hold the reason under "error".']
     assert "there/is" not in all_logs.text
 
 

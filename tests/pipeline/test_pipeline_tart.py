@@ -23,7 +23,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 from transformers.pipelines.text_classification import ClassificationFunction
 
 from transformers_tart import TartClassificationPipeline, TartForSequenceClassification
-from transformers_tart.pipeline_inputs import TextInputs
+from transformers_tart.embeddings.text import Embedder
 
 
 pytestmark = pytest.mark.core
@@ -119,10 +119,10 @@ def test__call__generator__reads_no_more_than_its_window(classify: TartClassific
     results = classify((read.append(i) or f"w{i % 50}" for i in range(1000)), batch_size=2)
     assert read == []
     next(results)
-    assert len(read) == 2 * TextInputs.batches_per_window
-    assert len([next(results) for _ in range(2 * TextInputs.batches_per_window - 1)]) == len(read) - 1
+    assert len(read) == 2 * Embedder.batches_per_window
+    assert len([next(results) for _ in range(2 * Embedder.batches_per_window - 1)]) == len(read) - 1
     next(results)
-    assert len(read) == 4 * TextInputs.batches_per_window
+    assert len(read) == 4 * Embedder.batches_per_window
 
 
 def test__call__empty__empty(classify: TartClassificationPipeline) -> None:

@@ -1,4 +1,4 @@
-"""Forward passes of backbones: what they take, how long their inputs may be, and the hidden states they return."""
+"""Forward passes of backbones: their arguments, limits of length, and hidden states."""
 
 import inspect
 import threading
@@ -12,6 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
 from transformers_tart.inputs.tokenization import check_tokenizer
+
+
+NO_LIMIT = int(1e6)  # tokenizers without a limit of their own have a huge one
+_SWITCHING = threading.Lock()
 
 
 def innermost(model: nn.Module) -> nn.Module:
@@ -35,28 +39,25 @@ def returned_cache(model: nn.Module, output: Any) -> Cache | None:
     return getattr(output, cache_argument(model), None)
 
 
-_SWITCHING = threading.Lock()
-
-
 def text_encoder(backbone: PreTrainedModel) -> PreTrainedModel:
-    """The part of a backbone that reads text: the encoder of an encoder-decoder, else all of it."""
+    """Return the part of a backbone that reads text: the encoder of an encoder-decoder, else all of it."""
     return backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
 
 
 def accepts(backbone: PreTrainedModel, argument: str) -> bool:
-    """Whether the forward pass of a backbone takes an argument of this name."""
+    """Return whether the forward pass of a backbone takes an argument of this name."""
     return argument in inspect.signature(innermost(backbone).forward).parameters
 
 
 def without_cache(backbone: PreTrainedModel) -> dict[str, bool]:
-    """What tells a backbone to keep nothing, where it takes that."""
+    """Return the argument that switches the KV cache of a backbone off, if it takes one."""
     return {"use_cache": False} if accepts(backbone, "use_cache") else {}
 
 
 def switch_length(backbone: PreTrainedModel) -> int | None:
-    """The length from where on a backbone turns all positions of a forward pass otherwise than below it, if any.
+    """Return the length above which a backbone rotates all positions of a forward pass differently, if any.
 
-    Such rotary embeddings (`longrope`, `dynamic`) let the longest row of a batch change the others.
+    With such rotary embeddings (`longrope`, `dynamic`) the longest row of a batch changes the others.
     """
     parameters = getattr(backbone.config.get_text_config(), "rope_parameters", None) or {}
     if parameters.get("rope_type") not in ("longrope", "dynamic"):
@@ -65,9 +66,9 @@ def switch_length(backbone: PreTrainedModel) -> int | None:
 
 
 def are_close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
-    """Whether hidden states (..., layers, hidden) differ by no more than rounding in every layer.
+    """Return whether hidden states (..., layers, hidden) differ by no more than rounding in every layer.
 
-    Measured by medians: a few dimensions of many models are thousands of times as large as the others.
+    Medians are compared: a few dimensions of many models are thousands of times as large as the others.
     """
     tolerance = 1e-3 if dtype in (torch.float32, torch.float64) else 5e-2
     gap = (found - expected).float().abs().median(-1).values
@@ -75,41 +76,37 @@ def are_close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 
 
 def input_device(backbone: PreTrainedModel) -> torch.device:
-    """Where the token ids of a backbone belong; hooks of a device map move them on."""
+    """Return the device for the inputs of a backbone; hooks of a device map move them on."""
     device = backbone.device
     return torch.device("cpu") if device.type == "meta" else device
 
 
 @record_function("tart/backbone")
 def run_backbone(backbone: PreTrainedModel, layers: int | str, **inputs: Any) -> tuple[Any, tuple[Tensor, ...]]:
-    """A forward pass without gradients: the output, and the hidden states (n, length, hidden) of the layers asked.
+    """Run a forward pass without gradients; return the output and the hidden states (n, length, hidden) of `layers`.
 
-    One thread at a time where a pass changes the backbone: rotary embeddings that switch with the length keep their
+    Passes that change the backbone run one at a time: rotary embeddings that switch with the length keep their
     frequencies in a buffer.
     """
+    device = input_device(backbone)
+    inputs = {name: given.to(device) if isinstance(given, Tensor) else given for name, given in inputs.items()}
     with torch.no_grad(), nullcontext() if switch_length(backbone) is None else _SWITCHING:
-        if layers == -1:
-            output = backbone(**inputs, return_dict=True)
-            return output, (output.last_hidden_state,)
-        output = backbone(**inputs, return_dict=True, output_hidden_states=True)
-    hidden_states = output.hidden_states
-    return output, hidden_states if layers == "all" else (choose_layer(hidden_states, layers),)
+        output = backbone(**inputs, return_dict=True, **({} if layers == -1 else {"output_hidden_states": True}))
+    if layers == -1:
+        return output, (output.last_hidden_state,)
+    return output, output.hidden_states if layers == "all" else (choose_layer(output.hidden_states, layers),)
 
 
 def choose_layer(hidden_states: tuple[Tensor, ...], index: int | str) -> Tensor:
-    """One of the hidden states by its index, from either end."""
+    """Return a layer by its index, from either end."""
     count = len(hidden_states)
     if not isinstance(index, int) or not -count <= index < count:
         raise ValueError(f'layers is {index!r}; the backbone has hidden states 0 to {count - 1}, or "all".')
     return hidden_states[index]
 
 
-# Tokenizers without a limit of their own carry a huge number instead.
-NO_LIMIT = int(1e6)
-
-
 def backbone_max_length(backbone: PreTrainedModel) -> int | None:
-    """Longest input in tokens that the backbone takes, `None` without a limit."""
+    """Return the length in tokens of the longest input of a backbone, `None` without a limit."""
     limit = getattr(backbone.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(limit, int) or limit < 1:
         return None
@@ -125,7 +122,7 @@ def backbone_max_length(backbone: PreTrainedModel) -> int | None:
 def resolve_max_length(
     backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
 ) -> int | None:
-    """The smallest of what the user, the tokenizer and the backbone allow; `None` without any limit."""
+    """Return the smallest limit of the user, the tokenizer and the backbone; `None` without any."""
     check_tokenizer(tokenizer)
     own = tokenizer.model_max_length
     limits = [max_length, own if own and own < NO_LIMIT else None, backbone_max_length(backbone)]

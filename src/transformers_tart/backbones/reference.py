@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
 from transformers_tart.backbones.towers import load_tower
-from transformers_tart.checks.arguments import as_source
+from transformers_tart.checks.arguments import as_source, shorten
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.errors import BackboneNotFoundError
 from transformers_tart.inputs.modality import Modality
@@ -225,4 +226,29 @@ def load_processor(model: Any) -> Any:
     return BackboneReference.from_config(model.config).load_processor(modality, **hub)
 
 
-__all__ = ["EMBEDDED", "MINI", "BackboneReference", "load_processor"]
+def choose_processor(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the processor of a model under its argument of the pipeline, of those given or loaded.
+
+    Raises:
+        TypeError: On anything but a processor.
+        ValueError: On a processor for another modality, or when there is none to load.
+    """
+    modality = model.config.modality
+    loader, argument = modality.auto_processor, modality.processor_argument
+    if others := [name for name, value in given.items() if value is not None and name != argument]:
+        raise ValueError(f"{others[0]} is given, but the model classifies {modality} inputs; give {argument}=...")
+    processor = given[argument]
+    if processor is None:
+        return {argument: load_processor(model)}
+    if isinstance(processor, (str, os.PathLike)):
+        trusts = model.origin.hub.get("trust_remote_code")
+        processor = load_auto(loader, as_source(processor, argument), trust_remote_code=trusts)
+    if not modality.is_processor(processor):
+        raise TypeError(
+            f"{argument} is {shorten(processor)} of type {type(processor).__name__}; give a loaded one "
+            f"({loader.__name__}.from_pretrained), its Hub id or its folder."
+        )
+    return {argument: processor}
+
+
+__all__ = ["EMBEDDED", "MINI", "BackboneReference", "choose_processor", "load_processor"]

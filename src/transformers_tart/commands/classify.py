@@ -225,7 +225,7 @@ def _windows(path: str, modality: str, skip: int, size: int) -> Iterator[list[Ro
 
 def _answer(classify: "TartClassificationPipeline", rows: Sequence[Row], batch_size: int | None) -> list[Answer]:
     """Return an answer for each row, with an error in place of the label where it could not be read."""
-    from transformers_tart.pipeline_inputs import Unreadable
+    from transformers_tart.embeddings.text import Unreadable
 
     readable = [row for row in rows if not isinstance(row.given, Unreadable)]
     found = iter(enumerate(classify([row.given for row in readable], batch_size=batch_size)) if readable else ())

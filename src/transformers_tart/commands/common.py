@@ -206,7 +206,7 @@ def stream_inputs(path: str, key: str = TEXT, skip: int = 0) -> Iterator[Any]:
     Raises:
         ValueError: When the file is damaged; after the rows before.
     """
-    from transformers_tart.pipeline_inputs import Unreadable
+    from transformers_tart.embeddings.text import Unreadable
 
     column = TEXT if file_format(path) == "text" else key  # the lines of a text file may be paths
     for number, row in enumerate(read_rows(path)):

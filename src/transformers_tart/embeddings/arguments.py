@@ -1,4 +1,4 @@
-"""Checks of what the functions that embed texts are given."""
+"""Checks of the arguments of the functions that embed texts."""
 
 from collections.abc import Iterable, Mapping
 from numbers import Integral
@@ -6,8 +6,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from transformers_tart.checks.arguments import as_count, shorten
-from transformers_tart.configuration_tart import POOLINGS
+from transformers_tart.checks.arguments import as_count, as_flag, shorten
+from transformers_tart.checks.templates import parse_template
+from transformers_tart.configuration_tart import POOLINGS, PROTOCOLS, EmbeddingOptions
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.inputs.containers import can_iterate, unpack
 from transformers_tart.inputs.examples import Text, parse_text
@@ -16,11 +17,7 @@ from transformers_tart.inputs.tokenization import check_tokenizer
 
 
 def check_models(backbone: Any, tokenizer: Any, cache: Any = None) -> None:
-    """Check the kinds of a backbone, of its tokenizer and of a cache.
-
-    Raises:
-        TypeError: When one of them is something else.
-    """
+    """Raise a TypeError unless a backbone, its tokenizer and a cache are what their names say."""
     if not isinstance(backbone, PreTrainedModel):
         raise TypeError(f"backbone is {shorten(backbone)} of type {type(backbone).__name__}; give a PreTrainedModel.")
     check_tokenizer(tokenizer)
@@ -29,31 +26,19 @@ def check_models(backbone: Any, tokenizer: Any, cache: Any = None) -> None:
 
 
 def check_texts(texts: Any, name: str) -> list[Text]:
-    """Return texts and (text, text_pair) tuples as a list, without lone surrogates; of a table its column `text`.
-
-    Raises:
-        TypeError: When they are not many, or one is something else.
-        ValueError: When there are none.
-    """
+    """Return texts and (text, text_pair) tuples, at least one, as a list; of a table its column `text`."""
     items = _as_list(unpack(texts, "text"), name)
     if not items:
         raise ValueError(f"{name} is empty: there are no texts to embed.")
-    return [_check_text(item, f"{name}[{i}]") for i, item in enumerate(items)]
-
-
-def _check_text(item: Any, where: str) -> Text:
-    if isinstance(item, tuple) and len(item) == 2:
-        item = {"text": item[0], "text_pair": item[1]}
-    return parse_text(item, where)
+    pairs = [isinstance(item, tuple) and len(item) == 2 for item in items]
+    return [
+        parse_text({"text": item[0], "text_pair": item[1]} if is_pair else item, f"{name}[{i}]")
+        for i, (item, is_pair) in enumerate(zip(items, pairs, strict=True))
+    ]
 
 
 def check_class_numbers(labels: Any, name: str) -> list[int]:
-    """Return class numbers as Python integers.
-
-    Raises:
-        TypeError: When they are not many integers.
-        ValueError: When one is negative.
-    """
+    """Return a list of class numbers as Python integers; raise a TypeError or ValueError on anything else."""
     numbers = [plain_label(label) for label in _as_list(labels, name)]
     for i, number in enumerate(numbers):
         if not isinstance(number, Integral):
@@ -72,43 +57,42 @@ def _as_list(values: Any, name: str) -> list[Any]:
         raise TypeError(f"{name} is of type {type(values).__name__}; give a list.") from err
 
 
-def check_names(names: Any, labels: Iterable[int]) -> list[str]:
-    """Return what a prompt calls the classes: their numbers where no names are given.
-
-    Raises:
-        TypeError, ValueError: When they are not many strings, or fewer than classes.
-    """
+def check_names(names: Any, labels: Iterable[int]) -> tuple[str, ...]:
+    """Return the names of the classes in a prompt, by default their numbers; raise an error where one is missing."""
     count = max(labels) + 1
     if names is None:
-        return [str(i) for i in range(count)]
+        return tuple(map(str, range(count)))
     found = _as_list(names, "label_names")
     if len(found) < count or not all(isinstance(name, str) for name in found):
         raise ValueError(f"label_names is {shorten(found)}; give a string for each of the {count} classes.")
-    return found
+    return tuple(found)
 
 
-def check_reading(pooling: Any, layers: Any) -> int | str:
-    """Check a pooling, and return layers as an index or `"all"`.
-
-    Raises:
-        ValueError: When they are something else.
-    """
-    if not isinstance(pooling, str) or pooling not in POOLINGS:
-        raise ValueError(f"pooling is {shorten(pooling)}; it must be one of {POOLINGS}.")
-    if isinstance(layers, str) and layers == "all":
-        return "all"
-    if isinstance(layers, bool) or not isinstance(layers, Integral):
-        raise ValueError(f'layers is {shorten(layers)}; it must be an index or "all".')
-    return int(layers)
+def check_options(
+    protocol: Any = "stream",
+    template: Any = None,
+    pooling: Any = "mean",
+    normalize: Any = False,
+    layers: Any = -1,
+    max_length: Any = None,
+) -> EmbeddingOptions:
+    """Return the options of a function as a record; raise a ValueError on an invalid one."""
+    for name, value, allowed in (("protocol", protocol, PROTOCOLS), ("pooling", pooling, POOLINGS)):
+        if not isinstance(value, str) or value not in allowed:
+            raise ValueError(f"{name} is {shorten(value)}; it must be one of {allowed}.")
+    if template is not None:
+        parse_template(template)
+    if not (isinstance(layers, str) and layers == "all"):
+        if isinstance(layers, bool) or not isinstance(layers, Integral):
+            raise ValueError(f'layers is {shorten(layers)}; it must be an index or "all".')
+        layers = int(layers)
+    normalize, max_length = as_flag(normalize, "normalize"), as_limit(max_length, "max_length")
+    return EmbeddingOptions(protocol, template, pooling, normalize, layers, max_length)
 
 
 def as_limit(value: Any, name: str) -> int | None:
-    """Return a count as a Python integer, `None` as it is.
-
-    Raises:
-        ValueError: On anything else.
-    """
+    """Return a count of at least 1 as a Python integer, `None` as it is."""
     return None if value is None else as_count(value, name, ", or None")
 
 
-__all__ = ["as_limit", "check_class_numbers", "check_models", "check_names", "check_reading", "check_texts"]
+__all__ = ["as_limit", "check_class_numbers", "check_models", "check_names", "check_options", "check_texts"]

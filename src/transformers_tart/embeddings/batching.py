@@ -1,4 +1,4 @@
-"""Batches by a budget of tokens, which shrinks where the memory does not suffice."""
+"""Batches by a budget of tokens, halved on out-of-memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ ACCELERATOR_TOKENS = 16384
 @dataclass
 class Batcher:
     r"""
-    Cuts rows into batches of similar length.
+    Batches of rows of similar length.
 
     Args:
         max_tokens (`int`):
-            Tokens of a padded batch. Halved whenever the memory does not suffice, for all batches to come.
+            Tokens of a padded batch. Halved on out-of-memory, for all batches to come.
         max_rows (`int`, *optional*):
             Most rows of a batch.
     """
@@ -41,7 +41,7 @@ class Batcher:
 
     @classmethod
     def on(cls, device: torch.device, max_rows: int | None = None) -> "Batcher":
-        """The budget of a device."""
+        """Return a batcher with the budget of a device."""
         return cls(CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS, max_rows)
 
     def run(
@@ -49,50 +49,46 @@ class Batcher:
         lengths: Sequence[int],
         work: Callable[[list[int]], Tensor],
         packed: bool = False,
-        alone: Sequence[bool] = (),
+        members: Sequence[int] | None = None,
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Work on all rows, the longest first, where an error of memory comes early.
+        """Work on all rows, the longest first, so that out-of-memory comes early; yield indices of rows and results.
 
         Args:
             lengths (`list[int]`):
                 Tokens of each row.
             work (`Callable`):
-                From the indices of the rows of a batch to its result.
+                Maps the indices of the rows of a batch to its result.
             packed (`bool`, *optional*, defaults to `False`):
                 Whether the rows of a batch stand one after another, without padding.
-            alone (`list[bool]`, *optional*):
-                Which rows make a batch of their own.
-
-        Yields:
-            `tuple`: the indices of the rows, and what `work` made of them.
+            members (`list[int]`, *optional*):
+                Indices of the rows to work on; all when not given.
         """
-        order = sorted(range(len(lengths)), key=lambda i: (not (alone and alone[i]), -lengths[i]))
-        start, single = 0, sum(alone)
+        order = sorted(range(len(lengths)) if members is None else members, key=lambda i: -lengths[i])
+        start = 0
         while start < len(order):
             window = order[start : start + (self.max_rows or self.max_tokens)]
-            count = 1 if start < single else self._count([lengths[i] for i in window], packed)
-            chosen = order[start : start + count]
+            chosen = window[: self._count([lengths[i] for i in window], packed)]
             try:
                 result = work(chosen)
             except RuntimeError as err:
-                if count == 1 or not should_reduce_batch_size(err):
+                if len(chosen) == 1 or not should_reduce_batch_size(err):
                     raise
                 self.max_tokens = max(1, sum(lengths[i] for i in chosen) // 2)
                 logger.info(f"Out of memory; batches of {self.max_tokens} tokens from here on.")
             else:
                 yield chosen, result
-                start += count
+                start += len(chosen)
                 continue
             clear_device_cache(garbage_collection=True)
 
     def _count(self, lengths: Sequence[int], packed: bool) -> int:
-        """How many of the rows that come next fill a batch."""
+        """Return the number of rows, of those that come next, that fill a batch."""
         total = 0
-        for count, length in enumerate(lengths[: self.max_rows]):
+        for count, length in enumerate(lengths):
             total = total + length if packed else (count + 1) * lengths[0]
             if total > self.max_tokens:
                 return max(1, count)
-        return len(lengths[: self.max_rows])
+        return len(lengths)
 
 
 def run_batches(
@@ -102,23 +98,28 @@ def run_batches(
     packed: bool = False,
     *,
     alone: Sequence[bool] = (),
+    split: Callable[[list[int]], list[list[int]]] | None = None,
     cache: EmbeddingCache | None = None,
     keys: Sequence[bytes] = (),
     progress: tqdm | None = None,
 ) -> Tensor:
     r"""
-    Work on all rows that no cache holds, and put everything in the order of the rows.
+    Work on all rows that are not in the cache, and return all results in the order of the rows.
 
     Args:
-        batcher ([`Batcher`]), lengths (`list[int]`), work (`Callable`), packed (`bool`), alone (`list[bool]`):
-            As in [`Batcher.run`]; `work` gives one result (n, ...) a row.
+        batcher ([`Batcher`]), lengths (`list[int]`), work (`Callable`), packed (`bool`):
+            As in [`Batcher.run`]; `work` returns one result (n, ...) a row.
+        alone (`list[bool]`, *optional*):
+            Rows that make a batch of their own.
+        split (`Callable`, *optional*):
+            Maps the indices of rows to groups of them, whose batches are separate.
         cache ([`EmbeddingCache`], *optional*), keys (`list[bytes]`):
-            Where the results of rows are looked up first, and kept batch by batch, under a key a row.
+            Where results are looked up and, batch by batch, stored, under a key a row.
         progress (`tqdm`, *optional*):
-            Told of every row that is done.
+            Bar that is advanced by every row.
 
     Returns:
-        `torch.Tensor` of shape `(rows, ...)`: on the device where `work` leaves its results.
+        `torch.Tensor` of shape `(rows, ...)`, on the device where `work` leaves its results.
     """
     found = cache.get(keys) if cache is not None else [None] * len(lengths)
     missing = [i for i, row in enumerate(found) if row is None]
@@ -126,22 +127,25 @@ def run_batches(
     results = [torch.stack([row for row in found if row is not None])] if order else []
     if progress is not None:
         progress.update(len(order))
-    own = [alone[i] for i in missing] if alone else ()
-    batches = batcher.run([lengths[i] for i in missing], lambda c: work([missing[j] for j in c]), packed, own)
-    for chosen, result in batches:
-        rows = [missing[j] for j in chosen]
-        if cache is not None:
-            cache.put([keys[i] for i in rows], result)
-        order += rows
-        results.append(result)
-        if progress is not None:
-            progress.update(len(rows))
+    for group in _set_apart(alone, missing) if split is None else split(missing):
+        for chosen, result in batcher.run(lengths, work, packed, group):
+            if cache is not None:
+                cache.put([keys[i] for i in chosen], result)
+            order += chosen
+            results.append(result)
+            if progress is not None:
+                progress.update(len(chosen))
     together = torch.cat([result.to(results[-1].device) for result in results])
     return torch.empty_like(together).index_copy_(0, torch.tensor(order, device=together.device), together)
 
 
+def _set_apart(alone: Sequence[bool], members: list[int]) -> list[list[int]]:
+    apart = [i for i in members if alone and alone[i]]
+    return [*([i] for i in apart), [i for i in members if not alone or not alone[i]]]
+
+
 def move(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """A batch on a device; to accelerators it travels while they compute."""
+    """Move a batch to a device, to accelerators while they compute."""
     if device.type == "cpu":
         return batch
     pinned = device.type == "cuda"

@@ -1,17 +1,30 @@
-"""From tokens to embeddings: one forward pass of a backbone, and one vector of the hidden states of its tokens."""
+"""Pooling: the hidden states of a text, image or recording to one vector a layer, without padding.
 
-from collections.abc import Sequence
+Some feature extractors mark padding by a mask. Others fill up to a fixed length with equal frames, without a mask.
+Then an output counts as padding if the input of the first layer at its place is the same as for a window of such
+frames alone. Tokens that the backbone itself adds to every input are no padding.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize as divide_by_norm
 from torch.profiler import record_function
 from transformers import PreTrainedModel
 
 from transformers_tart.backbones.forward import accepts, run_backbone, text_encoder, without_cache
+from transformers_tart.backbones.traits import BackboneTraits, PaddingStates
 from transformers_tart.checks.tracing import is_traced
-from transformers_tart.configuration_tart import POOLINGS
+from transformers_tart.embeddings.arguments import check_options
 from transformers_tart.inputs.tokenization import pad_right
+
+
+# From the length of a layer to a mask (n, length) of its outputs that are not padding.
+FrameMask: TypeAlias = Callable[[int], Tensor]
+
+EQUAL = 1e-5  # relative to the largest value: states that differ by less differ by rounding alone
 
 
 def pooled_hidden_states(
@@ -43,40 +56,43 @@ def pooled_hidden_states(
     Returns:
         `torch.FloatTensor` of shape `(n, layers, hidden)`: float32, one layer for an index.
     """
+    options = check_options(pooling=pooling, layers=layers)
     mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
     if not is_traced() and not mask.any(dim=1).all():
         raise ValueError("A row of the batch has no token: its attention mask is all zero.")
     batch = {"input_ids": input_ids, "attention_mask": mask}
     if token_type_ids is not None:
         batch["token_type_ids"] = token_type_ids
-    return pool_rows(backbone, pad_right(batch), pooling=pooling, layers=layers)
+    return pool_rows(backbone, pad_right(batch), pooling=options.pooling, layers=options.layers)
 
 
 @record_function("tart/pooling")
 def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], *, pooling: str, layers: int | str) -> Tensor:
-    """[`pooled_hidden_states`] of a batch that is padded on the right, without an empty row."""
+    """Embed a batch that is padded on the right, without an empty row; see [`pooled_hidden_states`]."""
     encoder = text_encoder(backbone)
     if not accepts(encoder, "token_type_ids"):
         batch = {name: tensor for name, tensor in batch.items() if name != "token_type_ids"}
     _, hidden_states = run_backbone(encoder, layers, **batch, **without_cache(encoder))
-    pooled = [_pool(hidden, batch["attention_mask"].to(hidden.device), pooling) for hidden in hidden_states]
-    return torch.stack([p.to(pooled[-1].device) for p in pooled], dim=1)
+    return _stack([_pool(hidden, batch["attention_mask"].to(hidden.device), pooling) for hidden in hidden_states])
 
 
 def pool_spans(hidden_states: Sequence[Tensor], spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
-    """Embeddings (s, layers, hidden) float32 of spans (begin, end) of one row, (1, length, hidden) a layer."""
-    pooled = [_pool_spans(hidden[0], spans, pooling) for hidden in hidden_states]
-    return torch.stack([p.to(pooled[-1].device) for p in pooled], dim=1)
+    """Embed spans (begin, end) of one row, (1, length, hidden) a layer: (s, layers, hidden) float32."""
+    return _stack([_pool_spans(hidden[0], spans, pooling) for hidden in hidden_states])
 
 
-def normalized(embeddings: Tensor, wanted: bool = True) -> Tensor:
-    """Embeddings (..., hidden) float32 divided by their Euclidean norms, zeros as they are; or all as they are."""
-    return normalize(embeddings, dim=-1) if wanted else embeddings
+def normalized(embeddings: Tensor, normalize: bool = True) -> Tensor:
+    """Divide embeddings (..., hidden) by their Euclidean norms, but for zeros, if `normalize`."""
+    return divide_by_norm(embeddings, dim=-1) if normalize else embeddings
+
+
+def _stack(layers: Sequence[Tensor]) -> Tensor:
+    """Stack (n, hidden) of each layer to (n, layers, hidden) on the device of the last."""
+    return torch.stack([layer.to(layers[-1].device) for layer in layers], dim=1)
 
 
 def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """(n, length, hidden) -> (n, hidden) float32, over the tokens of a right-padded mask."""
-    _check_pooling(pooling)
+    """(n, length, hidden) -> (n, hidden) float32, over the tokens of a mask; for "last", of a right-padded one."""
     if pooling == "first":
         return hidden[:, 0].float()
     if pooling == "last":
@@ -91,7 +107,6 @@ def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
     """(length, hidden) -> (s, hidden) float32."""
-    _check_pooling(pooling)
     if pooling == "max":
         return torch.stack([hidden[begin:end].float().amax(0) for begin, end in spans])
     bounds = torch.tensor(spans)
@@ -104,9 +119,98 @@ def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) 
     return weights.to(hidden.device) @ hidden.float()
 
 
-def _check_pooling(pooling: str) -> None:
-    if pooling not in POOLINGS:
-        raise ValueError(f'pooling is "{pooling}"; it must be one of {POOLINGS}.')
+def pool_map(hidden: Tensor, pooling: str, frame_mask: FrameMask | None = None, size: int | None = None) -> Tensor:
+    """Pool the hidden states of a layer of images or audio to (n, hidden) float32, over the outputs of a mask.
+
+    They are (n, length, hidden), or a map (n, hidden, height, width) or (n, height, width, hidden); `size`, the hidden
+    size of the backbone, identifies the last. A map has no first output, which is a ValueError.
+    """
+    if hidden.dim() == 4:
+        if pooling == "first":
+            raise ValueError('The backbone gives maps of features, of which none is the first: pooling="mean".')
+        is_last = hidden.shape[3] == size != hidden.shape[1]
+        hidden = hidden.flatten(1, 2) if is_last else hidden.flatten(2).transpose(1, 2)
+    if frame_mask is None:
+        return hidden[:, 0].float() if pooling == "first" else hidden.float().mean(1)
+    return _pool(hidden, frame_mask(hidden.shape[1]).to(hidden.device), pooling)
 
 
-__all__ = ["normalized", "pool_rows", "pool_spans", "pooled_hidden_states"]
+def frame_mask_of(backbone: PreTrainedModel, mask: Tensor, inputs: Tensor) -> FrameMask:
+    """Map the attention mask (n, length) of inputs to outputs, at least one of each row."""
+    given, length_before = mask.sum(1), mask.shape[1]
+    # otherwise the mask counts samples, and the backbone frames
+    is_of_inputs = length_before in inputs.shape[1:]
+
+    def frame_mask(length: int) -> Tensor:
+        counts = -(-given * length // length_before)
+        # the backbone may count outputs of an adapter, before which hidden states are taken
+        for options in ({}, {"add_adapter": False}):
+            if is_of_inputs and count_outputs(backbone, length_before, **options) == length:
+                found = [count_outputs(backbone, number, **options) for number in given.tolist()]
+                counts = torch.tensor(found, device=mask.device)
+                break
+        return torch.arange(length, device=mask.device) < counts.clamp(1, length)[:, None]
+
+    return frame_mask
+
+
+def count_outputs(backbone: PreTrainedModel, inputs: int, **options: bool) -> int | None:
+    """Return the number of outputs for so many inputs, `None` for backbones that do not compute it."""
+    to_outputs: Callable | None = getattr(backbone, "_get_feat_extract_output_lengths", None)
+    try:
+        return None if to_outputs is None else int(to_outputs(torch.tensor(inputs), **options))
+    except TypeError:
+        return None
+
+
+def infer_frame_mask(traits: BackboneTraits, inputs: Tensor, states: Tensor) -> FrameMask:
+    """Infer the outputs that are not padding, of inputs (n, frames, bins) that end in equal frames.
+
+    `states` (n, length, hidden) are the input of the first layer.
+    """
+    counts = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+    for i in _ends_in_equal_frames(inputs).nonzero()[:, 0].tolist():
+        padding = _padding_states(traits, inputs[i])
+        own = (states[i] - padding.states).float().abs().amax(-1) > EQUAL * states[i].float().abs().amax()
+        counts[i] = own | padding.is_added if own.any() else True
+
+    def frame_mask(length: int) -> Tensor:
+        return counts if length == counts.shape[1] else torch.ones(len(counts), length, dtype=torch.bool)
+
+    return frame_mask
+
+
+def has_padding(inputs: Tensor) -> bool:
+    """Return whether some row of frames (n, frames, bins) ends in equal ones; frames outnumber bins."""
+    return inputs.dim() == 3 and inputs.shape[1] > inputs.shape[2] and bool(_ends_in_equal_frames(inputs).any())
+
+
+def _ends_in_equal_frames(inputs: Tensor) -> Tensor:
+    return (inputs[:, -1] == inputs[:, -2]).flatten(1).all(1)
+
+
+def _padding_states(traits: BackboneTraits, row: Tensor) -> PaddingStates:
+    """Return the states for nothing but the last frame of a row (frames, bins)."""
+    frame, found = row[-1].float().cpu().numpy().tobytes(), traits.padding
+    if found is None or found.frame != frame:  # extractors fill with one value; others are not worth keeping
+        name = traits.backbone.main_input_name
+        alone, other = (
+            run_backbone(traits.backbone, 0, **{name: last.expand_as(row)[None]})[1][0][0]
+            for last in (row[-1], row[-1] + 1)
+        )
+        traits.padding = found = PaddingStates(frame, alone, (alone == other).all(-1))
+    return found
+
+
+__all__ = [
+    "FrameMask",
+    "count_outputs",
+    "frame_mask_of",
+    "has_padding",
+    "infer_frame_mask",
+    "normalized",
+    "pool_map",
+    "pool_rows",
+    "pool_spans",
+    "pooled_hidden_states",
+]

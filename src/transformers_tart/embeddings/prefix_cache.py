@@ -1,5 +1,6 @@
-"""A prompt that has been read once, and that any number of continuations attend to without a copy of their own."""
+"""Keys and values of a prefix that was encoded once, for any number of continuations without copies of their own."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +10,13 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 @dataclass(frozen=True)
 class PrefixCache:
-    """Keys and values, each (batch, heads, length, head_dim), of what has been read: one pair a layer."""
+    """Keys and values of each layer, (batch, heads, length, head_dim) each."""
 
     layers: tuple[tuple[Tensor, Tensor], ...]
 
     @classmethod
     def from_cache(cls, cache: Cache | None) -> "PrefixCache":
-        """What a cache holds after a forward pass.
+        """Take what a cache holds after a forward pass.
 
         Raises:
             TypeError: When the backbone does not use the cache, or keeps something else in it.
@@ -26,41 +27,36 @@ class PrefixCache:
 
     @property
     def length(self) -> int:
-        """Tokens of the prefix."""
+        """The number of tokens of the prefix."""
         return self.layers[0][0].shape[-2]
-
-    def cut(self, length: int) -> "PrefixCache":
-        """The first tokens, as a view."""
-        return PrefixCache(tuple((keys[..., :length, :], values[..., :length, :]) for keys, values in self.layers))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all layers, each row of a batch counted."""
+        """The number of bytes of all layers, each row of a batch counted."""
         return sum(tensor.nbytes for layer in self.layers for tensor in layer)
 
     def expand(self, rows: int) -> "PrefixCache":
-        """The prefix of one row for each row of a batch, without copies."""
-        return PrefixCache(tuple((k.expand(rows, -1, -1, -1), v.expand(rows, -1, -1, -1)) for k, v in self.layers))
+        """Repeat the prefix of one row for each row of a batch, without copies."""
+        return self._map(lambda tensor: tensor.expand(rows, -1, -1, -1))
 
     def select(self, rows: Tensor) -> "PrefixCache":
-        """The prefixes of chosen rows (n,) of a batch."""
-        return PrefixCache(tuple((k.index_select(0, rows), v.index_select(0, rows)) for k, v in self.layers))
-
-    def to(self, device: torch.device | str) -> "PrefixCache":
-        """The same prefix on another device."""
-        return PrefixCache(tuple((keys.to(device), values.to(device)) for keys, values in self.layers))
+        """Return the prefixes of chosen rows (n,) of a batch."""
+        return self._map(lambda tensor: tensor.index_select(0, rows))
 
     def cache(self) -> Cache:
-        """A cache that gives this prefix to every row of a batch and keeps nothing of what comes after."""
+        """Return a cache that puts this prefix before every row of a batch and keeps nothing of what follows."""
         return Cache(layers=[_filled(_SharedLayer(), keys, values) for keys, values in self.layers])
 
     def growing_cache(self) -> Cache:
-        """A cache that begins with this prefix, which itself stays as it is, and keeps what comes after."""
+        """Return a cache that begins with this prefix, without changing it, and keeps what follows."""
         return Cache(layers=[_filled(DynamicLayer(), keys, values) for keys, values in self.layers])
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "PrefixCache":
+        return PrefixCache(tuple((change(keys), change(values)) for keys, values in self.layers))
 
 
 class _SharedLayer(DynamicLayer):
-    """Puts the prefix before the keys and values of a pass, and stays as it is."""
+    """A layer that puts the prefix before the keys and values of a forward pass, and does not grow."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple:
         rows = (len(key_states), -1, -1, -1)
@@ -74,4 +70,38 @@ def _filled(layer: DynamicLayer, keys: Tensor, values: Tensor) -> DynamicLayer:
     return layer
 
 
-__all__ = ["PrefixCache"]
+@dataclass(frozen=True)
+class Prefix:
+    """The beginning of prompts, encoded once.
+
+    Attributes:
+        ids: its token ids.
+        cache: its keys and values, if the strategy keeps them.
+        strategy: how its continuations are encoded.
+        query_prefix: embedding (layers, hidden) of its last tokens, which count as part of every continuation.
+        query_prefix_length: number of these tokens.
+        runtime: [`BackboneTraits.runtime`] with which it was encoded.
+    """
+
+    ids: tuple[int, ...] = ()
+    cache: PrefixCache | None = None
+    strategy: str = "packed"
+    query_prefix: Tensor | None = None
+    query_prefix_length: int = 0
+    runtime: tuple[object, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """The number of tokens."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Token ids that continue a prefix, and the span (begin, end) of them that is embedded."""
+
+    ids: tuple[int, ...]
+    span: tuple[int, int]
+
+
+__all__ = ["Continuation", "Prefix", "PrefixCache"]

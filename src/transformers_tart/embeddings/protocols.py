@@ -1,31 +1,103 @@
-"""A support set and queries to embeddings, by any protocol: what tests and researchers call."""
+"""A support set and queries to embeddings, by any protocol: functions for tests and researchers."""
 
+import random
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.checks.arguments import as_flag, shorten
-from transformers_tart.checks.templates import parse_template
+from transformers_tart.backbones.forward import input_device
+from transformers_tart.backbones.towers import find_tower, modalities_of
+from transformers_tart.backbones.traits import BackboneTraits
+from transformers_tart.checks.arguments import as_flag
 from transformers_tart.checks.tensors import check_seed
-from transformers_tart.configuration_tart import IN_CONTEXT_PROTOCOLS, PROTOCOLS
+from transformers_tart.configuration_tart import EmbeddingOptions, TartBaseConfig
 from transformers_tart.embeddings.arguments import (
     as_limit,
     check_class_numbers,
     check_models,
     check_names,
-    check_reading,
+    check_options,
     check_texts,
 )
+from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.in_context import read_support, write_prompt
-from transformers_tart.embeddings.pooling import normalized
-from transformers_tart.embeddings.reader import Reader
-from transformers_tart.embeddings.reference import MAX_CHARACTERS, PublishedProcedure
-from transformers_tart.embeddings.stream import encode_texts
-from transformers_tart.inputs.examples import Text
+from transformers_tart.embeddings.media import MediaEmbedder
+from transformers_tart.embeddings.prompts import choose_template
+from transformers_tart.embeddings.reference import (
+    MAX_CHARACTERS,
+    SEED,
+    PublishedProcedure,
+    published_mean,
+    published_projection,
+)
+from transformers_tart.embeddings.text import Embedder
+from transformers_tart.inputs.examples import Examples, Text
 from transformers_tart.projection import LayerScaling
+
+
+def encode_texts(
+    backbone: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Text],
+    *,
+    pooling: str = "mean",
+    layers: int | str = -1,
+    normalize: bool = False,
+    max_length: int | None = None,
+    batch_size: int | None = None,
+    progress_bar: bool = False,
+    cache: EmbeddingCache | None = None,
+    accelerator: Accelerator | None = None,
+) -> Tensor:
+    r"""
+    Embed each text alone, in batches of similar length.
+
+    Args:
+        backbone (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
+            The frozen model and its tokenizer.
+        texts (`list`):
+            n texts or (text, text_pair) tuples.
+        pooling (`str`), layers (`int` or `str`):
+            As in [`pooled_hidden_states`].
+        normalize (`bool`, *optional*, defaults to `False`):
+            Whether each embedding, of each layer, is divided by its Euclidean norm.
+        max_length (`int`, *optional*):
+            Longest text in tokens; the limit of the tokenizer and the backbone when not given.
+        batch_size (`int`, *optional*):
+            Most texts of a forward pass; as many as a budget of tokens allows when not given.
+        progress_bar (`bool`, *optional*, defaults to `False`):
+            Whether to show progress on stderr.
+        cache ([`EmbeddingCache`], *optional*):
+            Cache in which embeddings are looked up and stored.
+        accelerator (`Accelerator`, *optional*):
+            Shares the texts among its processes, each with its own backbone; every process gets all embeddings.
+
+    Returns:
+        `torch.FloatTensor` of shape `(n, layers, hidden)`, in the order of the texts.
+    """
+    check_models(backbone, tokenizer, cache)
+    options = check_options(pooling=pooling, layers=layers, normalize=normalize, max_length=max_length)
+    progress_bar, texts, rank, world_size = as_flag(progress_bar, "progress_bar"), check_texts(texts, "texts"), 0, 1
+    if accelerator is not None:
+        rank, world_size = accelerator.process_index, accelerator.num_processes
+    mine = texts[rank::world_size] or texts[:1]  # a process without a text of its own embeds one for the shape
+    embedder, examples = Embedder(BackboneTraits(backbone), options, cache), Examples(mine, [], ())
+    found = embedder.embed_examples(
+        examples, tokenizer, batch_size=batch_size, progress_bar=progress_bar and rank == 0
+    ).embeddings
+    return found if accelerator is None or world_size == 1 else _gather(found, len(texts), accelerator)
+
+
+def _gather(found: Tensor, count: int, accelerator: Accelerator) -> Tensor:
+    """Return all rows, of which process p has found every p-th."""
+    longest = -(-count // accelerator.num_processes)
+    padded = torch.cat([found, found[:1].expand(longest - len(found), -1, -1)])
+    together = accelerator.gather(padded).unflatten(0, (accelerator.num_processes, longest))
+    return together.transpose(0, 1).flatten(0, 1)[:count]
 
 
 def embed(
@@ -44,12 +116,13 @@ def embed(
     max_length: int | None = None,
     max_characters: int | None = None,
     batch_size: int | None = None,
-    seed: int = 42,
+    seed: int = SEED,
     reference: bool = False,
     cache: EmbeddingCache | None = None,
+    traits: BackboneTraits | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""
-    Embed a support set and queries, as tests and researchers need them.
+    Embed a support set and queries.
 
     Args:
         backbone (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
@@ -66,12 +139,12 @@ def embed(
         layers (`int` or `str`, *optional*, defaults to -1):
             Index into the hidden states, or `"all"`: each layer centered and scaled by the support set, side by side.
         template (`str`, *optional*):
-            Of an example in a prompt, with `{text}`, for pairs `{text_pair}`, and `{label}`. The paper's when not
-            given: `"Sentence: {text}\nLabel: {label}\n"`.
+            Template of an example in a prompt, with `{text}`, for pairs `{text_pair}`, and `{label}`. The paper's when
+            not given: `"Sentence: {text}\nLabel: {label}\n"`.
         label_names (`list[str]`, *optional*):
-            What a prompt calls the classes; their numbers when not given.
+            Names of the classes in a prompt; their numbers when not given.
         max_length (`int`, *optional*), max_characters (`int`, *optional*):
-            What is read of each text, in tokens and in characters; all that the context allows when not given.
+            Limits of each text, in tokens and in characters; that of the context when not given.
         batch_size (`int`, *optional*):
             Most texts of a forward pass; as many as a budget of tokens allows when not given.
         seed (`int`, *optional*, defaults to 42):
@@ -80,7 +153,9 @@ def embed(
             Whether to repeat the published procedure to the letter: its label words, its order, 100 characters of a
             text where `max_characters` is not given, 2048 tokens of a prompt, and a forward pass a query.
         cache ([`EmbeddingCache`], *optional*):
-            Where embeddings are looked up first, and kept.
+            Cache in which embeddings are looked up and stored.
+        traits ([`BackboneTraits`], *optional*):
+            The backbone with the results of earlier calls, which then try no strategy for prompts again.
 
     Returns:
         `tuple`: support embeddings (k, hidden), query embeddings (n, hidden) and labels (k,), in one order; float32
@@ -91,8 +166,7 @@ def embed(
         ValueError: On an unknown protocol, unequal lengths, a template that cannot be read, a prompt that does not
             fit, or a backbone that is no causal language model where one is needed.
     """
-    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
-        raise ValueError(f"protocol is {shorten(protocol)}; it must be one of {PROTOCOLS}.")
+    options = check_options(protocol, template, pooling, normalize, layers, max_length)
     check_models(backbone, tokenizer, cache)
     support_texts = check_texts(support_texts, "support_texts")
     support_labels = check_class_numbers(support_labels, "support_labels")
@@ -102,67 +176,114 @@ def embed(
             f"There are {len(support_texts)} support_texts and {len(support_labels)} support_labels; give as many "
             "labels as texts."
         )
-    layers, seed = check_reading(pooling, layers), check_seed(seed)
-    normalize, reference = as_flag(normalize, "normalize"), as_flag(reference, "reference")
-    max_length, max_characters = as_limit(max_length, "max_length"), as_limit(max_characters, "max_characters")
-    batch_size, names = as_limit(batch_size, "batch_size"), check_names(label_names, support_labels)
-    if template is not None:
-        parse_template(template)
-    if reference:
-        options = [pooling != "mean", normalize, layers != -1, template, label_names, max_length is not None]
-        if any(options):
+    max_characters, batch_size = as_limit(max_characters, "max_characters"), as_limit(batch_size, "batch_size")
+    names, seed = check_names(label_names, support_labels), check_seed(seed)
+    if as_flag(reference, "reference"):
+        if options != EmbeddingOptions(options.protocol) or label_names:
             raise ValueError(
-                "reference=True repeats the published procedure, which knows no other pooling, normalize, layers, "
+                "reference=True repeats the published procedure, which has no other pooling, normalize, layers, "
                 "template, label names or max_length: leave them at their defaults."
             )
-        return _published(
-            backbone, tokenizer, support_texts, support_labels, query_texts, protocol, seed, max_characters
-        )
-    if protocol in IN_CONTEXT_PROTOCOLS:
-        limits = {"max_length": max_length, "max_characters": max_characters}
-        written = write_prompt(
-            backbone, tokenizer, support_texts, support_labels, names, template=template, seed=seed, **limits
-        )
-        reader = Reader(backbone, layers, pooling, cache)
-        support, prefix = read_support(reader, written, protocol)
-        parts = written.writer.parts(query_texts, max_characters=max_characters)
-        query = reader.embed(prefix, [written.prompt.branch(p, max_length) for p in parts])
-        support_labels = [support_labels[i] for i in written.order]
-    else:
-        encoding = {"pooling": pooling, "layers": layers, "max_length": max_length, "batch_size": batch_size}
-        support, query = (
-            encode_texts(backbone, tokenizer, [_cut(t, max_characters) for t in texts], cache=cache, **encoding)  # type: ignore[arg-type]
-            for texts in (support_texts, query_texts)
-        )
-    labels = torch.tensor(support_labels, dtype=torch.int64, device=support.device)
-    support, query = normalized(support, normalize), normalized(query, normalize)
-    if layers != "all":
-        return support.squeeze(1), query.squeeze(1), labels
-    scaling = LayerScaling.fit(support)
-    return scaling.transform(support), scaling.transform(query), labels
+        is_single = all(isinstance(text, str) for text in (*support_texts, *query_texts))
+        if not is_single or not set(support_labels) <= {0, 1}:
+            raise ValueError("reference=True repeats the published procedure: single texts of the classes 0 and 1.")
+        published = PublishedProcedure(backbone, tokenizer, seed, max_characters or MAX_CHARACTERS)
+        support, query, order = published.embed(options.protocol, support_texts, support_labels, query_texts)  # type: ignore[arg-type]
+        return support, query, torch.tensor(order)
+    support_texts, query_texts = ([_cut(t, max_characters) for t in texts] for texts in (support_texts, query_texts))
+    if options.has_prompt:
+        choose_template(options.template, [*support_texts, *query_texts])
+    if traits is None:
+        traits = BackboneTraits(backbone)
+    elif traits.backbone is not backbone:
+        raise ValueError("traits are those of another backbone; leave them out.")
+    embedder = Embedder(traits, options, cache)
+    examples = Examples(support_texts, support_labels, names)
+    support, order, prompt, prefix = embedder.embed_examples(examples, tokenizer, batch_size=batch_size, seed=seed)
+    rows, batcher = embedder.tokenize(tokenizer, query_texts), Batcher.on(input_device(backbone), batch_size)
+    query = embedder.embed_rows(rows, prompt, prefix, pad_token_id=tokenizer.pad_token_id, batcher=batcher)
+    return _side_by_side(support, query, [support_labels[i] for i in order], options)
 
 
 def _cut(text: Text, max_characters: int | None) -> Text:
     return text[:max_characters] if isinstance(text, str) else (text[0][:max_characters], text[1][:max_characters])
 
 
-def _published(
-    backbone: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    texts: Sequence[Text],
-    labels: Sequence[int],
-    queries: Sequence[Text],
-    protocol: str,
-    seed: int,
-    max_characters: int | None,
+def _side_by_side(
+    support: Tensor, query: Tensor, labels: Sequence[int], options: EmbeddingOptions
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The published procedure, for what it can read."""
-    if not all(isinstance(text, str) for text in (*texts, *queries)) or not set(labels) <= {0, 1}:
-        raise ValueError("reference=True repeats the published procedure: single texts of the classes 0 and 1.")
-    limit = MAX_CHARACTERS if max_characters is None else max_characters
-    published = PublishedProcedure(backbone, tokenizer, seed, limit)
-    support, query, order = published.embed(protocol, texts, labels, queries)  # type: ignore[arg-type]
-    return support, query, torch.tensor(order)
+    """Return embeddings (k, dim) and (n, dim) of one layer, or of all, each scaled by the support set; and labels."""
+    known = torch.tensor(labels, dtype=torch.int64, device=support.device)
+    if options.layers != "all":
+        return support.squeeze(1), query.squeeze(1), known
+    scaling = LayerScaling.fit(support)
+    return scaling.transform(support), scaling.transform(query), known
 
 
-__all__ = ["embed"]
+def embed_media(
+    backbone: PreTrainedModel,
+    processor: Any,
+    support: Sequence[Any],
+    support_labels: Sequence[int],
+    queries: Sequence[Any],
+    *,
+    pooling: str = "mean",
+    layers: int | str = -1,
+    batch_size: int | None = None,
+    seed: int = SEED,
+    reference: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""
+    Embed a support set and queries of images or audio, each input alone.
+
+    Args:
+        backbone (`PreTrainedModel`):
+            A model that reads images or audio.
+        processor (`BaseImageProcessor` or `SequenceFeatureExtractor`):
+            The backbone's.
+        support (`list`), support_labels (`list[int]`), queries (`list`):
+            k labeled images or recordings and n to be classified, as [`read_image`] and [`read_audio`] take them.
+        pooling (`str`, *optional*, defaults to `"mean"`), layers (`int` or `str`, *optional*, defaults to -1):
+            As in [`TartMediaConfig`]; `"all"` puts the layers side by side, each centered and scaled by the support
+            set.
+        batch_size (`int`, *optional*):
+            Most inputs of a forward pass.
+        seed (`int`, *optional*, defaults to 42):
+            Seed of the order of the support set, for `reference=True`.
+        reference (`bool`, *optional*, defaults to `False`):
+            Whether to follow the published code (HazyResearch/TART, `embed_utils.py`): images resized to a square,
+            gray and without the processor's normalization, the mean of all last hidden states, padding of audio
+            included, the support set shuffled, then the projection to 8 components, twice side by side.
+
+    Returns:
+        `tuple[torch.FloatTensor, torch.FloatTensor, torch.LongTensor]`: support (k, dim), query (n, dim) and labels
+        (k,) in the order of the support rows; dim is 16 for `reference=True`.
+
+    Raises:
+        ValueError: When the backbone reads neither images nor audio, or an input cannot be read.
+    """
+    known_classes = [each for each in TartBaseConfig.__subclasses__() if not each.modality.is_tokenized]
+    config_class = next((each for each in known_classes if each.modality in modalities_of(backbone)), None)
+    if config_class is None:
+        raise ValueError(f"{type(backbone).__name__} reads neither images nor audio; use embed for texts.")
+    modality = config_class.modality
+    tower = find_tower(backbone, modality)[1]
+    labels = list(support_labels)
+    if reference:
+        order = list(range(len(support)))
+        random.Random(seed).shuffle(order)
+        known, asked = (
+            torch.stack([published_mean(tower, processor, modality, item) for item in items])
+            for items in ([support[i] for i in order], queries)
+        )
+        return *published_projection(known, asked), torch.tensor([labels[i] for i in order])
+    options = config_class(pooling=pooling, layers=layers).embedding_options
+    embedder = MediaEmbedder(BackboneTraits(tower), options, modality=modality)
+    known, asked = (
+        embedder.embed_examples(Examples(list(items), [], ()), processor, batch_size=batch_size).embeddings
+        for items in (support, queries)
+    )
+    return _side_by_side(known, asked, labels, options)
+
+
+__all__ = ["embed", "embed_media", "encode_texts"]

@@ -1,37 +1,45 @@
 """The published procedure, to the letter: one text and one whole prompt at a time, in the order the paper's code used.
 
 For comparison alone: it is slow, binary, and finds the label words by their token ids, so that a text that holds one
-corrupts its spans. The facts are those of the code published with arXiv 2306.07536 (section 4.1, June 2023).
+corrupts its spans. It follows the code published with arXiv 2306.07536 (section 4.1, June 2023; HazyResearch/TART).
+For images and recordings that is `compute_pca` in `src/tart/embed_utils.py`, and the concatenation in
+`src/eval/eval_speech_image.py` and `Tart.evaluate`: the reasoner was trained on 16 dimensions, images and recordings
+get 8 components, and x becomes [x, x].
 """
 
 import copy
 import random
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from PIL.Image import Resampling
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from transformers_tart.backbones.forward import input_device
+from transformers_tart.inputs import read_image
+from transformers_tart.inputs.modality import Modality
+from transformers_tart.projection import WhitenedPCA
 
 
 LABEL_WORDS = ("negative", "positive")
 MAX_CHARACTERS = 100
 MAX_TOKENS = 2048
 SEED = 42
+N_COMPONENTS = 8
+COPIES = 2
 
 
 class PublishedProcedure:
-    r"""
-    Embeds a support set and queries as the published code does.
+    """Embeddings of a support set and queries by the published code.
 
     Args:
-        backbone (`PreTrainedModel`):
-            A causal language model, with or without its vocabulary head.
-        tokenizer (`PreTrainedTokenizerBase`):
-            Its tokenizer, in which " negative" and " positive" begin with different tokens.
-        seed (`int`):
-            Seed of the order of the prompt.
-        max_characters (`int`):
-            What is read of each text.
+        backbone (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
+            A causal language model, with or without its head. In its tokens " negative" and " positive" begin unlike.
+        seed (`int`), max_characters (`int`):
+            Seed of the order of the prompt, and longest text.
     """
 
     def __init__(
@@ -49,7 +57,7 @@ class PublishedProcedure:
     def embed(
         self, protocol: str, texts: Sequence[str], labels: Sequence[int], queries: Sequence[str]
     ) -> tuple[Tensor, Tensor, list[int]]:
-        """Support (k, hidden) and query (n, hidden) embeddings, and the labels in the order of the support rows."""
+        """Return support (k, hidden) and query (n, hidden) embeddings, and labels in the order of the support rows."""
         if protocol == "stream":
             return self._alone(texts), self._alone(queries), list(labels)
         order = list(range(len(texts)))
@@ -64,12 +72,12 @@ class PublishedProcedure:
         return text.strip()[: self.max_characters]
 
     def _alone(self, texts: Sequence[str]) -> Tensor:
-        """`stream`: the mean over all tokens of each text."""
+        """Take the mean over all tokens of each text, for `stream`."""
         ids = [self.tokenizer([self._cut(text)])["input_ids"][0] for text in texts]
         return torch.stack([self._hidden(torch.tensor(row)).mean(0) for row in ids])
 
     def _together(self, blocks: Sequence[str]) -> Tensor:
-        """`vanilla`: the mean over the tokens between one label word and the next, all in one prompt."""
+        """Take the mean over the tokens between one label word and the next, all in one prompt, for `vanilla`."""
         ids = self._prompt_ids("".join(blocks))
         ends = self._label_places(ids)
         if len(ends) != len(blocks):
@@ -82,12 +90,12 @@ class PublishedProcedure:
         return torch.stack([hidden[start:end].mean(0) for start, end in zip(starts, ends, strict=True)])
 
     def _each_last(self, blocks: Sequence[str]) -> Tensor:
-        """`loo`: for each example a prompt of its own, in which it comes after all the others."""
+        """Write for each example a prompt in which it comes after all the others, for `loo`."""
         prompts = ["".join([*blocks[:i], *blocks[i + 1 :], blocks[i]]) for i in range(len(blocks))]
         return torch.stack([self._last_span(prompt, closed=True) for prompt in prompts])
 
     def _last_span(self, prompt: str, closed: bool) -> Tensor:
-        """The mean over the tokens after the last label word, or, of a closed example, between the last two."""
+        """Take the mean over the tokens after the last label word or, of a closed example, between the last two."""
         ids = self._prompt_ids(prompt)
         places = self._label_places(ids)
         start, end = (places[-2] + 1, places[-1]) if closed else (places[-1] + 1, len(ids))
@@ -106,9 +114,65 @@ class PublishedProcedure:
 
     @torch.no_grad()
     def _hidden(self, ids: Tensor) -> Tensor:
-        """The last hidden states (length, hidden) float32, on the CPU."""
+        """Return the last hidden states (length, hidden) float32, on the CPU."""
         output = self.backbone(input_ids=ids[None].to(self.backbone.device), output_hidden_states=True)
         return output.hidden_states[-1][0].float().cpu()
 
 
-__all__ = ["LABEL_WORDS", "MAX_CHARACTERS", "MAX_TOKENS", "SEED", "PublishedProcedure"]
+@torch.no_grad()
+def published_mean(tower: PreTrainedModel, processor: Any, modality: Modality, item: object) -> Tensor:
+    """Return the mean (hidden,) of the last hidden states of one input, on the CPU."""
+    if modality.is_padded and modality.read is not None:
+        inputs = modality.read(processor, item, "A recording")[tower.main_input_name][0]
+    else:
+        size = tower.config.image_size
+        square = read_image(item, "An image").resize((size, size), Resampling.BILINEAR)
+        gray = torch.from_numpy(np.array(square.convert("L"))).float() / 255
+        inputs = gray.expand(3, -1, -1)
+    batch = {tower.main_input_name: inputs[None].to(input_device(tower), tower.dtype)}
+    return tower(**batch).last_hidden_state[0].float().mean(0).cpu()
+
+
+def published_projection(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Project images and recordings as the published code does: on 8 whitened components, twice side by side.
+
+    The projection is fitted on the support set alone. The published code whitens the components by a rotation that
+    changes nothing, for they are uncorrelated; it takes them from scikit-learn 1.0.2, which computes them by random
+    projections above 500 dimensions and chooses signs by the embeddings. These are exact, as in [`WhitenedPCA`].
+
+    Args:
+        support (`Tensor` of shape `(k, hidden)`), query (`Tensor` of shape `(n, hidden)`):
+            Embeddings.
+
+    Returns:
+        `tuple[Tensor, Tensor]`: (k, 16) and (n, 16) float32.
+
+    Raises:
+        ValueError: With 8 embeddings or fewer, or fewer dimensions, where the published code would divide by zero.
+    """
+    if support.dim() != 2 or query.dim() != 2 or support.shape[1] != query.shape[1]:
+        raise ValueError(
+            f"support is {tuple(support.shape)} and query is {tuple(query.shape)}; they must be (k, hidden) and "
+            "(n, hidden)."
+        )
+    if len(support) <= N_COMPONENTS or support.shape[1] < N_COMPONENTS:
+        raise ValueError(
+            f"The support set has {len(support)} embeddings of {support.shape[1]} dimensions; the published "
+            f"projection needs more than {N_COMPONENTS} of at least {N_COMPONENTS}. Give more examples."
+        )
+    projection = WhitenedPCA(N_COMPONENTS).fit(support)
+    doubled = [torch.cat([projection.transform(x)] * COPIES, dim=-1) for x in (support, query)]
+    return doubled[0], doubled[1]
+
+
+__all__ = [
+    "COPIES",
+    "LABEL_WORDS",
+    "MAX_CHARACTERS",
+    "MAX_TOKENS",
+    "N_COMPONENTS",
+    "SEED",
+    "PublishedProcedure",
+    "published_mean",
+    "published_projection",
+]

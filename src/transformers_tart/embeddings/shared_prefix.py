@@ -1,183 +1,187 @@
 """Shared-prefix encoding: run the prefix of many prompts once and reuse its KV cache for every continuation.
 
-Continuations are read in one of three ways, with equal results. `shared`: they stand one after another in one row, a
-mask lets each attend to the prefix and itself, and positions continue those of the prefix. `copied`: they are rows of
-a batch, each with a copy of the prefix's keys and values. `plain`: they are rows that repeat the whole prompt. The
-first way that reproduces the plain embeddings of the prompt at hand is used, so no family of backbones is named here.
+`prefix_sharing="auto"` takes the first strategy that reproduces the embeddings of whole prompts for the prompt at
+hand, so no family of backbones is named here.
 """
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
+from tqdm.auto import tqdm
+from transformers import DynamicCache, PreTrainedModel
+from transformers.utils import logging
 
-from transformers_tart.backbones.forward import accepts, cache_argument, run_backbone, without_cache
+from transformers_tart.backbones.forward import (
+    are_close,
+    cache_argument,
+    input_device,
+    run_backbone,
+    switch_length,
+    without_cache,
+)
+from transformers_tart.backbones.traits import BackboneTraits, ProbeResult
+from transformers_tart.configuration_tart import EmbeddingOptions
+from transformers_tart.embeddings.batching import Batcher, run_batches
+from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.pooling import pool_spans
-from transformers_tart.embeddings.prefix_cache import PrefixCache
+from transformers_tart.embeddings.prefix_cache import Continuation, Prefix, PrefixCache
+from transformers_tart.embeddings.prefix_strategies import STRATEGIES
 
 
-_REPLACING = threading.Lock()
+logger = logging.get_logger(__name__)
+
+PROBE_TOKENS = 16  # of the continuation by which a strategy is chosen
+# Least tokens of a packed row. Every token is scored against all others of its row, of which only those of its own
+# continuation count: a row of a quarter of the prefix's length costs a quarter more.
+CPU_ROW, ACCELERATOR_ROW = 256, 2048
+BATCHED_BYTES = 2**29  # of the copies of the prefix in one forward pass
+UNSUPPORTED = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError)
 
 
 @dataclass(frozen=True)
-class Prefix:
-    """The beginning of prompts: its token ids, what a backbone keeps of them, and the way its branches are read.
+class PrefixEncoder:
+    """Encoder of prefixes and of their continuations.
 
-    Where every branch begins alike, the prefix holds that beginning too: `lead` is the embedding (layers, hidden) of
-    its last `lead_length` tokens, which belong to the span of every branch. `kind` is that of the reader.
+    Attributes:
+        traits: the backbone.
+        options: pooling and layers of the embeddings.
+        cache: where embeddings of continuations are looked up and stored.
+        prefix_sharing: a strategy, or `"auto"`.
     """
 
-    ids: tuple[int, ...] = ()
-    cache: PrefixCache | None = None
-    way: str = "shared"
-    lead: Tensor | None = None
-    lead_length: int = 0
-    kind: tuple[object, ...] = ()
+    traits: BackboneTraits
+    options: EmbeddingOptions = EmbeddingOptions()
+    cache: EmbeddingCache | None = None
+    prefix_sharing: str = "auto"
 
     @property
-    def length(self) -> int:
-        """Tokens."""
-        return len(self.ids)
+    def backbone(self) -> PreTrainedModel:
+        """The backbone."""
+        return self.traits.backbone
+
+    def start(
+        self, ids: Sequence[int], spans: Sequence[tuple[int, int]] = (), max_query_tokens: int | None = None
+    ) -> tuple[Prefix, Tensor]:
+        """[`extend`] an empty prefix, by the strategy that suits continuations of at most `max_query_tokens`."""
+        empty = Prefix(strategy=self.prefix_sharing, runtime=self.traits.runtime)
+        if self.prefix_sharing != "auto":
+            return self.extend(empty, ids, spans)
+        known = self.traits.prefix_sharing.get(empty.runtime, ProbeResult())
+        if len(ids) <= known.length:
+            return self.extend(replace(empty, strategy=known.strategy), ids, spans)
+        probe = self._make_probe(ids, max_query_tokens)
+        for strategy in ("packed", "batched"):
+            try:
+                prefix, embeddings = self.extend(replace(empty, strategy=strategy), ids, spans)
+                if probe(prefix):
+                    break
+            except torch.OutOfMemoryError:
+                raise
+            except UNSUPPORTED as err:
+                logger.debug(f"{type(self.backbone).__name__} does not support {strategy} prompts: {err!r}")
+        else:
+            prefix, embeddings = self.extend(replace(empty, strategy="off"), ids, spans)
+        self.traits.prefix_sharing[empty.runtime] = ProbeResult(prefix.strategy, len(ids))
+        if not known.length or prefix.strategy != known.strategy:
+            logger.info(f"{type(self.backbone).__name__}: prefix_sharing={prefix.strategy!r}.")
+        return prefix, embeddings
+
+    def _make_probe(self, ids: Sequence[int], max_query_tokens: int | None) -> Callable[[Prefix], bool]:
+        """Return a check that a prefix gives the embeddings of whole prompts, in every layer."""
+        again = tuple(ids[-min(PROBE_TOKENS, max_query_tokens or PROBE_TOKENS) :])
+        sample = Continuation(again, (0, len(again)))
+        encoder = replace(self, options=EmbeddingOptions(layers="all"), cache=None)
+        expected = encoder.embed(Prefix(tuple(ids), strategy="off"), [sample])
+
+        def reproduces(prefix: Prefix) -> bool:
+            # only the right mask and positions give the right embedding at the end of a row of full length
+            is_packed = prefix.strategy == "packed"
+            count = max(2, self._limit(prefix, None).max_tokens // len(again)) if is_packed else 2
+            return are_close(encoder.embed(prefix, [sample] * count)[-1:], expected, self.backbone.dtype)
+
+        return reproduces
+
+    def extend(
+        self, prefix: Prefix, ids: Sequence[int], spans: Sequence[tuple[int, int]] = ()
+    ) -> tuple[Prefix, Tensor]:
+        """Extend a prefix; return it with the embeddings (s, layers, hidden) of spans of the new token ids."""
+        longer = replace(prefix, ids=(*prefix.ids, *ids))
+        if not ids or (prefix.strategy == "off" and not spans):
+            return longer, torch.empty(0)
+        inputs: dict[str, Any]
+        if prefix.strategy == "off":
+            tokens, inputs = longer.ids, without_cache(self.backbone)
+            spans = [(begin + prefix.length, end + prefix.length) for begin, end in spans]
+        else:
+            cache = DynamicCache() if prefix.cache is None else prefix.cache.growing_cache()
+            tokens, inputs = tuple(ids), {cache_argument(self.backbone): cache, "use_cache": True}
+        hidden_states = run_backbone(self.backbone, self.options.layers, input_ids=torch.tensor([tokens]), **inputs)[1]
+        if prefix.strategy != "off":
+            longer = replace(longer, cache=PrefixCache.from_cache(cache))
+        return longer, pool_spans(hidden_states, spans, self.options.pooling) if spans else torch.empty(0)
+
+    def append_query_prefix(self, prefix: Prefix, ids: Sequence[int]) -> Prefix:
+        """Extend a prefix by the token ids with which all queries begin."""
+        if not ids:
+            return prefix
+        longer, embeddings = self.extend(prefix, ids, [(0, len(ids))])
+        return replace(longer, query_prefix=embeddings[0], query_prefix_length=len(ids))
+
+    def embed(
+        self,
+        prefix: Prefix,
+        continuations: Sequence[Continuation],
+        batcher: Batcher | None = None,
+        progress: tqdm | None = None,
+    ) -> Tensor:
+        """Embed the spans of continuations: (n, layers, hidden) float32."""
+        limit, lengths = switch_length(self.backbone), [len(each.ids) for each in continuations]
+        crossing = [limit is not None and prefix.length + length > limit for length in lengths]
+        if prefix.strategy == "off":
+            lengths = [prefix.length + length for length in lengths]
+
+        def work(chosen: list[int]) -> Tensor:
+            encode = STRATEGIES["off" if crossing[chosen[0]] else prefix.strategy]
+            members = [continuations[i] for i in chosen]
+            return self._add_query_prefix(prefix, encode(self.backbone, self.options, prefix, members), members)
+
+        keys = [] if self.cache is None else [self.cache.key(prefix.ids, c.ids, c.span) for c in continuations]
+        own, packed = self._limit(prefix, batcher), prefix.strategy == "packed"
+        budget = own.max_tokens
+        result = run_batches(
+            own, lengths, work, packed, alone=crossing, cache=self.cache, keys=keys, progress=progress
+        )
+        if batcher is not None and own.max_tokens < budget:
+            batcher.max_tokens = own.max_tokens
+        return result
+
+    def _add_query_prefix(self, prefix: Prefix, found: Tensor, members: Sequence[Continuation]) -> Tensor:
+        """Pool the embeddings (n, layers, hidden) of spans with that of the query prefix before each of them."""
+        pooling = self.options.pooling
+        if prefix.query_prefix is None or pooling == "last":
+            return found
+        if pooling == "first":
+            return prefix.query_prefix.expand_as(found)
+        if pooling == "max":
+            return torch.maximum(found, prefix.query_prefix)
+        own = torch.tensor([each.span[1] - each.span[0] for each in members], device=found.device)
+        share = (own.to(found.dtype) / (own + prefix.query_prefix_length))[:, None, None]
+        return share * found + (1 - share) * prefix.query_prefix
+
+    def _limit(self, prefix: Prefix, batcher: Batcher | None) -> Batcher:
+        """Return a copy of a batcher, with the limits of the strategy."""
+        device = input_device(self.backbone)
+        batcher = Batcher.on(device) if batcher is None else replace(batcher)
+        if prefix.strategy == "packed":
+            row = CPU_ROW if device.type == "cpu" else ACCELERATOR_ROW
+            batcher.max_tokens = min(batcher.max_tokens, max(row, prefix.length // 4))
+        elif prefix.strategy == "batched" and prefix.cache is not None:
+            rows = max(1, BATCHED_BYTES // prefix.cache.nbytes)
+            batcher.max_rows = min(rows, batcher.max_rows or rows)
+        return batcher
 
 
-@dataclass(frozen=True)
-class Continuation:
-    """Token ids that continue a prefix, and the span (begin, end) of them that is embedded."""
-
-    ids: tuple[int, ...]
-    span: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a backbone is read: which layers, and how a span becomes an embedding."""
-
-    backbone: PreTrainedModel
-    layers: int | str = -1
-    pooling: str = "mean"
-
-
-def _shared(reading: Reading, prefix: Prefix, branches: Sequence[Continuation], device: torch.device) -> Tensor:
-    """One row of all branches, each of which sees the prefix and itself."""
-    lengths = torch.tensor([len(branch.ids) for branch in branches])
-    owner = torch.repeat_interleave(torch.arange(len(branches)), lengths)
-    first = lengths.cumsum(0) - lengths
-    place = torch.arange(len(owner)) - first[owner]
-    tokens = torch.tensor([[token for branch in branches for token in branch.ids]], device=device)
-    positions = prefix.length + place
-    own = (owner[:, None] == owner) & (place[:, None] >= place)
-    visible = torch.cat([torch.ones(len(owner), prefix.length, dtype=torch.bool), own], dim=1)
-    key_positions = torch.cat([torch.arange(prefix.length), positions])
-    distance = positions[:, None] - key_positions
-    inputs: dict[str, Any] = {"input_ids": tokens, "attention_mask": _masks(reading, visible, distance, device)}
-    if accepts(reading.backbone, "position_ids"):
-        inputs["position_ids"] = positions[None].to(device)
-    if prefix.cache is None:
-        inputs.update(without_cache(reading.backbone))
-    else:
-        inputs.update({cache_argument(reading.backbone): prefix.cache.cache(), "use_cache": True})
-    with _linear_biases(reading.backbone, key_positions):
-        _, hidden_states = run_backbone(reading.backbone, reading.layers, **inputs)
-    spans = [(at + b.span[0], at + b.span[1]) for at, b in zip(first.tolist(), branches, strict=True)]
-    return pool_spans(hidden_states, spans, reading.pooling)
-
-
-def _masks(reading: Reading, visible: Tensor, distance: Tensor, device: torch.device) -> Any:
-    """What is added to attention scores (1, 1, n, keys): one mask, or one for each type of layer."""
-    config = reading.backbone.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    near = visible if window is None else visible & (distance < window)
-
-    def added(chosen: Tensor) -> Tensor:
-        mask = torch.zeros(chosen.shape, dtype=reading.backbone.dtype, device=device)
-        return mask.masked_fill_(~chosen.to(device), torch.finfo(mask.dtype).min)[None, None]
-
-    layer_types = getattr(config, "layer_types", None)
-    if layer_types is None:
-        return added(near)
-    by_type = {"full_attention": visible, "sliding_attention": near}
-    return {layer_type: added(by_type[layer_type]) for layer_type in set(layer_types)}
-
-
-@contextmanager
-def _linear_biases(backbone: PreTrainedModel, positions: Tensor) -> Iterator[None]:
-    """Let a backbone whose attention is biased by distance (ALiBi) count the keys of a row at these positions.
-
-    One thread at a time: it is the backbone's own method that is replaced, which does as before for other threads.
-    """
-    original: Callable | None = getattr(type(backbone), "build_alibi_tensor", None)
-    if original is None:
-        yield
-        return
-
-    owner = threading.get_ident()
-
-    def build(mask: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if threading.get_ident() != owner:
-            return original(backbone, mask, *args, **kwargs)
-        straight = torch.ones(1, int(positions.max()) + 1, dtype=torch.long, device=mask.device)
-        return original(backbone, straight, *args, **kwargs)[..., positions.to(mask.device)]
-
-    with _REPLACING:
-        backbone.build_alibi_tensor = build  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            del backbone.build_alibi_tensor
-
-
-def _copied(reading: Reading, prefix: Prefix, branches: Sequence[Continuation], device: torch.device) -> Tensor:
-    """A batch whose rows begin with a copy of the prefix's keys and values."""
-    if prefix.cache is None:
-        return plain(reading, prefix, branches, device)
-    mask = pad_sequence(
-        [torch.ones(prefix.length + len(branch.ids), dtype=torch.long) for branch in branches], batch_first=True
-    )
-    cache = {cache_argument(reading.backbone): prefix.cache.cache()}
-    inputs = {**cache, "use_cache": True, "attention_mask": mask.to(device)}
-    _, hidden_states = run_backbone(reading.backbone, reading.layers, input_ids=_rows(branches, device), **inputs)
-    return _pool_each(hidden_states, [branch.span for branch in branches], reading.pooling)
-
-
-def plain(reading: Reading, prefix: Prefix, branches: Sequence[Continuation], device: torch.device) -> Tensor:
-    """A batch whose rows hold the whole prompt."""
-    at = prefix.length
-    whole = [Continuation((*prefix.ids, *b.ids), (at + b.span[0], at + b.span[1])) for b in branches]
-    mask = _mask([len(branch.ids) for branch in whole])
-    inputs = {"input_ids": _rows(whole, device), "attention_mask": mask.to(device), **without_cache(reading.backbone)}
-    _, hidden_states = run_backbone(reading.backbone, reading.layers, **inputs)
-    return _pool_each(hidden_states, [branch.span for branch in whole], reading.pooling)
-
-
-def _rows(branches: Sequence[Continuation], device: torch.device) -> Tensor:
-    return pad_sequence([torch.tensor(branch.ids) for branch in branches], batch_first=True).to(device)
-
-
-def _mask(lengths: Sequence[int]) -> Tensor:
-    """Return the attention mask (n, longest) int64 of rows that are padded on the right."""
-    return pad_sequence([torch.ones(length, dtype=torch.int64) for length in lengths], batch_first=True)
-
-
-def _pool_each(hidden_states: Sequence[Tensor], spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
-    """One span of each row, without the padding behind it."""
-    rows = [
-        pool_spans([hidden[i : i + 1, : span[1]] for hidden in hidden_states], [span], pooling)
-        for i, span in enumerate(spans)
-    ]
-    return torch.cat(rows)
-
-
-WAYS: dict[str, Callable[[Reading, Prefix, Sequence[Continuation], torch.device], Tensor]] = {
-    "shared": _shared,
-    "copied": _copied,
-    "plain": plain,
-}
-
-
-__all__ = ["WAYS", "Continuation", "Prefix", "Reading", "plain"]
+__all__ = ["PrefixEncoder"]

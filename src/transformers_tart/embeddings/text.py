@@ -1,31 +1,48 @@
-"""How a composed model reads its support set and its queries: a backbone and the settings of its config."""
+"""The embedder of a composed model for texts: a backbone and the options of its config."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.backbones.forward import backbone_max_length, input_device, resolve_max_length
-from transformers_tart.configuration_tart import IN_CONTEXT_PROTOCOLS, TartConfig
-from transformers_tart.embeddings.batching import Batcher
+from transformers_tart.backbones.forward import backbone_max_length, input_device, resolve_max_length, switch_length
+from transformers_tart.backbones.traits import BackboneTraits
+from transformers_tart.configuration_tart import EmbeddingOptions
+from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.in_context import read_prompt, read_support, write_prompt
-from transformers_tart.embeddings.pooling import normalized, pooled_hidden_states
-from transformers_tart.embeddings.prompts import Prompt
-from transformers_tart.embeddings.reader import Reader
-from transformers_tart.embeddings.shared_prefix import Prefix
-from transformers_tart.embeddings.stream import encode_rows, encode_texts
-from transformers_tart.inputs.examples import Examples, Text
-from transformers_tart.inputs.tokenization import check_vocabulary, pad_right, tokenize, tokenize_parts, truncate
+from transformers_tart.embeddings.in_context import encode_prompt, encode_support, write_prompt
+from transformers_tart.embeddings.pooling import normalized, pool_rows, pooled_hidden_states
+from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.embeddings.prompts import Prompt, split_parts
+from transformers_tart.embeddings.shared_prefix import PrefixEncoder
+from transformers_tart.inputs.examples import Examples, Text, parse_text
+from transformers_tart.inputs.modality import TEXT, Modality
+from transformers_tart.inputs.text_options import TextOptions
+from transformers_tart.inputs.tokenization import (
+    check_vocabulary,
+    collate,
+    known_token,
+    pad_right,
+    tokenize,
+    tokenize_parts,
+    truncate,
+)
 
 
 class EmbeddedExamples(NamedTuple):
-    """Embeddings (k, layers, hidden), the indices of the examples in their order, and of protocols with a prompt the
-    prompt and what the backbone keeps of it."""
+    """An embedded support set.
+
+    Attributes:
+        embeddings: (k, layers, hidden) float32.
+        order: indices of the examples in the order of the embeddings.
+        prompt: the prompt, for protocols with one.
+        prefix: the encoded prompt.
+    """
 
     embeddings: Tensor
     order: list[int]
@@ -33,152 +50,196 @@ class EmbeddedExamples(NamedTuple):
     prefix: Prefix | None = None
 
 
+class Unreadable(NamedTuple):
+    """An input that cannot be read, and the error."""
+
+    error: Exception
+
+
 @dataclass(frozen=True)
 class Embedder:
-    r"""
-    Embeds for a composed model.
+    """Embedder of a composed model.
 
-    Args:
-        backbone (`PreTrainedModel`):
-            The frozen model.
-        config ([`TartConfig`]):
-            Says protocol, template, pooling, normalization, layers and lengths.
-        cache ([`EmbeddingCache`], *optional*):
-            Where embeddings are looked up first, and kept.
-        max_length (`int`, *optional*):
-            Longest text in tokens, in place of the config's.
+    Attributes:
+        traits: the frozen backbone.
+        options: protocol, template, pooling, layers and lengths.
+        cache: cache in which embeddings are looked up and stored.
+        modality: modality of the inputs.
     """
 
-    backbone: PreTrainedModel
-    config: TartConfig
+    traits: BackboneTraits
+    options: EmbeddingOptions
     cache: EmbeddingCache | None = None
-    max_length: int | None = None
+    modality: Modality = TEXT
+
+    # The numbers that are in memory at a time. Texts are sorted by length in large windows.
+    batches_per_window = 32
+    examples_per_window = sys.maxsize
 
     @property
-    def has_prompt(self) -> bool:
-        """Whether queries are read after a prompt of the examples."""
-        return self.config.protocol in IN_CONTEXT_PROTOCOLS
+    def backbone(self) -> PreTrainedModel:
+        """The backbone."""
+        return self.traits.backbone
 
     @property
-    def longest(self) -> int | None:
-        """Longest text in tokens."""
-        return self.config.max_length if self.max_length is None else self.max_length
+    def prefix_encoder(self) -> PrefixEncoder:
+        """The encoder of prompts."""
+        return PrefixEncoder(self.traits, self.options, self.cache)
 
-    @property
-    def reader(self) -> Reader:
-        """What reads prompts."""
-        return Reader(self.backbone, self.config.layers, self.config.pooling, self.cache)
+    def read(self, processor: Any, items: Sequence[tuple[str, Any]], options: TextOptions) -> list[Any]:
+        """Return rows for [`embed_rows`] from the places and values of inputs, or [`Unreadable`].
+
+        Raises:
+            TypeError, ValueError: On an input that is no text, or that `options` refuse.
+        """
+        texts = [parse_text(item, where) for where, item in items]
+        for (where, _), text in zip(items, texts, strict=True):
+            if options.single is not None and not isinstance(text, str):
+                raise ValueError(
+                    f"{where} is a pair of texts, for which {options.single} would give another answer; leave that "
+                    "argument out."
+                )
+        if not options.truncates:
+            self._check_lengths([where for where, _ in items], texts, processor)
+        return self.tokenize(processor, texts)
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, list[int]]]:
-        """Queries as rows for [`embed_rows`]: whole texts, or, for a prompt, texts without special tokens."""
-        if not self.has_prompt:
-            return tokenize(tokenizer, texts, resolve_max_length(self.backbone, tokenizer, self.longest))
-        return tokenize_parts(tokenizer, texts)
+        """Return rows for [`embed_rows`]: whole texts, or, for a prompt, texts without special tokens."""
+        if self.options.has_prompt:
+            return tokenize_parts(tokenizer, texts)
+        return tokenize(tokenizer, texts, resolve_max_length(self.backbone, tokenizer, self.options.max_length))
+
+    def _check_lengths(self, places: Sequence[str], texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase) -> None:
+        """Raise a ValueError on a text that would be truncated."""
+        if self.options.has_prompt:
+            raise ValueError(
+                "truncation is False, but with a prompt of examples a text may have to be cut to fit; leave that "
+                "argument out."
+            )
+        limit = resolve_max_length(self.backbone, tokenizer, self.options.max_length)
+        for where, row in zip(places, tokenize(tokenizer, texts, None), strict=True):
+            if limit is not None and len(row["input_ids"]) > limit:
+                raise ValueError(
+                    f"{where} has {len(row['input_ids'])} tokens, of which {limit} are read, and truncation is False; "
+                    "pass truncation=True or a shorter text."
+                )
+
+    def collate(self, processor: Any, rows: Sequence[Any]) -> dict[str, Tensor]:
+        """Return a padded batch of rows."""
+        return collate(rows, processor.pad_token_id)
 
     def embed_examples(
         self,
         examples: Examples,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Any,
         *,
         batch_size: int | None = None,
         progress_bar: bool = False,
         seed: int = 0,
     ) -> EmbeddedExamples:
-        """Embed a support set, in the order of the examples or, of a prompt, in an order of its own."""
-        config = self.config
-        if not self.has_prompt:
-            embeddings = encode_texts(
-                self.backbone,
-                tokenizer,
-                examples.inputs,
-                pooling=config.pooling,
-                layers=config.layers,
-                normalize=config.normalize,
-                max_length=self.longest,
-                batch_size=batch_size,
-                progress_bar=progress_bar,
-                cache=self.cache,
-            )
-            return EmbeddedExamples(embeddings, list(range(len(examples.inputs))))
-        written = write_prompt(
-            self.backbone,
-            tokenizer,
-            examples.inputs,
-            examples.labels,
-            examples.label_names,
-            template=config.template,
-            max_length=self.longest,
-            seed=seed,
-        )
+        """Embed a support set, in the order of the examples or, for a prompt, in an order of its own."""
+        if self.options.has_prompt:
+            return self._embed_prompt(examples, tokenizer, seed)
+        found, inputs, size = [], examples.inputs, self.examples_per_window
+        batcher, padding = self._batcher(batch_size), getattr(tokenizer, "pad_token_id", None)
+        with tqdm(total=len(inputs), desc="embedding", unit=self.modality, disable=not progress_bar) as bar:
+            for start in range(0, len(inputs), size):
+                rows = self._example_rows(tokenizer, inputs[start : start + size], start)
+                found.append(self.embed_rows(rows, pad_token_id=padding, batcher=batcher, progress=bar))
+        return EmbeddedExamples(torch.cat(found), list(range(len(inputs))))
+
+    def _batcher(self, batch_size: int | None = None) -> Batcher:
+        return Batcher.on(input_device(self.backbone), batch_size)
+
+    def _example_rows(self, processor: Any, inputs: Sequence[Any], start: int) -> list[Any]:
+        return self.tokenize(processor, inputs)
+
+    def _embed_prompt(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, seed: int) -> EmbeddedExamples:
+        options = self.options
+        written = write_prompt(self.backbone, tokenizer, examples, options, seed)
         check_vocabulary(self.backbone, [[written.prompt.largest_id]])
-        embeddings, prefix = read_support(self.reader, written, config.protocol)
-        return EmbeddedExamples(normalized(embeddings, config.normalize), written.order, written.prompt, prefix)
+        encoded, prefix = encode_support(self.prefix_encoder, written.prompt, written.blocks, options.protocol)
+        return EmbeddedExamples(normalized(encoded, options.normalize), written.order, written.prompt, prefix)
 
     def read_prompt(self, prompt: Prompt | None) -> Prefix | None:
-        """Read the prompt of a support set that was embedded before; `None` for protocols without one.
+        """Encode the prompt of a stored support set; return `None` for protocols without one.
 
         Raises:
             ValueError: When the support set was made by a protocol of the other kind.
         """
-        if self.has_prompt != (prompt is not None):
+        if self.options.has_prompt != (prompt is not None):
             raise ValueError(
-                f'The protocol is "{self.config.protocol}", but the support set holds '
+                f'The protocol is "{self.options.protocol}", but the support set holds '
                 f"{'no prompt' if prompt is None else 'a prompt'}: it was made by another protocol. Encode the "
                 "examples again with this model."
             )
-        return None if prompt is None else read_prompt(self.reader, prompt)
+        return None if prompt is None else encode_prompt(self.prefix_encoder, prompt)
 
     def embed_rows(
         self,
-        rows: Sequence[dict[str, list[int]]],
-        prompt: Prompt | None,
-        prefix: Prefix | None,
+        rows: Sequence[Any],
+        prompt: Prompt | None = None,
+        prefix: Prefix | None = None,
         *,
         pad_token_id: int | None = None,
         batcher: Batcher | None = None,
         progress: tqdm | None = None,
     ) -> Tensor:
-        """Embeddings (n, layers, hidden) of tokenized queries, which never see each other."""
-        batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
+        """Embed rows of queries, each without regard to the others: (n, layers, hidden) float32."""
+        check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
+        batcher = self._batcher() if batcher is None else batcher
         if prompt is None or prefix is None:
-            options = {"pooling": self.config.pooling, "layers": self.config.layers, "cache": self.cache}
-            found = encode_rows(self.backbone, rows, pad_token_id, batcher, progress=progress, **options)  # type: ignore
+            found = self._embed_alone(rows, pad_token_id, batcher, progress)
         else:
-            check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
-            branches = [prompt.branch(_parts(row, prompt), self.longest) for row in rows]
-            found = self.reader.embed(prefix, branches, batcher, progress)
-        # after the cache, whose embeddings serve both ways
-        return normalized(found, self.config.normalize)
+            queries = [prompt.continuation(_parts(row, prompt), self.options.max_length) for row in rows]
+            found = self.prefix_encoder.embed(prefix, queries, batcher, progress)
+        # after the cache, whose embeddings serve both
+        return normalized(found, self.options.normalize)
 
-    def embed_batch(self, batch: dict[str, Tensor], prompt: Prompt | None, prefix: Prefix | None) -> Tensor:
-        """Embeddings (n, layers, hidden) of a padded batch `input_ids`, `attention_mask` and perhaps
-        `token_type_ids`, each (n, length)."""
-        if prompt is None:
-            batch = truncate(pad_right(batch), self.longest, backbone_max_length(self.backbone))
-            options = {"pooling": self.config.pooling, "layers": self.config.layers}
-            found = pooled_hidden_states(self.backbone, **batch, **options)  # type: ignore[arg-type]
-            return normalized(found, self.config.normalize)
-        mask = batch.pop("attention_mask").bool()
-        rows = [{name: tensor[i][mask[i]].tolist() for name, tensor in batch.items()} for i in range(len(mask))]
-        # a tokenizer has put special tokens around them, which stand in no prompt
-        branches = [prompt.branch([prompt.strip(part) for part in _parts(row, prompt)], self.longest) for row in rows]
-        found = self.reader.embed(prefix, branches) if prefix is not None else torch.empty(0)
-        return normalized(found, self.config.normalize)
+    def _embed_alone(
+        self, rows: Sequence[Any], pad_token_id: int | None, batcher: Batcher, progress: tqdm | None
+    ) -> Tensor:
+        device, pad_token_id = input_device(self.backbone), known_token(self.backbone, pad_token_id)
+
+        def work(chosen: list[int]) -> Tensor:
+            batch = move(collate([rows[i] for i in chosen], pad_token_id), device)
+            return pool_rows(self.backbone, batch, pooling=self.options.pooling, layers=self.options.layers)
+
+        keys = [] if self.cache is None else [self.cache.key(*row.values()) for row in rows]
+        lengths, limit = [len(row["input_ids"]) for row in rows], switch_length(self.backbone)
+        alone = [limit is not None and length > limit for length in lengths]
+        return run_batches(batcher, lengths, work, alone=alone, cache=self.cache, keys=keys, progress=progress)
+
+    def embed_batch(
+        self, batch: dict[str, Tensor], prompt: Prompt | None = None, prefix: Prefix | None = None
+    ) -> Tensor:
+        """Embed a padded batch `input_ids`, `attention_mask` and perhaps `token_type_ids`, each (n, length)."""
+        options = self.options
+        if prompt is None or prefix is None:
+            batch = truncate(pad_right(batch), options.max_length, backbone_max_length(self.backbone))
+            found = pooled_hidden_states(self.backbone, **batch, pooling=options.pooling, layers=options.layers)
+        else:
+            mask = batch.pop("attention_mask").bool()
+            rows = [{name: tensor[i][mask[i]].tolist() for name, tensor in batch.items()} for i in range(len(mask))]
+            # without the special tokens of the tokenizer, which stand in no prompt
+            parts = [[prompt.strip(part) for part in _parts(row, prompt)] for row in rows]
+            found = self.prefix_encoder.embed(
+                prefix, [prompt.continuation(part, options.max_length) for part in parts]
+            )
+        return normalized(found, options.normalize)
 
 
 def _parts(row: dict[str, list[int]], prompt: Prompt) -> list[list[int]]:
-    """The token ids of a text, or of a text and its pair, which the token types tell apart."""
-    ids, types = row["input_ids"], row.get("token_type_ids")
-    if len(prompt.question.before) == 1:
-        if types is not None and any(types):
-            raise ValueError("The template asks for a single text, an input holds a text and its text_pair.")
-        return [ids]
-    if types is None:
+    """Return the token ids of a text, or of a text and its pair, as the template asks for them."""
+    types, count = row.get("token_type_ids"), len(prompt.question.before)
+    if count == 1 and types is not None and any(types):
+        raise ValueError("The template asks for a single text, an input holds a text and its text_pair.")
+    if count == 2 and types is None:
         raise ValueError(
-            "The template asks for a text and its text_pair: give the model token_type_ids that tell them apart, or "
+            "The template asks for a text and its text_pair: give the model token_type_ids that distinguish them, or "
             'use pipeline("tart-classification") with {"text", "text_pair"}.'
         )
-    return [[token for token, segment in zip(ids, types, strict=True) if segment == part] for part in (0, 1)]
+    return split_parts(row, count)
 
 
-__all__ = ["EmbeddedExamples", "Embedder"]
+__all__ = ["EmbeddedExamples", "Embedder", "Unreadable"]

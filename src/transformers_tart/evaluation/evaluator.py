@@ -101,17 +101,14 @@ class TartEvaluator(evaluate.TextClassificationEvaluator):
         rows = self.load_data(data, subset, split)
         inputs, texts = self.prepare_data(rows, input_column, second_input_column, label_column)
         pipe = self.prepare_pipeline(model_or_pipeline, tokenizer, device=device)
-        if pipe.model.config.modality != "text":
-            texts = DatasetColumn(rows, input_column)  # the others come as texts and pairs
+        if not pipe.model.config.modality.is_tokenized:
+            texts = DatasetColumn(rows, input_column)  # in place of texts and pairs
         support = _read_support(pipe, examples)
         class_names = getattr(rows.features[label_column], "names", None)  # of a ClassLabel
         references, classes = match_labels(
             inputs["references"], pipe.model.names_for(support), class_names, label_mapping
         )
         results, seconds = self.call_pipeline(pipe, texts, examples=support)
-        unreadable = [result[0]["error"] for result in results if result[0]["label"] is None]
-        if unreadable:
-            raise ValueError(f"{len(unreadable)} of {len(results)} inputs cannot be read. {unreadable[0]}")
         inputs = {"references": references, **self.predictions_processor(results, classes)}
         if not isinstance(measure, TartMetric):
             del inputs["prediction_scores"]
@@ -161,6 +158,9 @@ class TartEvaluator(evaluate.TextClassificationEvaluator):
 
         Labels of the pipeline that have the same class number in `label_mapping` are one class.
         """
+        unreadable = [result[0]["error"] for result in predictions if result[0]["label"] is None]
+        if unreadable:
+            raise ValueError(f"{len(unreadable)} of {len(predictions)} inputs cannot be read. {unreadable[0]}")
         best = np.array([label_mapping[result[0]["label"]] for result in predictions])
         scores = np.zeros((len(predictions), max(label_mapping.values()) + 1))
         for row, result in zip(scores, predictions, strict=True):

@@ -21,7 +21,7 @@ def match_labels(
     label_mapping: Mapping[str, Label] | None = None,
 ) -> tuple[np.ndarray, dict[str, int]]:
     r"""
-    Number the labels of a data set and those of a pipeline alike.
+    Match the labels of a data set with those of a pipeline.
 
     `label_mapping` decides where it is given. Otherwise strings are the labels of the pipeline. Integers are matched
     through the names of their `ClassLabel` feature, else as integers if the labels of the pipeline are integers, else

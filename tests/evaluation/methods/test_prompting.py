@@ -1,5 +1,7 @@
 """Prompting: what is read once gives the scores of whole prompts read one at a time."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from helpers.builders import BACKBONES, WORDS, build_tokenizer, make_texts
@@ -13,10 +15,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from transformers_tart import TartForSequenceClassification
 from transformers_tart.backbones.reference import MINI
 from transformers_tart.commands.demo import load_demo_task
 from transformers_tart.evaluation import prompting
+from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
 from transformers_tart.evaluation.prompting import ANSWER, QUESTION, SEPARATOR, can_be_prompted, prompt_log_probs
+from transformers_tart.evaluation.tasks import Task
 
 
 pytestmark = pytest.mark.core
@@ -147,6 +152,19 @@ def test__prompt_log_probs__impossible__said() -> None:
         prompt_log_probs(model, tokenizer, [], [], ["w1"], ["w1", "w2"])
     with pytest.raises(ValueError, match='label name "" adds no token'):
         prompt_log_probs(model, tokenizer, ["w1"], [0], ["w1"], ["", "w2"])
+
+
+def test__prompting__model_of_the_pipeline__its_backbone_with_the_head(tmp_path: Path) -> None:
+    texts, labels = make_texts(8, max_words=3), [i % 3 for i in range(8)]
+    task = Task("made", NAMES, texts, labels, make_texts(3, 1, max_words=4), [0, 1, 2])
+    TartForSequenceClassification.from_backbone("mini", pooling="last").save_pretrained(tmp_path)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(MINI).eval(), AutoTokenizer.from_pretrained(MINI)
+    expected = prompt_log_probs(model, tokenizer, texts[:6], labels[:6], task.test_texts, NAMES).log_probs
+    for name in ("mini", str(tmp_path)):
+        context = TaskContext(task, Models(name))
+        found = METHODS["prompting"](context, Support(tuple(range(6)), seed=0))
+        torch.testing.assert_close(found, expected.double().softmax(-1), atol=1e-6, rtol=0)
+        assert context.models.language_model.base_model is context.model.backbone
 
 
 def test__can_be_prompted__by_the_saved_architecture() -> None:

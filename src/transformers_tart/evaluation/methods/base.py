@@ -77,18 +77,12 @@ class EmbeddedInputs:
 
 
 class TaskContext:
-    r"""
-    A task, its composed model, and embeddings that are computed once for all methods.
-
-    Args:
-        task ([`Task`]):
-            The task.
-        models ([`Models`]):
-            The model to evaluate.
+    """A task, its composed model, and embeddings that are computed once for all methods.
 
     Attributes:
-        saved_seconds (`float`):
-            Time that methods have not spent because others before them had embedded the same inputs.
+        task: the task.
+        models: the model to evaluate.
+        saved_seconds: time that methods have not spent because others before them had embedded the same inputs.
     """
 
     def __init__(self, task: Task, models: Models):
@@ -104,23 +98,15 @@ class TaskContext:
 
     @property
     def test_texts(self) -> list[Text]:
-        """Texts to classify.
-
-        Raises:
-            ValueError: When the task has images or audio.
-        """
+        """Texts to classify; a ValueError where the task has images or audio."""
         return self._as_texts(self.task.test_texts)
 
     def texts(self, support: Support) -> list[Text]:
-        """Return the texts of a support set.
-
-        Raises:
-            ValueError: When the task has images or audio.
-        """
+        """Return the texts of a support set, or raise a ValueError where the task has images or audio."""
         return self._as_texts([self.task.train_texts[i] for i in support.indices])
 
     def _as_texts(self, items: Sequence[Item]) -> list[Text]:
-        if self.task.modality != "text":
+        if any(isinstance(item, bytes) for item in items):
             raise ValueError(f"{self.task.name} has {self.task.noun}, and this method reads texts.")
         return list(items)  # type: ignore[arg-type]
 

@@ -1,0 +1,58 @@
+"""Properties of a backbone that only a trial shows."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+
+class ProbeResult(NamedTuple):
+    """A strategy of prefix sharing, and the length of the longest prefix with which it was tried."""
+
+    strategy: str = "off"
+    length: int = 0
+
+
+class PaddingStates(NamedTuple):
+    """Input of the first layer for a window of one repeated frame.
+
+    Attributes:
+        frame: bytes of the frame.
+        states: states (length, hidden).
+        is_added: places (length,) that the backbone adds to every input.
+    """
+
+    frame: bytes
+    states: Tensor
+    is_added: Tensor
+
+
+@dataclass(eq=False)
+class BackboneTraits:
+    """A frozen backbone, and the results of probing it.
+
+    Keep the object as long as the backbone: each property is probed once. Threads may share it; at worst two of them
+    run the same probe.
+
+    Attributes:
+        backbone: the backbone.
+        prefix_sharing: [`ProbeResult`] of each [`BackboneTraits.runtime`].
+        is_padding_safe: whether padded audio has the embedding of the same audio without padding.
+        padding: states of the last kind of padding.
+    """
+
+    backbone: PreTrainedModel
+    prefix_sharing: dict[tuple[object, ...], ProbeResult] = field(default_factory=dict)
+    is_padding_safe: bool | None = None
+    padding: PaddingStates | None = None
+
+    @property
+    def runtime(self) -> tuple[torch.dtype, torch.device, str | None]:
+        """The dtype, device and attention implementation, which may change while the backbone lives."""
+        backbone = self.backbone
+        return backbone.dtype, backbone.device, backbone.config._attn_implementation
+
+
+__all__ = ["BackboneTraits", "PaddingStates", "ProbeResult"]

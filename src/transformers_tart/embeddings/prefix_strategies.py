@@ -1,0 +1,149 @@
+"""Strategies for continuations of a shared prefix, with equal results.
+
+`packed`: continuations stand one after another in one row; a mask lets each attend to the prefix and to itself, and
+its positions continue those of the prefix. `batched`: continuations are rows of a batch, each with a copy of the
+prefix's keys and values. `off`: rows of a batch repeat the whole prompt.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel
+
+from transformers_tart.backbones.forward import (
+    accepts,
+    cache_argument,
+    input_device,
+    run_backbone,
+    without_cache,
+)
+from transformers_tart.configuration_tart import EmbeddingOptions
+from transformers_tart.embeddings.pooling import pool_spans
+from transformers_tart.embeddings.prefix_cache import Continuation, Prefix
+
+
+Continuations: TypeAlias = Sequence[Continuation]
+
+_REPLACING = threading.Lock()
+
+
+def _encode_packed(
+    backbone: PreTrainedModel, options: EmbeddingOptions, prefix: Prefix, continuations: Continuations
+) -> Tensor:
+    lengths = torch.tensor([len(each.ids) for each in continuations])
+    owner = torch.repeat_interleave(torch.arange(len(continuations)), lengths)
+    first = lengths.cumsum(0) - lengths
+    place = torch.arange(len(owner)) - first[owner]
+    positions = prefix.length + place
+    own = (owner[:, None] == owner) & (place[:, None] >= place)
+    visible = torch.cat([torch.ones(len(owner), prefix.length, dtype=torch.bool), own], dim=1)
+    key_positions = torch.cat([torch.arange(prefix.length), positions])
+    inputs: dict[str, Any] = {
+        "input_ids": torch.tensor([[token for each in continuations for token in each.ids]]),
+        "attention_mask": _additive_masks(backbone, visible, positions[:, None] - key_positions),
+    }
+    if accepts(backbone, "position_ids"):
+        inputs["position_ids"] = positions[None]
+    if prefix.cache is None:
+        inputs.update(without_cache(backbone))
+    else:
+        inputs.update({cache_argument(backbone): prefix.cache.cache(), "use_cache": True})
+    with _linear_biases(backbone, key_positions):
+        hidden_states = run_backbone(backbone, options.layers, **inputs)[1]
+    spans = [(at + c.span[0], at + c.span[1]) for at, c in zip(first.tolist(), continuations, strict=True)]
+    return pool_spans(hidden_states, spans, options.pooling)
+
+
+def _additive_masks(backbone: PreTrainedModel, visible: Tensor, distance: Tensor) -> Any:
+    """Return attention masks (1, 1, n, keys) to be added to scores: one, or one for each type of layer."""
+    config, device = backbone.config.get_text_config(), input_device(backbone)
+    window = getattr(config, "sliding_window", None)
+    near = visible if window is None else visible & (distance < window)
+
+    def additive(chosen: Tensor) -> Tensor:
+        mask = torch.zeros(chosen.shape, dtype=backbone.dtype, device=device)
+        return mask.masked_fill_(~chosen.to(device), torch.finfo(mask.dtype).min)[None, None]
+
+    layer_types = getattr(config, "layer_types", None)
+    if layer_types is None:
+        return additive(near)
+    by_type = {"full_attention": visible, "sliding_attention": near}
+    return {layer_type: additive(by_type[layer_type]) for layer_type in set(layer_types)}
+
+
+@contextmanager
+def _linear_biases(backbone: PreTrainedModel, positions: Tensor) -> Iterator[None]:
+    """Make attention that is biased by distance (ALiBi) take these positions for the keys of a row.
+
+    The method of the backbone is replaced, for one thread at a time; other threads call the original.
+    """
+    original: Callable | None = getattr(type(backbone), "build_alibi_tensor", None)
+    if original is None:
+        yield
+        return
+
+    owner = threading.get_ident()
+
+    def build(mask: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if threading.get_ident() != owner:
+            return original(backbone, mask, *args, **kwargs)
+        straight = torch.ones(1, int(positions.max()) + 1, dtype=torch.long, device=mask.device)
+        return original(backbone, straight, *args, **kwargs)[..., positions.to(mask.device)]
+
+    with _REPLACING:
+        backbone.build_alibi_tensor = build  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            del backbone.build_alibi_tensor
+
+
+def _encode_batched(
+    backbone: PreTrainedModel, options: EmbeddingOptions, prefix: Prefix, continuations: Continuations
+) -> Tensor:
+    if prefix.cache is None:
+        return _encode_whole(backbone, options, prefix, continuations)
+    inputs = {cache_argument(backbone): prefix.cache.cache(), "use_cache": True}
+    return _encode_rows(backbone, options, continuations, prefix.length, inputs)
+
+
+def _encode_whole(
+    backbone: PreTrainedModel, options: EmbeddingOptions, prefix: Prefix, continuations: Continuations
+) -> Tensor:
+    at = prefix.length
+    whole = [Continuation((*prefix.ids, *c.ids), (at + c.span[0], at + c.span[1])) for c in continuations]
+    return _encode_rows(backbone, options, whole, 0, without_cache(backbone))
+
+
+def _encode_rows(
+    backbone: PreTrainedModel,
+    options: EmbeddingOptions,
+    continuations: Continuations,
+    cached: int,
+    inputs: dict[str, Any],
+) -> Tensor:
+    """Embed a batch of continuations, padded on the right, after as many tokens as a cache holds."""
+    ids = pad_sequence([torch.tensor(each.ids) for each in continuations], batch_first=True)
+    lengths = torch.tensor([cached + len(each.ids) for each in continuations])
+    mask = (torch.arange(cached + ids.shape[1]) < lengths[:, None]).long()
+    hidden_states = run_backbone(backbone, options.layers, input_ids=ids, attention_mask=mask, **inputs)[1]
+    rows = [
+        pool_spans([hidden[i : i + 1, : each.span[1]] for hidden in hidden_states], [each.span], options.pooling)
+        for i, each in enumerate(continuations)
+    ]
+    return torch.cat(rows)
+
+
+STRATEGIES: dict[str, Callable[[PreTrainedModel, EmbeddingOptions, Prefix, Continuations], Tensor]] = {
+    "packed": _encode_packed,
+    "batched": _encode_batched,
+    "off": _encode_whole,
+}
+
+
+__all__ = ["STRATEGIES"]
