@@ -12,7 +12,7 @@ from transformers_tart.inputs.balance import classes_in_turn
 from transformers_tart.training.priors.inputs import INPUTS, Inputs
 from transformers_tart.training.priors.labels import SCORES, label_weights
 from transformers_tart.training.priors.presentations import VIEWS
-from transformers_tart.training.tasks import draw_batch, draw_task
+from transformers_tart.training.sources import draw_batch, draw_task
 
 
 @settings(max_examples=25, deadline=None)

@@ -5,8 +5,7 @@ from typing import Any
 
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.training.arguments import ReasonerTrainingArguments
-from transformers_tart.training.curriculum import Ramp
-from transformers_tart.training.sources import PaperTasks, RichTasks, TaskSource
+from transformers_tart.training.sources import PaperTasks, Ramp, RichTasks, TaskSource
 
 
 @dataclass(frozen=True)
