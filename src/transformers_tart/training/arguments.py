@@ -1,4 +1,4 @@
-"""How a reasoner is trained."""
+"""The arguments of a training run."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class ReasonerTrainingArguments:
     r"""
-    Optimizer, schedule and seed.
+    Optimizer, schedule and seed of a training run.
 
     Args:
         max_steps (`int`, *optional*, defaults to 10000):
@@ -14,20 +14,20 @@ class ReasonerTrainingArguments:
         learning_rate (`float`, *optional*, defaults to 1.5e-3):
             Peak of the schedule.
         weight_decay (`float`, *optional*, defaults to 0.01):
-            AdamW's.
+            Weight decay of AdamW.
         schedule (`str`, *optional*, defaults to `"cosine"`):
-            How the learning rate goes on after the warm-up; a name that `transformers.get_scheduler` knows.
+            Learning rate schedule after the warm-up: a name of `transformers.get_scheduler`.
         warmup_steps (`int`, *optional*, defaults to 200):
             Steps of linear warm-up.
         max_grad_norm (`float`, *optional*, defaults to 1.0):
-            Gradients are clipped to this norm; `None` leaves them as they are.
+            Norm to which gradients are clipped; `None` for no clipping.
         gradient_accumulation_steps (`int`, *optional*, defaults to 1):
-            Parts in which a process reads its tasks of a step, one after another.
+            Number of parts in which a process reads its tasks of a step.
         mixed_precision (`str`, *optional*):
-            `"bf16"` or `"no"`; what accelerate is configured for when not given. The linear algebra of the `kernel`
+            `"bf16"` or `"no"`; accelerate's configuration when not given. The linear algebra of the `kernel`
             architecture stays in float32.
         save_steps (`int`, *optional*, defaults to 500):
-            Steps between two saves, validations, and lines of the record.
+            Steps between two saves, each with a validation and an entry of the record.
         seed (`int`, *optional*, defaults to 0):
             Seed of the weights and of every task.
 

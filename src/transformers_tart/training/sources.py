@@ -13,7 +13,7 @@ from transformers_tart.inputs.balance import classes_in_turn
 from transformers_tart.training.priors.draws import chance, choose, log_uniform, randn
 from transformers_tart.training.priors.inputs import draw_inputs
 from transformers_tart.training.priors.labels import label_weights
-from transformers_tart.training.priors.presentations import VIEWS
+from transformers_tart.training.priors.presentations import PRESENTATIONS
 
 
 VALIDATION_SHAPES = ((16, 2), (64, 2), (256, 2), (1024, 2), (20, 5), (80, 5), (320, 20), (240, 60))
@@ -66,11 +66,11 @@ def draw_task(size: int, classes: int, generator: Generator) -> tuple[Tensor, Te
     """Draw one task of the rich prior: embeddings (size, dim) of random width, and labels (size,).
 
     Each of the three parts comes from a registry in `priors`: the inputs (`INPUTS`), the labels (`label_weights`), and
-    the way from inputs to embeddings (`VIEWS`).
+    the way from inputs to embeddings (`PRESENTATIONS`).
     """
     inputs = draw_inputs(size, generator)
     latent, labels = choose(label_weights(classes), generator)(inputs, classes, generator)
-    return choose(VIEWS, generator)(latent * inputs.spread, generator), labels
+    return choose(PRESENTATIONS, generator)(latent * inputs.spread, generator), labels
 
 
 def _draw_split_task(support_size: int, query_size: int, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
