@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.builders import build_backbone, build_tokenizer, make_examples, make_texts
+from helpers.published import SIZES, published_state
 from transformers import AutoModel, AutoTokenizer
 
 from transformers_tart.backbones.reference import MINI
@@ -283,7 +284,6 @@ def test__classify__two_processes__same_rows_in_order(
 
 def test__convert__published_checkpoint__reasoner_folder(tmp_path: Path) -> None:
     import torch
-    from test_conversion import SIZES, published_state
 
     from transformers_tart import TartReasoner
 

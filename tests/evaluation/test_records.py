@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.results import DONE
 
 from transformers_tart.evaluation.metrics import expected_calibration_error
 from transformers_tart.evaluation.records import (
@@ -21,8 +22,6 @@ from transformers_tart.evaluation.records import (
 )
 
 
-BINS = [[0, 0.0, 0]] * 5 + [[4, 2.2, 3]] * 5
-DONE = Record("sms", 2, 16, 0, "tart", "org/model", {"accuracy": 0.75}, BINS, 1.5, 800.0, "cpu", 20)
 FAILED = replace(DONE, metrics={}, calibration=[], error="ValueError: ü\nno memory")
 
 

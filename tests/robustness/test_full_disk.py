@@ -11,9 +11,9 @@ import pytest
 import safetensors.torch
 import torch
 from helpers.full_disk import fill
+from helpers.results import DONE
+from helpers.training import SHORT, TASKS, TINY
 from test_embedding_cache import is_complete, make_cache, make_row
-from test_records import DONE
-from test_training import SHORT, TASKS, TINY
 from transformers import AutoTokenizer
 
 from transformers_tart import TartReasoner

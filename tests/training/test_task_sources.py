@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.training import PAPER, TASKS, TINY_GPT2
 from sklearn.linear_model import LogisticRegression
-from test_training import PAPER, TASKS, TINY_GPT2
 from torch import Generator
 
 from transformers_tart import TartReasoner

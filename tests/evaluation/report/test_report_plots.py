@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
-from test_report_tables import ACCURACY, cell, draw, write_results
+from helpers.results import cell, draw, write_results
 
 from transformers_tart.cli import main
 from transformers_tart.evaluation.records import Record
 from transformers_tart.evaluation.report import Comparison, drawing, plots, write_report
+from transformers_tart.evaluation.report.display import METRICS
 from transformers_tart.evaluation.report.matching import match_cells
 
 
@@ -20,6 +21,7 @@ pytest.importorskip("matplotlib")
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+ACCURACY = METRICS["accuracy"]
 SIZES = (8, 16, 32, 64, 128, 1024)
 
 
