@@ -100,5 +100,5 @@ def test__conversion__file_that_would_run_code__refused(tmp_path: Path) -> None:
 
 def test__conversion__other_tensors__corrupt_file_error(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2)}, tmp_path / "head.pt")
-    with pytest.raises(CorruptFileError, match="no published TART head"):
+    with pytest.raises(CorruptFileError, match="not a published TART head"):
         convert_reference_checkpoint(tmp_path / "head.pt", SIZES)

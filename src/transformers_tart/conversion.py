@@ -1,4 +1,4 @@
-"""Reads checkpoints of the published TART code."""
+"""Conversion of checkpoints of the published TART code."""
 
 import os
 import pickle
@@ -18,9 +18,9 @@ from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 
 PREFIXES = {"_read_in.": "read_in.", "_backbone.": "backbone.", "_read_out.": "read_out."}
-# The vocabulary, which nothing reads, and masks that old versions of transformers kept among the weights.
+# The unused vocabulary, and masks that old versions of transformers stored among the weights.
 UNUSED = (".wte.weight", ".attn.bias", ".attn.masked_bias")
-# What torch raises for damaged files.
+# Errors that torch raises for damaged files.
 DAMAGE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -32,7 +32,7 @@ DAMAGE = (
     TypeError,
     ValueError,
 )
-ROOM = 2**20  # archives are not compressed; their directory is small
+MAX_OVERHEAD = 2**20  # bytes; archives are not compressed, and their directory is small
 
 
 def convert_reference_checkpoint(
@@ -43,8 +43,8 @@ def convert_reference_checkpoint(
 
     Args:
         path (`str` or `Path`):
-            The `.pt` file: a state dict, or a training checkpoint with one under `model_state_dict`. Only tensors are
-            read from it.
+            The `.pt` file: a state dict, or a training checkpoint with one under `model_state_dict`. It is loaded
+            with `weights_only=True`.
         config ([`TartReasonerConfig`], `dict`, `str` or `Path`):
             The sizes: a config, or the published ones (`n_dims`, `n_positions`, `n_embd`, `n_head`, `n_layer`) as a
             dict or a JSON file.
@@ -53,8 +53,8 @@ def convert_reference_checkpoint(
         [`TartReasoner`]: in evaluation mode.
 
     Raises:
-        CorruptFileError: When the file holds no checkpoint of a head.
-        ValueError: When sizes are missing, or differ from those of the weights.
+        CorruptFileError: When the file is not a checkpoint of a head.
+        ValueError: When sizes are missing, or do not match the weights.
     """
     path = as_source(path, "path")
     if isinstance(config, (str, os.PathLike)):
@@ -76,7 +76,7 @@ def convert_reference_checkpoint(
         )
     for name, tensor in weights.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
-            raise CorruptFileError(f"{name} of the checkpoint is no tensor of floating-point numbers.")
+            raise CorruptFileError(f"{name} of the checkpoint is not a tensor of floating-point numbers.")
         if tensor.shape != expected[name].shape:
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)} in the checkpoint and {tuple(expected[name].shape)} by the "
@@ -107,17 +107,17 @@ def _read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 announced = sum(entry.file_size for entry in archive.infolist())
-            if announced > os.path.getsize(path) + ROOM:
-                raise RuntimeError(f"it announces {announced} bytes, more than it holds")
+            if announced > os.path.getsize(path) + MAX_OVERHEAD:
+                raise RuntimeError(f"it declares {announced} bytes, more than it holds")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except torch.OutOfMemoryError:
         raise
     except DAMAGE as err:
-        reason = (str(err).splitlines() or [type(err).__name__])[0]  # torch adds how to unpickle it nevertheless
+        reason = (str(err).splitlines() or [type(err).__name__])[0]  # torch adds advice to unpickle it
         raise CorruptFileError(f"{path} cannot be read as a file of tensors: {shorten(reason)}") from err
     state = checkpoint.get("model_state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not any(str(name).startswith("_backbone.") for name in state):
-        raise CorruptFileError(f"{path} holds no published TART head: no weights of a `_backbone` are in it.")
+        raise CorruptFileError(f"{path} is not a published TART head: it has no weights of a `_backbone`.")
     return dict(state)
 
 
