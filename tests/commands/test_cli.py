@@ -15,9 +15,9 @@ from transformers import AutoModel, AutoTokenizer
 
 from transformers_tart.backbones.reference import MINI
 from transformers_tart.cli import COMMANDS, main
-from transformers_tart.commands.answers import read_finished
 from transformers_tart.commands.demo import load_demo_task
 from transformers_tart.commands.fingerprint import fingerprint_file
+from transformers_tart.commands.output import read_finished
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""`transformers-tart demo`: three small tasks from a few labeled texts each, offline, beside the usual ways."""
+"""`transformers-tart demo`: three small tasks with a few labeled texts each, offline, and other methods on them."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ SHOWN, WIDTH = 4, 74
 
 @dataclass(frozen=True)
 class DemoTask:
-    """A task of the demo: labeled examples, and new texts with their true labels."""
+    """Labeled examples, and new texts with their true labels."""
 
     name: str
     examples: list[dict[str, str]]
@@ -46,7 +46,7 @@ class DemoTask:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Shares of the new texts that each way labels rightly; `None` where it cannot be gone."""
+    """The accuracy of each method on the new texts; `None` where it cannot be used."""
 
     tart: float
     probe: float
@@ -55,7 +55,7 @@ class DemoResult:
 
 
 def load_demo_task(name: str) -> DemoTask:
-    """Read one of the tasks "spam", "topic" and "sentiment", whose texts were written for this package."""
+    """Read the task "spam", "topic" or "sentiment", whose texts were written for this package."""
     rows = json.loads((TEXTS / f"{name}.json").read_text(encoding="utf-8"))
     examples = [{"text": row["text"], "label": row["label"]} for row in rows if row["split"] == "examples"]
     queries = [row for row in rows if row["split"] == "queries"]
@@ -63,11 +63,11 @@ def load_demo_task(name: str) -> DemoTask:
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
+    """Add the parser of the command."""
     parser = add_subparser(
         subparsers,
         "demo",
-        "Classify new texts of three tasks from a few labeled ones each, offline, with what the package contains.",
+        "Classify new texts of three tasks from a few labeled ones each; by default offline, with the model mini.",
         "transformers-tart demo --model EleutherAI/pythia-160m",
     )
     add_model_options(parser, required=False)
@@ -75,31 +75,31 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Classify the texts of each task and print a short result."""
+    """Classify the texts of each task, and print predictions and accuracies."""
     if args.model is None and args.revision is not None:
-        raise ValueError("--revision is that of a model; name one with --model.")
+        raise ValueError("--revision needs a model; name one with --model.")
     begin = time.perf_counter()
     args.model = args.model or "mini"
-    classify, language_model = load(args)
+    classify, language_model = _load(args)
     size = sum(p.numel() for p in classify.model.backbone.parameters())
     print(f"{args.model}: {size / 1e6:.1f} million parameters, frozen; nothing is trained on these tasks\n")
     tasks, results = [load_demo_task(name) for name in TASKS], []
     for task in tasks:
         support = classify.model.encode_support(task.examples, classify.tokenizer)
-        answers = classify(task.texts, examples=support)
-        show(task, answers)
-        results.append(measure(task, support, answers, classify, language_model))
-    show_table(tasks, results)
+        predictions = classify(task.texts, examples=support)
+        _print_predictions(task, predictions)
+        results.append(_measure(task, support, predictions, classify, language_model))
+    _print_table(tasks, results)
     print(f"\n{time.perf_counter() - begin:.0f} seconds")
 
 
-def load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrainedModel | None]:
-    """The pipeline, and its backbone with a vocabulary head where it can be prompted."""
+def _load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrainedModel | None]:
+    """Load the pipeline, and its backbone with a vocabulary head where it can be prompted."""
     from transformers_tart.evaluation.prompting import can_be_prompted
 
     config = load_config(args)
     if isinstance(config, TartConfig) or not can_be_prompted(config):
-        return load_pipeline(args, config=config), None
+        return load_pipeline(args, config), None
     source, revision = locate(args.model, args.revision)
     hub = {"revision": revision, "token": args.token}
     language_model = load_auto_model(AutoModelForCausalLM, source, **hub, **loading_options(args))
@@ -110,22 +110,20 @@ def load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrain
     return classify, language_model
 
 
-def measure(
+def _measure(
     task: DemoTask,
     support: SupportSet,
-    answers: Sequence[dict[str, Any]],
+    predictions: Sequence[dict[str, Any]],
     classify: TartClassificationPipeline,
     language_model: PreTrainedModel | None,
 ) -> DemoResult:
-    """The accuracy of each way on the same model and examples."""
     from transformers_tart.evaluation.methods.baselines import logistic_regression
     from transformers_tart.evaluation.metrics import accuracy
     from transformers_tart.evaluation.prompting import prompt_log_probs
 
     config, names = classify.model.config, support.label_names
     truth = torch.tensor([names.index(label) for label in task.labels])
-    fields = ("pooling", "normalize", "layers", "max_length")
-    embedding = {field: getattr(config, field) for field in fields}
+    embedding = {field: getattr(config, field) for field in ("pooling", "normalize", "layers", "max_length")}
     query = encode_texts(classify.model.backbone, classify.tokenizer, task.texts, **embedding)
     scaling = classify.model.prepare_support(support).scaling
     known, new = (scaling.transform(rows.to(scaling.mean.device)) for rows in (support.embeddings, query))
@@ -138,22 +136,20 @@ def measure(
             prompting, examples = accuracy(found.log_probs, truth), found.examples
         except ValueError as err:
             logger.warning(f"The model cannot be prompted: {err}")
-    right = [answer["label"] == label for answer, label in zip(answers, task.labels, strict=True)]
+    right = [prediction["label"] == label for prediction, label in zip(predictions, task.labels, strict=True)]
     return DemoResult(sum(right) / len(right), probe, prompting, examples)
 
 
-def show(task: DemoTask, answers: Sequence[dict[str, Any]]) -> None:
-    """Print the first answers of a task."""
+def _print_predictions(task: DemoTask, predictions: Sequence[dict[str, Any]]) -> None:
     print(f"{task.name}, from {len(task.examples)} examples:")
-    for text, label, answer in list(zip(task.texts, task.labels, answers, strict=True))[:SHOWN]:
+    for text, label, found in list(zip(task.texts, task.labels, predictions, strict=True))[:SHOWN]:
         cut = text if len(text) <= WIDTH else text[: WIDTH - 3] + "..."
-        wrong = "" if answer["label"] == label else f"  <- {label}"
-        print(f"  {answer['label']:9} {answer['score']:4.0%}  {cut}{wrong}")
+        wrong = "" if found["label"] == label else f"  <- {label}"
+        print(f"  {found['label']:9} {found['score']:4.0%}  {cut}{wrong}")
     print()
 
 
-def show_table(tasks: Sequence[DemoTask], results: Sequence[DemoResult]) -> None:
-    """Print the accuracies of all tasks."""
+def _print_table(tasks: Sequence[DemoTask], results: Sequence[DemoResult]) -> None:
     columns = ("TART", "linear probe", "prompting", "guessing")
     print(f"{'accuracy on new texts':32}" + "".join(f"{column:>14}" for column in columns))
     for task, result in zip(tasks, results, strict=True):
