@@ -29,8 +29,18 @@ class Projection(Protocol):
         """Copy the projection to another device."""
 
 
-class _Movable:
+class _Fitted:
     """A base of projections whose fitted tensors are attributes, `None` before `fit`."""
+
+    mean: Tensor | None = None
+
+    def _center(self, x: Tensor) -> Tensor:
+        if self.mean is None:
+            raise ValueError(f"This {type(self).__name__} is not fitted; call fit(support_embeddings) first.")
+        if x.dim() < 2 or x.shape[-1] != self.mean.shape[-1]:
+            dim, shape = self.mean.shape[-1], tuple(x.shape)
+            raise ValueError(f"{type(self).__name__} was fitted on {dim} dimensions, these have the shape {shape}.")
+        return x.float() - self.mean
 
     def to(self, device: torch.device | str) -> Self:
         """Copy the projection to another device."""
@@ -39,11 +49,11 @@ class _Movable:
         return moved
 
 
-class Identity(_Movable):
+class Identity(_Fitted):
     """The projection that changes nothing."""
 
     def fit(self, x: Tensor) -> "Identity":
-        """Return the projection."""
+        """Return the projection, which has no parameters."""
         return self
 
     def transform(self, x: Tensor) -> Tensor:
@@ -51,7 +61,7 @@ class Identity(_Movable):
         return x
 
 
-class WhitenedPCA(_Movable):
+class WhitenedPCA(_Fitted):
     """The first principal components, each scaled to unit variance over the support set (arXiv 2306.07536, section 4).
 
     Directions in which the support set does not vary are left at zero instead of being divided by zero, so with k at
@@ -65,8 +75,7 @@ class WhitenedPCA(_Movable):
 
     def __init__(self, n_components: int):
         self.n_components = as_count(n_components, "n_components")
-        self.mean: Tensor | None = None
-        self.components: Tensor | None = None
+        self.components: Any = None
 
     def fit(self, x: Tensor) -> "WhitenedPCA":
         """Fit on embeddings (..., k, dim), k at least 2, in float32."""
@@ -92,14 +101,8 @@ class WhitenedPCA(_Movable):
 
     def transform(self, x: Tensor) -> Tensor:
         """Project embeddings (..., n, dim) to (..., n, n_components) float32."""
-        if self.mean is None or self.components is None:
-            raise ValueError("This WhitenedPCA is not fitted; call fit(support_embeddings) first.")
         _check(x)
-        if x.dim() < 2 or x.shape[-1] != self.mean.shape[-1]:
-            raise ValueError(
-                f"WhitenedPCA was fitted on {self.mean.shape[-1]} dimensions, these have the shape {tuple(x.shape)}."
-            )
-        return (x.float() - self.mean) @ self.components
+        return self._center(x) @ self.components
 
 
 def _check(x: Tensor) -> None:
@@ -108,7 +111,7 @@ def _check(x: Tensor) -> None:
         raise TypeError(f"The embeddings are {x.dtype}; they must be real numbers.")
 
 
-class ClippedSpectrum(_Movable):
+class ClippedSpectrum(_Fitted):
     """Centered and scaled embeddings, in which the variance of dominant directions is clipped.
 
     In some embeddings a few directions hold nearly all of the variance, whatever the task (the brightness of an image,
@@ -124,10 +127,6 @@ class ClippedSpectrum(_Movable):
 
     def __init__(self, participation: float = 40.0):
         self.participation = participation
-        self.mean: Tensor | None = None
-        self.directions: Tensor | None = None
-        self.shrinkage: Tensor | None = None
-        self.scale: Tensor | None = None
 
     def fit(self, x: Tensor) -> "ClippedSpectrum":
         """Fit on embeddings (batch, k, dim), in float64 where the device has it."""
@@ -151,13 +150,7 @@ class ClippedSpectrum(_Movable):
 
     def transform(self, x: Tensor) -> Tensor:
         """Project embeddings (batch, n, dim) to float32 of the same shape."""
-        if self.mean is None or self.directions is None or self.shrinkage is None or self.scale is None:
-            raise ValueError("This ClippedSpectrum is not fitted; call fit(support_embeddings) first.")
-        if x.shape[-1] != self.mean.shape[-1]:
-            raise ValueError(
-                f"ClippedSpectrum was fitted on {self.mean.shape[-1]} dimensions, these have {x.shape[-1]}."
-            )
-        centered = x.float() - self.mean
+        centered = self._center(x)
         along = (centered @ self.directions) * self.shrinkage[..., None, :]
         return (centered - along @ self.directions.transpose(-1, -2)) * self.scale
 

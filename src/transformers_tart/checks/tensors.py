@@ -17,11 +17,7 @@ SEEDS = range(-(2**63), 2**64)
 
 
 def check_seed(seed: Any) -> int:
-    """Return a seed as a Python integer.
-
-    Raises:
-        TypeError, ValueError: When the seed is not an integer, or does not fit into 64 bits.
-    """
+    """Return a seed as a Python integer, which must fit into 64 bits."""
     seed = _as_integer("seed", seed)
     if seed not in SEEDS:
         raise ValueError(f"seed is {shorten(seed)}; it must fit into 64 bits.")
@@ -35,12 +31,7 @@ def _as_integer(name: str, value: Any) -> int:
 
 
 def check_tensor(name: str, tensor: Any) -> None:
-    """Check that an argument is a dense tensor with values.
-
-    Raises:
-        TypeError: When it is not a tensor.
-        ValueError: When it is sparse, or on the device meta.
-    """
+    """Check that an argument is a dense tensor with values, and not on the device meta."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is {shorten(tensor)} of type {type(tensor).__name__}; it must be a torch.Tensor.")
     if tensor.layout != torch.strided or tensor.device.type == "meta":
@@ -51,12 +42,7 @@ def check_tensor(name: str, tensor: Any) -> None:
 
 
 def check_embeddings(embeddings: Any, what: str) -> Tensor:
-    """Return embeddings in float32.
-
-    Raises:
-        TypeError: When they are not a tensor of floating-point numbers.
-        ValueError: When a value is NaN, infinite or too large for float32; not checked while tracing.
-    """
+    """Return embeddings in float32, whose values must be finite; these are not checked while tracing."""
     if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
         found = embeddings.dtype if isinstance(embeddings, Tensor) else type(embeddings).__name__
         raise TypeError(f"The {what} embeddings are {found}; they must be a torch.Tensor of floating-point numbers.")
@@ -71,11 +57,7 @@ def check_embeddings(embeddings: Any, what: str) -> Tensor:
 
 
 def check_support(embeddings: Any, labels: Any, num_labels: Any) -> tuple[Tensor, Tensor, int]:
-    """Return support embeddings in float32, their labels in int64, and the number of classes.
-
-    Raises:
-        TypeError, ValueError: When they are not a valid support set.
-    """
+    """Return support embeddings in float32, their labels in int64, and the number of classes."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"The support labels are {type(labels).__name__}; they must be a torch.Tensor of integers.")
     check_tensor("The tensor of support labels", labels)
@@ -108,11 +90,7 @@ def _check_num_labels(num_labels: Any, largest: int) -> int:
 
 
 def check_queries(embeddings: Any, batch: int, dim: int) -> Tensor:
-    """Return query embeddings (batch, n, dim) in float32, given the batch and dim of the support embeddings.
-
-    Raises:
-        TypeError, ValueError: When they do not match the support set, or are not finite.
-    """
+    """Return query embeddings (batch, n, dim) in float32, given the batch and dim of the support embeddings."""
     converted = check_embeddings(embeddings, "query")
     if converted.dim() != 3 or converted.shape[0] != batch:
         raise ValueError(
@@ -128,11 +106,7 @@ def check_queries(embeddings: Any, batch: int, dim: int) -> Tensor:
 
 
 def check_query_labels(labels: Any, shape: Sequence[int], num_labels: int, name: str = "query labels") -> Tensor:
-    """Return the labels of queries in int64; `name` is their name in error messages.
-
-    Raises:
-        TypeError, ValueError: When their shape does not match, or a label is neither a class nor -100.
-    """
+    """Return labels of queries, classes or -100, in int64; `name` is their name in error messages."""
     if not isinstance(labels, Tensor) or not is_integer(labels):
         found = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"The {name} are {found}; they must be a torch.Tensor of integers.")

@@ -62,11 +62,7 @@ def add_model_options(parser: argparse.ArgumentParser, required: bool = True) ->
 
 
 def load_config(args: argparse.Namespace) -> "PreTrainedConfig":
-    """Load the config of the model in the options.
-
-    Raises:
-        OSError: When it cannot be loaded; the message names the model.
-    """
+    """Load the config of the model in the options."""
     from transformers_tart.backbones.reference import locate
     from transformers_tart.backbones.towers import backbone_config
 
@@ -113,11 +109,7 @@ def join_processes(device: str | None) -> "PartialState":
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Check options that are the same in every command: models, devices, numbers and JSON files.
-
-    Raises:
-        ValueError: When an option is not valid.
-    """
+    """Check options that are the same in every command: models, devices, numbers and JSON files."""
     options = vars(args)
     if options.get("model") is not None:
         as_source(options["model"], "--model")
@@ -135,11 +127,7 @@ def check_at_least(option: str, value: float | None, least: float) -> None:
 
 
 def check_columns(path: str, columns: Sequence[str]) -> None:
-    """Check that a table can be read and has some columns, unless it has neither header nor rows.
-
-    Raises:
-        ValueError: When it has not.
-    """
+    """Check that a table can be read and has some columns, unless it has neither header nor rows."""
     found = read_columns(path)
     if found is None or (file_format(path) == "text" and "label" not in columns):  # lines may be texts or paths
         return
@@ -148,11 +136,7 @@ def check_columns(path: str, columns: Sequence[str]) -> None:
 
 
 def check_output_file(output: Path, inputs: Sequence[str | None] = ()) -> None:
-    """Check that a file can be written and is not an input.
-
-    Raises:
-        ValueError: When it cannot, or is.
-    """
+    """Check that a file can be written and is not an input."""
     if output.is_dir():
         raise ValueError(f"{output} is a folder; give a file.")
     if not output.parent.is_dir():
@@ -164,11 +148,7 @@ def check_output_file(output: Path, inputs: Sequence[str | None] = ()) -> None:
 
 
 def read_examples(path: str) -> "IterableDataset":
-    """Open a file of labeled examples: columns `text` and perhaps `text_pair`, `image` or `audio`, and `label`.
-
-    Raises:
-        ValueError: When it is empty or damaged.
-    """
+    """Open a file of labeled examples: columns `text` and perhaps `text_pair`, `image` or `audio`, and `label`."""
     from datasets import Audio, Image
 
     columns = read_columns(path)
@@ -189,11 +169,8 @@ def read_examples(path: str) -> "IterableDataset":
 def stream_inputs(path: str, modality: str = TEXT, skip: int = 0) -> Iterator[Any]:
     """Yield the inputs of a file lazily, after the first `skip`: texts or text pairs, images or audio.
 
-    A row without an input, or with one that is not a text, yields `Unreadable` with the error, which has the number of
-    the row in the file, from 0.
-
-    Raises:
-        ValueError: When the file is damaged; after the rows before the damage.
+    An unreadable row yields `Unreadable` with the error, which has the number of the row in the file, from 0. The
+    error of a damaged file is raised after the rows before the damage.
     """
     from transformers_tart.pipeline_inputs import Unreadable
 

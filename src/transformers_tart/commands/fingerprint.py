@@ -65,10 +65,8 @@ def _describe_model(name: str, revision: str | None, config: "PreTrainedConfig")
 
 
 def _digest_folder(folder: Path) -> str:
-    stats = [
-        (file.relative_to(folder).as_posix(), file.stat()) for file in sorted(folder.rglob("*")) if file.is_file()
-    ]
-    facts = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    stats = {path: path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
+    facts = [(path.relative_to(folder).as_posix(), s.st_size, s.st_mtime_ns) for path, s in stats.items()]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -78,11 +76,7 @@ def fingerprint_file(output: Path) -> Path:
 
 
 def check_fingerprint(output: Path, fingerprint: Mapping[str, Any]) -> None:
-    """Check that an output file is empty or has the same fingerprint.
-
-    Raises:
-        ValueError: When it has another; the message names the differences.
-    """
+    """Check that an output file is empty or has the same fingerprint; the error names the differences."""
     if not output.exists() or output.stat().st_size == 0:
         return
     file = fingerprint_file(output)

@@ -37,22 +37,14 @@ class Finished(NamedTuple):
 
 
 def is_csv(output: Path) -> bool:
-    """Return whether an output file is csv, and not jsonl.
-
-    Raises:
-        ValueError: When it has another ending.
-    """
+    """Return whether an output file is csv, and not jsonl, by its ending."""
     if output.suffix not in (".jsonl", ".csv"):
         raise ValueError(f"{output} has the ending {output.suffix!r}; it must be .jsonl or .csv.")
     return output.suffix == ".csv"
 
 
 def read_finished(output: Path) -> Finished:
-    """Read the finished part of an output file, without a torn last row.
-
-    Raises:
-        ValueError: When it is not an output of this command.
-    """
+    """Read the finished part of an output file: all rows but a torn last one."""
     if not output.exists():
         return Finished()
     rows, bad, size = 0, 0, 0
@@ -106,11 +98,7 @@ def cut_torn_row(output: Path, finished: Finished) -> None:
 
 @contextlib.contextmanager
 def lock_output(output: Path) -> Iterator[None]:
-    """Keep other processes from writing to an output file, which is made when it does not exist.
-
-    Raises:
-        ValueError: When another process writes to it.
-    """
+    """Lock an output file, which is made when it does not exist, or refuse it when another process writes to it."""
     output.touch()
     with contextlib.ExitStack() as stack:
         try:

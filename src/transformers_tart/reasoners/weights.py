@@ -24,11 +24,7 @@ def check_headers(
     variant: str | None,
     **hub: Any,
 ) -> None:
-    """Compare the headers of the weights with the config before memory is allocated.
-
-    Raises:
-        CorruptFileError: When they do not match.
-    """
+    """Compare the headers of the weights with the config before memory is allocated."""
     headers = read_headers(name, variant, **hub)
     if headers is None:
         check_not_pickled(name, **hub)

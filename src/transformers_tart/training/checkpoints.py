@@ -32,11 +32,8 @@ REASONER = "reasoner"
 class State(Protocol):
     """State saved beside the model and optimizer, such as a scheduler; its values fit into JSON."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the values."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the values."""
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def _find_checkpoints(folder: Path) -> list[Path]:
@@ -49,20 +46,9 @@ def _step_of(checkpoint: Path) -> int:
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, *states: State) -> None:
-    """Save all objects that the accelerator has prepared and the given states, then remove older checkpoints.
+    """Save the objects that the accelerator has prepared and further states, then remove older checkpoints.
 
-    Args:
-        accelerator (`Accelerator`):
-            Holds the model and optimizer. Each of its processes calls this function.
-        folder (`Path`):
-            Folder of the run.
-        step (`int`):
-            Number of finished steps.
-        states (`State`):
-            Further states.
-
-    Raises:
-        OSError: When the disk is full or the folder cannot be written; the previous checkpoint stays.
+    Each process calls this function. After an OSError, such as that of a full disk, the previous checkpoint stays.
     """
     partial, whole = folder / PARTIAL, folder / f"{PREFIX}{step}"
     if accelerator.is_main_process:
@@ -88,11 +74,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, *states: 
 
 
 def load_checkpoint(accelerator: Accelerator, folder: Path, *states: State) -> int:
-    """Load the last whole checkpoint and return its step, 0 when there is none.
-
-    Raises:
-        CorruptFileError: When its files are damaged, or hold anything but tensors and numbers.
-    """
+    """Load the last whole checkpoint and return its step, 0 when there is none."""
     found = _find_checkpoints(folder)
     if not found:
         return 0
@@ -124,8 +106,7 @@ def save_run(
 ) -> None:
     """Save weights, config, `training.json` and card from the main process.
 
-    Raises:
-        OSError: When the disk is full or the folder cannot be written; each file there is the older or the new one.
+    After an OSError, such as that of a full disk, each file is the older or the new one.
     """
     if not accelerator.is_main_process:
         return

@@ -36,11 +36,7 @@ class Progress:
         return {**vars(self), "random_state": self.random_state.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state.
-
-        Raises:
-            ValueError: When the state is of a run with other arguments.
-        """
+        """Continue from a saved state of a run with the same arguments."""
         missing = sorted(vars(self).keys() - state.keys())
         if missing:
             raise ValueError(f"The checkpoint lacks {missing}; start anew.")

@@ -101,9 +101,6 @@ class Run:
         self.optimizer.zero_grad()
         self.progress.finish_step(batch, random_state, loss=loss, accuracy=accuracy)
         self.accelerator.log({"loss": loss, "accuracy": accuracy, "learning_rate": rate}, step=self.progress.step)
-        self._check_convergence()
-
-    def _check_convergence(self) -> None:
         average = self.progress.running["loss"]
         if self.progress.step > self.args.warmup_steps and average > DIVERGED:
             raise FloatingPointError(
@@ -122,11 +119,7 @@ class Run:
         return [mine.share(i, parts).to(self.accelerator.device) for i in range(parts)]
 
     def save(self, output_dir: Path, validation: Validation | None, preset: str | None) -> None:
-        """Validate, then save weights, config, record, card and checkpoint.
-
-        Raises:
-            FloatingPointError: When a weight is not finite; the files saved before stay.
-        """
+        """Validate, then save weights, config, record, card and checkpoint; none when a weight is not finite."""
         if not all(torch.isfinite(parameter).all() for parameter in self.reasoner.parameters()):
             raise FloatingPointError(
                 f"The weights are not finite after step {self.progress.step}: lower the learning rate."

@@ -72,7 +72,14 @@ class Validation:
         return scores
 
     def _each(self, predict: Callable[[TrainingBatch], Tensor]) -> dict[str, Score]:
-        return {_name(batch): _score(predict(batch), batch) for batch in self.batches}
+        """Score log-probabilities (tasks, n, classes) of the queries of each batch."""
+        scores = {}
+        for batch in self.batches:
+            labels, log_probabilities = batch.labels[:, batch.support_size :], predict(batch)
+            loss = cross_entropy(log_probabilities.transpose(1, 2), labels).item()
+            accuracy = (log_probabilities.argmax(-1) == labels).double().mean().item()
+            scores[_name(batch)] = Score(round(loss, 4), round(accuracy, 4))
+        return scores
 
 
 def overall(scores: Mapping[str, Score]) -> Score:
@@ -82,13 +89,6 @@ def overall(scores: Mapping[str, Score]) -> Score:
 
 def _name(batch: TrainingBatch) -> str:
     return f"k={batch.support_size}, {batch.num_classes} classes"
-
-
-def _score(log_probabilities: Tensor, batch: TrainingBatch) -> Score:
-    """Score log-probabilities (tasks, n, classes) of the queries."""
-    labels = batch.labels[:, batch.support_size :]
-    loss = cross_entropy(log_probabilities.transpose(1, 2), labels).item()
-    return Score(round(loss, 4), round((log_probabilities.argmax(-1) == labels).double().mean().item(), 4))
 
 
 def _reason(batch: TrainingBatch, reasoner: TartReasoner) -> Tensor:

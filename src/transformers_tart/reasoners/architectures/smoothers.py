@@ -65,11 +65,7 @@ class Geometry:
         return cls(centered / scale, center, unit, scale)
 
     def locate(self, embeddings: Tensor) -> Tensor:
-        """Center and scale query embeddings (B, n, dim), and move far outliers inward along their direction.
-
-        Raises:
-            ValueError: When their width differs from the support's.
-        """
+        """Center and scale query embeddings (B, n, dim), and move far outliers inward along their direction."""
         if embeddings.shape[-1] != self.support.shape[-1]:
             raise ValueError(
                 f"The queries have {embeddings.shape[-1]} dimensions, the support set has {self.support.shape[-1]}: "

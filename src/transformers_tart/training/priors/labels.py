@@ -43,10 +43,10 @@ def tree_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
     """Return scores of a random decision tree of depth 2 to 6, with a random direction and threshold at each node."""
     depth = int(uniform(2, MAX_DEPTH + 1, generator))
     directions = randn(inputs.latent.shape[1], 2**depth, generator=generator) * inputs.relevance[:, None]
-    answers = inputs.latent @ directions > randn(2**depth, generator=generator) * 0.5
+    is_above = inputs.latent @ directions > randn(2**depth, generator=generator) * 0.5
     node = torch.ones(len(inputs.latent), dtype=torch.int64)
     for _ in range(depth):
-        node = 2 * node + answers.gather(1, node[:, None]).long().squeeze(1)
+        node = 2 * node + is_above.gather(1, node[:, None]).long().squeeze(1)
     return randn(2**depth, classes, generator=generator)[node - 2**depth]
 
 
