@@ -77,7 +77,7 @@ class _Problem:
         return penalty / 2 - (log_probability * self.members).sum(dim=(1, 2))
 
     def step(self, weights: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the decrements of (B, A) weights and (B, C) offsets in a Newton step; the curvature has no gradient."""
+        """Return the decrements of weights (B, A) and offsets (B, C) in a Newton step with constant curvature."""
         probability = torch.softmax(self.logits(weights, offset), dim=-1)
         with torch.no_grad():
             curvature = self._curvature(probability)
