@@ -17,6 +17,13 @@ from transformers_tart.errors import CorruptFileError
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 
+SIZES = {
+    "n_dims": "num_components",
+    "n_positions": "n_positions",
+    "n_embd": "hidden_size",
+    "n_head": "num_attention_heads",
+    "n_layer": "num_hidden_layers",
+}
 PREFIXES = {"_read_in.": "read_in.", "_backbone.": "backbone.", "_read_out.": "read_out."}
 # The unused vocabulary, and masks that old versions of transformers stored among the weights.
 UNUSED = (".wte.weight", ".attn.bias", ".attn.masked_bias")
@@ -65,7 +72,12 @@ def convert_reference_checkpoint(
     if not isinstance(config, TartReasonerConfig):
         raise TypeError(f"config is {type(config).__name__}; give a TartReasonerConfig, a dict or a JSON file.")
     reasoner = TartReasoner(config)
-    weights = _rename(_read_state_dict(path))
+    weights = {
+        new + name.removeprefix(old): tensor
+        for name, tensor in _read_state_dict(path).items()
+        for old, new in PREFIXES.items()
+        if name.startswith(old) and not name.endswith(UNUSED)
+    }
     expected = reasoner.architecture.state_dict()
     weights["backbone.wte.weight"] = torch.zeros_like(expected["backbone.wte.weight"])
     if weights.keys() != expected.keys():
@@ -89,17 +101,9 @@ def convert_reference_checkpoint(
 
 
 def _reasoner_config(sizes: Mapping[str, Any]) -> TartReasonerConfig:
-    missing = [name for name in ("n_dims", "n_positions", "n_embd", "n_head", "n_layer") if name not in sizes]
-    if missing:
+    if missing := [name for name in SIZES if name not in sizes]:
         raise ValueError(f"The published config lacks {missing}; it has {sorted(sizes)}.")
-    return TartReasonerConfig(
-        architecture="gpt2",
-        hidden_size=sizes["n_embd"],
-        num_hidden_layers=sizes["n_layer"],
-        num_attention_heads=sizes["n_head"],
-        n_positions=sizes["n_positions"],
-        num_components=sizes["n_dims"],
-    )
+    return TartReasonerConfig(architecture="gpt2", **{field: sizes[name] for name, field in SIZES.items()})
 
 
 def _read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -119,15 +123,6 @@ def _read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not any(str(name).startswith("_backbone.") for name in state):
         raise CorruptFileError(f"{path} is not a published TART head: it has no weights of a `_backbone`.")
     return dict(state)
-
-
-def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    renamed = {}
-    for name, tensor in state.items():
-        prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
-        if prefix is not None and not name.endswith(UNUSED):
-            renamed[PREFIXES[prefix] + name.removeprefix(prefix)] = tensor
-    return renamed
 
 
 __all__ = ["convert_reference_checkpoint"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from accelerate.tracking import GeneralTracker
 
 from transformers_tart import TartReasonerConfig
-from transformers_tart.training.arguments import ReasonerTrainingArguments
+from transformers_tart.training.presets import ReasonerTrainingArguments
 from transformers_tart.training.sources import PaperTasks, Ramp, RichTasks
 
 

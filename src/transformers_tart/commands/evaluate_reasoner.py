@@ -26,11 +26,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--per-class", type=int, nargs="+", help="examples of each class, for more than two classes")
     parser.add_argument("--seeds", type=int, default=5, help="number of support sets of each size (default: 5)")
     parser.add_argument(
-        "--baselines",
-        nargs="*",
-        choices=BASELINES,
-        default=list(BASELINES),
-        help="other methods (default: all)",
+        "--baselines", nargs="*", choices=BASELINES, default=list(BASELINES), help="other methods (default: all)"
     )
     parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS), help="(default: all)")
     parser.add_argument("--device", default="cpu", help="device of the reasoner (default: cpu)")

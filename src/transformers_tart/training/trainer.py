@@ -21,9 +21,9 @@ from transformers import get_scheduler
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.loading.checksums import FIELD
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.training.arguments import ReasonerTrainingArguments
 from transformers_tart.training.checkpoints import load_checkpoint, save_checkpoint, save_run
 from transformers_tart.training.objective import Objective
+from transformers_tart.training.presets import ReasonerTrainingArguments
 from transformers_tart.training.progress import Progress, TaskStream
 from transformers_tart.training.sources import RichTasks, TaskSource, TrainingBatch
 from transformers_tart.training.validation import Validation, overall
