@@ -115,15 +115,11 @@ def check_options(args: argparse.Namespace) -> None:
         as_source(options["model"], "--model")
     check_device(options.get("device"))
     for name in COUNTS:
-        check_at_least("--" + name.replace("_", "-"), options.get(name), 1)
+        value = options.get(name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
     if options.get("json") is not None:
         check_output_file(Path(options["json"]))
-
-
-def check_at_least(option: str, value: float | None, least: float) -> None:
-    """Raise a ValueError when a number is too small."""
-    if value is not None and not value >= least:
-        raise ValueError(f"{option} is {value}; it must be at least {least}.")
 
 
 def check_columns(path: str, columns: Sequence[str]) -> None:
@@ -208,7 +204,6 @@ __all__ = [
     "DTYPES",
     "add_model_options",
     "add_subparser",
-    "check_at_least",
     "check_columns",
     "check_options",
     "check_output_file",

@@ -44,16 +44,6 @@ class DemoTask:
     labels: list[str]
 
 
-@dataclass(frozen=True)
-class DemoResult:
-    """The accuracy of each method on the new texts; `None` where it cannot be used."""
-
-    tart: float
-    probe: float
-    prompting: float | None
-    prompted_examples: int
-
-
 def load_demo_task(name: str) -> DemoTask:
     """Read the task "spam", "topic" or "sentiment", whose texts were written for this package."""
     rows = json.loads((TEXTS / f"{name}.json").read_text(encoding="utf-8"))
@@ -83,13 +73,18 @@ def run(args: argparse.Namespace) -> None:
     classify, language_model = _load(args)
     size = sum(p.numel() for p in classify.model.backbone.parameters())
     print(f"{args.model}: {size / 1e6:.1f} million parameters, frozen; nothing is trained on these tasks\n")
-    tasks, results = [load_demo_task(name) for name in TASKS], []
+    tasks, accuracies, fitting = [load_demo_task(name) for name in TASKS], [], []
     for task in tasks:
         support = classify.model.encode_support(task.examples, classify.tokenizer)
         predictions = classify(task.texts, examples=support)
         _print_predictions(task, predictions)
-        results.append(_measure(task, support, predictions, classify, language_model))
-    _print_table(tasks, results)
+        right = [found["label"] == label for found, label in zip(predictions, task.labels, strict=True)]
+        probe, prompting, shown = _measure_others(task, support, classify, language_model)
+        accuracies.append((sum(right) / len(right), probe, prompting, 1 / len(set(task.labels))))
+        fitting.append((shown, len(task.examples)))
+    _print_table(tasks, accuracies)
+    if any(0 < shown < given for shown, given in fitting):
+        print("\na prompt has room for " + ", ".join(f"{shown} of {given}" for shown, given in fitting) + " examples")
     print(f"\n{time.perf_counter() - begin:.0f} seconds")
 
 
@@ -110,13 +105,13 @@ def _load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrai
     return classify, language_model
 
 
-def _measure(
+def _measure_others(
     task: DemoTask,
     support: SupportSet,
-    predictions: Sequence[dict[str, Any]],
     classify: TartClassificationPipeline,
     language_model: PreTrainedModel | None,
-) -> DemoResult:
+) -> tuple[float, float | None, int]:
+    """Return the accuracies of a linear probe and of prompting, and the number of examples that fit into a prompt."""
     from transformers_tart.evaluation.methods.baselines import logistic_regression
     from transformers_tart.evaluation.metrics import accuracy
     from transformers_tart.evaluation.prompting import prompt_log_probs
@@ -128,16 +123,15 @@ def _measure(
     scaling = classify.model.prepare_support(support).scaling
     known, new = (scaling.transform(rows.to(scaling.mean.device)) for rows in (support.embeddings, query))
     probe = accuracy(logistic_regression(known, support.labels, new, len(names)), truth)
-    prompting, examples = None, 0
-    if language_model is not None:
-        texts, labels = [row["text"] for row in task.examples], support.labels.tolist()
-        try:
-            found = prompt_log_probs(language_model, classify.tokenizer, texts, labels, task.texts, names)
-            prompting, examples = accuracy(found.log_probs, truth), found.examples
-        except ValueError as err:
-            logger.warning(f"The model cannot be prompted: {err}")
-    right = [prediction["label"] == label for prediction, label in zip(predictions, task.labels, strict=True)]
-    return DemoResult(sum(right) / len(right), probe, prompting, examples)
+    if language_model is None:
+        return probe, None, 0
+    texts, labels = [row["text"] for row in task.examples], support.labels.tolist()
+    try:
+        found = prompt_log_probs(language_model, classify.tokenizer, texts, labels, task.texts, names)
+    except ValueError as err:
+        logger.warning(f"The model cannot be prompted: {err}")
+        return probe, None, 0
+    return probe, accuracy(found.log_probs, truth), found.examples
 
 
 def _print_predictions(task: DemoTask, predictions: Sequence[dict[str, Any]]) -> None:
@@ -149,18 +143,12 @@ def _print_predictions(task: DemoTask, predictions: Sequence[dict[str, Any]]) ->
     print()
 
 
-def _print_table(tasks: Sequence[DemoTask], results: Sequence[DemoResult]) -> None:
+def _print_table(tasks: Sequence[DemoTask], accuracies: Sequence[Sequence[float | None]]) -> None:
     columns = ("TART", "linear probe", "prompting", "guessing")
     print(f"{'accuracy on new texts':32}" + "".join(f"{column:>14}" for column in columns))
-    for task, result in zip(tasks, results, strict=True):
-        classes = len(set(task.labels))
-        cells = (result.tart, result.probe, result.prompting, 1 / classes)
-        written = ["-" if cell is None else f"{cell:.0%}" for cell in cells]
-        row = f"{task.name} ({classes} labels, {len(task.texts)} texts)"
-        print(f"{row:32}" + "".join(f"{cell:>14}" for cell in written))
-    fitting = [(r.prompted_examples, len(t.examples)) for r, t in zip(results, tasks, strict=True)]
-    if any(0 < shown < given for shown, given in fitting):
-        print("\na prompt has room for " + ", ".join(f"{shown} of {given}" for shown, given in fitting) + " examples")
+    for task, cells in zip(tasks, accuracies, strict=True):
+        row = f"{task.name} ({len(set(task.labels))} labels, {len(task.texts)} texts)"
+        print(f"{row:32}" + "".join(f"{'-' if cell is None else f'{cell:.0%}':>14}" for cell in cells))
 
 
 __all__ = ["DemoTask", "add_parser", "load_demo_task", "run"]
