@@ -25,7 +25,7 @@ from transformers_tart.bench.summaries import SUMMARIES
 from transformers_tart.cli import main
 from transformers_tart.commands import report
 from transformers_tart.embeddings import embed
-from transformers_tart.evaluation.report import display
+from transformers_tart.evaluation.report.comparison import METRIC_FORMATS
 from transformers_tart.projection import WhitenedPCA
 
 
@@ -147,7 +147,7 @@ def test__command__version__is_printed(capsys: pytest.CaptureFixture[str]) -> No
 def test__choices__names_in_help__those_of_what_is_imported_later() -> None:
     assert list(SUMMARIES) == list(PAIRS)
     assert {name: pair.summary for name, pair in PAIRS.items()} == SUMMARIES
-    assert list(report.METRICS) == list(display.METRICS)
+    assert list(report.METRIC_NAMES) == list(METRIC_FORMATS)
 
 
 @pytest.mark.parametrize("method", ["from_backbone", "from_pretrained", "save_pretrained", "push_to_hub", "forward"])
