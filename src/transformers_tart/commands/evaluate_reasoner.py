@@ -6,9 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from transformers_tart.commands.common import add_subparser, check_output_file
-from transformers_tart.evaluation.methods.baselines import BASELINES
-from transformers_tart.evaluation.metrics import METRICS
 from transformers_tart.repository import DEFAULT_REASONER
+
+
+# those of `evaluation`, which is imported only when the command runs
+BASELINES = (
+    "logistic_regression",
+    "logistic_regression_cv",
+    "linear_discriminant",
+    "nearest_centroid",
+    "nearest_neighbours",
+    "kernel_ridge",
+)
+METRICS = ("accuracy", "log_loss", "brier_score", "calibration_error")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -40,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
     from tqdm.auto import tqdm
     from transformers import __version__ as transformers_version
 
+    from transformers_tart.evaluation.methods import baselines
     from transformers_tart.evaluation.tasks import embedded as report
     from transformers_tart.files import write_whole
     from transformers_tart.reasoners.modeling_reasoner import TartReasoner
@@ -52,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     reasoner = TartReasoner.from_pretrained(args.reasoner).to(args.device).eval()
     methods = {
         report.REASONER: report.reasoner_predictor(reasoner),
-        **{name: BASELINES[name] for name in args.baselines},
+        **{name: baselines.BASELINES[name] for name in args.baselines},
     }
     facts: dict[str, object] = {
         "reasoner": Path(args.reasoner).name,
