@@ -67,7 +67,7 @@ def staged(folder: str | os.PathLike, owned: Sequence[str] = (), last: str = "co
     folder = Path(folder)
     with explain_full_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder), explain_full_disk(folder):
+    with locked(folder), explain_full_disk(folder):
         for left in folder.glob(f"{STAGING}*"):
             shutil.rmtree(left)  # of a process that was killed
         with tempfile.TemporaryDirectory(prefix=STAGING, dir=folder) as name:
@@ -78,15 +78,23 @@ def staged(folder: str | os.PathLike, owned: Sequence[str] = (), last: str = "co
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Wait until no other thread or process saves to a folder; a process that dies lets go of it."""
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Lock a folder or file against other threads and processes until the block or the process ends.
+
+    Raises:
+        BlockingIOError: When `wait` is `False` and it is locked already.
+    """
     if fcntl is None:
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # of file systems without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # a file system without locks
         yield
     finally:
         os.close(descriptor)
@@ -181,4 +189,4 @@ def write_all(file: int, content: bytes) -> None:
         rest = rest[os.write(file, rest) :]
 
 
-__all__ = ["check_whole", "explain_full_disk", "staged", "write_all", "write_whole"]
+__all__ = ["check_whole", "explain_full_disk", "locked", "staged", "write_all", "write_whole"]

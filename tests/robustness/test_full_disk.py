@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from helpers.caches import is_complete, make_cache, make_row
 from helpers.full_disk import fill
-from test_records import DONE
-from test_training import SHORT, TASKS, TINY
+from helpers.results import DONE
+from helpers.training import SHORT, TASKS, TINY
 from transformers import AutoTokenizer
 
 from transformers_tart import TartReasoner
