@@ -20,7 +20,7 @@ from transformers_tart.checks.bounds import (
     check_integer,
 )
 from transformers_tart.checks.label_names import check_label_names, class_numbers
-from transformers_tart.checks.strict_config import plain_errors
+from transformers_tart.checks.strict_config import FieldError, plain_errors
 from transformers_tart.checks.templates import parse_template
 from transformers_tart.configuration_reasoner import TartReasonerConfig
 from transformers_tart.inputs.modality import AUDIO, IMAGE, TEXT, Modality
@@ -50,7 +50,7 @@ class EmbeddingOptions:
 
     @property
     def has_prompt(self) -> bool:
-        """Whether queries are read after a prompt that holds the examples."""
+        """The presence of a prompt of the examples before each query."""
         return self.protocol in IN_CONTEXT_PROTOCOLS
 
 
@@ -156,17 +156,17 @@ class TartBaseConfig(PreTrainedConfig):
         """Return fields without those that only texts have, which older configs of images and audio hold too.
 
         Raises:
-            ValueError: When one of them has another value than its default.
+            FieldError: When one of them has another value than its default.
         """
         if issubclass(cls, TartConfig):
             return dict(fields)
         if fields.get("protocol", "stream") != "stream" or fields.get("template") is not None:
-            raise ValueError(
+            raise FieldError(
                 f"protocol is {shorten(fields.get('protocol', 'stream'))}; {cls.modality} inputs are embedded each "
                 'alone: protocol="stream", without a template.'
             )
         if fields.get("max_length") is not None:
-            raise ValueError(
+            raise FieldError(
                 f"max_length is {shorten(fields['max_length'])}, which is for texts; cut {cls.modality} inputs before."
             )
         return {name: value for name, value in fields.items() if name not in ("protocol", "template", "max_length")}

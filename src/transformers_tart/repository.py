@@ -103,60 +103,56 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     name = as_source(name_or_path, "The name of the task")
     check_whole(name)
     check_loading(kwargs)
-    with_info = kwargs.pop("output_loading_info", False)
-    backbone, config = kwargs.pop("backbone", None), kwargs.pop("config", None)
+    with_info, given = kwargs.pop("output_loading_info", False), unwrap(kwargs.pop("backbone", None))
     for argument in AUTO_CLASS_KWARGS:
         kwargs.pop(argument, None)
-    names = take_names(kwargs)
-    shared, repository = take(kwargs, ACCESS), take(kwargs, PLACE)
-    repository["revision"] = pin_revision(name, **repository, **shared)
-    weights, overrides = take(kwargs, ("variant", "use_safetensors")), take(kwargs, CONFIG_FIELDS)
-    if not isinstance(config, cls.config_class):
-        config = _load_config(cls.config_class, name if config is None else config, **shared, **repository)
+    names, weights = take_names(kwargs), take(kwargs, ("variant", "use_safetensors"))
+    shared, place = take(kwargs, ACCESS), take(kwargs, PLACE)
+    place["revision"] = pin_revision(name, **place, **shared)
+    hub = {**shared, **place}
+    config = _configure(cls.config_class, name, kwargs, names, hub)
+    is_reference = not isinstance(given, PreTrainedModel)
+    if is_reference:
+        backbone = _load_backbone(config, name, given, place, shared, kwargs)
+    else:
+        backbone = take_tower(given, config.modality)
+    key_mapping = {r"^reasoner\.": ""}
+    reasoner, info = TartReasoner.from_pretrained(
+        name, config=config.reasoner, key_mapping=key_mapping, output_loading_info=True, **weights, **hub
+    )
+    model = cls(config, *model_args, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
+    is_reference = is_reference and not config.include_backbone
+    digest = model.backbone_digest() if is_reference or config.has_support else None
+    access = {**shared, **select(kwargs, (TRUST,))}
+    model.origin = Origin({"name": name, **place}, access, digest if is_reference else None)
+    if config.has_support:
+        support = _load_support(model, name, digest, hub)
+        model.restore_support(support.to(model.reasoner.device), has_chosen_names=names is not None)
+    if config.sha256 is not None:  # last, since other errors are more precise
+        sums = {file: each for file, each in config.sha256.items() if file != SUPPORT_FILE or config.has_support}
+        check_sums(name, sums, **hub)
+        config.sha256 = None  # of the files, not of the model, which may change
+    return (model, info) if with_info else model
+
+
+def _configure(config_class: Any, name: str, kwargs: dict, names: tuple[str, ...] | None, hub: dict) -> TartBaseConfig:
+    """Load the config of a task, with the fields that `kwargs` override; they are taken out of `kwargs`."""
+    config, overrides = kwargs.pop("config", None), take(kwargs, CONFIG_FIELDS)
+    if not isinstance(config, config_class):
+        config = _load_config(config_class, name if config is None else config, **hub)
     overrides = config.drop_text_fields(overrides)
     contradicted = [key for key in EMBEDDING_FIELDS if key in overrides and overrides[key] != getattr(config, key)]
     if config.has_support and contradicted:
         raise ValueError(
             f"{name} holds a support set that was embedded with other values of {contradicted}. Load it without them, "
-            "or compose its backbone anew and give the examples again."
+            "or compose its backbone again and give the examples again."
         )
     for key, value in overrides.items():
         setattr(config, key, value)
     if names is not None:
         set_config_names(config, names)
     config.validate()
-    given = unwrap(backbone)
-    if given is not None and not isinstance(given, PreTrainedModel):
-        for field, value in _refer_to_given(config, given, shared).config_fields().items():
-            setattr(config, field, value)
-        config.include_backbone = False
-    backbone = (
-        take_tower(given, config.modality)
-        if isinstance(given, PreTrainedModel)
-        else _load_backbone(config, name, given is not None, shared, repository, kwargs)
-    )
-    reasoner, info = TartReasoner.from_pretrained(
-        name,
-        config=config.reasoner,
-        key_mapping={r"^reasoner\.": ""},
-        output_loading_info=True,
-        **weights,
-        **shared,
-        **repository,
-    )
-    model = cls(config, *model_args, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
-    is_reference = not isinstance(given, PreTrainedModel) and not config.include_backbone
-    digest = model.backbone_digest() if is_reference or config.has_support else None
-    hub = {**shared, **select(kwargs, (TRUST,))}
-    model.origin = Origin({"name": name, **repository}, hub, digest if is_reference else None)
-    if config.has_support:
-        support = _load_support(model, name, digest, {**shared, **repository})
-        model.restore_support(support.to(model.reasoner.device), has_chosen_names=names is not None)
-    if config.sha256 is not None:  # last, since other errors are more precise
-        sums = {file: each for file, each in config.sha256.items() if file != SUPPORT_FILE or config.has_support}
-        check_sums(name, sums, **shared, **repository)
-        config.sha256 = None  # of the files, not of the model, which may change
-    return (model, info) if with_info else model
+    return config
 
 
 def _load_config(config_class: type[TartBaseConfig], name: Any, **hub: Any) -> TartBaseConfig:
@@ -167,26 +163,60 @@ def _load_config(config_class: type[TartBaseConfig], name: Any, **hub: Any) -> T
     with explain_damage(name):
         check_files(name, **hub)
         model_type = PreTrainedConfig.get_config_dict(name, **hub)[0].get("model_type")
+        if model_type == config_class.model_type:
+            return config_class.from_pretrained(name, **hub)
     if model_type == "tart_reasoner":
         raise ValueError(
             f"{name} holds a reasoner alone; load it with TartReasoner.from_pretrained, or compose it with a "
             "backbone: TartForSequenceClassification.from_backbone(backbone, reasoner=...)."
         )
-    if model_type != config_class.model_type and str(model_type).startswith("tart"):
+    if str(model_type).startswith("tart"):
         raise ValueError(
             f'{name} holds a TART model of type "{model_type}", not "{config_class.model_type}": load it with '
             "AutoModel.from_pretrained, which finds its class."
         )
-    if model_type != config_class.model_type:
-        raise ValueError(
-            f'{name} holds a model of type "{model_type}", not a TART repository; to use it as a backbone call '
-            "TartForSequenceClassification.from_backbone."
-        )
-    with explain_damage(name):
-        return config_class.from_pretrained(name, **hub)
+    raise ValueError(
+        f'{name} holds a model of type "{model_type}", not a TART repository; to use it as a backbone call '
+        "TartForSequenceClassification.from_backbone."
+    )
 
 
-def _refer_to_given(config: TartBaseConfig, given: str | os.PathLike, shared: dict) -> BackboneReference:
+def _load_backbone(
+    config: TartBaseConfig, name: str, given: str | os.PathLike | None, place: dict, shared: dict, loading: dict
+) -> PreTrainedModel:
+    """Load the backbone that is given by name, saved with a task, or referred to by its config."""
+    loading = {**shared, **loading}
+    if given is not None:
+        reference = _refer_to_copy(config, given, shared)
+        for key, value in reference.config_fields().items():
+            setattr(config, key, value)
+        config.include_backbone = False
+        return reference.load(config.modality, **loading)
+    reference = BackboneReference.from_config(config)
+    if config.include_backbone:
+        reference = BackboneReference(name, **place).inside(BACKBONE_FOLDER)
+        where, advice = f"in {reference.subfolder} of {name}", "Download the repository again, or"
+    elif reference.name is None:
+        raise ValueError(f"{name} names no backbone; pass one: backbone=...")
+    else:
+        reference.check_origin(name)
+        revision = f" at revision {reference.revision}" if reference.revision else ""
+        where = f'"{reference.name}"{revision}, which {name} refers to,'
+        advice = "If it has moved or the network is down,"
+    try:
+        return reference.load(config.modality, **loading)
+    except CorruptFileError:
+        raise
+    except (OSError, ValueError) as err:  # without the folder, transformers sees a model of no known type
+        if not config.include_backbone and not isinstance(err, OSError):
+            raise
+        raise BackboneNotFoundError(
+            f"The backbone {where} cannot be loaded: {err}\n{advice} pass a copy: from_pretrained(..., "
+            "backbone=<Hub id, folder or model>)."
+        ) from err
+
+
+def _refer_to_copy(config: TartBaseConfig, given: str | os.PathLike, shared: dict) -> BackboneReference:
     """Return the reference to a copy of the backbone of a task."""
     reference = BackboneReference.of(given)
     if reference.name == config.base_model_name_or_path and reference.revision is not None:
@@ -195,36 +225,6 @@ def _refer_to_given(config: TartBaseConfig, given: str | os.PathLike, shared: di
     # only a copy of a repository in which the backbone is in a folder may have it in one too
     encoder = find_sentence_encoder(reference.path, quiet=True, **shared) if config.base_model_subfolder else None
     return reference.inside(encoder.path if encoder else None)
-
-
-def _load_backbone(
-    config: TartBaseConfig, name: str, is_given: bool, shared: dict, repository: dict, loading: dict
-) -> PreTrainedModel:
-    """Load the backbone that is saved with a task, or that its config refers to."""
-    reference = BackboneReference.from_config(config)
-    if is_given:
-        return reference.load(config.modality, **shared, **loading)
-    if config.include_backbone:
-        reference = BackboneReference(name, **repository).inside(BACKBONE_FOLDER)
-        place, advice = f"in {reference.subfolder} of {name}", "Download the repository again, or"
-    elif reference.name is None:
-        raise ValueError(f"{name} names no backbone; pass one: backbone=...")
-    else:
-        reference.check_origin(name)
-        revision = f" at revision {reference.revision}" if reference.revision else ""
-        place = f'"{reference.name}"{revision}, which {name} refers to,'
-        advice = "If it has moved or the network is down,"
-    try:
-        return reference.load(config.modality, **shared, **loading)
-    except CorruptFileError:
-        raise
-    except (OSError, ValueError) as err:  # without the folder, transformers sees a model of no known type
-        if not config.include_backbone and not isinstance(err, OSError):
-            raise
-        raise BackboneNotFoundError(
-            f"The backbone {place} cannot be loaded: {err}\n{advice} pass a copy: from_pretrained(..., "
-            "backbone=<Hub id, folder or model>)."
-        ) from err
 
 
 def _load_support(model: Any, name: str, digest: Any, hub: dict) -> SupportSet:
@@ -240,7 +240,7 @@ def _load_support(model: Any, name: str, digest: Any, hub: dict) -> SupportSet:
     if stored is not None and (differing := describe_differences(stored, current)):
         raise CorruptFileError(
             f"config.json and {SUPPORT_FILE} of {name} are of two tasks, or one was edited: the support set was "
-            f"embedded with {differing[0]}, the config says {differing[1]}. Save the task again from its examples."
+            f"embedded with {differing[0]}, the config has {differing[1]}. Save the task again from its examples."
         )
     if support.num_labels != config.num_labels:
         raise CorruptFileError(

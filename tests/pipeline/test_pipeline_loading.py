@@ -112,7 +112,9 @@ def test__load__device_map__the_model_stays_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config_class", [TartConfig, TartImageConfig, TartAudioConfig, TartReasonerConfig])
 def test__config__wrong_value__value_error_that_names_the_field(config_class: type, tmp_path: Path) -> None:
-    wrong = {"protocol": 3, "has_support": "yes"} if config_class is not TartReasonerConfig else {"hidden_size": "x"}
+    of_all = {"pooling": 3, "has_support": "yes"}
+    own = {TartConfig: {**of_all, "protocol": 3}, TartReasonerConfig: {"hidden_size": "x"}}
+    wrong = own.get(config_class, of_all)
     for field, value in wrong.items():
         with pytest.raises(ValueError, match=field) as made:
             config_class(**{field: value})
