@@ -1,7 +1,8 @@
 """Towers: the part of a backbone that reads one modality, all of it or one of its models.
 
-transformers states in `input_modalities` what a model and its parts read; no model is recognized by name. Of a model
-with several towers, and of an encoder-decoder that reads images or audio, only the tower is loaded.
+The modalities of a model and of its parts are those that transformers states (`input_modalities`); no model is
+recognized by name. Of a model with several towers, and of an encoder-decoder for images or audio, only the tower is
+loaded.
 """
 
 import functools
@@ -81,7 +82,7 @@ def find_tower(model: PreTrainedModel, modality: Modality) -> tuple[str, PreTrai
         return "", base
     raise ValueError(
         f"{type(base).__name__} reads {' and '.join(own)}, and no part of it reads {modality} alone; take a backbone "
-        f"that reads {modality}, or the class for what this one reads."
+        f"that reads {modality}, or the class for another modality."
     )
 
 

@@ -1,6 +1,6 @@
 """Checks of the arguments of `from_pretrained` and `from_backbone`, before anything is loaded.
 
-Left alone, a wrong one ends deep inside transformers, in errors that blame the files.
+transformers itself raises errors on wrong ones that blame the files.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,29 +18,37 @@ LONGEST_NAME = 1000
 
 
 def check_loading(arguments: Mapping[str, Any]) -> None:
-    """Check those arguments that this package or transformers knows; `None` means not given.
+    """Check the arguments that this package or transformers has; `None` means not given.
 
     Raises:
-        TypeError, ValueError: When one of them cannot be; the message begins with its name.
+        TypeError, ValueError: When one of them is wrong; the message begins with its name.
     """
     for name, value in arguments.items():
         if name in CHECKS and value is not None:
             CHECKS[name](name, value)
 
 
+def _refuse(name: str, value: Any, allowed: str) -> None:
+    raise ValueError(f"{name} is {shorten(value)}; {allowed}.")
+
+
+def _each(value: Any) -> list[Any]:
+    """Return the values of a mapping; any other value alone."""
+    return list(value.values()) if isinstance(value, Mapping) else [value]
+
+
 def _check_dtype(name: str, value: Any) -> None:
-    found = list(value.values()) if isinstance(value, Mapping) else [value]
-    for each in found or [value]:
+    for each in _each(value) or [value]:
         dtype = getattr(torch, each, None) if isinstance(each, str) else each
         is_float = isinstance(dtype, torch.dtype) and dtype.is_floating_point
         if not is_float and not (isinstance(each, str) and each == "auto"):
-            raise ValueError(f'{name} is {shorten(value)}; it must be "auto" or a floating-point torch.dtype.')
+            _refuse(name, value, 'it must be "auto" or a floating-point torch.dtype')
 
 
 def _check_device_map(name: str, value: Any) -> None:
     if isinstance(value, Mapping):
         if not value or not all(isinstance(module, str) for module in value):
-            raise ValueError(f"{name} is {shorten(dict(value))}; its keys must be names of modules.")
+            _refuse(name, dict(value), "its keys must be names of modules")
         devices = [device for device in value.values() if not (isinstance(device, str) and device == "disk")]
     else:
         devices = [] if isinstance(value, str) and value in PLACEMENTS else [value]
@@ -53,18 +61,18 @@ def _check_device_map(name: str, value: Any) -> None:
             raise ValueError(f"{name} is {shorten(value)}; give one of {PLACEMENTS}, or devices. {err}") from err
 
 
-def _check_attention(name: str, value: Any) -> None:
-    for each in value.values() if isinstance(value, Mapping) else [value]:
+def _check_name(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME or not value.isprintable():
+        _refuse(name, value, "it must be a name, as a string")
+
+
+def _check_names(name: str, value: Any) -> None:
+    for each in _each(value):
         _check_name(name, each)
 
 
-def _check_name(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME or not value.isprintable():
-        raise ValueError(f"{name} is {shorten(value)}; it must be a name, as a string.")
-
-
 def _check_subfolder(name: str, value: Any) -> None:
-    if not isinstance(value, str) or value:  # an empty one is the repository itself
+    if value != "":  # the repository itself
         check_inside(name, value)
 
 
@@ -76,10 +84,6 @@ def _check_safetensors(name: str, value: Any) -> None:
 def _check_token(name: str, value: Any) -> None:
     if not isinstance(value, bool) and not (isinstance(value, str) and value.isprintable()):
         raise TypeError(f"{name} is of type {type(value).__name__}; it must be a string or a boolean.")
-
-
-def _check_memory(name: str, value: Any) -> None:
-    check_kind(name, value, dict)
 
 
 def _check_quantization(name: str, value: Any) -> None:
@@ -97,7 +101,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "dtype": _check_dtype,
     "torch_dtype": _check_dtype,
     "device_map": _check_device_map,
-    "attn_implementation": _check_attention,
+    "attn_implementation": _check_names,
     "revision": _check_name,
     "base_model_revision": _check_name,
     "variant": _check_name,
@@ -108,7 +112,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "local_files_only": lambda name, value: as_flag(value, name),
     "force_download": lambda name, value: as_flag(value, name),
     "trust_remote_code": lambda name, value: as_flag(value, name),
-    "max_memory": _check_memory,
+    "max_memory": lambda name, value: check_kind(name, value, dict),
     "quantization_config": _check_quantization,
     **dict.fromkeys(("protocol", "template", "pooling", "normalize", "layers", "max_length"), _check_scalar),
 }

@@ -124,7 +124,7 @@ def check_backbone(name: str, config: PreTrainedConfig, build: Build, variant: s
     for field, count in _counts(config.to_dict()):
         if count > max(LEAST_COUNT, len(headers)):
             raise CorruptFileError(
-                f"config.json of {name} says {field}={count}, but its weights hold {len(headers)} tensors: one of the "
+                f"config.json of {name} has {field}={count}, but its weights hold {len(headers)} tensors: one of the "
                 "two files is damaged. Download the repository again (force_download=True)."
             )
     with torch.device("meta"):
@@ -169,7 +169,7 @@ def check_not_pickled(name: str, **hub: Any) -> None:
             raise CorruptFileError(
                 f"{name} holds its weights as {file}, a pickle, which this package does not read, since reading one "
                 "can run code; it reads safetensors. If you trust the file, load the model with transformers, and "
-                "pass the model itself, or what its save_pretrained writes."
+                "pass the model itself, or the folder that its save_pretrained writes."
             )
 
 
