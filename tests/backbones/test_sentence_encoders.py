@@ -1,4 +1,4 @@
-"""Repositories of sentence-transformers: their pooling, normalization and length, as their modules say."""
+"""Repositories of sentence-transformers: their pooling, normalization and length are those of their modules."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Cards parse, say what is true, and hold nothing of the user's. They are never validated, which asks the Hub."""
+"""Cards parse, are true, and hold nothing of the user's. They are not validated, which would ask the Hub."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def table_rows(card: ModelCard, heading: str) -> list[str]:
 
 
 def assert_sound(card: ModelCard) -> None:
-    """What holds for every card: it survives parsing, its tables are square and its code compiles."""
+    """Check any card: it survives parsing, its tables are square and its code compiles."""
     assert ModelCard(card.content).data.to_dict() == card.data.to_dict()
     assert {"tart", "in-context-learning"} <= set(card.data.tags)
     assert card.data.library_name == "transformers"

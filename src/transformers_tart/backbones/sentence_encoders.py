@@ -66,13 +66,7 @@ class SentenceEncoder:
     notes: tuple[str, ...] = ()
 
     def fill(self, embedding: dict[str, Any]) -> dict[str, Any]:
-        r"""
-        Complete the embedding settings of a [`TartConfig`].
-
-        Args:
-            embedding (`dict[str, Any]`):
-                Settings of the caller, `pooling`, `normalize`, `layers` and `max_length` among them; `None` where not
-                given.
+        """Complete the embedding settings of a caller, which are `None` where not given.
 
         Raises:
             ValueError: When the caller gave no pooling, and this package does not have that of the encoder.
@@ -87,8 +81,7 @@ class SentenceEncoder:
 
 
 def find_sentence_encoder(name: str, *, quiet: bool = False, **hub: Any) -> SentenceEncoder | None:
-    r"""
-    Return the settings of a sentence encoder.
+    """Return the settings of a sentence encoder, `None` for any other repository and for one that cannot be reached.
 
     Args:
         name (`str`):
@@ -96,11 +89,7 @@ def find_sentence_encoder(name: str, *, quiet: bool = False, **hub: Any) -> Sent
         quiet (`bool`, *optional*, defaults to `False`):
             Whether to skip the warning about a Hub that cannot be reached.
         hub:
-            As in `cached_file` of transformers: `revision`, `subfolder`, `token`, `cache_dir`, `local_files_only`, ...
-
-    Returns:
-        [`SentenceEncoder`], *optional*: `None` for any other repository, and for one that cannot be reached, for which
-        loading raises the error.
+            As in `cached_file` of transformers.
 
     Raises:
         CorruptFileError: When a file is no JSON, or one that the modules need is missing.

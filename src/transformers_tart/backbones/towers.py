@@ -48,14 +48,7 @@ def modalities_of(model: Any) -> tuple[str, ...]:
 
 
 def find_tower(model: PreTrainedModel, modality: Modality) -> tuple[str, PreTrainedModel]:
-    r"""
-    Find the part of a model that reads one modality.
-
-    Args:
-        model (`PreTrainedModel`):
-            Any model, with a head or without.
-        modality ([`Modality`]):
-            The modality.
+    """Find the part of a model that reads one modality, of a model with a head or without.
 
     Returns:
         `tuple[str, PreTrainedModel]`: its path inside the model below the head, `""` for all of that, and the tower.
@@ -124,16 +117,7 @@ def build_tower(config: PreTrainedConfig, modality: Modality) -> PreTrainedModel
 
 @one_at_a_time
 def load_tower(name: str, modality: Modality, **loading: Any) -> PreTrainedModel:
-    r"""
-    Load the tower of a repository or folder, and nothing else of it.
-
-    Args:
-        name (`str`):
-            Hub id or folder.
-        modality ([`Modality`]):
-            The modality.
-        loading:
-            As in `AutoModel.from_pretrained`.
+    """Load the tower of a repository or folder, and nothing else of it; `loading` as in `AutoModel.from_pretrained`.
 
     Raises:
         ValueError: When no part of the model reads the modality alone, or the repository is one of this package.

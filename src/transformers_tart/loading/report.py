@@ -28,14 +28,7 @@ SHOWN = 10  # names in a message
 
 @one_at_a_time
 def load_without_report(load: Callable[..., Any], *source: Any, **loading: Any) -> Any:
-    r"""
-    Load a model while the report of transformers is held back; log the report if loading fails.
-
-    Args:
-        load (`Callable`):
-            A `from_pretrained`.
-        source, loading:
-            Its arguments.
+    """Call a `from_pretrained` while the report of transformers is held back; log the report if loading fails.
 
     Returns:
         `tuple[PreTrainedModel, dict]`: the model, and the missing and unexpected keys for [`report_rest`].
