@@ -28,10 +28,6 @@ def check_loading(arguments: Mapping[str, Any]) -> None:
             CHECKS[name](name, value)
 
 
-def _refuse(name: str, value: Any, allowed: str) -> None:
-    raise ValueError(f"{name} is {shorten(value)}; {allowed}.")
-
-
 def _each(value: Any) -> list[Any]:
     """Return the values of a mapping; any other value alone."""
     return list(value.values()) if isinstance(value, Mapping) else [value]
@@ -42,13 +38,13 @@ def _check_dtype(name: str, value: Any) -> None:
         dtype = getattr(torch, each, None) if isinstance(each, str) else each
         is_float = isinstance(dtype, torch.dtype) and dtype.is_floating_point
         if not is_float and not (isinstance(each, str) and each == "auto"):
-            _refuse(name, value, 'it must be "auto" or a floating-point torch.dtype')
+            raise ValueError(f'{name} is {shorten(value)}; it must be "auto" or a floating-point torch.dtype.')
 
 
 def _check_device_map(name: str, value: Any) -> None:
     if isinstance(value, Mapping):
         if not value or not all(isinstance(module, str) for module in value):
-            _refuse(name, dict(value), "its keys must be names of modules")
+            raise ValueError(f"{name} is {shorten(dict(value))}; its keys must be names of modules.")
         devices = [device for device in value.values() if not (isinstance(device, str) and device == "disk")]
     else:
         devices = [] if isinstance(value, str) and value in PLACEMENTS else [value]
@@ -62,17 +58,13 @@ def _check_device_map(name: str, value: Any) -> None:
 
 
 def _check_name(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME or not value.isprintable():
-        _refuse(name, value, "it must be a name, as a string")
-
-
-def _check_names(name: str, value: Any) -> None:
-    for each in _each(value):
-        _check_name(name, each)
+    for each in _each(value) if name == "attn_implementation" else [value]:
+        if not isinstance(each, str) or not 0 < len(each) <= LONGEST_NAME or not each.isprintable():
+            raise ValueError(f"{name} is {shorten(each)}; it must be a name, as a string.")
 
 
 def _check_subfolder(name: str, value: Any) -> None:
-    if value != "":  # the repository itself
+    if not isinstance(value, str) or value:  # an empty one is the repository itself
         check_inside(name, value)
 
 
@@ -98,20 +90,16 @@ def _check_scalar(name: str, value: Any) -> None:
 
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "dtype": _check_dtype,
-    "torch_dtype": _check_dtype,
+    **dict.fromkeys(("dtype", "torch_dtype"), _check_dtype),
     "device_map": _check_device_map,
-    "attn_implementation": _check_names,
-    "revision": _check_name,
-    "base_model_revision": _check_name,
-    "variant": _check_name,
+    **dict.fromkeys(("attn_implementation", "revision", "base_model_revision", "variant"), _check_name),
     "subfolder": _check_subfolder,
     "use_safetensors": _check_safetensors,
     "token": _check_token,
     "cache_dir": lambda name, value: as_source(value, name),
-    "local_files_only": lambda name, value: as_flag(value, name),
-    "force_download": lambda name, value: as_flag(value, name),
-    "trust_remote_code": lambda name, value: as_flag(value, name),
+    **dict.fromkeys(
+        ("local_files_only", "force_download", "trust_remote_code"), lambda name, value: as_flag(value, name)
+    ),
     "max_memory": lambda name, value: check_kind(name, value, dict),
     "quantization_config": _check_quantization,
     **dict.fromkeys(("protocol", "template", "pooling", "normalize", "layers", "max_length"), _check_scalar),
