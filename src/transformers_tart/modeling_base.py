@@ -238,7 +238,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         """
         names, embedder = self.chosen_names if is_stored else None, self.embedder(cache, max_length)
         batching = {"batch_size": batch_size, "progress_bar": progress_bar}
-        return self._prepare(*self._embed(embedder, examples, names, tokenizer, keep_texts, **batching))
+        return self.prepare_embedded(*self._embed(embedder, examples, names, tokenizer, keep_texts, **batching))
 
     def _embed(
         self, embedder: Embedder, examples: RawExamples, names: Any, tokenizer: Any, keep_texts: bool, **options: Any
@@ -276,7 +276,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         if not has_chosen_names:
             self._names_of_examples = config_names(self.config)
         if support.prompt is None:  # a prompt, which takes long to read, is read with the first query
-            self._prepared = self._prepare(support)
+            self._prepared = self.prepare_embedded(support)
 
     def _store(self, support: SupportSet | None, prepared: PreparedSupport | None = None) -> None:
         names = self.chosen_names
@@ -330,12 +330,13 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
                 "model.prepare_support() first."
             )
         self.check_support(support)
-        prepared = self._prepare(support, self.embedder().read_prompt(support.prompt))
+        prepared = self.prepare_embedded(support, self.embedder().read_prompt(support.prompt))
         if support is self.support:
             self._prepared = prepared
         return prepared
 
-    def _prepare(self, support: SupportSet, prefix: Prefix | None = None) -> PreparedSupport:
+    def prepare_embedded(self, support: SupportSet, prefix: Prefix | None = None) -> PreparedSupport:
+        """Read a support set that this model has embedded, with the prefix of its prompt if it has one."""
         embeddings = support.embeddings.to(self.reasoner.device)
         embeddings = embeddings[:, None] if embeddings.dim() == 2 else embeddings
         scaling = LayerScaling.fit(embeddings)
