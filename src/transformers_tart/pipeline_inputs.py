@@ -13,9 +13,9 @@ from PIL import Image
 from transformers_tart.backbones.forward import resolve_max_length
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.embeddings.text import Embedder
-from transformers_tart.inputs.audio import BYTES
 from transformers_tart.inputs.containers import can_iterate
 from transformers_tart.inputs.examples import Text, parse_text
+from transformers_tart.inputs.sources import BYTES
 from transformers_tart.inputs.text_options import TextOptions
 from transformers_tart.inputs.tokenization import tokenize
 

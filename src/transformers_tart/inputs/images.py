@@ -13,7 +13,7 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 
-from transformers_tart.inputs.audio import BYTES, read_file, to_numpy, unwrap
+from transformers_tart.inputs.sources import BYTES, read_file, to_numpy, unwrap
 
 
 Image: TypeAlias = PIL.Image.Image
