@@ -1,4 +1,4 @@
-"""Recordings in every form a user may give them, as mono waveforms at one sampling rate; and reading of files."""
+"""Recordings in any form as mono waveforms at one sampling rate."""
 
 import math
 import numbers
@@ -29,8 +29,8 @@ class Waveform(NamedTuple):
     """A mono recording.
 
     Attributes:
-        samples: (n,) float32 in [-1, 1]; what a lossy codec or a mix puts a little outside of it is left there.
-        sampling_rate: Samples per second.
+        samples: (n,) float32 in [-1, 1], or a little outside, as lossy codecs and mixes are.
+        sampling_rate: samples per second.
     """
 
     samples: np.ndarray
@@ -40,9 +40,9 @@ class Waveform(NamedTuple):
 def read_audio(
     value: object, where: str, sampling_rate: int, timeout: float | None = None, assumed_rate: int | None = None
 ) -> np.ndarray:
-    """A recording as mono samples (n,), float32, at one sampling rate.
+    """Read a recording as mono samples (n,), float32, at one sampling rate.
 
-    Channels are averaged. The n at another rate is rounded up.
+    Channels are averaged. At another rate n is rounded up.
 
     Args:
         value (`str`, `Path`, `bytes`, `numpy.ndarray`, `torch.Tensor`, `dict`, `AudioDecoder` or `Waveform`):
@@ -51,7 +51,7 @@ def read_audio(
             of `array` or `raw` and `sampling_rate`; a row of the `Audio` column of a `datasets.Dataset`, decoded or
             not; or a dict of one of these under `audio`. Integer samples are scaled by the range of their type.
         where (`str`):
-            The place of the recording, such as "Input 3", with which errors begin.
+            The place of the recording, such as "Input 3"; errors begin with it.
         sampling_rate (`int`):
             Samples per second of the result.
         timeout (`float`, *optional*):
@@ -60,9 +60,9 @@ def read_audio(
             The rate of an array that comes without one.
 
     Raises:
-        ValueError: On samples that are none, not finite or out of range, shapes that are not one recording's, rates
+        ValueError: On samples that are absent, not finite or out of range, shapes that are not one recording's, rates
             that are not positive integers, dicts with other keys, and files that are not audio.
-        TypeError: On anything else that is no recording.
+        TypeError: On anything else.
         OSError: When a file or URL cannot be read; `FileNotFoundError` when there is no file.
         ImportError: When the file needs the library soundfile, which is not installed.
     """
@@ -111,7 +111,6 @@ def _check_rate(rate: Any, subject: str) -> int:
 
 
 def _array_of(row: Mapping, where: str) -> tuple[object, object]:
-    """Samples and their rate from the dict of a decoded recording."""
     key = "array" if "array" in row else "raw"
     unknown = sorted(str(other) for other in set(row) - {key, "sampling_rate", "path"})
     if unknown or "sampling_rate" not in row:
@@ -128,7 +127,7 @@ def _array_of(row: Mapping, where: str) -> tuple[object, object]:
 
 
 def _decoded(decoder: Any, where: str) -> tuple[object, object]:
-    """Samples (channels, n) and their rate from torchcodec's decoder, which reads its file only now."""
+    """Return samples (channels, n) and their rate from a torchcodec decoder, which reads its file only now."""
     try:
         found = decoder.get_all_samples()
     except (RuntimeError, ValueError) as err:
@@ -137,7 +136,6 @@ def _decoded(decoder: Any, where: str) -> tuple[object, object]:
 
 
 def _mono(array: np.ndarray, where: str, channel_axis: int | None = None) -> np.ndarray:
-    """Samples (n,), float32, of an array with or without channels."""
     if array.ndim not in (1, 2):
         raise ValueError(f"{where} has the shape {array.shape}; samples must be (n,), (channels, n) or (n, channels).")
     floats = _to_floats(array, where)
@@ -153,7 +151,6 @@ def _mono(array: np.ndarray, where: str, channel_axis: int | None = None) -> np.
 
 
 def _to_floats(array: np.ndarray, where: str) -> np.ndarray:
-    """Samples in [-1, 1]."""
     if array.size == 0:
         raise ValueError(f"{where} holds no samples (its shape is {array.shape}); leave it out.")
     kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
@@ -162,7 +159,7 @@ def _to_floats(array: np.ndarray, where: str) -> np.ndarray:
         return array
     if kind not in "iu":
         raise TypeError(f"{where} has samples of the type {array.dtype}; they must be floats or integers.")
-    if bits > 32:  # no recording has as many bits: a library widened it, and by what to divide is not known
+    if bits > 32:  # a library widened the samples, so their scale is unknown
         raise ValueError(
             f"{where} has samples of the type {array.dtype}, whose range no recording has; give them in the type in "
             "which they were recorded, for example .astype('int16'), or as floats in [-1, 1]."
@@ -183,7 +180,7 @@ def _check_floats(array: np.ndarray, where: str) -> None:
 
 
 def _decode(data: bytes, where: str) -> Waveform:
-    """Decode a file, as far as it goes: a recording may have been stopped before its header says."""
+    """Decode a file as far as it goes: a recording may be shorter than its header says."""
     if not data:
         raise ValueError(f"{where} is an empty file; leave it out or replace it.")
     try:
@@ -222,10 +219,8 @@ def _decode_wave(data: bytes, where: str, missing: Exception) -> Waveform:
             'pip install "transformers-tart[audio]", or give samples.'
         ) from missing
     frames = frames[: len(frames) // (width * channels) * width * channels]
-    if width == 3:  # filled up to 32 bits from below, which keeps the scale
-        filled = np.zeros((len(frames) // 3, 4), dtype=np.uint8)
-        filled[:, 1:] = np.frombuffer(frames, dtype=np.uint8).reshape(-1, 3)
-        samples = filled.reshape(-1).view("<i4")
+    if width == 3:  # a zero below each sample keeps the scale
+        samples = np.pad(np.frombuffer(frames, dtype="u1").reshape(-1, 3), ((0, 0), (1, 0))).reshape(-1).view("<i4")
     else:
         samples = np.frombuffer(frames, dtype={1: "u1", 2: "<i2", 4: "<i4"}[width])
     return Waveform(_mono(samples.reshape(-1, channels), where, 1), _check_rate(rate, f"{where} has"))

@@ -19,7 +19,7 @@ URLS = ("http://", "https://")
 
 
 def to_numpy(array: np.ndarray | torch.Tensor) -> np.ndarray:
-    """A tensor of any device and float type as an array; an array as it is."""
+    """Return a tensor of any device and float type as an array; an array as it is."""
     if isinstance(array, np.ndarray):
         return array
     if array.device.type == "meta":
@@ -29,7 +29,7 @@ def to_numpy(array: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 def unwrap(value: object, where: str, kind: str) -> object:
-    """The value of `{kind: value}`, and the bytes or else the path of what `datasets` has not decoded."""
+    """Return the value of `{kind: value}`, and the bytes or else the path of an undecoded row of `datasets`."""
     if isinstance(value, Mapping) and set(value) == {kind}:
         value = value[kind]
     if not isinstance(value, Mapping):
@@ -45,7 +45,7 @@ def unwrap(value: object, where: str, kind: str) -> object:
 
 
 def read_file(source: str | os.PathLike, where: str, timeout: float | None = None) -> bytes:
-    """The content of a file, by its path, its http(s) URL or as a base64 data URL."""
+    """Return the content of a file, by its path, its http(s) URL or as a base64 data URL."""
     name = os.fspath(source)
     if isinstance(source, str) and source[:8].lower().startswith(URLS):
         return _fetch(source, where, timeout)

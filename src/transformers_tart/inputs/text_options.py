@@ -1,5 +1,4 @@
-"""Arguments of a call that `pipeline("text-classification")` passes to its tokenizer: which change nothing here, which
-are followed, and which cannot be."""
+"""Arguments of a text pipeline's call that `pipeline("text-classification")` passes to its tokenizer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +7,7 @@ from transformers_tart.checks.arguments import as_count, shorten
 
 
 ANY = object()
-# What these may be; none of it changes an answer, for texts of a batch never see each other or their padding.
+# Arguments that change no prediction, because texts of a batch never see each other or their padding.
 NEUTRAL: dict[str, Any] = {
     "padding": (True, False, None, "longest", "max_length", "do_not_pad"),
     "padding_side": ("left", "right", None),
@@ -20,7 +19,7 @@ NEUTRAL: dict[str, Any] = {
     "return_tensors": ANY,
     "verbose": (True, False),
 }
-# What would change answers in ways that the embeddings of the examples do not have; only these values do not.
+# Arguments of which only these values embed queries as the examples were embedded.
 FIXED: dict[str, Any] = {
     "add_special_tokens": (True,),
     "is_split_into_words": (False, None),
@@ -34,12 +33,12 @@ NAMES = ("max_length", "truncation", "return_token_type_ids", *NEUTRAL, *FIXED)
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How texts are read.
+    """Options for reading texts.
 
     Attributes:
-        max_length: longest text in tokens.
-        truncates: whether longer ones are cut, or refused.
-        single: the argument by which pairs of texts are refused, if any.
+        max_length: most tokens of a text.
+        truncates: truncate longer texts, rather than refuse them.
+        single: the argument for which pairs of texts are refused, if any.
     """
 
     max_length: int | None = None
@@ -48,14 +47,13 @@ class TextOptions:
 
 
 def text_options(arguments: dict[str, Any], modality: str) -> dict[str, Any]:
-    """Return those fields of [`TextOptions`] that arguments of a call set.
+    """Return the fields of [`TextOptions`] that the arguments of a call set.
 
     Raises:
-        TypeError: On arguments that nothing takes, and on those of texts where inputs are something else.
-        ValueError: On values that make no sense, or cannot be followed.
+        TypeError: On unknown arguments, and on these arguments for images and audio.
+        ValueError: On values that are not allowed, or would embed queries otherwise than the examples.
     """
-    unknown = [name for name in arguments if name not in NAMES]
-    if unknown:
+    if unknown := [name for name in arguments if name not in NAMES]:
         hint = "; for the scores of all classes pass top_k=None" if "return_all_scores" in unknown else ""
         raise TypeError(f"The pipeline got the unexpected keyword arguments {unknown}{hint}.")
     if modality != "text" and arguments:
@@ -70,7 +68,7 @@ def text_options(arguments: dict[str, Any], modality: str) -> dict[str, Any]:
     if "truncation" in arguments:
         truncation = _check_value("truncation", arguments["truncation"], TRUNCATIONS)
         options["truncates"] = truncation not in (False, "do_not_truncate")
-        if truncation == "only_first":  # of a single text this is what is done anyway
+        if truncation == "only_first":  # the same as True for a single text
             options["single"] = 'truncation="only_first"'
     if _check_value("return_token_type_ids", arguments.get("return_token_type_ids"), (True, False, None)) is False:
         options["single"] = "return_token_type_ids=False"
@@ -81,7 +79,7 @@ def _check_value(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     value = getattr(value, "value", value)  # members of transformers' enums
     if not any(type(value) is type(other) and value == other for other in allowed):
         reason = (
-            "anything else would read the queries otherwise than the examples" if name in FIXED else "or be left out"
+            "other values would embed the queries otherwise than the examples" if name in FIXED else "or be left out"
         )
         raise ValueError(f"{name} is {shorten(value)}; it must be one of {allowed}, {reason}.")
     return value
