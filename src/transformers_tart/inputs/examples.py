@@ -7,7 +7,6 @@ from typing import Any, Protocol, TypeAlias
 
 from transformers.utils import logging
 
-from transformers_tart.checks.arguments import well_formed
 from transformers_tart.inputs.containers import (
     PAIR,
     as_list,
@@ -21,6 +20,7 @@ from transformers_tart.inputs.containers import (
     table_columns,
 )
 from transformers_tart.inputs.labels import number_labels
+from transformers_tart.inputs.texts import Text, parse_text
 
 
 logger = logging.get_logger(__name__)
@@ -36,7 +36,6 @@ class TableOfExamples(Protocol):
         """Return the rows with these columns alone."""
 
 
-Text: TypeAlias = str | tuple[str, str]
 RawExamples: TypeAlias = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | TableOfExamples
 
 
@@ -58,31 +57,6 @@ class Examples:
 def _forms(key: str) -> str:
     columns = f'the columns "{key}" and "label"'
     return f'a list of {{"{key}": ..., "label": ...}}, a dict of {columns}, or a datasets.Dataset with both'
-
-
-def parse_text(item: object, where: str) -> Text:
-    """Return the text or text pair of a string or `{"text", "text_pair"}`.
-
-    Raises:
-        TypeError: When a text is not a string. The message contains the place, never the content.
-        ValueError: When a dict has other keys.
-    """
-    if not isinstance(item, Mapping):
-        return _string(item, where)
-    if "text" not in item or not set(item) <= {"text", PAIR}:
-        raise ValueError(
-            f'{where} has the keys {sorted(map(str, item))}; a dict must have "text" and may have "text_pair".'
-        )
-    text, pair = _string(item["text"], where), item.get(PAIR)
-    return text if pair is None else (text, _string(pair, f"The text_pair of {where}"))
-
-
-def _string(item: object, where: str) -> str:
-    if not isinstance(item, str):
-        hint = ' Of a pair give {"text": ..., "text_pair": ...}.' if isinstance(item, (list, tuple)) else ""
-        empty = f" ({item})" if item is not None and is_missing(item) else ""
-        raise TypeError(f"{where} is {type(item).__name__}{empty}; a text must be a string.{hint}")
-    return well_formed(item)
 
 
 def parse_examples(examples: RawExamples, key: str = "text", chosen_names: Sequence[str] | None = None) -> Examples:

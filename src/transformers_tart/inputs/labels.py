@@ -18,7 +18,7 @@ UNKNOWN_CLASS = -1  # of an unlabeled row in a ClassLabel column of `datasets`
 def number_labels(
     labels: Sequence[Any], class_names: Sequence[str] | None = None, chosen_names: Sequence[str] | None = None
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Number labels by the order of their classes.
+    """Assign class numbers to labels, by the order of the classes.
 
     Args:
         labels (`list`):

@@ -1,4 +1,4 @@
-"""Tables in files, read row by row; an error names the file and the line, and comes after the rows before it."""
+"""Tables in files, read row by row; errors name the file and the line, and follow the rows before it."""
 
 import csv
 import gzip
@@ -23,7 +23,7 @@ LONGEST_CELL = min(sys.maxsize, 2**31 - 1)  # the csv module refuses cells of mo
 
 
 def file_format(path: str) -> str:
-    """Return the format of a table by its ending, to which .gz may be added.
+    """Return the format of a table by its ending, with or without .gz.
 
     Raises:
         ValueError: On another ending, and when the file does not exist.
@@ -41,13 +41,13 @@ def _ending(path: str) -> str:
 
 
 def read_rows(path: str) -> Iterator[Row]:
-    """Yield the rows of a table, each a dict of its columns; cells of csv files are strings as they are written.
+    """Yield the rows of a table, each a dict of its columns; cells of csv files are strings, unchanged.
 
-    Lone surrogates, which JSON can spell and UTF-8 cannot, are replaced by U+FFFD.
+    Lone surrogates, which JSON can contain and UTF-8 cannot, are replaced by U+FFFD.
 
     Args:
         path (`str`):
-            A csv, tsv, json, jsonl, parquet or txt file, perhaps with .gz added. A file without bytes has no rows.
+            A csv, tsv, json, jsonl, parquet or txt file, with or without .gz. An empty file has no rows.
 
     Raises:
         ValueError: When the file is damaged; the message names the line, counted from 1. The rows before it are
@@ -63,7 +63,7 @@ def read_rows(path: str) -> Iterator[Row]:
 
 
 def read_columns(path: str, rows: int = 1000) -> list[str] | None:
-    """Return the columns of a table: those of its header or schema, of JSON those of its first rows.
+    """Return the columns of a table: of its header or schema, for JSON of its first rows.
 
     Returns:
         `list[str]`: or `None`, when the file has neither a header nor rows.
@@ -83,7 +83,7 @@ def read_columns(path: str, rows: int = 1000) -> list[str] | None:
 
 
 def _rows_before_damage(path: str) -> Iterator[Row]:
-    """Yield rows; damage after the first of them is an error of the rows that follow, not of the columns."""
+    """Yield rows up to damage; raise only where the first row is damaged."""
     is_first = True
     try:
         for row in read_rows(path):
@@ -95,7 +95,7 @@ def _rows_before_damage(path: str) -> Iterator[Row]:
 
 
 def open_table(path: str) -> "IterableDataset":
-    """Open a table as a stream of `datasets`, which leaves no copy of the user's rows in a cache."""
+    """Open a table as a stream of `datasets`, without a copy of the rows in a cache."""
     from datasets import Features, IterableDataset
 
     features = None
@@ -105,7 +105,7 @@ def open_table(path: str) -> "IterableDataset":
 
 
 def _open_text(path: str) -> TextIO:
-    """Open text whose bytes that are not UTF-8 become surrogates."""
+    """Open text, with surrogates for bytes that are not UTF-8."""
     opened: Any = gzip.open if path.lower().endswith(".gz") else open
     return opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="")
 
@@ -151,7 +151,7 @@ def _read_csv(path: str) -> Iterator[Row]:
                     f"Line {start} of {path} has {len(cells)} cells, but the header has {len(header)}; put cells that "
                     f"hold the separator {_separator(path)!r} into double quotes."
                 )
-            if cells:  # csv files may hold empty lines
+            if cells:  # empty lines are skipped
                 yield dict(zip(header, cells, strict=True))
 
 
@@ -159,7 +159,7 @@ def _read_json(path: str) -> Iterator[Row]:
     with _open_text(path) as file:
         lines = _lines(path, file)
         for number, line in enumerate(lines, start=1):
-            if line.lstrip().startswith("["):  # one array in place of lines
+            if line.lstrip().startswith("["):  # an array instead of lines
                 yield from _read_array(path, line + "".join(lines), number)
                 return
             if line.strip():
@@ -180,7 +180,7 @@ def _parse_json(path: str, text: str, first_line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as err:
-        line = first_line + text.rstrip().count("\n", 0, err.pos)  # of what ends too early, the last one
+        line = first_line + text.rstrip().count("\n", 0, err.pos)  # the last one of truncated JSON
         raise ValueError(f"Line {line} of {path} is not JSON: {err.msg}.") from err
     except (ValueError, RecursionError) as err:  # an integer of thousands of digits, or thousands of brackets
         raise ValueError(f"Line {first_line} of {path} cannot be read as JSON: {err}.") from err
