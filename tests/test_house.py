@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 MOST_AT_THE_ROOT = 15
 MOST_LINES = {"": 300, "modeling_base.py": 500}  # of a file
+MOST_LINES_OF_A_FUNCTION = 40  # beside its docstring
 MOST_LINES_OF_A_TWIN = 5
 # Functions that stand twice to the letter, each with its reason.
 TWINS: dict[str, str] = {}
@@ -220,3 +221,14 @@ def test__modules__state__none() -> None:
 def test__files__lines__few() -> None:
     found = {str(path.relative_to(SOURCE)): len(path.read_text().splitlines()) for path, _ in modules().values()}
     expect_none(f"{name} {count}" for name, count in found.items() if count > MOST_LINES.get(name, MOST_LINES[""]))
+
+
+def test__functions__lines__few() -> None:
+    long = []
+    for place, node in definitions(Function.__args__):
+        assert isinstance(node, Function)
+        body = node.body[ast.get_docstring(node) is not None :] or node.body
+        lines = (body[-1].end_lineno or 0) - body[0].lineno + 1
+        if lines > MOST_LINES_OF_A_FUNCTION:
+            long.append(f"{place} {node.name} {lines}")
+    expect_none(long)

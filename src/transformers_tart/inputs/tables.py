@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import itertools
 import json
 import sys
 import zlib
@@ -77,21 +78,13 @@ def read_columns(path: str, rows: int = 1000) -> list[str] | None:
         with _open_text(path) as file:
             return _read_header(path, csv.reader(_lines(path, file), delimiter=_separator(path), strict=True)) or None
     found: dict[str, None] = {}
-    for _, row in zip(range(rows), _rows_before_damage(path), strict=False):
-        found.update(dict.fromkeys(row))
-    return list(found) or None
-
-
-def _rows_before_damage(path: str) -> Iterator[Row]:
-    """Yield rows up to damage; raise only where the first row is damaged."""
-    is_first = True
     try:
-        for row in read_rows(path):
-            yield row
-            is_first = False
-    except ValueError:
-        if is_first:
+        for row in itertools.islice(read_rows(path), rows):
+            found.update(dict.fromkeys(row))
+    except ValueError:  # damage after the first row is an error of the rows, not of the columns
+        if not found:
             raise
+    return list(found) or None
 
 
 def open_table(path: str) -> "IterableDataset":
@@ -160,20 +153,17 @@ def _read_json(path: str) -> Iterator[Row]:
         lines = _lines(path, file)
         for number, line in enumerate(lines, start=1):
             if line.lstrip().startswith("["):  # an array instead of lines
-                yield from _read_array(path, line + "".join(lines), number)
+                array = _parse_json(path, line + "".join(lines), number)
+                yield from (_as_row(item, f"Item {i} of the array in {path}") for i, item in enumerate(array))
                 return
             if line.strip():
-                row = _parse_json(path, line, number)
-                if not isinstance(row, dict):
-                    raise ValueError(f"Line {number} of {path} is {type(row).__name__} in JSON; it must be an object.")
-                yield _without_surrogates(row)
+                yield _as_row(_parse_json(path, line, number), f"Line {number} of {path}")
 
 
-def _read_array(path: str, text: str, first_line: int) -> Iterator[Row]:
-    for i, row in enumerate(_parse_json(path, text, first_line)):
-        if not isinstance(row, dict):
-            raise ValueError(f"Item {i} of the array in {path} is {type(row).__name__}; it must be an object.")
-        yield _without_surrogates(row)
+def _as_row(value: Any, where: str) -> Row:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is {type(value).__name__} in JSON; it must be an object.")
+    return {name: well_formed(cell) if isinstance(cell, str) else cell for name, cell in value.items()}
 
 
 def _parse_json(path: str, text: str, first_line: int) -> Any:
@@ -184,10 +174,6 @@ def _parse_json(path: str, text: str, first_line: int) -> Any:
         raise ValueError(f"Line {line} of {path} is not JSON: {err.msg}.") from err
     except (ValueError, RecursionError) as err:  # an integer of thousands of digits, or thousands of brackets
         raise ValueError(f"Line {first_line} of {path} cannot be read as JSON: {err}.") from err
-
-
-def _without_surrogates(row: Row) -> Row:
-    return {name: well_formed(value) if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _open_parquet(path: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from tokenizers import Encoding
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -66,7 +67,7 @@ def encode(
 
 
 def _check_has_words(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise a ValueError without words in the vocabulary: transformers makes such a tokenizer of an empty folder."""
+    """Raise a ValueError on special tokens alone, as transformers makes a tokenizer of a folder without one."""
     if tokenizer.vocab_size > MOST_SPECIAL:  # listing the special tokens of large vocabularies takes long
         return
     added = getattr(tokenizer, "added_tokens_decoder", {})
@@ -201,15 +202,15 @@ def known_token(backbone: PreTrainedModel, token: int | None) -> int | None:
 
 def collate(rows: Sequence[dict[str, list[int]]], pad_token_id: int | None) -> dict[str, Tensor]:
     """Pad rows of token ids on the right to tensors (n, length) int64, with the attention mask."""
-    length = max(len(row["input_ids"]) for row in rows)
-    batch = {
-        name: torch.tensor(
-            [row[name] + [(pad_token_id or 0) * (name == "input_ids")] * (length - len(row[name])) for row in rows]
+    masked = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
+    return {
+        name: pad_sequence(
+            [torch.tensor(row[name], dtype=torch.int64) for row in masked],
+            batch_first=True,
+            padding_value=(pad_token_id or 0) if name == "input_ids" else 0,
         )
-        for name in rows[0]
+        for name in masked[0]
     }
-    mask = [[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows]
-    return {**batch, "attention_mask": torch.tensor(mask)}
 
 
 def pad_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
