@@ -84,7 +84,7 @@ def as_source(value: Any, name: str, otherwise: str = "") -> str:
     except UnicodeEncodeError:
         is_possible = False
     if not is_possible:
-        raise ValueError(f"{name} is {shorten(source)}, which no folder and no repository can be called.")
+        raise ValueError(f"{name} is {shorten(source)}, which cannot be the name of a folder or repository.")
     return str(source)
 
 

@@ -127,7 +127,7 @@ def _array_of(row: Mapping, where: str) -> tuple[object, object]:
 
 
 def _decoded(decoder: Any, where: str) -> tuple[object, object]:
-    """Return samples (channels, n) and their rate from a torchcodec decoder, which reads its file only now."""
+    """Return samples (channels, n) and their rate from a torchcodec decoder, which decodes its file on this call."""
     try:
         found = decoder.get_all_samples()
     except (RuntimeError, ValueError) as err:
@@ -161,8 +161,8 @@ def _to_floats(array: np.ndarray, where: str) -> np.ndarray:
         raise TypeError(f"{where} has samples of the type {array.dtype}; they must be floats or integers.")
     if bits > 32:  # a library widened the samples, so their scale is unknown
         raise ValueError(
-            f"{where} has samples of the type {array.dtype}, whose range no recording has; give them in the type in "
-            "which they were recorded, for example .astype('int16'), or as floats in [-1, 1]."
+            f"{where} has samples of the type {array.dtype}, whose range no recording has; give them in the type of "
+            "the recording, for example .astype('int16'), or as floats in [-1, 1]."
         )
     half = 2.0 ** (bits - 1)
     return (array.astype(np.float64) - (half if kind == "u" else 0.0)) / half

@@ -43,15 +43,15 @@ def is_missing(value: Any) -> bool:
         return False
 
 
-def is_dataset(table: Any, what: str) -> bool:
+def is_dataset(table: Any, subject: str) -> bool:
     """Return whether an object is a `datasets.Dataset` or a stream of one.
 
     Raises:
-        ValueError: On a dictionary of the splits of a dataset; the message begins with `what`.
+        ValueError: On a dictionary of the splits of a dataset; the message begins with `subject`.
     """
     if isinstance(getattr(table, "column_names", None), Mapping):
         raise ValueError(
-            f"{what} are a dictionary of the dataset splits {list(table)}; choose one, for example "
+            f"{subject} are a dictionary of the dataset splits {list(table)}; choose one, for example "
             f"[{next(iter(table), 'train')!r}]."
         )
     return hasattr(table, "features") and hasattr(table, "column_names") and hasattr(table, "select_columns")
@@ -82,15 +82,15 @@ def table_columns(table: Any) -> dict[str, Any] | None:
     return {str(name): column(name) for name in names}
 
 
-def choose_columns(given: Sequence[str], keys: Sequence[str], needed: Sequence[str], what: str) -> list[str]:
+def choose_columns(given: Sequence[str], keys: Sequence[str], needed: Sequence[str], subject: str) -> list[str]:
     """Return the columns of `keys` that a table has; a table without any column is empty.
 
     Raises:
-        ValueError: When the table has columns, but not all that are needed; the message begins with `what`.
+        ValueError: When the table has columns, but not all that are needed; the message begins with `subject`.
     """
     missing = [name for name in needed if name not in given]
     if given and missing:
-        raise ValueError(f"{what} have the columns {list(given)}, without {missing}; rename the columns.")
+        raise ValueError(f"{subject} have the columns {list(given)}, without {missing}; rename the columns.")
     return [name for name in keys if name in given]
 
 

@@ -110,15 +110,15 @@ def _texts(columns: Mapping[str, list]) -> list[Text]:
 
 def _columns(examples: Any, key: str) -> tuple[dict[str, list], list[str] | None]:
     """Return the columns of the examples, and the class names of a `ClassLabel` feature."""
-    keys, needed, what = (*input_columns(key), "label"), (key, "label"), "The examples"
-    if is_dataset(examples, what):
+    keys, needed, subject = (*input_columns(key), "label"), (key, "label"), "The examples"
+    if is_dataset(examples, subject):
         names = getattr((examples.features or {}).get("label"), "names", None)
-        chosen = choose_columns(given := dataset_columns(examples), keys, needed, what)
+        chosen = choose_columns(given := dataset_columns(examples), keys, needed, subject)
         rows = list(examples.select_columns(chosen)) if given else []
         return {name: [row[name] for row in rows] for name in chosen}, names
     columns: Mapping[Any, Any] | None = table_columns(examples)
     if columns is not None:
-        columns = {name: columns[name] for name in choose_columns(list(columns), keys, needed, what)}
+        columns = {name: columns[name] for name in choose_columns(list(columns), keys, needed, subject)}
     elif isinstance(examples, Mapping):
         _check_keys(columns := examples, keys, "the examples")
     if columns is not None:
