@@ -180,7 +180,7 @@ def _check_floats(array: np.ndarray, where: str) -> None:
 
 
 def _decode(data: bytes, where: str) -> Waveform:
-    """Decode a file as far as it goes: a recording may be shorter than its header says."""
+    """Decode a file as far as it goes: a recording may be shorter than its header announces."""
     if not data:
         raise ValueError(f"{where} is an empty file; leave it out or replace it.")
     try:
