@@ -13,11 +13,13 @@ from transformers import (
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from transformers_tart.backbones.reference import MINI
-from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig
-from transformers_tart.configuration_tart import TartConfig, TartReasonerConfig
-from transformers_tart.modeling_auto import PipelineModel
-from transformers_tart.modeling_media import TartForAudioClassification, TartForImageClassification
-from transformers_tart.modeling_tart import TartForSequenceClassification
+from transformers_tart.configuration_tart import TartAudioConfig, TartConfig, TartImageConfig, TartReasonerConfig
+from transformers_tart.modeling_tart import (
+    PipelineModel,
+    TartForAudioClassification,
+    TartForImageClassification,
+    TartForSequenceClassification,
+)
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.support import SupportSet

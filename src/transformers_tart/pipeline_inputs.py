@@ -1,21 +1,14 @@
 """What pipelines read: which inputs are one and which are many, and how each becomes a row for the backbone."""
 
-import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
-
-import numpy as np
-import torch
-from PIL import Image
 
 from transformers_tart.backbones.forward import resolve_max_length
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.embeddings.text import Embedder
-from transformers_tart.inputs.containers import can_iterate
 from transformers_tart.inputs.examples import Text, parse_text
-from transformers_tart.inputs.sources import BYTES
 from transformers_tart.inputs.text_options import TextOptions
 from transformers_tart.inputs.tokenization import tokenize
 
@@ -58,14 +51,8 @@ class TextInputs:
         self.embedder, self.tokenizer, self.options = embedder, tokenizer, options
 
     def is_one(self, inputs: Any) -> bool:
-        """A string or a mapping is one."""
-        if isinstance(inputs, (str, Mapping)):
-            return True
-        if isinstance(inputs, BYTES) or not can_iterate(inputs):
-            raise TypeError(
-                f"The input is {type(inputs).__name__}; give a text, a list of texts or a generator of texts."
-            )
-        return False
+        """See [`Modality.is_one`]."""
+        return self.embedder.config.modality.is_one(inputs)
 
     def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
         """Token ids of each text."""
@@ -103,27 +90,11 @@ class MediaInputs:
 
     def __init__(self, embedder: MediaEmbedder, processor: Any):
         self.embedder, self.processor = embedder, processor
-        self.name = embedder.config.modality
-        self.most_dims = 3 if self.name == "image" else 2
+        self.name = embedder.config.modality.name
 
     def is_one(self, inputs: Any) -> bool:
-        """A path, an address, a file as bytes, an image, an array of one, or a mapping is one.
-
-        Raises:
-            TypeError: On lists of numbers, which would be as many inputs.
-        """
-        if isinstance(inputs, (list, tuple)) and inputs and all(map(_is_numeric, inputs)):
-            kind = "uint8" if self.name == "image" else "float32"
-            raise TypeError(
-                f"The input is a {type(inputs).__name__} of {type(inputs[0]).__name__}; give the numbers of one "
-                f"{self.name} input as an array: numpy.asarray(..., dtype='{kind}')."
-            )
-        if isinstance(inputs, (str, bytes, bytearray, os.PathLike, Mapping, Image.Image, np.generic)):
-            return True
-        if isinstance(inputs, (np.ndarray, torch.Tensor)):
-            is_of_names = isinstance(inputs, np.ndarray) and inputs.dtype.kind in "OUS"
-            return inputs.ndim <= self.most_dims and not is_of_names
-        return not can_iterate(inputs)
+        """See [`Modality.is_one`]."""
+        return self.embedder.config.modality.is_one(inputs)
 
     def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
         """What the backbone takes of each input, or why there is nothing; processors leave Python to the others."""
@@ -138,13 +109,6 @@ class MediaInputs:
             return self.embedder.row(self.processor, given, where)
         except (ValueError, TypeError, OSError) as err:
             return Unreadable(err)
-
-
-def _is_numeric(item: Any) -> bool:
-    """Whether this is a number, or a list that begins with one, or with such a list."""
-    while isinstance(item, (list, tuple)) and item:
-        item = item[0]
-    return isinstance(item, numbers.Number)
 
 
 __all__ = ["Inputs", "MediaInputs", "TextInputs", "Unreadable"]

@@ -4,16 +4,16 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import state_token
-from transformers_tart.backbones.processors import LOADERS, load_processor
+from transformers_tart.backbones.reference import load_processor
 from transformers_tart.checks.arguments import as_source, shorten
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.loading.auto import load_auto
-from transformers_tart.modeling_auto import PipelineModel, compose_any
-from transformers_tart.modeling_tart import TartPreTrainedModel
+from transformers_tart.modeling_base import TartPreTrainedModel
+from transformers_tart.modeling_tart import PipelineModel, compose_any
 
 
 def load_model(model: Any, backbone: Any, arguments: dict[str, Any]) -> TartPreTrainedModel:
@@ -56,33 +56,28 @@ def choose_processor(model: TartPreTrainedModel, given: Mapping[str, Any]) -> di
         model ([`TartPreTrainedModel`]):
             The model.
         given (`dict`):
-            The arguments `tokenizer`, `image_processor` and `feature_extractor`.
+            The arguments of the pipeline for processors.
 
     Raises:
         TypeError: On something else than a processor.
         ValueError: On a processor for another modality, or when there is none to load.
     """
     modality = model.config.modality
-    loader, argument = LOADERS[modality]
+    loader, argument = modality.auto_processor, modality.processor_argument
     if others := [name for name, value in given.items() if value is not None and name != argument]:
         raise ValueError(f"{others[0]} is given, but the model classifies {modality} inputs; give {argument}=...")
     processor = given[argument]
     if processor is None:
         return {argument: load_processor(model)}
     if isinstance(processor, (str, os.PathLike)):
-        trusts = model.hub_arguments.get("trust_remote_code")
+        trusts = model.origin.hub.get("trust_remote_code")
         processor = load_auto(loader, as_source(processor, argument), trust_remote_code=trusts)
-    is_one = isinstance(processor, PreTrainedTokenizerBase) if modality == "text" else _is_media_processor(processor)
-    if not is_one:
+    if not modality.is_processor(processor):
         raise TypeError(
             f"{argument} is {shorten(processor)} of type {type(processor).__name__}; give a loaded one "
             f"({loader.__name__}.from_pretrained), its Hub id or its folder."
         )
     return {argument: processor}
-
-
-def _is_media_processor(processor: Any) -> bool:
-    return callable(processor) and hasattr(processor, "save_pretrained")
 
 
 class PipelineCache:

@@ -16,7 +16,6 @@ from transformers.pipelines.text_classification import ClassificationFunction
 from transformers.utils import logging
 
 from transformers_tart.backbones.forward import input_device
-from transformers_tart.backbones.processors import LOADERS
 from transformers_tart.checks.arguments import as_count, as_flag, check_device
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.media import MediaEmbedder
@@ -27,12 +26,13 @@ from transformers_tart.inputs.containers import is_eager, iterate, unpack
 from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.text_options import TextOptions, text_options
 from transformers_tart.inputs.tokenization import collate
-from transformers_tart.modeling_tart import PreparedSupport, TartPreTrainedModel
+from transformers_tart.modeling_base import TartPreTrainedModel
+from transformers_tart.origin import check_folder
 from transformers_tart.pipeline_inputs import Inputs, MediaInputs, TextInputs, Unreadable
 from transformers_tart.pipeline_outputs import answer, answer_options, failure
 from transformers_tart.pipeline_parts import PipelineCache, choose_processor, load_model
-from transformers_tart.saving import OWNED
-from transformers_tart.support import SupportSet
+from transformers_tart.repository import OWNED
+from transformers_tart.support import PreparedSupport, SupportSet
 
 
 logger = logging.get_logger(__name__)
@@ -58,8 +58,9 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             A composed model, or any backbone, which is composed with the reasoner inside this package. `pipeline`
             takes their Hub ids and folders, and without any the small language model inside this package.
         tokenizer (`PreTrainedTokenizerBase`, *optional*), image_processor (`BaseImageProcessor`, *optional*),
-        feature_extractor (`SequenceFeatureExtractor`, *optional*):
-            The backbone's, of texts, of images, of audio; loaded from the backbone's repository when not given.
+        feature_extractor (`SequenceFeatureExtractor`, *optional*), processor (`ProcessorMixin`, *optional*):
+            The backbone's, of texts, of images, of audio, of other inputs; loaded from the backbone's repository when
+            not given.
         examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table, *optional*):
             The support set; the one stored with the model when not given. A table of pandas, polars or Arrow.
         backbone (`PreTrainedModel` or `str`, *optional*):
@@ -87,6 +88,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         embedding_cache: str | os.PathLike | None = None,
         image_processor: Any = None,
         feature_extractor: Any = None,
+        processor: Any = None,
         backbone: PreTrainedModel | str | os.PathLike | None = None,
         **kwargs: Any,
     ):
@@ -97,7 +99,12 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         self._cache = PipelineCache(embedding_cache)
         model = load_model(model, backbone, kwargs)
         self._modality = model.config.modality
-        given = {"tokenizer": tokenizer, "image_processor": image_processor, "feature_extractor": feature_extractor}
+        given = {
+            "tokenizer": tokenizer,
+            "image_processor": image_processor,
+            "feature_extractor": feature_extractor,
+            "processor": processor,
+        }
         super().__init__(model=model, **choose_processor(model, given), **kwargs)
         if examples is not None:
             self.set_examples(examples)
@@ -105,7 +112,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
     @property
     def _processor(self) -> Any:
         """The tokenizer, image processor or feature extractor."""
-        return getattr(self, LOADERS[self.model.config.modality][1])
+        return getattr(self, self._modality.processor_argument)
 
     def _inputs(self, options: TextOptions) -> Inputs:
         embedder = self.model.embedder(max_length=options.max_length)
@@ -130,7 +137,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                 self._processor,
                 batch_size=self._batch_size,
                 progress_bar=progress_bar,
-                keep_texts=self._modality == "text",
+                keep_texts=self._modality.is_tokenized,
                 cache=self._cache.open(self.model),
                 max_length=max_length or self._preprocess_params.get("max_length"),
                 is_stored=is_stored,
@@ -194,7 +201,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
         progress_bar = as_flag(progress_bar, "progress_bar")
         batch_size = None if batch_size is None else as_count(batch_size, "batch_size", ", or None")
-        inputs = unpack(inputs, self._modality)
+        inputs = unpack(inputs, self._modality.columns)
         if examples is None or isinstance(examples, SupportSet):
             with self.device_placement():
                 support = self.model.prepare_support(examples)
@@ -272,8 +279,9 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         row = self._inputs(TextOptions(**options)).rows([("The input", input_)])[0]
         if isinstance(row, Unreadable):
             raise row.error
-        is_text = self._modality == "text"
-        return collate([row], self.tokenizer.pad_token_id) if is_text else collate_media([row])
+        if self._modality.is_tokenized:
+            return collate([row], self.tokenizer.pad_token_id)
+        return collate_media([row])
 
     def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:
         return {
@@ -304,9 +312,9 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         processor = copy.deepcopy(self._processor)
         if isinstance(processor, PreTrainedTokenizerBase) and processor.pad_token is None:
             processor.pad_token = processor.eos_token or processor.bos_token or processor.unk_token
-        if self.model.config.modality == "audio":
+        if self._modality.is_padded:
             processor.return_attention_mask = True  # by which padding is left out
-        self.model._check_folder(save_directory)
+        check_folder(self.model, save_directory)
         with self._pushing(save_directory, kwargs), staged(save_directory, OWNED) as stage:
             self.model.save_pretrained(stage, **kwargs)
             processor.save_pretrained(stage)

@@ -1,52 +1,49 @@
-"""Loads the parts of a TART repository and puts them together.
+"""Repositories of composed models: loading their parts, and writing what stands beside the reasoner.
 
-The parts are loaded apart and composed afterwards: weights cannot be loaded inside a model's constructor, and a
-loaded backbone that passes through another `from_pretrained` loses its non-persistent buffers.
+Parts are loaded apart and composed afterwards: weights cannot be loaded inside a model's constructor, and a loaded
+backbone that passes through another `from_pretrained` loses its non-persistent buffers.
 """
 
+import copy
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import cached_file, logging
 
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import BackboneDigest
-from transformers_tart.backbones.reference import EMBEDDED, as_name, check_reference, locate, reference
+from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
-from transformers_tart.backbones.towers import find_tower, load_tower
+from transformers_tart.backbones.towers import take_tower
 from transformers_tart.checks.arguments import as_source
 from transformers_tart.checks.label_names import config_names, set_config_names, take_names
-from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartConfig
+from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartBaseConfig
 from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
 from transformers_tart.files import check_whole
-from transformers_tart.hub.push import explain_failures, pin_revision
+from transformers_tart.hub.card import classifier_card
+from transformers_tart.hub.push import CARD_FILE, OWNED_WEIGHTS
 from transformers_tart.loading.arguments import check_loading
-from transformers_tart.loading.auto import check_files, explain_damage
+from transformers_tart.loading.auto import check_files
 from transformers_tart.loading.checksums import check_sums
+from transformers_tart.loading.download import ACCESS, PLACE, TRUST, explain_damage, pin_revision, select, take
+from transformers_tart.origin import Origin
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.support import SUPPORT_FILE, SupportSet
+from transformers_tart.support import SUPPORT_FILE, SupportSet, describe_differences
 
 
 logger = logging.get_logger(__name__)
 
 DEFAULT_REASONER = "kernel"
 BACKBONE_FOLDER = "backbone"
-
-SHARED = ("cache_dir", "force_download", "local_files_only", "proxies", "token")
-REPOSITORY = ("revision", "subfolder")
-TRUST = "trust_remote_code"  # is for the repository of the backbone alone
-# What Auto classes and pipelines pass along for themselves.
+BACKBONE_KEYS = "backbone."
+OWNED = (*OWNED_WEIGHTS, SUPPORT_FILE)
+# Arguments that Auto classes and pipelines pass for themselves.
 AUTO_CLASS_KWARGS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
 CONFIG_FIELDS = ("base_model_name_or_path", "base_model_revision", "base_model_subfolder", *EMBEDDING_FIELDS)
-
-
-def load_default_reasoner() -> TartReasoner:
-    """The reasoner inside this package."""
-    return TartReasoner.from_pretrained(DEFAULT_REASONER)
 
 
 def move_to_output_device(reasoner: TartReasoner, backbone: PreTrainedModel) -> TartReasoner:
@@ -61,7 +58,7 @@ def move_to_output_device(reasoner: TartReasoner, backbone: PreTrainedModel) -> 
 def compose(
     cls: Any,
     name_or_model: str | os.PathLike | PreTrainedModel,
-    reasoner: TartReasoner | str | os.PathLike | None,
+    reasoner: Any,
     embedding: dict[str, Any],
     revision: str | None = None,
     **loading: Any,
@@ -76,80 +73,29 @@ def compose(
             raise ValueError(
                 f"The backbone is loaded already, so {sorted(loading)} cannot be applied; pass its name instead."
             )
-        backbone, name = _take_tower(name_or_model, modality), name_or_model.name_or_path or None
-        if name in EMBEDDED:
-            name = os.path.abspath(name)  # transformers, which knows no such name, has loaded from a folder
+        backbone, reference = take_tower(name_or_model, modality), BackboneReference.of(name_or_model, revision)
     else:
-        name = as_name(name_or_model)
-        source, source_revision = locate(name, revision)
-        with explain_failures(name):
-            backbone, embedding = _load_named(source, modality, source_revision, embedding, loading)
+        reference = BackboneReference.of(name_or_model, revision, loading.pop("subfolder", None))
+        backbone, reference, embedding = reference.load_and_complete(modality, embedding, **loading)
         checked = BackboneDigest.of(backbone)
     if not isinstance(reasoner, TartReasoner):
-        reasoner = load_default_reasoner() if reasoner is None else TartReasoner.from_pretrained(reasoner)
-    usual = {
-        "pooling": "mean",
-        "normalize": False,
-        "layers": -1 if reasoner.config.projection == "whitened_pca" else "all",
-    }
-    embedding = {**embedding, **{field: value for field, value in usual.items() if embedding[field] is None}}
-    name, revision = (None, revision) if name is None else reference(name, revision)
+        reasoner = TartReasoner.from_pretrained(DEFAULT_REASONER if reasoner is None else reasoner)
+    layers = -1 if reasoner.config.projection == "whitened_pca" else "all"
+    defaults = {"pooling": "mean", "normalize": False, "layers": layers}
+    embedding = {**embedding, **{field: value for field, value in defaults.items() if embedding[field] is None}}
     # a copy: a config that is shared with a live model is changed by the wrapper
     fields = {key: value for key, value in backbone.config.to_dict().items() if key != "_name_or_path"}
     config = cls.config_class(
         **{cls.config_class.backbone_key: fields},
-        base_model_name_or_path=name,
-        base_model_revision=revision,
+        **reference.config_fields(),
         reasoner_config=reasoner.config.to_dict(),
         **embedding,
     )
     if names is not None:
         set_config_names(config, names)
     model = cls(config, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
-    model.hub_arguments = _take(loading, (*SHARED, TRUST))
-    model.reference_digest = checked
+    model.origin = Origin(hub=select(loading, (*ACCESS, TRUST)), digest=checked)
     return model
-
-
-def load_reference(config: TartConfig, dtype: torch.dtype, **shared: Any) -> PreTrainedModel:
-    """Load the backbone that a config refers to, on the CPU.
-
-    Raises:
-        OSError, ValueError: When it cannot be loaded.
-    """
-    source, revision = locate(str(config.base_model_name_or_path), config.base_model_revision)
-    place = {"revision": revision, **_inside(config.base_model_subfolder)}
-    with explain_failures(source):
-        return load_tower(source, config.modality, **place, **shared, dtype=dtype)
-
-
-def _load_named(
-    source: str, modality: str, revision: str | None, embedding: dict[str, Any], loading: dict[str, Any]
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A backbone, and the fields of the config that say how it embeds and where it is in its repository.
-
-    A sentence encoder completes what is not given.
-    """
-    hub = {key: loading[key] for key in (*SHARED, "subfolder") if loading.get(key) is not None}
-    revision = pin_revision(source, revision, **hub)
-    folder, encoder = hub.get("subfolder"), None
-    if modality == "text":
-        is_told = embedding["pooling"] is not None
-        encoder = find_sentence_encoder(source, quiet=is_told, revision=revision, **hub)
-    if encoder is not None:
-        embedding = encoder.fill(embedding)
-        folder = "/".join(part for part in (folder, encoder.path) if part)
-    place = _inside(folder)
-    backbone = load_tower(source, modality, **{**loading, "revision": revision, **place})
-    return backbone, {**embedding, **{f"base_model_{key}": value for key, value in place.items()}}
-
-
-def _take_tower(model: PreTrainedModel, modality: str) -> PreTrainedModel:
-    """What of a loaded model reads one modality; it keeps the device map of the whole."""
-    _, below = find_tower(model, modality)
-    if hasattr(model, "hf_device_map") and not hasattr(below, "hf_device_map"):
-        below.hf_device_map = model.hf_device_map
-    return below
 
 
 def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
@@ -162,14 +108,12 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     for argument in AUTO_CLASS_KWARGS:
         kwargs.pop(argument, None)
     names = take_names(kwargs)
-    shared, repository = _take(kwargs, SHARED), _take(kwargs, REPOSITORY)
+    shared, repository = take(kwargs, ACCESS), take(kwargs, PLACE)
     repository["revision"] = pin_revision(name, **repository, **shared)
-    weights, overrides = _take(kwargs, ("variant", "use_safetensors")), _take(kwargs, CONFIG_FIELDS)
+    weights, overrides = take(kwargs, ("variant", "use_safetensors")), take(kwargs, CONFIG_FIELDS)
     if not isinstance(config, cls.config_class):
-        source = (
-            config if isinstance(config, PreTrainedConfig) else as_source(name if config is None else config, "config")
-        )
-        config = _load_config(cls.config_class, source, **shared, **repository)
+        config = _load_config(cls.config_class, name if config is None else config, **shared, **repository)
+    overrides = config.drop_text_fields(overrides)
     contradicted = [key for key in EMBEDDING_FIELDS if key in overrides and overrides[key] != getattr(config, key)]
     if config.has_support and contradicted:
         raise ValueError(
@@ -182,10 +126,15 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
         set_config_names(config, names)
     config.validate()
     given = unwrap(backbone)
-    backbone = _load_backbone(config, name, given, shared, repository, kwargs)
     if given is not None and not isinstance(given, PreTrainedModel):
-        config.base_model_name_or_path, config.base_model_revision = reference(as_name(given))
+        for field, value in _refer_to_given(config, given, shared).config_fields().items():
+            setattr(config, field, value)
         config.include_backbone = False
+    backbone = (
+        take_tower(given, config.modality)
+        if isinstance(given, PreTrainedModel)
+        else _load_backbone(config, name, given is not None, shared, repository, kwargs)
+    )
     reasoner, info = TartReasoner.from_pretrained(
         name,
         config=config.reasoner,
@@ -196,42 +145,28 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
         **repository,
     )
     model = cls(config, *model_args, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
-    model.repository = {"name": name, **repository}
-    model.hub_arguments = {**shared, **_take(kwargs, (TRUST,))}
-    if not isinstance(given, PreTrainedModel) and not config.include_backbone:
-        model.reference_digest = BackboneDigest.of(backbone)
+    is_reference = not isinstance(given, PreTrainedModel) and not config.include_backbone
+    digest = model.backbone_digest() if is_reference or config.has_support else None
+    hub = {**shared, **select(kwargs, (TRUST,))}
+    model.origin = Origin({"name": name, **repository}, hub, digest if is_reference else None)
     if config.has_support:
-        _load_support_into(model, name, {**shared, **repository})
-        if names is None:  # then the next examples may bring others
-            model._names_of_examples = config_names(config)
-    if config.sha256 is not None:
-        _check_sums(config, name, model.support, {**shared, **repository})
+        support = _load_support(model, name, digest, {**shared, **repository})
+        model.restore_support(support.to(model.reasoner.device), has_chosen_names=names is not None)
+    if config.sha256 is not None:  # last, since other errors are more precise
+        sums = {file: each for file, each in config.sha256.items() if file != SUPPORT_FILE or config.has_support}
+        check_sums(name, sums, **shared, **repository)
+        config.sha256 = None  # of the files, not of the model, which may change
     return (model, info) if with_info else model
 
 
-def _check_sums(config: TartConfig, name: str, support: SupportSet | None, hub: dict) -> None:
-    """Compare the checksums of the config with the files, after what says more precisely what is wrong with them."""
-    sums = dict(config.sha256 or {})
-    if support is None:
-        sums.pop(SUPPORT_FILE, None)
-    check_sums(name, sums, **hub)
-    config.sha256 = None  # of the files, not of the model, which may change
-
-
-def _take(kwargs: dict, names: tuple[str, ...]) -> dict:
-    """Move the named arguments out; `None` means not given."""
-    taken = {name: kwargs.pop(name) for name in names if name in kwargs}
-    return {name: value for name, value in taken.items() if value is not None}
-
-
-def _load_config(config_class: type[TartConfig], name: Any, **hub: Any) -> TartConfig:
-    """The config of a TART repository, checked to be one: transformers would take another's with a warning."""
+def _load_config(config_class: type[TartBaseConfig], name: Any, **hub: Any) -> TartBaseConfig:
+    """Load the config of a TART repository; transformers would take another's with a warning."""
     if isinstance(name, PreTrainedConfig):
         raise ValueError(f'The config is of model type "{name.model_type}", not "{config_class.model_type}".')
+    name = as_source(name, "config")
     with explain_damage(name):
         check_files(name, **hub)
-        fields, _ = PreTrainedConfig.get_config_dict(name, **hub)
-    model_type = fields.get("model_type")
+        model_type = PreTrainedConfig.get_config_dict(name, **hub)[0].get("model_type")
     if model_type == "tart_reasoner":
         raise ValueError(
             f"{name} holds a reasoner alone; load it with TartReasoner.from_pretrained, or compose it with a "
@@ -251,58 +186,49 @@ def _load_config(config_class: type[TartConfig], name: Any, **hub: Any) -> TartC
         return config_class.from_pretrained(name, **hub)
 
 
+def _refer_to_given(config: TartBaseConfig, given: str | os.PathLike, shared: dict) -> BackboneReference:
+    """Return the reference to a copy of the backbone of a task."""
+    reference = BackboneReference.of(given)
+    if reference.name == config.base_model_name_or_path and reference.revision is not None:
+        # a support set that was made with an embedded backbone needs the same version of it
+        return replace(reference, revision=config.base_model_revision or reference.revision)
+    # only a copy of a repository in which the backbone is in a folder may have it in one too
+    encoder = find_sentence_encoder(reference.path, quiet=True, **shared) if config.base_model_subfolder else None
+    return reference.inside(encoder.path if encoder else None)
+
+
 def _load_backbone(
-    config: TartConfig, name: str, given: Any, shared: dict, repository: dict, loading: dict
+    config: TartBaseConfig, name: str, is_given: bool, shared: dict, repository: dict, loading: dict
 ) -> PreTrainedModel:
-    """The backbone that was given, the one saved with the repository, or the one it refers to."""
-    modality = config.modality
-    if isinstance(given, PreTrainedModel):
-        return _take_tower(given, modality)
-    if given is not None:
-        name = as_name(given)
-        # a support set that was made with an embedded backbone wants the same version of it
-        wanted = config.base_model_revision if name in EMBEDDED and name == config.base_model_name_or_path else None
-        source = locate(name, wanted)[0]
-        # only a copy of a repository in which the backbone is in a folder may have it in one too
-        encoder = find_sentence_encoder(source, quiet=True, **shared) if config.base_model_subfolder else None
-        return load_tower(source, modality, **_inside(encoder.path if encoder else None), **shared, **loading)
+    """Load the backbone that is saved with a task, or that its config refers to."""
+    reference = BackboneReference.from_config(config)
+    if is_given:
+        return reference.load(config.modality, **shared, **loading)
     if config.include_backbone:
-        folder = "/".join(part for part in (repository.get("subfolder"), BACKBONE_FOLDER) if part)
-        try:
-            with explain_failures(name):
-                return load_tower(name, modality, **{**repository, "subfolder": folder}, **shared, **loading)
-        except CorruptFileError:
-            raise
-        except (OSError, ValueError) as err:  # without the folder, transformers sees a model of no known type
-            raise BackboneNotFoundError(
-                f"The config of {name} announces a backbone in {folder}, but it cannot be loaded: {err}\nDownload the "
-                "repository again, or pass a copy: from_pretrained(..., backbone=<Hub id, folder or model>)."
-            ) from err
-    base, revision = config.base_model_name_or_path, config.base_model_revision
-    if base is None:
+        reference = BackboneReference(name, **repository).inside(BACKBONE_FOLDER)
+        place, advice = f"in {reference.subfolder} of {name}", "Download the repository again, or"
+    elif reference.name is None:
         raise ValueError(f"{name} names no backbone; pass one: backbone=...")
-    check_reference(base, name)
-    source, source_revision = locate(base, revision)
+    else:
+        reference.check_origin(name)
+        revision = f" at revision {reference.revision}" if reference.revision else ""
+        place = f'"{reference.name}"{revision}, which {name} refers to,'
+        advice = "If it has moved or the network is down,"
     try:
-        with explain_failures(base):
-            place = {"revision": source_revision, **_inside(config.base_model_subfolder)}
-            return load_tower(source, modality, **place, **shared, **loading)
+        return reference.load(config.modality, **shared, **loading)
     except CorruptFileError:
         raise
-    except OSError as err:
+    except (OSError, ValueError) as err:  # without the folder, transformers sees a model of no known type
+        if not config.include_backbone and not isinstance(err, OSError):
+            raise
         raise BackboneNotFoundError(
-            f'The backbone "{base}"{f" at revision {revision}" if revision else ""}, which {name} refers to, cannot '
-            f"be loaded: {err}\nIf it has moved or the network is down, pass a copy: from_pretrained(..., "
+            f"The backbone {place} cannot be loaded: {err}\n{advice} pass a copy: from_pretrained(..., "
             "backbone=<Hub id, folder or model>)."
         ) from err
 
 
-def _inside(folder: str | None) -> dict[str, str]:
-    return {"subfolder": folder} if folder else {}
-
-
-def _load_support_into(model: Any, name: str, hub: dict) -> None:
-    """Load the support set of a repository, compared with its config and with the backbone."""
+def _load_support(model: Any, name: str, digest: Any, hub: dict) -> SupportSet:
+    """Load the support set of a repository and compare it with its config and with the digest of the backbone."""
     try:
         path = cached_file(name, SUPPORT_FILE, **hub)
     except OSError as err:
@@ -311,11 +237,10 @@ def _load_support_into(model: Any, name: str, hub: dict) -> None:
         ) from err
     support, config = SupportSet.load(str(path)), model.config
     stored, current = support.options, config.embedding_options
-    if stored is not None and (fields := [field for field in current if stored.get(field) != current[field]]):
+    if stored is not None and (differing := describe_differences(stored, current)):
         raise CorruptFileError(
             f"config.json and {SUPPORT_FILE} of {name} are of two tasks, or one was edited: the support set was "
-            f"embedded with { ({field: stored.get(field) for field in fields}) }, the config says "
-            f"{ ({field: current[field] for field in fields}) }. Save the task again from its examples."
+            f"embedded with {differing[0]}, the config says {differing[1]}. Save the task again from its examples."
         )
     if support.num_labels != config.num_labels:
         raise CorruptFileError(
@@ -334,20 +259,55 @@ def _load_support_into(model: Any, name: str, hub: dict) -> None:
             "is not checked. Save the task again to store one."
         )
         (config.sha256 or {}).pop(SUPPORT_FILE, None)  # which is not the file that was saved with the config
-        # by which changes from now on are seen
-        support = replace(support, digest=model.backbone_digest(), options=current)
-    else:
-        support = replace(support, digest=replace(support.digest, name=config.base_model_name_or_path))
-    model.set_support(support.to(model.reasoner.device))
-    if support.prompt is None:  # a prompt, which takes long to read, is read with the first query
-        model.prepare_support()
+        # by which later changes are seen
+        return replace(support, digest=digest, options=current)
+    support = replace(support, digest=replace(support.digest, name=config.base_model_name_or_path))
+    support.check_backbone(digest)
+    return support
+
+
+def config_to_save(model: Any, include_backbone: bool) -> TartBaseConfig:
+    """Return a copy of the config of a model as its repository will hold it."""
+    config = copy.deepcopy(model.config)
+    config.include_backbone = include_backbone
+    config.has_support = model.support is not None
+    set_config_names(config, model.names_for(model.support) if model.support else config_names(config))
+    if include_backbone:  # whose config may have been changed
+        setattr(config, config.backbone_key, copy.deepcopy(model.backbone.config))
+    for part in (config.base_model_config, config.reasoner_config):
+        if isinstance(part, PreTrainedConfig):
+            part.name_or_path = ""  # where it was loaded from may be a path of this machine
+    config.reasoner.sha256 = None
+    if include_backbone and BackboneReference.from_config(config).is_local:
+        config.base_model_name_or_path = None  # a path of this machine, which nobody needs any more
+    return config
+
+
+def save_parts(
+    model: Any, config: TartBaseConfig, folder: Path, include_texts: bool, max_shard_size: int | str | None
+) -> None:
+    """Write the support set, the backbone if included, and a card to the folder of a config and a reasoner."""
+    support = model.support
+    if support is not None:
+        support = replace(support, label_names=model.names_for(support))
+        if support.digest is None:
+            support = replace(support, digest=model.backbone_digest(), options=model.config.embedding_options)
+        support.save(folder / SUPPORT_FILE, include_texts=include_texts)
+    if config.include_backbone:
+        options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
+        model.backbone.save_pretrained(folder / BACKBONE_FOLDER, **options)
+    size = None if support is None else len(support)
+    classifier_card(config, model.card_facts, size, include_texts).save(folder / CARD_FILE)
 
 
 __all__ = [
     "BACKBONE_FOLDER",
+    "BACKBONE_KEYS",
+    "DEFAULT_REASONER",
+    "OWNED",
     "compose",
+    "config_to_save",
     "load_composed",
-    "load_default_reasoner",
-    "load_reference",
     "move_to_output_device",
+    "save_parts",
 ]

@@ -1,8 +1,7 @@
-"""The support set: the labeled embeddings that a reasoner reads."""
+"""Support sets: labeled embeddings, and what a model keeps of them."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers.utils import logging
 
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.checks.arguments import as_source, check_kind, shorten
 from transformers_tart.checks.bounds import parse_json
 from transformers_tart.checks.label_names import check_label_names
+from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.prompts import Prompt
-from transformers_tart.errors import CorruptFileError
+from transformers_tart.embeddings.shared_prefix import Prefix
+from transformers_tart.errors import BackboneMismatchError, CorruptFileError
+from transformers_tart.projection import LayerScaling
+from transformers_tart.reasoners.modeling_reasoner import ReasonerState
+
+
+logger = logging.get_logger(__name__)
 
 
 SUPPORT_FILE = "support.safetensors"
@@ -41,9 +48,9 @@ class SupportSet:
             The texts, where the user asked to keep them.
         prompt ([`Prompt`], *optional*):
             The token ids of the examples in their prompt, for the protocols that read queries after it.
-        options (`dict`, *optional*):
-            The embedding options with which the embeddings were made, [`EMBEDDING_FIELDS`] of a config. `None` where
-            they are not known, as in files of version 0.1: nothing is compared then.
+        options ([`EmbeddingOptions`], *optional*):
+            The options with which the embeddings were made. `None` where they are not known, as in files of version
+            0.1: nothing is compared then.
         digest ([`BackboneDigest`], *optional*):
             Of the backbone that made the embeddings; `None` where it is not known.
 
@@ -57,7 +64,7 @@ class SupportSet:
     label_names: tuple[str, ...]
     texts: tuple | None = None
     prompt: Prompt | None = None
-    options: Mapping[str, Any] | None = None
+    options: EmbeddingOptions | None = None
     digest: BackboneDigest | None = None
 
     def __post_init__(self) -> None:
@@ -102,7 +109,7 @@ class SupportSet:
         check_label_names("label_names", self.label_names)
         if any(not isinstance(part, str) for text in self.texts or () for part in _parts(text)):
             raise TypeError("texts must hold strings or pairs of strings.")
-        for name, kind in (("prompt", Prompt), ("options", Mapping), ("digest", BackboneDigest)):
+        for name, kind in (("prompt", Prompt), ("options", EmbeddingOptions), ("digest", BackboneDigest)):
             check_kind(name, getattr(self, name), kind, type(None))
 
     def __len__(self) -> int:
@@ -117,8 +124,50 @@ class SupportSet:
         return len(self.label_names)
 
     def to(self, device: torch.device | str) -> "SupportSet":
-        """The same support set on another device."""
+        """Return the support set on another device."""
         return replace(self, embeddings=self.embeddings.to(device), labels=self.labels.to(device))
+
+    def check_number_of_names(self, names: tuple[str, ...]) -> None:
+        """Raise a ValueError unless `config.id2label` has as many names as the support set has classes."""
+        if len(names) != self.num_labels:
+            raise ValueError(
+                f"config.id2label has {len(names)} names, the support set has {self.num_labels} classes; set "
+                "config.id2label to a name for each class."
+            )
+
+    def check_names(self, names: tuple[str, ...]) -> None:
+        """Raise a ValueError unless names of `config.id2label` are as many as the classes, and in their order."""
+        self.check_number_of_names(names)
+        shared = set(names) & set(self.label_names)
+        if any(name in shared and name != own for name, own in zip(names, self.label_names, strict=True)):
+            raise ValueError(
+                "config.id2label has the names of the support set in another order; encode the examples again with "
+                "this model, or correct config.id2label."
+            )
+
+    def check_options(self, options: EmbeddingOptions) -> None:
+        """Raise a BackboneMismatchError unless the embeddings were made with these options."""
+        if self.options is not None and (differing := describe_differences(self.options, options)):
+            raise BackboneMismatchError(
+                f"The support set was embedded with {differing[0]}, the config of the model has {differing[1]}: "
+                "predictions would be wrong. Correct the config, or encode the examples again with this model."
+            )
+
+    def check_backbone(self, digest: BackboneDigest) -> None:
+        """Raise a BackboneMismatchError unless the embeddings were made by the backbone of this digest."""
+        if self.digest is None:
+            return
+        if not digest.is_comparable(self.digest):
+            logger.warning_once(
+                f"The support set was embedded by a backbone with quantization {self.digest.quantization}, this one "
+                f"has {digest.quantization}: whether both are the same model is not checked."
+            )
+        elif differences := self.digest.differences(digest):
+            raise BackboneMismatchError(
+                f"The support set was embedded by the backbone {_describe(self.digest)}, the model now has "
+                f"{_describe(digest)}, and {'; '.join(differences)}: predictions would be wrong. Use the former "
+                "backbone (backbone=...), or encode the examples again with this one."
+            )
 
     def save(self, path: str | Path, include_texts: bool = False) -> None:
         """Write a safetensors file. The token ids of a prompt are part of it, and texts can be read from those.
@@ -141,7 +190,7 @@ class SupportSet:
         if self.prompt is not None:
             facts["prompt"] = self.prompt.as_json()
         if self.options is not None:
-            facts["options"] = dict(self.options)
+            facts["options"] = asdict(self.options)
         tensors = {"embeddings": self.embeddings.contiguous().cpu(), "labels": self.labels.contiguous().cpu()}
         if self.digest is not None:
             facts["backbone"] = self.digest.facts()
@@ -165,9 +214,8 @@ class SupportSet:
                 texts = tuple(text if isinstance(text, str) else tuple(text) for text in texts)
             prompt = None if facts.get("prompt") is None else Prompt.from_json(facts["prompt"])
             backbone, options = facts.get("backbone"), facts.get("options")
-            if options is not None and not isinstance(options, Mapping):
-                raise TypeError(f"its embedding options are {type(options).__name__}, not an object")
             digest = None if backbone is None else BackboneDigest.from_file(backbone, tensors)
+            options = None if options is None else EmbeddingOptions(**options)
             return cls(tensors["embeddings"], tensors["labels"], tuple(names), texts, prompt, options, digest)
         except (SafetensorError, AttributeError, LookupError, RuntimeError, ValueError, TypeError) as err:
             raise CorruptFileError(
@@ -176,12 +224,31 @@ class SupportSet:
             ) from err
 
 
-def _parts(text: Any) -> tuple[Any, ...]:
-    return text if isinstance(text, tuple) and len(text) == 2 else (text,)
+@dataclass(frozen=True)
+class PreparedSupport:
+    """A support set that the reasoner has read: all that queries need, and nothing that depends on one.
+
+    `token` is that of backbone and reasoner ([`state_token`]) when the support set was compared and read.
+    """
+
+    support: SupportSet
+    scaling: LayerScaling
+    state: ReasonerState
+    prefix: Prefix | None = None
+    token: tuple[object, ...] | None = None
+
+
+def describe_differences(made_with: EmbeddingOptions, current: EmbeddingOptions) -> tuple[str, str] | None:
+    """Return the fields that differ, with the values of each side; `None` where all are equal."""
+    names = [each.name for each in fields(current) if getattr(made_with, each.name) != getattr(current, each.name)]
+    if not names:
+        return None
+    first, second = (", ".join(f"{name}={getattr(side, name)!r}" for name in names) for side in (made_with, current))
+    return first, second
 
 
 def check_is_support(support: Any) -> None:
-    """Raise a TypeError for something else than a support set."""
+    """Raise a TypeError for anything but a support set."""
     if not isinstance(support, SupportSet):
         raise TypeError(
             f"support is {shorten(support)} of type {type(support).__name__}; give a SupportSet, such as "
@@ -189,4 +256,12 @@ def check_is_support(support: Any) -> None:
         )
 
 
-__all__ = ["SUPPORT_FILE", "SupportSet", "check_is_support"]
+def _parts(text: Any) -> tuple[Any, ...]:
+    return text if isinstance(text, tuple) and len(text) == 2 else (text,)
+
+
+def _describe(digest: BackboneDigest) -> str:
+    return f'"{digest.name or "without a name"}" (digest {digest.hexdigest})'
+
+
+__all__ = ["SUPPORT_FILE", "PreparedSupport", "SupportSet", "check_is_support", "describe_differences"]

@@ -14,10 +14,11 @@ from safetensors import safe_open
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from transformers_tart import TartForSequenceClassification
-from transformers_tart.backbones.reference import EMBEDDED, MINI, as_name, is_local, locate, reference, version_of
+from transformers_tart.backbones.reference import EMBEDDED, MINI, BackboneReference
 from transformers_tart.commands.demo import TASKS, load_demo_task
 from transformers_tart.errors import BackboneNotFoundError
 from transformers_tart.hub.push import _check_can_be_pushed
+from transformers_tart.loading.embedded import version_of
 
 
 pytestmark = pytest.mark.core
@@ -90,8 +91,8 @@ def test__from_backbone__folder_of_that_name__does_not_stand_in_its_way(
     save_backbone(tmp_path / "mini")
     monkeypatch.chdir(tmp_path)
     assert TartForSequenceClassification.from_backbone("mini").config.base_model_name_or_path == "mini"
-    assert not is_local("mini")
-    assert is_local("./mini")
+    assert not BackboneReference.of("mini").is_local
+    assert BackboneReference.of("./mini").is_local
     for name in ("./mini", Path("mini"), Path("./mini"), AutoModel.from_pretrained("mini")):
         assert TartForSequenceClassification.from_backbone(name).config.base_model_name_or_path == folder
     classify = pipeline("tart-classification", model="mini", examples=make_examples())
@@ -167,10 +168,20 @@ def test__saved_task__backbone_included__needs_no_version(task: Path) -> None:
     assert "inside transformers-tart" not in (whole / "README.md").read_text()
 
 
-def test__locate__other_names__left_as_they_are() -> None:
-    assert locate("org/model", "main") == ("org/model", "main")
-    assert reference("org/model", "main") == ("org/model", "main")
-    assert locate("mini") == (str(EMBEDDED["mini"]), None)
-    assert reference(str(MINI), "main") == ("mini", version_of("mini"))
-    assert as_name("mini") == "mini"
-    assert as_name(Path("org/model")) == str(Path("org/model"))
+def test__reference__other_names__left_as_they_are() -> None:
+    given = BackboneReference.of("org/model", "main")
+    assert given == BackboneReference("org/model", "main")
+    assert (given.path, given.place) == ("org/model", {"revision": "main"})
+    assert BackboneReference.of(Path("org/model")).name == str(Path("org/model"))
+
+
+def test__reference__embedded__by_name_and_version() -> None:
+    mini = BackboneReference.of("mini")
+    assert (mini.path, mini.place) == (str(EMBEDDED["mini"]), {})
+    assert BackboneReference.of(str(MINI), "main") == mini == BackboneReference("mini", version_of("mini"))
+    assert mini.pinned() == mini
+
+
+def test__reference__inside_a_folder__joined() -> None:
+    assert BackboneReference("org/model").inside("").place == {}
+    assert BackboneReference("org/model", subfolder="a").inside("b").place == {"subfolder": "a/b"}

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, pipeline
 
 from transformers_tart import TartForSequenceClassification
-from transformers_tart.backbones.processors import load_processor
+from transformers_tart.backbones.reference import load_processor
 from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
 from transformers_tart.errors import CorruptFileError
 

@@ -27,7 +27,8 @@ from transformers import AutoModel, PreTrainedModel, WhisperConfig
 from transformers_tart import TartForAudioClassification, TartForImageClassification, TartForSequenceClassification
 from transformers_tart.backbones import towers
 from transformers_tart.backbones.towers import build_tower, find_tower, load_tower, modalities_of
-from transformers_tart.modeling_auto import compose_any
+from transformers_tart.inputs.modality import AUDIO, TEXT
+from transformers_tart.modeling_tart import compose_any
 
 
 pytestmark = pytest.mark.core
@@ -113,7 +114,7 @@ def test__load_tower__decoder_larger_than_any_memory__is_never_made(tmp_path: Pa
     kept = {key: tensor for key, tensor in weights.items() if not key.startswith("decoder.")}
     assert 0 < len(kept) < len(weights)
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
-    assert_same(load_tower(str(folder), "audio"), part_of(shared_media("whisper"), "whisper"), "whisper")
+    assert_same(load_tower(str(folder), AUDIO), part_of(shared_media("whisper"), "whisper"), "whisper")
     model = TartForAudioClassification.from_backbone(folder, shared_reasoner())
     assert type(model.backbone).__name__ == "WhisperEncoder"
 
@@ -132,7 +133,7 @@ def test__load_tower__saved_with_a_head__does_not_load_the_whole(
 ) -> None:
     folder = save_media(tmp_path, "whisper", with_head(kind))
     forbid_whole(monkeypatch)
-    assert load_tower(folder, "audio").num_parameters() == shared_media("whisper").encoder.num_parameters()
+    assert load_tower(folder, AUDIO).num_parameters() == shared_media("whisper").encoder.num_parameters()
 
 
 @pytest.mark.parametrize("name", [*WITH_OTHER_TOWERS, "vit"])
@@ -152,7 +153,7 @@ def test__load_tower__tower_saved_alone__the_same_again(
 def test__load_tower__text_of_an_image_model__its_text_tower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, whole = save_media(tmp_path, "clip"), shared_media("clip")
     forbid_whole(monkeypatch)
-    tower = load_tower(folder, "text")
+    tower = load_tower(folder, TEXT)
     expected = whole.text_model.state_dict()
     assert type(tower).__name__ == "CLIPTextModel"
     assert tower.state_dict().keys() == expected.keys()

@@ -31,7 +31,7 @@ from transformers import AutoModel, CLIPImageProcessor, Wav2Vec2Config
 
 from transformers_tart import TartForAudioClassification
 from transformers_tart.embeddings.media import MediaEmbedder
-from transformers_tart.modeling_media import TartMediaModel
+from transformers_tart.modeling_tart import TartMediaModel
 
 
 pytestmark = pytest.mark.core

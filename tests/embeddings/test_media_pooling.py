@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
-from transformers_tart.configuration_media import TartAudioConfig
+from transformers_tart.configuration_tart import TartAudioConfig
 from transformers_tart.embeddings import media_pooling
 from transformers_tart.embeddings.media import MediaEmbedder, collate
 from transformers_tart.embeddings.media_pooling import has_padding, pool_map

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from transformers import AutoModel, ViTConfig, ViTImageProcessor, WhisperConfig, WhisperFeatureExtractor
 
 from transformers_tart.embeddings.media_protocols import embed_media
-from transformers_tart.modeling_media import TartForImageClassification
+from transformers_tart.modeling_tart import TartForImageClassification
 
 
 WHISPER = {

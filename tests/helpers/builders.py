@@ -15,7 +15,7 @@ from transformers_tart import (
     TartReasoner,
     TartReasonerConfig,
 )
-from transformers_tart.repository import load_default_reasoner
+from transformers_tart.repository import DEFAULT_REASONER
 
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -96,7 +96,7 @@ def build_reasoner(architecture: str = "kernel", seed: int = 0, **overrides: obj
 @functools.cache
 def shared_reasoner() -> TartReasoner:
     """The reasoner inside the package, loaded once; tests leave it as it is."""
-    return load_default_reasoner()
+    return TartReasoner.from_pretrained(DEFAULT_REASONER)
 
 
 def compose(model_type: str = "llama", reasoner: str = "kernel", **options: object) -> TartForSequenceClassification:

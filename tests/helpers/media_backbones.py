@@ -37,7 +37,8 @@ from transformers import (
 )
 
 from transformers_tart import TartForAudioClassification, TartForImageClassification
-from transformers_tart.modeling_media import TartMediaModel
+from transformers_tart.inputs.modality import AUDIO, IMAGE, Modality
+from transformers_tart.modeling_tart import TartMediaModel
 
 
 RATE = 16000
@@ -63,43 +64,41 @@ _STEREOTYPED = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decode
 class Family(NamedTuple):
     """A kind of backbone: what it reads, its config, its processor, and the class of the part that reads."""
 
-    modality: str
+    modality: Modality
     config: PreTrainedConfig
     processor: Any
     tower: str
 
 
 FAMILIES = {
-    "vit": Family("image", ViTConfig(**_PATCHES), ViTImageProcessor(size=_SQUARE), "ViTModel"),
-    "dinov2": Family(
-        "image", Dinov2Config(**_PATCHES), BitImageProcessor(size=_EDGE, crop_size=_SQUARE), "Dinov2Model"
-    ),
+    "vit": Family(IMAGE, ViTConfig(**_PATCHES), ViTImageProcessor(size=_SQUARE), "ViTModel"),
+    "dinov2": Family(IMAGE, Dinov2Config(**_PATCHES), BitImageProcessor(size=_EDGE, crop_size=_SQUARE), "Dinov2Model"),
     "swin": Family(
-        "image",
+        IMAGE,
         SwinConfig(**_TWO_STAGES, patch_size=4, embed_dim=16, num_heads=[2, 2], window_size=4),
         ViTImageProcessor(size=_SQUARE),
         "SwinModel",
     ),
     "convnext": Family(
-        "image",
+        IMAGE,
         ConvNextConfig(**_TWO_STAGES, num_stages=2, hidden_sizes=[8, 16]),
         ConvNextImageProcessor(size=_EDGE),
         "ConvNextModel",
     ),
     "clip": Family(
-        "image",
+        IMAGE,
         CLIPConfig(vision_config=_PATCHES, text_config=_WORDS),
         CLIPImageProcessor(size=_EDGE, crop_size=_SQUARE),
         "CLIPVisionModel",
     ),
     "siglip": Family(
-        "image",
+        IMAGE,
         SiglipConfig(vision_config=_PATCHES, text_config=_WORDS),
         SiglipImageProcessor(size=_SQUARE),
         "SiglipVisionModel",
     ),
     "whisper": Family(
-        "audio",
+        AUDIO,
         WhisperConfig(
             d_model=32,
             encoder_layers=2,
@@ -117,17 +116,17 @@ FAMILIES = {
     ),
     # normalizes over time, so that padding changes what is heard
     "wav2vec2": Family(
-        "audio", Wav2Vec2Config(**_WAVES), Wav2Vec2FeatureExtractor(return_attention_mask=False), "Wav2Vec2Model"
+        AUDIO, Wav2Vec2Config(**_WAVES), Wav2Vec2FeatureExtractor(return_attention_mask=False), "Wav2Vec2Model"
     ),
     "wav2vec2_layer": Family(
-        "audio",
+        AUDIO,
         Wav2Vec2Config(**_WAVES, feat_extract_norm="layer", do_stable_layer_norm=True),
         Wav2Vec2FeatureExtractor(return_attention_mask=True),
         "Wav2Vec2Model",
     ),
-    "hubert": Family("audio", HubertConfig(**_WAVES), Wav2Vec2FeatureExtractor(), "HubertModel"),
+    "hubert": Family(AUDIO, HubertConfig(**_WAVES), Wav2Vec2FeatureExtractor(), "HubertModel"),
     "ast": Family(
-        "audio",
+        AUDIO,
         ASTConfig(**_SIZES, max_length=128, num_mel_bins=32),
         ASTFeatureExtractor(max_length=128, num_mel_bins=32),
         "ASTModel",

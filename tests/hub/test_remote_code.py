@@ -94,7 +94,7 @@ from pathlib import Path
 from transformers import AutoModel, AutoModelForSequenceClassification, pipeline
 from transformers_tart import TartForSequenceClassification
 from transformers_tart.cli import main
-from transformers_tart.modeling_auto import compose_any
+from transformers_tart.modeling_tart import compose_any
 
 EXAMPLES = [{"text": "w1 w2", "label": "a"}, {"text": "w3 w4", "label": "b"}]
 WAYS = {

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, pipeline
 
 from transformers_tart import SupportSet, TartConfig, TartForSequenceClassification, TartReasoner, TartReasonerConfig
-from transformers_tart.backbones.reference import check_reference
+from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
 from transformers_tart.conversion import convert_reference_checkpoint
 from transformers_tart.errors import CorruptFileError
@@ -175,11 +175,11 @@ def test__load__task_that_names_itself_or_another_task__refused(copied: Path) ->
 
 
 @pytest.mark.parametrize("name", ["../../etc", "/etc", "./base", "~/base", "..\\x", "a/b/c"])
-def test__check_reference__task_of_the_hub_that_names_a_path__refused(name: str) -> None:
+def test__check_origin__task_of_the_hub_that_names_a_path__refused(name: str) -> None:
     with pytest.raises(ValueError, match="a path and not a repository of the Hub"):
-        check_reference(name, "org/task")
-    check_reference("org/base", "org/task")
-    check_reference("mini", "org/task")
+        BackboneReference(name).check_origin("org/task")
+    BackboneReference("org/base").check_origin("org/task")
+    BackboneReference("mini").check_origin("org/task")
 
 
 @pytest.mark.parametrize("part", ["base", "whole/backbone", "reasoner", "task"])

@@ -26,6 +26,7 @@ from transformers_tart import TartForAudioClassification, TartForSequenceClassif
 from transformers_tart.backbones.towers import load_tower
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.evaluation.methods import Models
+from transformers_tart.inputs.modality import AUDIO, IMAGE, TEXT
 from transformers_tart.loading.report import load_without_report
 
 
@@ -96,7 +97,7 @@ def test__loading__checkpoint_with_a_head__nothing_is_said(
     assert said(all_logs) == []
 
 
-@pytest.mark.parametrize("modality", ["text", "image"])
+@pytest.mark.parametrize("modality", [TEXT, IMAGE])
 def test__loading__a_tower_of_two__nothing_is_said_of_the_other(
     tmp_path: Path, all_logs: pytest.LogCaptureFixture, modality: str
 ) -> None:
@@ -122,7 +123,7 @@ def test__loading__head_without_its_name_in_the_config__nothing_is_said(
     config.architectures = None
     config.save_pretrained(folder)
     all_logs.clear()
-    load_tower(folder, "text")
+    load_tower(folder, TEXT)
     assert said(all_logs) == []
 
 
@@ -132,7 +133,7 @@ def test__loading__stray_weight_beside_a_head__is_named_alone(
 ) -> None:
     folder = save(with_head("gpt_neox"), tmp_path, [stray])
     all_logs.clear()
-    load_tower(folder, "text")
+    load_tower(folder, TEXT)
     (message,) = said(all_logs)
     assert message == f"{folder} holds weights that are no part of GPTNeoXModel: {stray}."
 
@@ -143,7 +144,7 @@ def test__loading__stray_weight_of_whisper__is_named_alone(
 ) -> None:
     folder = save(WhisperForConditionalGeneration(WHISPER), tmp_path, [stray])
     all_logs.clear()
-    load_tower(folder, "audio")
+    load_tower(folder, AUDIO)
     (message,) = said(all_logs)
     assert "no part of WhisperModel: " in message
     assert message.endswith("stray.weight.")
@@ -157,14 +158,14 @@ def test__loading__missing_weights_and_stray_ones__are_named(
     model = with_head("gpt_neox") if whole else build_backbone("gpt_neox")
     folder = save(model, tmp_path, ["embed.weight"], dropped="layers.1.mlp.dense_h_to_4h")
     all_logs.clear()
-    load_tower(folder, "text")
+    load_tower(folder, TEXT)
     lacking, stray = said(all_logs)
     assert "newly initialized" in lacking
     assert lacking.endswith("layers.1.mlp.dense_h_to_4h.bias, layers.1.mlp.dense_h_to_4h.weight.")
     assert stray.endswith("no part of GPTNeoXModel: embed.weight.")
 
 
-@pytest.mark.parametrize(("model", "modality", "part"), [(CLIPModel, "image", "vision_model"), (None, "audio", "enc")])
+@pytest.mark.parametrize(("model", "modality", "part"), [(CLIPModel, IMAGE, "vision_model"), (None, AUDIO, "enc")])
 def test__loading__missing_weights_of_a_tower__are_named(
     tmp_path: Path, all_logs: pytest.LogCaptureFixture, model: type | None, modality: str, part: str
 ) -> None:
@@ -186,7 +187,7 @@ def test__loading__weights_of_another_shape__error_follows_the_report_of_transfo
     config.save_pretrained(folder)
     all_logs.clear()
     with pytest.raises(CorruptFileError, match="above report"):
-        load_tower(folder, "text")
+        load_tower(folder, TEXT)
     assert any("LOAD REPORT" in message for message in said(all_logs))
 
 

@@ -45,7 +45,7 @@ def test__classify__changed_after_the_examples__refused(change: Change) -> None:
     classify = make_pipeline(compose("mistral"))
     classify(TEXTS)
     change(classify)
-    with pytest.raises(BackboneMismatchError, match="its answers would be wrong"):
+    with pytest.raises(BackboneMismatchError, match="predictions would be wrong"):
         classify(TEXTS)
     classify.set_examples(make_examples())
     assert len(classify(TEXTS)) == len(TEXTS)

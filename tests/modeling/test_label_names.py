@@ -194,7 +194,7 @@ def test__rename__wrong_names__clear_error(names: dict, message: str, tmp_path: 
     [
         ({"id2label": {0: "a", 1: "b"}, "label2id": {"a": 1, "b": 0}}, "give one"),
         ({"id2label": {0: "a", 1: "b"}, "num_labels": 3}, "num_labels is 3, but there are 2 names"),
-        ({"id2label": ["a", "b"]}, "id2label is list; it must be a dict"),
+        ({"id2label": ["a", "b"]}, r"id2label is \['a', 'b'\]; it must be a dict"),
         ({"label2id": {"a": "x"}}, "The keys of label2id are"),
     ],
 )

@@ -41,7 +41,7 @@ from transformers_tart import (
     TartForImageClassification,
     TartImageConfig,
 )
-from transformers_tart.modeling_media import TartMediaModel
+from transformers_tart.modeling_tart import TartMediaModel
 
 
 pytestmark = pytest.mark.core
@@ -102,7 +102,11 @@ def test__from_backbone__any_family__tells_easy_classes_apart(fitted: Fitted) ->
     assert (logits.shape, logits.dtype) == ((12, 3), torch.float32)
     assert type(model) is class_of(fitted.name)
     assert type(model.backbone).__name__ == FAMILIES[fitted.name].tower
-    assert (model.config.layers, model.config.pooling, model.config.protocol) == ("all", "mean", "stream")
+    assert (model.config.layers, model.config.pooling, model.config.embedding_options.protocol) == (
+        "all",
+        "mean",
+        "stream",
+    )
     assert (logits.argmax(1) == torch.arange(12) % 3).float().mean() > 0.6
 
 

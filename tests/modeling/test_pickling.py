@@ -5,6 +5,7 @@ import io
 import multiprocessing
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,11 @@ def test__pickle__modules_that_are_shared__stay_shared() -> None:
 
 def test__pickle__token__left_out() -> None:
     model = compose()
-    model.hub_arguments = {"token": "secret-of-the-user", "cache_dir": "there"}
+    model.origin = replace(model.origin, hub={"token": "secret-of-the-user", "cache_dir": "there"})
     pickled = pickle.dumps(model)
     assert b"secret-of-the-user" not in pickled
-    assert pickle.loads(pickled).hub_arguments == {"cache_dir": "there"}
-    assert model.hub_arguments["token"] == "secret-of-the-user"
+    assert pickle.loads(pickled).origin.hub == {"cache_dir": "there"}
+    assert model.origin.hub["token"] == "secret-of-the-user"
 
 
 def classify_in_process(classify: TartClassificationPipeline, texts: list[str]) -> list:

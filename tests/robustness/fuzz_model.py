@@ -22,6 +22,7 @@ from helpers.builders import (
 )
 
 from transformers_tart import SupportSet, TartConfig, TartForSequenceClassification, TartReasoner
+from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings import embed, encode_texts
 from transformers_tart.embeddings.cache import EmbeddingCache
 
@@ -233,7 +234,7 @@ def support_cases(model: TartForSequenceClassification, tokenizer: Any, expected
         )
     for name, call in (("prepare_support", model.prepare_support), ("set_support", model.set_support)):
         yield from refused(name, call, without("None"), "support")
-        other = replace(support, options={**(support.options or {}), "pooling": "last"})
+        other = replace(support, options=replace(support.options or EmbeddingOptions(), pooling="last"))
         yield Case(f"{name} of another pooling", lambda c=call, o=other: c(o), mention="pooling")
     yield from refused(
         "encode_support examples", lambda v: model.encode_support(v, tokenizer), mention="example|column|text"

@@ -16,11 +16,10 @@ from transformers import PreTrainedModel
 
 from transformers_tart.backbones.forward import innermost
 from transformers_tart.backbones.settings import differing_settings, settings_of
+from transformers_tart.loading.report import UNREAD
 
 
 SAMPLES = 1375  # of each tensor: finds a change of 1% of its elements with probability 1 - 1e-6
-# Hidden states do not depend on it, and transformers draws it anew where a checkpoint has none.
-UNREAD = "pooler."
 COMPILED = "_orig_mod."
 GLANCES = 64  # elements of each tensor, by which a change is seen that autograd does not count
 
@@ -198,7 +197,7 @@ def _named_tensors(backbone: PreTrainedModel) -> Iterator[tuple[str, Tensor | No
     """The plain tensors of a state dict; `None` for what cannot be read."""
     for name, value in backbone.state_dict().items():
         short = name.replace(COMPILED, "")
-        if short.startswith(UNREAD):
+        if short.startswith(f"{UNREAD}."):
             continue
         if isinstance(value, Tensor) and value.device.type == "meta":
             value = _offloaded(backbone, name)

@@ -1,102 +1,228 @@
-"""Language models inside this package, loaded by name without network.
+"""References to backbones: where a backbone is, how a config refers to it, and the loading of its parts."""
 
-`"mini"` is the only one: a small GPT-NeoX for first steps, tests and demonstrations; its card lies beside its weights.
-transformers itself does not know the name: give `MINI`, the folder, to its Auto classes and to `pipeline(model=...)`.
-"""
-
-import functools
-import hashlib
+import contextlib
 import os
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from transformers import PreTrainedModel
 
+from transformers_tart.backbones.digest import BackboneDigest
+from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
+from transformers_tart.backbones.towers import load_tower
 from transformers_tart.checks.arguments import as_source
+from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.errors import BackboneNotFoundError
+from transformers_tart.inputs.modality import Modality
+from transformers_tart.loading.auto import base_of_adapter, load_auto
+from transformers_tart.loading.download import ACCESS, explain_failures, find_file, pin_revision, select
+from transformers_tart.loading.embedded import EMBEDDED, MINI, is_local, version_of
 
 
-MINI = Path(__file__).parent / "mini"
-EMBEDDED = {"mini": MINI}
-VERSIONED = ("model.safetensors", "config.json", "tokenizer.json")
-
-
-def as_name(name_or_path: str | os.PathLike) -> str:
-    """A Hub id, a folder or the name of an embedded backbone, as a string.
-
-    Only the bare string `"mini"` is that name: `Path("mini")` and `"./mini"` are folders.
-
-    Raises:
-        TypeError, ValueError: When it can be none of these.
-    """
-    name = as_source(name_or_path, "The backbone", " or a loaded PreTrainedModel")
-    return os.path.abspath(name) if name in EMBEDDED and not isinstance(name_or_path, str) else name
-
-
-def reference(name: str, revision: str | None = None) -> tuple[str, str | None]:
-    """How a config refers to a backbone, so that it means the same from another folder or on another machine.
+@dataclass(frozen=True)
+class BackboneReference:
+    r"""
+    The repository, folder or name of a backbone, with the same meaning in any folder and on any machine.
 
     Args:
-        name (`str`):
-            As [`as_name`] gives it.
+        name (`str`, *optional*):
+            Hub id, absolute path, or `"mini"`, the name of the backbone inside this package. `None` for a loaded model
+            that came from nowhere.
         revision (`str`, *optional*):
-            Revision of the backbone's repository.
-
-    Returns:
-        `tuple[str, str | None]`: name and revision. An embedded backbone has its name and a digest of its files, also
-        where its folder was given; another folder its absolute path.
+            Revision of the repository; of an embedded backbone the digest of its files.
+        subfolder (`str`, *optional*):
+            Folder of the backbone inside its repository.
+        digest ([`BackboneDigest`], *optional*):
+            Digest of the backbone that was loaded from there.
     """
-    for embedded, folder in EMBEDDED.items():
-        if name == embedded or (os.path.isdir(name) and os.path.samefile(name, folder)):
-            return embedded, version_of(embedded)
-    return (os.path.abspath(name) if os.path.isdir(name) else name), revision
+
+    name: str | None
+    revision: str | None = None
+    subfolder: str | None = None
+    digest: BackboneDigest | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(
+        cls, source: str | os.PathLike | PreTrainedModel, revision: str | None = None, subfolder: str | None = None
+    ) -> "BackboneReference":
+        """Return the reference to a backbone that is given by name, folder, or as a loaded model.
+
+        Only the bare string `"mini"` is the name of the embedded backbone: `Path("mini")` and `"./mini"` are folders.
+
+        Raises:
+            TypeError, ValueError: When a name is neither a Hub id nor a path.
+        """
+        if isinstance(source, PreTrainedModel):
+            name, is_bare = source.name_or_path or None, False  # transformers itself has loaded a folder of that name
+            if name is None:
+                return cls(None, revision, subfolder)
+        else:
+            name, is_bare = as_source(source, "The backbone", " or a loaded PreTrainedModel"), isinstance(source, str)
+        if name in EMBEDDED and is_bare:
+            return cls(name, revision or version_of(name))
+        if not os.path.isdir(name):
+            return cls(os.path.abspath(name) if name in EMBEDDED else name, revision, subfolder)
+        embedded = next((key for key, folder in EMBEDDED.items() if os.path.samefile(name, folder)), None)
+        if embedded is not None:
+            return cls(embedded, version_of(embedded))
+        return cls(os.path.abspath(name), revision, subfolder)
+
+    @classmethod
+    def from_config(cls, config: TartBaseConfig) -> "BackboneReference":
+        """Return the reference that a config holds."""
+        return cls(config.base_model_name_or_path, config.base_model_revision, config.base_model_subfolder)
+
+    def config_fields(self) -> dict[str, str | None]:
+        """Return the fields of a [`TartBaseConfig`] that hold this reference."""
+        return {
+            "base_model_name_or_path": self.name,
+            "base_model_revision": self.revision,
+            "base_model_subfolder": self.subfolder,
+        }
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the backbone is a folder of this machine, which nobody else has."""
+        return self.name is not None and is_local(self.name)
+
+    @property
+    def path(self) -> str:
+        """Folder or Hub id for `from_pretrained` of transformers.
+
+        Raises:
+            BackboneNotFoundError: For another version of an embedded backbone than this package contains: its
+                embeddings would not fit a support set made with that version.
+            ValueError: Without a name.
+        """
+        if self.name is None:
+            raise ValueError("The backbone has no Hub id or folder to load it from.")
+        if self.name not in EMBEDDED:
+            return self.name
+        if self.revision not in (None, version_of(self.name)):
+            raise BackboneNotFoundError(
+                f'This transformers-tart holds version {version_of(self.name)} of the backbone "{self.name}", not '
+                f"{self.revision}. Install the transformers-tart that saved the model, or compose it anew and give "
+                "the examples again."
+            )
+        return str(EMBEDDED[self.name])
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """`revision` and `subfolder` for `from_pretrained`, as far as they are given."""
+        revision = None if self.name in EMBEDDED else self.revision
+        return {key: value for key, value in (("revision", revision), ("subfolder", self.subfolder)) if value}
+
+    def check_origin(self, task: str) -> None:
+        """Raise a ValueError when a task from the Hub refers to a folder of this machine.
+
+        A task in a folder may: of the other folder only configs, safetensors and tokenizers are read.
+        """
+        if self.name is None or os.path.isdir(task) or self.name in EMBEDDED:
+            return
+        try:
+            validate_repo_id(self.name)
+        except HFValidationError as err:
+            raise ValueError(
+                f"{task} refers to the backbone {self.name!r}, a path and not a repository of the Hub; pass a copy of "
+                "the backbone that you trust: backbone=<Hub id, folder or model>."
+            ) from err
+
+    def pinned(self, **hub: Any) -> "BackboneReference":
+        """Return the reference to the commit that the revision is now, so that all files come from one state."""
+        if self.name in EMBEDDED:
+            return self
+        return replace(self, revision=pin_revision(self.path, self.revision, **select(hub, ACCESS)))
+
+    def inside(self, folder: str | None) -> "BackboneReference":
+        """Return the reference to a folder inside this one."""
+        return replace(self, subfolder="/".join(part for part in (self.subfolder, folder) if part) or None)
+
+    def load(self, modality: Modality, **loading: Any) -> PreTrainedModel:
+        """Load the part of the backbone that reads a modality; `loading` as in `AutoModel.from_pretrained`.
+
+        Raises:
+            OSError, ValueError: When it cannot be loaded; see [`load_tower`].
+        """
+        path = self.path
+        with explain_failures(path):
+            return load_tower(path, modality, **{**loading, "revision": None, **self.place})
+
+    def load_and_complete(
+        self, modality: Modality, embedding: dict[str, Any], **loading: Any
+    ) -> tuple[PreTrainedModel, "BackboneReference", dict[str, Any]]:
+        r"""
+        Load a backbone, and complete the settings of its embeddings where it is a sentence encoder.
+
+        Args:
+            modality ([`Modality`]):
+                What the backbone reads.
+            embedding (`dict`):
+                Settings that the caller gave: fields of a [`TartBaseConfig`], `None` where not given.
+            loading:
+                As in `AutoModel.from_pretrained`.
+
+        Returns:
+            `tuple`: the backbone, the reference to its folder and the completed settings.
+        """
+        hub, reference = select(loading, ACCESS), self
+        with explain_failures(self.path):
+            pinned = self.pinned(**hub)
+            encoder = None
+            if modality.is_tokenized:
+                is_quiet = embedding["pooling"] is not None
+                encoder = find_sentence_encoder(pinned.path, quiet=is_quiet, **hub, **pinned.place)
+        if encoder is not None:
+            reference, pinned = self.inside(encoder.path), pinned.inside(encoder.path)
+            embedding = encoder.fill(embedding)
+        return pinned.load(modality, **loading), reference, embedding
+
+    def load_processor(self, modality: Modality, **hub: Any) -> Any:
+        """Load the tokenizer or other processor of the backbone; `hub` as in `from_pretrained`.
+
+        Raises:
+            ValueError: When there is none.
+        """
+        loader, argument = modality.auto_processor, modality.processor_argument
+        if self.name is None:
+            raise ValueError(f"The model names no backbone to take the {argument} from; pass {argument}=...")
+        try:
+            path = self.path
+            places: list[tuple[str, dict[str, Any]]] = [(path, self.place)]
+            if self.subfolder is not None:  # many repositories have it beside the folder of the model
+                places.append((path, replace(self, subfolder=None).place))
+            with contextlib.suppress(OSError, ValueError):
+                if (base := base_of_adapter(path, **select(hub, ACCESS), **self.place)) is not None:
+                    places.append((base[0], {"revision": base[1]}))
+            for source, place in places[:-1]:
+                with contextlib.suppress(OSError, ValueError):
+                    return load_auto(loader, source, **{**hub, **place})
+            source, place = places[-1]
+            return load_auto(loader, source, **{**hub, **place})
+        except (OSError, ValueError) as err:
+            raise ValueError(
+                f'No {argument} can be loaded from the backbone "{self.name}"; pass {argument}=... ({err})'
+            ) from err
 
 
-def locate(name: str, revision: str | None = None) -> tuple[str, str | None]:
-    """Folder or Hub id, and revision, from which transformers loads what [`reference`] refers to.
+def load_processor(model: Any) -> Any:
+    r"""
+    Load the tokenizer, image processor or feature extractor of a composed model.
+
+    Args:
+        model ([`TartPreTrainedModel`]):
+            The processor saved with it is taken first, else that of the repository of its backbone.
 
     Raises:
-        BackboneNotFoundError: When another version of an embedded backbone is asked for than this package holds: its
-            embeddings would not fit a support set made with that version.
+        CorruptFileError: When the saved processor is damaged.
+        ValueError: When there is none.
     """
-    if name not in EMBEDDED:
-        return name, revision
-    if revision not in (None, version_of(name)):
-        raise BackboneNotFoundError(
-            f'This transformers-tart holds version {version_of(name)} of the backbone "{name}", not {revision}. '
-            "Install the transformers-tart that saved the model, or compose it anew and give the examples again."
-        )
-    return str(EMBEDDED[name]), None
+    modality, hub, place = model.config.modality, model.origin.hub, dict(model.origin.task)
+    name = place.pop("name", None)
+    if name and any(find_file(name, file, **select(hub, ACCESS), **place) for file in modality.processor_files):
+        return load_auto(modality.auto_processor, name, **{**hub, **place})
+    return BackboneReference.from_config(model.config).load_processor(modality, **hub)
 
 
-def check_reference(base: str, task: str) -> None:
-    """Raise a ValueError when a task from the Hub refers to a folder of this machine.
-
-    A task that lies in a folder may: nothing of the other folder is read but configs, safetensors and tokenizers.
-    """
-    if os.path.isdir(task) or base in EMBEDDED:
-        return
-    try:
-        validate_repo_id(base)
-    except HFValidationError as err:
-        raise ValueError(
-            f"{task} refers to the backbone {base!r}, a path and not a repository of the Hub; pass a copy of the "
-            "backbone that you trust: backbone=<Hub id, folder or model>."
-        ) from err
-
-
-def is_local(name: str) -> bool:
-    """Whether a reference is to a folder of this machine, which nobody else has."""
-    return name not in EMBEDDED and os.path.isdir(name)
-
-
-@functools.cache
-def version_of(name: str) -> str:
-    """The version of an embedded backbone: the start of a SHA-256 of weights, config and tokenizer."""
-    digest = hashlib.sha256()
-    for file in VERSIONED:
-        digest.update((EMBEDDED[name] / file).read_bytes())
-    return digest.hexdigest()[:12]
-
-
-__all__ = ["EMBEDDED", "MINI", "as_name", "check_reference", "is_local", "locate", "reference", "version_of"]
+__all__ = ["EMBEDDED", "MINI", "BackboneReference", "load_processor"]

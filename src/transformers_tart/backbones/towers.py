@@ -1,7 +1,7 @@
-"""The part of a backbone that reads texts, images or audio: all of it, or one of its towers.
+"""Towers: the part of a backbone that reads one modality, all of it or one of its models.
 
-Which inputs a model and its parts read is what transformers says of them (`input_modalities`); no model is known by
-name. Of a model with several towers, or of an encoder-decoder that hears, only the tower is loaded.
+transformers states in `input_modalities` what a model and its parts read; no model is recognized by name. Of a model
+with several towers, and of an encoder-decoder that reads images or audio, only the tower is loaded.
 """
 
 import functools
@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForImageTextToText,
     AutoModelForSeq2SeqLM,
@@ -19,9 +18,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from transformers_tart.backbones.adapters import base_of_adapter, explain_adapters
-from transformers_tart.hub.push import explain_failures
-from transformers_tart.loading.auto import HUB, OWN, check_weights, explain_damage, is_own, load_auto, load_auto_model
+from transformers_tart.backbones.adapters import explain_adapters
+from transformers_tart.inputs.modality import MODALITIES, Modality
+from transformers_tart.loading.auto import OWN, ModelSource, check_weights, find_model, is_own, load_auto_model
+from transformers_tart.loading.download import HUB, explain_damage, select
 from transformers_tart.loading.lock import one_at_a_time
 from transformers_tart.loading.report import load_without_report, report_rest
 
@@ -32,28 +32,29 @@ AUTO_CLASSES: tuple[Any, ...] = (
     AutoModelForImageTextToText,
     AutoModelForSpeechSeq2Seq,
 )
-
-# What the main input of a model is called, where its class does not say what it reads.
-INPUTS = {"pixel_values": "image", "input_values": "audio", "input_features": "audio"}
+NOT_A_BACKBONE = (
+    "{} is a TART model or reasoner, not a backbone: load a model with from_pretrained, or give a backbone here and "
+    "the reasoner as reasoner=..."
+)
 
 
 def modalities_of(model: Any) -> tuple[str, ...]:
-    """What a model, or a class of models, reads, by its class attributes."""
+    """Return the names of the modalities that a model, or a class of models, reads, by its class attributes."""
     given = model.input_modalities
-    if given == PreTrainedModel.input_modalities:
-        given = INPUTS.get(model.main_input_name, given)
+    if given == PreTrainedModel.input_modalities:  # which may mean that the class does not state it
+        given = next((each for each in MODALITIES if model.main_input_name in each.main_inputs), given)
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def find_tower(model: PreTrainedModel, modality: str) -> tuple[str, PreTrainedModel]:
+def find_tower(model: PreTrainedModel, modality: Modality) -> tuple[str, PreTrainedModel]:
     r"""
-    Find what of a model reads one modality.
+    Find the part of a model that reads one modality.
 
     Args:
         model (`PreTrainedModel`):
             Any model, with a head or without.
-        modality (`str`):
-            `"text"`, `"image"` or `"audio"`.
+        modality ([`Modality`]):
+            The modality.
 
     Returns:
         `tuple[str, PreTrainedModel]`: its path inside the model below the head, `""` for all of that, and the tower.
@@ -62,13 +63,10 @@ def find_tower(model: PreTrainedModel, modality: str) -> tuple[str, PreTrainedMo
         ValueError: When no part of the model reads the modality alone, or it is a model of this package.
     """
     if model.config.model_type.startswith(OWN):
-        raise ValueError(
-            f"{model.name_or_path or 'The model'} is a TART model or reasoner, not a backbone: load a model with "
-            "from_pretrained, or give a backbone here and the reasoner as reasoner=..."
-        )
+        raise ValueError(NOT_A_BACKBONE.format(model.name_or_path or "The model"))
     base: PreTrainedModel = model if _is_whole(model) else model.base_model  # type: ignore[assignment]
     own = modalities_of(base)
-    if modality != "text" and base.config.is_encoder_decoder:
+    if not modality.is_tokenized and base.config.is_encoder_decoder:
         encoder = base.get_encoder()
         if encoder is not base:
             return next(path for path, part in base.named_modules() if part is encoder), encoder
@@ -76,7 +74,7 @@ def find_tower(model: PreTrainedModel, modality: str) -> tuple[str, PreTrainedMo
         return "", base
     for path, part in base.named_modules():
         is_part = isinstance(part, PreTrainedModel) and part is not base and modalities_of(part) == (modality,)
-        # of what reads nothing else, a part is taken only where it is a model below a head
+        # of a model that reads nothing else, a part is taken only where it is a model below a head
         if is_part and (own != (modality,) or _is_whole(part)):
             return path, part
     if own == (modality,):
@@ -87,57 +85,52 @@ def find_tower(model: PreTrainedModel, modality: str) -> tuple[str, PreTrainedMo
     )
 
 
+def take_tower(model: PreTrainedModel, modality: Modality) -> PreTrainedModel:
+    """Return the tower of a loaded model, with the device map of the whole."""
+    _, tower = find_tower(model, modality)
+    if hasattr(model, "hf_device_map") and not hasattr(tower, "hf_device_map"):
+        tower.hf_device_map = model.hf_device_map
+    return tower
+
+
 def _is_whole(model: Any) -> bool:
-    """Whether a model is what `AutoModel` makes of its config: no head, and no part."""
-    return isinstance(model, classes_of(model.config))
+    """Return whether a model is what `AutoModel` makes of its config: no head, and no part."""
+    return isinstance(model, _classes_of(model.config, AutoModel))
 
 
-def classes_of(config: PreTrainedConfig) -> tuple[Any, ...]:
-    """What `AutoModel` makes of a config; nothing, where it does not know."""
-    known = AutoModel._model_mapping.get(type(config), ())
+def _classes_of(config: PreTrainedConfig, auto_class: Any) -> tuple[Any, ...]:
+    """Return the classes of an Auto class for a config; none where it does not have the config."""
+    known = auto_class._model_mapping.get(type(config), None)
     classes = known if isinstance(known, (tuple, list)) else (known,)
     return tuple(each for each in classes if each is not None)
 
 
-def backbone_config(name: str, **hub: Any) -> PreTrainedConfig:
-    """Load the config of a backbone, or of the model that an adapter was made for; `hub` as in `load_tower`."""
-    plain = {key: value for key, value in hub.items() if key != "trust_remote_code"}
-    with explain_failures(name):
-        base = base_of_adapter(name, **plain)
-    if base is not None and base[0] != name:
-        name, hub["revision"] = base
-        hub.pop("subfolder", None)
-    return load_auto(AutoConfig, name, **hub)
-
-
 def _auto_class(config: PreTrainedConfig) -> Any:
-    """The Auto class that loads models of a config; of compositions of an encoder and a decoder another one."""
+    """Return the Auto class that loads models of a config; compositions of an encoder and a decoder have others."""
     return next((auto for auto in AUTO_CLASSES if type(config) in auto._model_mapping), AutoModel)
 
 
 def loaded_classes_of(config: PreTrainedConfig) -> tuple[Any, ...]:
-    """What [`load_tower`] makes of a config, before it takes a part of it."""
-    known = classes_of(config)
-    auto = _auto_class(config)
-    return known if known or auto is AutoModel else (auto._model_mapping[type(config)],)
+    """Return the classes as which [`load_tower`] loads a config, before it takes a part of the model."""
+    return _classes_of(config, _auto_class(config))
 
 
 @one_at_a_time
-def build_tower(config: PreTrainedConfig, modality: str) -> PreTrainedModel:
-    """A random tower of a config, of the whole model or of the tower alone."""
+def build_tower(config: PreTrainedConfig, modality: Modality) -> PreTrainedModel:
+    """Build a random tower from the config of the whole model or of the tower alone."""
     return find_tower(AutoModel.from_config(config, trust_remote_code=False), modality)[1]
 
 
 @one_at_a_time
-def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
+def load_tower(name: str, modality: Modality, **loading: Any) -> PreTrainedModel:
     r"""
     Load the tower of a repository or folder, and nothing else of it.
 
     Args:
         name (`str`):
             Hub id or folder.
-        modality (`str`):
-            `"text"`, `"image"` or `"audio"`.
+        modality ([`Modality`]):
+            The modality.
         loading:
             As in `AutoModel.from_pretrained`.
 
@@ -145,48 +138,51 @@ def load_tower(name: str, modality: str, **loading: Any) -> PreTrainedModel:
         ValueError: When no part of the model reads the modality alone, or the repository is one of this package.
         CorruptFileError: When its files are damaged, or its weights pickled.
     """
-    hub = {key: loading[key] for key in HUB if key in loading}
-    config = backbone_config(name, **hub)
+    source = find_model(name, **select(loading, HUB))
+    config = source.config
     if is_own(config):  # a task that names itself would be loaded without end
-        raise ValueError(
-            f"{name} is a TART model or reasoner, not a backbone: load a model with from_pretrained, or give a "
-            "backbone here and the reasoner as reasoner=..."
-        )
-    if base_of_adapter(name, **{key: value for key, value in hub.items() if key != "trust_remote_code"}) is not None:
+        raise ValueError(NOT_A_BACKBONE.format(name))
+    if source.is_adapter:
         with explain_adapters(name):
-            return find_tower(load_auto_model(AutoModel, name, **loading), modality)[1]
-    known = classes_of(config)
-    needs_all = modality == "text" or not config.is_encoder_decoder
+            return find_tower(load_auto_model(AutoModel, source, **loading), modality)[1]
+    known = _classes_of(config, AutoModel)
+    needs_all = modality.is_tokenized or not config.is_encoder_decoder
     if len(known) != 1 or (modalities_of(known[0]) == (modality,) and needs_all):
-        return _load_whole(config, name, modality, **loading)
-    check_weights(name, functools.partial(build_tower, modality=modality), **loading)
+        return _load_whole(source, modality, loading)
+    tower = _load_part(source, known[0], modality, loading)
+    return _load_whole(source, modality, loading) if tower is None else tower
+
+
+def _load_part(
+    source: ModelSource, whole_class: Any, modality: Modality, loading: dict[str, Any]
+) -> PreTrainedModel | None:
+    """Load a tower alone; `None` where its weights have other names in the file than in the model."""
+    check_weights(source, functools.partial(build_tower, modality=modality), **loading)
     with torch.device("meta"):
-        whole = AutoModel.from_config(config, trust_remote_code=False)
+        whole = AutoModel.from_config(source.config, trust_remote_code=False)
     path, tower = find_tower(whole, modality)
-    prefix = re.escape(known[0].base_model_prefix), re.escape(path)
     tower_class: Any = type(tower)
-    with explain_damage(name):
+    with explain_damage(source.name):
         loaded, info = load_without_report(
             tower_class.from_pretrained,
-            name,
+            source.name,
             config=tower.config,
-            key_mapping={rf"^(?:{prefix[0]}\.)?{prefix[1]}\.": ""},
+            key_mapping={rf"^(?:{re.escape(whole_class.base_model_prefix)}\.)?{re.escape(path)}\.": ""},
             **{**loading, "use_safetensors": True},
         )
     if info["missing_keys"]:
-        # the weights lie under other names than the model's own
-        return _load_whole(config, name, modality, **loading)
-    report_rest(name, whole, info, path, is_whole=False)
+        return None
+    report_rest(source.name, whole, info, path, is_whole=False)
     vars(loaded).pop("_weight_conversions", None)  # or the tower would be saved under the names of the whole
     return loaded
 
 
-def _load_whole(config: PreTrainedConfig, name: str, modality: str, **loading: Any) -> PreTrainedModel:
-    load = functools.partial(load_auto_model, _auto_class(config))
-    model, info = load_without_report(load, name, **loading)
+def _load_whole(source: ModelSource, modality: Modality, loading: dict[str, Any]) -> PreTrainedModel:
+    """Load a whole model, and return its tower."""
+    model, info = load_without_report(load_auto_model, _auto_class(source.config), source, **loading)
     path, tower = find_tower(model, modality)
-    report_rest(name, model, info, path)
+    report_rest(source.name, model, info, path)
     return tower
 
 
-__all__ = ["backbone_config", "build_tower", "classes_of", "find_tower", "load_tower", "modalities_of"]
+__all__ = ["build_tower", "find_tower", "load_tower", "loaded_classes_of", "modalities_of", "take_tower"]

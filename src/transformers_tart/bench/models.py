@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from transformers_tart.backbones.forward import backbone_max_length
-from transformers_tart.backbones.reference import MINI, locate
+from transformers_tart.backbones.reference import MINI, BackboneReference
 from transformers_tart.bench.images import pictures
 from transformers_tart.bench.inputs import texts
 from transformers_tart.bench.workload import Workload
@@ -64,12 +64,10 @@ def load_language_model(workload: Workload) -> LanguageModel:
     if name.startswith(RANDOM_PREFIX):
         model, source = _random_model(name.removeprefix(RANDOM_PREFIX), workload), str(MINI)
     else:
-        source, revision = locate(name)
-        config = load_auto(AutoConfig, source, revision=revision)
+        source = BackboneReference.of(name).path
+        config = load_auto(AutoConfig, source)
         dtype = workload.dtype if workload.dtype == "auto" else getattr(torch, workload.dtype)
-        model = load_auto_model(
-            AutoModelForCausalLM, source, revision=revision, dtype=dtype, **_more_positions(config)
-        )
+        model = load_auto_model(AutoModelForCausalLM, source, dtype=dtype, **_more_positions(config))
     tokenizer = load_auto(AutoTokenizer, source)
     # the published code takes no notice of the tokenizer's own limit
     tokenizer.model_max_length = backbone_max_length(model) or POSITIONS

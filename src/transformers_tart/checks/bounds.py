@@ -6,6 +6,7 @@ They are far above the needs of any working model; they keep a damaged or hostil
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,6 +35,8 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 UNWANTED = {"quantization_config", "transformers_weights"}
 CODE_FIELDS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 MAX_SMOOTHERS = 2**12
+MAX_FILES = 2**12
+CHECKED_FILE, SHA256 = re.compile(r"(model[\w.-]*|support)\.safetensors"), re.compile(r"[0-9a-f]{64}")
 
 
 def check_integer(field: str, value: Any, low: int, high: int) -> None:
@@ -76,6 +79,16 @@ def check_fields(kind: type, dtype: Any, others: Mapping[str, Any]) -> None:
     named = sorted(name for name in CODE_FIELDS if "/" in str(others.get(name)))
     if named:
         raise ValueError(f"{named[0]} is {shorten(others[named[0]])}, code of another repository, which is not run.")
+
+
+def check_checksums(field: str, sums: Mapping[str, str] | None) -> None:
+    """Raise a ValueError unless a field of a config is absent, or holds checksums by names of files."""
+    entries = () if sums is None else sums.items()
+    if len(entries) > MAX_FILES or not all(CHECKED_FILE.fullmatch(k) and SHA256.fullmatch(v) for k, v in entries):
+        raise ValueError(
+            f"{field} must hold 64 hexadecimal digits for each of model*.safetensors and support.safetensors; correct "
+            "or delete it."
+        )
 
 
 def check_inside(field: str, path: Any) -> str:
@@ -141,6 +154,7 @@ def _is_finite(value: Any) -> bool:
 
 
 __all__ = [
+    "check_checksums",
     "check_fields",
     "check_finite",
     "check_inside",

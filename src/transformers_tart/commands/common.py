@@ -68,12 +68,12 @@ def load_config(args: argparse.Namespace) -> "PreTrainedConfig":
     Raises:
         OSError: When there is none; the message names the model.
     """
-    from transformers_tart.backbones.reference import locate
-    from transformers_tart.backbones.towers import backbone_config
+    from transformers_tart.backbones.reference import BackboneReference
+    from transformers_tart.loading.auto import find_model
 
     try:
-        source, revision = locate(args.model, args.revision)
-        return backbone_config(source, revision=revision, token=args.token)
+        reference = BackboneReference.of(args.model, args.revision)
+        return find_model(reference.path, **reference.place, token=args.token).config
     except OSError as err:
         reason = str(err).removeprefix(f"{args.model} cannot be loaded: ")
         raise OSError(f'The model "{args.model}" cannot be loaded: {reason}') from err
@@ -94,16 +94,16 @@ def load_pipeline(
     embedding_cache: str | None = None,
 ) -> "TartClassificationPipeline":
     """Load the pipeline that the options describe; `config` is what [`load_config`] returned, if it was called."""
-    from transformers_tart.backbones.reference import locate
-    from transformers_tart.modeling_auto import PipelineModel
+    from transformers_tart.backbones.reference import BackboneReference
+    from transformers_tart.modeling_tart import PipelineModel
     from transformers_tart.pipeline_tart import TartClassificationPipeline
 
     config = load_config(args) if config is None else config
-    source, revision = locate(args.model, args.revision)
-    hub = {"revision": revision, "token": args.token}
+    reference = BackboneReference.of(args.model, args.revision)
+    hub = {**reference.place, "token": args.token}
     chosen = {"protocol": args.protocol, "template": args.template}
     embedding = {name: value for name, value in chosen.items() if value is not None}
-    model = PipelineModel.from_pretrained(source, config=config, **hub, **embedding, **loading_options(args))
+    model = PipelineModel.from_pretrained(reference.path, config=config, **hub, **embedding, **loading_options(args))
     return TartClassificationPipeline(
         model=model, examples=examples, device=args.device, embedding_cache=embedding_cache
     )
@@ -111,10 +111,10 @@ def load_pipeline(
 
 def modality_of(config: "PreTrainedConfig") -> str:
     """Return what the model of a config classifies: `"text"`, `"image"` or `"audio"`."""
-    from transformers_tart.configuration_tart import TartConfig
-    from transformers_tart.modeling_auto import backbone_modality
+    from transformers_tart.configuration_tart import TartBaseConfig
+    from transformers_tart.modeling_tart import backbone_modality
 
-    return config.modality if isinstance(config, TartConfig) else backbone_modality(config)
+    return config.modality if isinstance(config, TartBaseConfig) else backbone_modality(config)
 
 
 def check_options(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
-from transformers_tart.backbones.reference import locate
+from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.commands.common import (
     add_model_options,
     add_subparser,
@@ -20,7 +20,7 @@ from transformers_tart.commands.common import (
     load_pipeline,
     loading_options,
 )
-from transformers_tart.configuration_tart import TartConfig
+from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings import encode_texts
 from transformers_tart.loading.auto import load_auto, load_auto_model
 from transformers_tart.pipeline_tart import TartClassificationPipeline
@@ -98,10 +98,10 @@ def load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrain
     from transformers_tart.evaluation.prompting import can_be_prompted
 
     config = load_config(args)
-    if isinstance(config, TartConfig) or not can_be_prompted(config):
+    if isinstance(config, TartBaseConfig) or not can_be_prompted(config):
         return load_pipeline(args, config=config), None
-    source, revision = locate(args.model, args.revision)
-    hub = {"revision": revision, "token": args.token}
+    reference = BackboneReference.of(args.model, args.revision)
+    source, hub = reference.path, {**reference.place, "token": args.token}
     language_model = load_auto_model(AutoModelForCausalLM, source, **hub, **loading_options(args))
     tokenizer = load_auto(AutoTokenizer, source, **hub)
     classify = TartClassificationPipeline(model=language_model, tokenizer=tokenizer, device=args.device)

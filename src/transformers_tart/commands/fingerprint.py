@@ -60,16 +60,16 @@ def _describe_model(name: str, revision: str | None, config: "PreTrainedConfig")
 
     Of a folder the version is the names, sizes and times of its files: a copy of it counts as another model.
     """
-    from transformers_tart.backbones.reference import as_name, is_local, reference
-    from transformers_tart.configuration_tart import TartConfig
+    from transformers_tart.backbones.reference import BackboneReference
+    from transformers_tart.configuration_tart import TartBaseConfig
 
-    name, revision = reference(as_name(name), revision)
+    reference = BackboneReference.of(name, revision)
     commit = getattr(config, "_commit_hash", None)
-    facts: dict[str, Any] = {"name": name, "revision": commit or revision}
-    if is_local(name):
-        facts = {"files": _digest_folder(Path(name))}
-    if isinstance(config, TartConfig) and config.base_model_name_or_path and not config.include_backbone:
-        base, backbone_config = config.base_model_name_or_path, config.of_backbone
+    facts: dict[str, Any] = {"name": reference.name, "revision": commit or reference.revision}
+    if reference.is_local:
+        facts = {"files": _digest_folder(Path(str(reference.name)))}
+    if isinstance(config, TartBaseConfig) and config.base_model_name_or_path and not config.include_backbone:
+        base, backbone_config = config.base_model_name_or_path, config.base_model_config
         if backbone_config is not None:
             facts["backbone"] = _describe_model(base, config.base_model_revision, backbone_config)
     return facts

@@ -12,6 +12,7 @@ from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.inputs.containers import can_iterate, unpack
 from transformers_tart.inputs.examples import Text, parse_text
 from transformers_tart.inputs.labels import plain_label
+from transformers_tart.inputs.modality import TEXT
 from transformers_tart.inputs.tokenization import check_tokenizer
 
 
@@ -35,7 +36,7 @@ def check_texts(texts: Any, name: str) -> list[Text]:
         TypeError: When they are not many, or one is something else.
         ValueError: When there are none.
     """
-    items = _as_list(unpack(texts, "text"), name)
+    items = _as_list(unpack(texts, TEXT.columns), name)
     if not items:
         raise ValueError(f"{name} is empty: there are no texts to embed.")
     return [_check_text(item, f"{name}[{i}]") for i, item in enumerate(items)]

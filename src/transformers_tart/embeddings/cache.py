@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
-from transformers_tart.backbones.digest import UNREAD
 from transformers_tart.checks.arguments import as_source, check_kind, shorten
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.files import explain_full_disk
+from transformers_tart.loading.report import UNREAD
 
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _fingerprint(backbone: PreTrainedModel) -> bytes:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     multipliers: dict[torch.device, Tensor] = {}
     for name, value in backbone.state_dict().items():
-        if name.startswith(UNREAD):
+        if name.startswith(f"{UNREAD}."):
             continue
         for path, tensor in _plain_tensors(name, value):
             if tensor.device not in multipliers:

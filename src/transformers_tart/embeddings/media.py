@@ -5,7 +5,7 @@ which of them are padding is read from inputs and outputs; whether inputs of dif
 length is found by trying.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from transformers_tart.backbones.forward import accepts, are_close, choose_layer, input_device, run_backbone
-from transformers_tart.configuration_media import TartMediaConfig
+from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.media_pooling import (
@@ -31,16 +31,12 @@ from transformers_tart.embeddings.media_pooling import (
 )
 from transformers_tart.embeddings.pooling import normalized
 from transformers_tart.embeddings.text import EmbeddedExamples
-from transformers_tart.inputs import read_audio, read_image
 from transformers_tart.inputs.examples import Examples
 
 
 Row = dict[str, Tensor]
 
 MASK = "attention_mask"
-# Values of an input that make about one token, by which batches are cut: a patch of 16 x 16 pixels of three colors,
-# or 20 ms of sound at 16 kHz.
-VALUES_PER_TOKEN = {"image": 768, "audio": 320}
 TRIAL = 16000  # samples of the noise by which it is found out whether padding changes anything
 WINDOW = 64  # examples that are in memory at a time
 
@@ -55,14 +51,14 @@ class MediaEmbedder:
     Args:
         backbone (`PreTrainedModel`):
             The frozen model.
-        config ([`TartMediaConfig`]):
+        config ([`TartBaseConfig`]):
             Says pooling, normalization and layers.
         cache ([`EmbeddingCache`], *optional*):
             Where embeddings are looked up first, and kept.
     """
 
     backbone: PreTrainedModel
-    config: TartMediaConfig
+    config: TartBaseConfig
     cache: EmbeddingCache | None = None
 
     def row(self, processor: Any, item: object, where: str) -> Row:
@@ -80,13 +76,11 @@ class MediaEmbedder:
         Raises:
             ValueError, TypeError, OSError: When it cannot be read.
         """
-        if self.config.modality == "image":
-            features = _process(where, processor, images=read_image(item, where))
-        else:
-            rate = processor.sampling_rate
-            samples = read_audio(item, where, rate)
-            features = _process(where, processor, samples, sampling_rate=rate, return_attention_mask=True)
-            self._check_length(features, len(samples), rate, where)
+        read = self.config.modality.read
+        if read is None:
+            raise ValueError(f"Inputs of the modality {self.config.modality} are not read one by one.")
+        features = read(processor, item, where)
+        self._check_length(features, where)
         return {name: tensor[0] for name, tensor in features.items()}
 
     def embed_examples(
@@ -139,7 +133,7 @@ class MediaEmbedder:
         found = []
         for members in groups:
             work = _on(self, [rows[i] for i in members])
-            lengths = [-(-self._values(rows[i]) // VALUES_PER_TOKEN[self.config.modality]) for i in members]
+            lengths = [self.config.modality.cost(self._values(rows[i])) for i in members]
             own = [keys[i] for i in members] if keys else []
             found.append(run_batches(batcher, lengths, work, cache=self.cache, keys=own, progress=progress))
         together = torch.cat([embeddings.to(found[-1].device) for embeddings in found])
@@ -162,7 +156,7 @@ class MediaEmbedder:
         is_whole = mask is not None and bool(mask.all())
         if is_whole:
             given.pop(MASK, None)
-        if is_whole or self.config.modality == "image":
+        if is_whole or not self.config.modality.is_padded:
             hidden_states, heard = run_backbone(self.backbone, self.config.layers, **given)[1], None
         else:
             hidden_states, heard = self._read(given, mask)
@@ -184,15 +178,15 @@ class MediaEmbedder:
             return everything, heard
         return (output.last_hidden_state if layers == -1 else choose_layer(everything, layers),), heard
 
-    def _check_length(self, features: Any, samples: int, rate: int, where: str) -> None:
-        """Refuse sound that is shorter than what the backbone makes one output of."""
+    def _check_length(self, features: Mapping[str, Tensor], where: str) -> None:
+        """Raise a ValueError on an input that is too short for one output of the backbone."""
         to_outputs: Callable | None = getattr(self.backbone, "_get_feat_extract_output_lengths", None)
-        inputs = features[self.backbone.main_input_name]
-        outputs = None if to_outputs is None else count_outputs(to_outputs, inputs.shape[-1])
+        length = features[self.backbone.main_input_name].shape[-1]
+        outputs = None if to_outputs is None else count_outputs(to_outputs, length)
         if outputs is not None and outputs < 1:
             raise ValueError(
-                f"{where} lasts {1000 * samples / rate:.0f} ms, which is too short for "
-                f"{type(self.backbone).__name__}; leave it out or give a longer one."
+                f"{where} has the length {length}, which is too short for {type(self.backbone).__name__}; "
+                "leave it out or give a longer one."
             )
 
     def _values(self, row: Row) -> int:
@@ -229,15 +223,6 @@ def collate(rows: Sequence[Row]) -> Row:
         same = len({tensor.shape for tensor in tensors}) == 1
         batch[name] = torch.stack(tensors) if same else pad_sequence(tensors, batch_first=True)
     return batch
-
-
-def _process(where: str, processor: Any, *given: Any, **options: Any) -> Any:
-    """What a processor makes of one input."""
-    try:
-        return processor(*given, **options, return_tensors="pt")
-    except (ValueError, TypeError, RuntimeError, AssertionError, IndexError) as err:
-        name = type(processor).__name__
-        raise ValueError(f"{where} cannot be prepared by {name}: {err}. Leave it out, or give a larger one.") from err
 
 
 def _on(embedder: MediaEmbedder, rows: Sequence[Row]) -> Callable[[list[int]], Tensor]:

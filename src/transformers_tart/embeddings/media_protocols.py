@@ -12,16 +12,14 @@ from transformers import PreTrainedModel
 
 from transformers_tart.backbones.forward import input_device
 from transformers_tart.backbones.towers import find_tower, modalities_of
-from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig
+from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.embeddings.reference import SEED
 from transformers_tart.embeddings.reference_media import published_projection
 from transformers_tart.inputs import read_audio, read_image
 from transformers_tart.inputs.examples import Examples
+from transformers_tart.inputs.modality import IMAGE, Modality
 from transformers_tart.projection import LayerScaling
-
-
-CONFIGS: dict[str, Any] = {"image": TartImageConfig, "audio": TartAudioConfig}
 
 
 def embed_media(
@@ -48,7 +46,7 @@ def embed_media(
         support (`list`), support_labels (`list[int]`), queries (`list`):
             k labeled images or recordings and n to be classified, as [`read_image`] and [`read_audio`] take them.
         pooling (`str`, *optional*, defaults to `"mean"`), layers (`int` or `str`, *optional*, defaults to -1):
-            As in [`TartMediaConfig`]; `"all"` puts the layers side by side, each centered and scaled by the support
+            As in [`TartBaseConfig`]; `"all"` puts the layers side by side, each centered and scaled by the support
             set.
         batch_size (`int`, *optional*):
             Most inputs of a forward pass.
@@ -66,20 +64,21 @@ def embed_media(
     Raises:
         ValueError: When the backbone reads neither images nor audio, or an input cannot be read.
     """
-    modality = next((name for name in CONFIGS if name in modalities_of(backbone)), None)
-    if modality is None:
+    reads = modalities_of(backbone)
+    config_class: Any = next((each for each in TartBaseConfig.__subclasses__() if each.modality in reads), None)
+    if config_class is None:
         raise ValueError(f"{type(backbone).__name__} reads neither images nor audio; use embed for texts.")
-    tower = find_tower(backbone, modality)[1]
+    tower = find_tower(backbone, config_class.modality)[1]
     labels = list(support_labels)
     if reference:
         order = list(range(len(support)))
         random.Random(seed).shuffle(order)
         known, asked = (
-            torch.stack([_published(tower, processor, modality, item) for item in items])
+            torch.stack([_published(tower, processor, config_class.modality, item) for item in items])
             for items in ([support[i] for i in order], queries)
         )
         return *published_projection(known, asked), torch.tensor([labels[i] for i in order])
-    embedder = MediaEmbedder(tower, CONFIGS[modality](pooling=pooling, layers=layers))
+    embedder = MediaEmbedder(tower, config_class(pooling=pooling, layers=layers))
     known, asked = (
         embedder.embed_examples(Examples(list(items), [], ()), processor, batch_size=batch_size).embeddings
         for items in (support, queries)
@@ -91,9 +90,9 @@ def embed_media(
 
 
 @torch.no_grad()
-def _published(tower: PreTrainedModel, processor: Any, modality: str, item: object) -> Tensor:
+def _published(tower: PreTrainedModel, processor: Any, modality: Modality, item: object) -> Tensor:
     """The mean (hidden,) of the last hidden states of one input, on the CPU."""
-    if modality == "image":
+    if modality is IMAGE:
         size = tower.config.image_size
         square = read_image(item, "An image").resize((size, size), Resampling.BILINEAR)
         gray = torch.from_numpy(np.array(square.convert("L"))).float() / 255

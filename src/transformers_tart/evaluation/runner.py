@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from transformers_tart.backbones.reference import as_name, reference
+from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.evaluation.memory import PeakMemory
 from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
 from transformers_tart.evaluation.metric import TartMetric
@@ -164,10 +164,10 @@ def evaluate(plan: Plan, models: Models, folder: str | Path) -> int:
 
 def _settings(plan: Plan, models: Models) -> dict[str, Any]:
     """Return what measurements depend on besides their keys."""
-    backbone, revision = reference(as_name(models.name), models.revision)
+    reference = BackboneReference.of(models.name, models.revision)
     return {
-        "model": backbone,
-        "revision": revision,
+        "model": reference.name,
+        "revision": reference.revision,
         "reasoner": models.reasoner_name,
         "dtype": models.dtype,
         "max_length": models.max_length,

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard, hf_hub_download
-from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError, RevisionNotFoundError
-from huggingface_hub.utils import httpx
-from safetensors import SafetensorError
+from huggingface_hub.errors import RemoteEntryNotFoundError, RevisionNotFoundError
 from transformers.utils import CONFIG_NAME
-from transformers.utils.hub import hf_api, resolve_revision
+from transformers.utils.hub import hf_api
 
-from transformers_tart.backbones.reference import is_local
-from transformers_tart.errors import CorruptFileError
 from transformers_tart.hub.card import CardFacts, is_generated, sign
 from transformers_tart.hub.remote_code import NoCodeCopy
+from transformers_tart.loading.download import take
+from transformers_tart.loading.embedded import is_local
 
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ else:
 
 CARD_FILE = "README.md"
 OWNED_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
-HUB_ARGUMENTS = ("private", "token", "revision", "create_pr", "commit_message", "commit_description", "tags")
+PUSH = ("private", "token", "revision", "create_pr", "commit_message", "commit_description", "tags")
 
 
 class HubMixin(NoCodeCopy, Base):
@@ -57,7 +55,7 @@ class HubMixin(NoCodeCopy, Base):
         Raises:
             ValueError: When the backbone is a folder of this machine that nobody else has.
         """
-        hub = _take_hub_arguments(kwargs)
+        hub = take(kwargs, PUSH)
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, **kwargs)
             return self._push_folder(Path(folder), {}, repo_id, **hub)
@@ -68,7 +66,7 @@ class HubMixin(NoCodeCopy, Base):
     ) -> Iterator[None]:
         """Push what the block saves to a folder when `kwargs` ask for it; what is for the Hub is taken out of them."""
         push, repo_id = kwargs.pop("push_to_hub", False) and is_main_process, kwargs.pop("repo_id", None)
-        hub = _take_hub_arguments(kwargs)
+        hub = take(kwargs, PUSH)
         known = self._get_files_timestamps(folder) if push and os.path.isdir(folder) else {}
         yield
         if push:
@@ -96,41 +94,6 @@ class HubMixin(NoCodeCopy, Base):
         is_new = _merge_card(folder / CARD_FILE, remote, tags)
         known = {**known, CARD_FILE: 0.0 if is_new else float("inf")}
         return self._upload_modified_files(folder, repo_id, known, token=token, revision=revision, **commit)
-
-
-def pin_revision(name: str | os.PathLike, revision: str | None = None, **hub: Any) -> str | None:
-    """The commit that a revision of a repository is now, so that all of its files come from one state.
-
-    Given a branch, transformers would also send the token to a public service that converts weights, where there are
-    none.
-    """
-    where = {key: hub[key] for key in ("cache_dir", "local_files_only", "token") if hub.get(key) is not None}
-    pinned = resolve_revision(name, revision, **where)
-    return getattr(pinned, "resolved", pinned)
-
-
-@contextmanager
-def explain_failures(name: str | os.PathLike) -> Iterator[None]:
-    """Name the repository in errors of which transformers does not tell: broken connections and damaged weights."""
-    try:
-        yield
-    except SafetensorError as err:
-        raise CorruptFileError(
-            f"The weights in {name} are damaged; download them again (force_download=True): {err}"
-        ) from err
-    except (httpx.TransportError, OSError) as err:
-        broken = err if isinstance(err, httpx.TransportError) else err.__cause__ or err.__context__
-        if isinstance(broken, httpx.TransportError):
-            raise OSError(f"The connection to the Hub broke while {name} was loaded; try again: {broken}") from err
-        if isinstance(broken, HFValidationError):
-            raise OSError(f"{name} is no folder on this machine, and no id of a repository of the Hub.") from err
-        if type(err) is OSError and err.errno is None and os.fspath(name) not in str(err):
-            raise OSError(f"{name} cannot be loaded: {err}") from err
-        raise
-
-
-def _take_hub_arguments(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
 
 
 def _check_can_be_pushed(folder: Path) -> None:
@@ -183,4 +146,4 @@ def _remote_card(repo_id: str, revision: str | None, token: str | bool | None) -
         return _remote_card(repo_id, None, token)
 
 
-__all__ = ["CARD_FILE", "OWNED_WEIGHTS", "HubMixin", "explain_failures", "keep_edited_card", "pin_revision"]
+__all__ = ["CARD_FILE", "OWNED_WEIGHTS", "HubMixin", "keep_edited_card"]

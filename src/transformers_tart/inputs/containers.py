@@ -9,11 +9,6 @@ import torch
 PAIR = "text_pair"
 
 
-def input_columns(modality: str) -> tuple[str, ...]:
-    """Return the columns of a table that hold inputs; of texts, the second of a pair may be absent."""
-    return (modality, PAIR) if modality == "text" else (modality,)
-
-
 def is_eager(inputs: Any) -> bool:
     """Return whether inputs give a list: lists, columns and arrays do, generators and torch datasets do not."""
     return isinstance(inputs, Sized) and not isinstance(inputs, (torch.utils.data.Dataset, Iterator))
@@ -112,22 +107,22 @@ def as_list(column: Any, where: str) -> list[Any]:
         raise error from err
 
 
-def unpack(inputs: Any, key: str) -> Any:
+def unpack(inputs: Any, keys: Sequence[str]) -> Any:
     """Return the inputs inside a table, a dataset or an Arrow array; anything else as it is.
 
     Args:
         inputs (`object`):
             The argument of a pipeline call.
-        key (`str`):
-            The column to read: `"text"`, with `"text_pair"` where there is one, `"image"` or `"audio"`.
+        keys (`Sequence[str]`):
+            The columns to read, `Modality.columns`: the first is required, of texts `"text_pair"` may follow.
 
     Raises:
         ValueError: When there is no such column.
         TypeError: On a set, which has no order.
     """
+    key = keys[0]
     if isinstance(inputs, (set, frozenset)):
         raise TypeError(f"The {key} input is a {type(inputs).__name__}, which has no order; give a list.")
-    keys = input_columns(key)
     if is_dataset(inputs, "The inputs"):
         chosen = choose_columns(dataset_columns(inputs), keys, (key,), "The inputs")
         return inputs.select_columns(chosen) if chosen else []
@@ -150,7 +145,6 @@ __all__ = [
     "can_iterate",
     "choose_columns",
     "dataset_columns",
-    "input_columns",
     "is_dataset",
     "is_eager",
     "is_missing",

@@ -13,13 +13,13 @@ from transformers_tart.inputs.containers import (
     can_iterate,
     choose_columns,
     dataset_columns,
-    input_columns,
     is_dataset,
     is_missing,
     iterate,
     table_columns,
 )
 from transformers_tart.inputs.labels import number_labels
+from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.inputs.texts import Text, parse_text
 
 
@@ -59,7 +59,9 @@ def _forms(key: str) -> str:
     return f'a list of {{"{key}": ..., "label": ...}}, a dict of {columns}, or a datasets.Dataset with both'
 
 
-def parse_examples(examples: RawExamples, key: str = "text", chosen_names: Sequence[str] | None = None) -> Examples:
+def parse_examples(
+    examples: RawExamples, modality: Modality = TEXT, chosen_names: Sequence[str] | None = None
+) -> Examples:
     """Check labeled examples and number their labels.
 
     Args:
@@ -67,8 +69,8 @@ def parse_examples(examples: RawExamples, key: str = "text", chosen_names: Seque
             Rows or columns of `text`, `label` and, for text pairs, `text_pair`; or of `image` or `audio`, and `label`.
             Labels are strings, integers, whole floats or booleans. The order of the classes is the `ClassLabel`
             feature's, else sorted.
-        key (`str`, *optional*, defaults to `"text"`):
-            `"text"`, `"image"` or `"audio"`.
+        modality (`Modality`, *optional*, defaults to `TEXT`):
+            The modality of the inputs.
         chosen_names (`list[str]`, *optional*):
             Names that a user gave the classes by `config.id2label`, in order.
 
@@ -76,8 +78,8 @@ def parse_examples(examples: RawExamples, key: str = "text", chosen_names: Seque
         ValueError: On no examples, unknown keys, columns of unequal lengths, missing labels or a single class.
         TypeError: On texts that are not strings, columns that are single values and labels of other or mixed kinds.
     """
-    is_text = PAIR in input_columns(key)
-    columns, class_names = _columns(examples, key)
+    key = modality.name
+    columns, class_names = _columns(examples, modality)
     missing = [name for name in (key, "label") if name not in columns]
     if missing:
         raise ValueError(f"The examples have the keys {sorted(columns)}, without {missing}; give {_forms(key)}.")
@@ -86,13 +88,13 @@ def parse_examples(examples: RawExamples, key: str = "text", chosen_names: Seque
         raise ValueError(f"The columns of the examples have unequal lengths: {lengths}.")
     if lengths[key] == 0:
         raise ValueError(f"There are no examples; give {_forms(key)}.")
-    items = _texts(columns) if is_text else columns[key]
+    items = _texts(columns) if modality.is_tokenized else columns[key]
     labels, label_names = number_labels(columns["label"], class_names, chosen_names)
     if len(set(labels)) < 2:
         raise ValueError(
             f"All {len(labels)} examples have one label; a classifier needs examples of at least two classes."
         )
-    if is_text:
+    if modality.is_tokenized:
         _warn_about_texts(items, labels)
     if absent := len(label_names) - len(set(labels)):
         logger.warning(f"{absent} of {len(label_names)} classes have no example, so they will hardly be predicted.")
@@ -108,9 +110,10 @@ def _texts(columns: Mapping[str, list]) -> list[Text]:
     ]
 
 
-def _columns(examples: Any, key: str) -> tuple[dict[str, list], list[str] | None]:
+def _columns(examples: Any, modality: Modality) -> tuple[dict[str, list], list[str] | None]:
     """Return the columns of the examples, and the class names of a `ClassLabel` feature."""
-    keys, needed, subject = (*input_columns(key), "label"), (key, "label"), "The examples"
+    key, keys, subject = modality.name, (*modality.columns, "label"), "The examples"
+    needed = (key, "label")
     if is_dataset(examples, subject):
         names = getattr((examples.features or {}).get("label"), "names", None)
         chosen = choose_columns(given := dataset_columns(examples), keys, needed, subject)

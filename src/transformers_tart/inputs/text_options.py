@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transformers_tart.checks.arguments import as_count, shorten
+from transformers_tart.inputs.modality import Modality
 
 
 ANY = object()
@@ -46,7 +47,7 @@ class TextOptions:
     single: str | None = None
 
 
-def text_options(arguments: dict[str, Any], modality: str) -> dict[str, Any]:
+def text_options(arguments: dict[str, Any], modality: Modality) -> dict[str, Any]:
     """Return the fields of [`TextOptions`] that the arguments of a call set.
 
     Raises:
@@ -56,7 +57,7 @@ def text_options(arguments: dict[str, Any], modality: str) -> dict[str, Any]:
     if unknown := [name for name in arguments if name not in NAMES]:
         hint = "; for the scores of all classes pass top_k=None" if "return_all_scores" in unknown else ""
         raise TypeError(f"The pipeline got the unexpected keyword arguments {unknown}{hint}.")
-    if modality != "text" and arguments:
+    if arguments and not modality.is_tokenized:
         given = ", ".join(f"{name} is {shorten(value)}" for name, value in arguments.items())
         raise TypeError(f"{given}, which is for texts; cut {modality} inputs before.")
     for name, allowed in {**NEUTRAL, **FIXED}.items():

@@ -1,82 +1,105 @@
-"""Loading through the Auto classes of transformers: no code is run and nothing unpickled that nobody asked for.
+"""Loading through the Auto classes of transformers, without running code or unpickling files of a repository.
 
-Left to itself, transformers asks on the terminal whether the code of a repository may run. Here it may not, unless the
-caller passes `trust_remote_code=True`.
+transformers itself asks on the terminal whether the code of a repository may run. Here the caller allows it by
+`trust_remote_code=True`, and nothing else does.
 """
 
 import json
 import os
-import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
-from transformers.utils import cached_file
+from transformers.utils import CONFIG_NAME, find_adapter_config_file
 
-from transformers_tart.backbones.adapters import base_of_adapter
 from transformers_tart.checks.bounds import CODE_FIELDS, read_object
-from transformers_tart.errors import CorruptFileError, MissingPackageError
-from transformers_tart.hub.push import explain_failures
+from transformers_tart.errors import CorruptFileError
+from transformers_tart.loading.download import HUB, explain_damage, explain_failures, find_file, select
 from transformers_tart.loading.lock import one_at_a_time
 from transformers_tart.loading.weights import Build, check_backbone, check_not_pickled
 
 
-OWN = "tart"  # how the model types of this package begin
-HUB = (
-    "cache_dir",
-    "force_download",
-    "local_files_only",
-    "proxies",
-    "revision",
-    "subfolder",
-    "token",
-    "trust_remote_code",
-)
-CONFIG_FILE = "config.json"
+OWN = "tart"  # the beginning of the model types of this package
+ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # The files in which a repository may name code of its own, under `auto_map`.
-CODE_FILES = (CONFIG_FILE, "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
-# The field that names a file of weights.
-WEIGHTS_FIELD = "transformers_weights"
-# What transformers, tokenizers and torch raise for damaged files, besides the errors that callers expect.
-DAMAGE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    StrictDataclassError,
-    UnicodeDecodeError,
-    json.JSONDecodeError,
-    pickle.UnpicklingError,
-)
+CODE_FILES = (CONFIG_NAME, "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
+WEIGHTS_FIELD = "transformers_weights"  # names a file of weights
 
 
-@contextmanager
-def explain_damage(name: str | os.PathLike) -> Iterator[None]:
-    """Raise a CorruptFileError that names the repository in place of what damaged files end in.
+@dataclass(frozen=True)
+class ModelSource:
+    """A repository or folder of a model, or of a peft adapter of one.
 
-    What loads them is not written with damaged files in mind: it ends in a KeyError, an AttributeError, or, from the
-    Rust code of tokenizers, in a bare Exception.
+    Attributes:
+        name: its Hub id or folder.
+        hub: where and how it is downloaded.
+        is_adapter: whether it holds an adapter.
+        base_name: the repository of the whole model, which is another one for an adapter alone.
+        base_hub: where and how that is downloaded.
+        config: config of the whole model.
     """
+
+    name: str
+    hub: Mapping[str, Any]
+    is_adapter: bool
+    base_name: str
+    base_hub: Mapping[str, Any]
+    config: PreTrainedConfig
+
+
+def find_model(name: str | os.PathLike, **hub: Any) -> ModelSource:
+    """Load the config of a model, or of the model that an adapter was made for.
+
+    Raises:
+        CorruptFileError: When files are damaged, or the config of an adapter names no base model.
+        ValueError: When the repository needs code of its own that may not run.
+        OSError: When there is no such repository, or it has no config.
+    """
+    name, files = os.fspath(name), select(hub)
+    with explain_failures(name):
+        base = base_of_adapter(name, **files)
+    base_name, place = (name, {}) if base is None or base[0] == name else (base[0], {"revision": base[1]})
+    base_hub = {**files, **place, "subfolder": ""} if place else files
+    config = load_auto(AutoConfig, base_name, **base_hub, trust_remote_code=hub.get("trust_remote_code"))
+    return ModelSource(name, files, base is not None, base_name, base_hub, config)
+
+
+def base_of_adapter(name: str, **hub: Any) -> tuple[str, str | None] | None:
+    r"""
+    Find the model that an adapter was made for.
+
+    Args:
+        name (`str`):
+            Hub id or folder.
+        hub:
+            As in `cached_file` of transformers.
+
+    Returns:
+        `tuple[str, str | None]`, *optional*: name and revision of the base model, which is the repository itself where
+        that holds a whole model beside the adapter; `None` where it holds no adapter.
+
+    Raises:
+        CorruptFileError: When the config of the adapter names no base model.
+    """
+    path = find_adapter_config_file(name, **hub)
+    if path is None:
+        return None
+    if find_file(name, CONFIG_NAME, **hub) is not None:
+        return name, hub.get("revision")
     try:
-        with explain_failures(name):
-            yield
-    except torch.OutOfMemoryError:
-        raise
-    except ImportError as err:
-        raise MissingPackageError(f"{name} needs a package to be loaded: {err}", name=err.name) from err
-    except Exception as err:  # tokenizers raises nothing narrower
-        if not isinstance(err, DAMAGE) and type(err) is not Exception:
-            raise
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+        base, revision = config["base_model_name_or_path"], config.get("revision")
+    except (ValueError, KeyError, TypeError, RecursionError) as err:
+        raise CorruptFileError(f"{ADAPTER_CONFIG} of {name} names no base model: {err}") from err
+    if not isinstance(base, str) or not base or not isinstance(revision, str | None):
         raise CorruptFileError(
-            f"{name} cannot be loaded: its files are damaged, incomplete or of another kind ({type(err).__name__}: "
-            f"{err}). Download them again (force_download=True)."
-        ) from err
+            f"{ADAPTER_CONFIG} of {name} names the base model {base!r} at revision {revision!r}; both must be strings."
+        )
+    return base, revision
 
 
 def load_auto(auto_class: Any, name: str | os.PathLike, **loading: Any) -> Any:
@@ -93,32 +116,32 @@ def load_auto(auto_class: Any, name: str | os.PathLike, **loading: Any) -> Any:
 
     Raises:
         CorruptFileError: When files are damaged.
-        ValueError: When the repository needs code of its own, and nobody said that it may run.
+        ValueError: When the repository needs code of its own that may not run.
     """
     trusts, name = loading.pop("trust_remote_code", None) is True, os.fspath(name)
-    place = {key: loading[key] for key in HUB if key in loading}
+    hub = select(loading)
     with explain_damage(name):
-        check_files(name, trusts, **place)
+        check_files(name, trusts, **hub)
         try:
             return auto_class.from_pretrained(name, trust_remote_code=trusts, **loading)
         except ValueError as err:
             if trusts or "trust_remote_code" not in str(err):
                 raise
             raise ValueError(
-                f"{name} needs code of its own{_name_code(name, place)}, which is not run unless you say so. Read it, "
+                f"{name} needs code of its own{_describe_code(name, hub)}, which does not run by default. Read it, "
                 "and if you trust it pass trust_remote_code=True."
             ) from err
 
 
 @one_at_a_time
-def load_auto_model(auto_class: Any, name: str | os.PathLike, **loading: Any) -> Any:
+def load_auto_model(auto_class: Any, source: str | os.PathLike | ModelSource, **loading: Any) -> Any:
     r"""
     Load a backbone through an Auto class.
 
     Args:
         auto_class (`type`):
-            `AutoModel`, `AutoModelForCausalLM`, ...; or a model class, with its `config`.
-        name (`str` or `Path`):
+            `AutoModel`, `AutoModelForCausalLM`, ...
+        source (`str`, `Path` or [`ModelSource`]):
             Hub id or folder.
         loading:
             As in its `from_pretrained`. Code of the repository runs with `trust_remote_code=True` only, and weights
@@ -126,21 +149,22 @@ def load_auto_model(auto_class: Any, name: str | os.PathLike, **loading: Any) ->
 
     Raises:
         CorruptFileError: When files are damaged or pickled, or the config asks for more than the weights hold.
-        ValueError: When the repository needs code of its own, and nobody said that it may run.
+        ValueError: When the repository needs code of its own that may not run.
     """
-    name = os.fspath(name)
-    check_weights(name, **loading)
-    return load_auto(auto_class, name, **{**loading, "use_safetensors": True})
+    if not isinstance(source, ModelSource):
+        source = find_model(source, **select(loading, HUB))
+    check_weights(source, **loading)
+    return load_auto(auto_class, source.name, **{**loading, "use_safetensors": True})
 
 
 def build_empty(config: PreTrainedConfig) -> nn.Module:
-    """Build what `AutoModel` makes of a config; nothing where only code of the repository could."""
+    """Build the model that `AutoModel` makes of a config; an empty module where only remote code could build it."""
     if type(config) not in AutoModel._model_mapping:
         return nn.Module()
     return AutoModel.from_config(config, trust_remote_code=False)
 
 
-def check_weights(name: str, build: Build = build_empty, **loading: Any) -> None:
+def check_weights(source: ModelSource, build: Build = build_empty, **loading: Any) -> None:
     """Raise an error when the weights of a backbone are pickled, or its config asks for more than they hold."""
     if loading.get("use_safetensors") is False:
         raise ValueError(
@@ -149,17 +173,10 @@ def check_weights(name: str, build: Build = build_empty, **loading: Any) -> None
         )
     if loading.get("gguf_file") is not None or loading.get("state_dict") is not None:
         return
-    place = {key: loading[key] for key in HUB if key in loading}
-    files = {key: value for key, value in place.items() if key != "trust_remote_code"}
-    with explain_damage(name):
-        base = base_of_adapter(name, **files)
-        if base is not None and find_file(name, ADAPTER_WEIGHTS, **files) is None:
-            check_not_pickled(name, **files)
-        if base is not None and base[0] != name:
-            name = base[0]
-            place, files = ({**these, "revision": base[1], "subfolder": ""} for these in (place, files))
-        if find_file(name, CONFIG_FILE, **files) is not None:  # without one transformers says what is missing
-            check_backbone(name, load_auto(AutoConfig, name, **place), build, loading.get("variant"), **files)
+    with explain_damage(source.name):
+        if source.is_adapter and find_file(source.name, ADAPTER_WEIGHTS, **source.hub) is None:
+            check_not_pickled(source.name, **source.hub)
+        check_backbone(source.base_name, source.config, build, loading.get("variant"), **source.base_hub)
 
 
 def check_files(name: str, trusts_code: bool = False, **hub: Any) -> None:
@@ -172,11 +189,11 @@ def check_files(name: str, trusts_code: bool = False, **hub: Any) -> None:
         trusts_code (`bool`, *optional*, defaults to `False`):
             Whether code of the repository may run.
         hub:
-            Where the repository is, as `cached_file` of transformers takes it.
+            As in `cached_file` of transformers.
 
     Raises:
         CorruptFileError: When one is no JSON object, or nested too deep.
-        ValueError: When the repository is one of this package, or names pickled weights or code to compute with.
+        ValueError: When the config names pickled weights, or code that computes.
     """
     for file in CODE_FILES:
         path = find_file(name, file, **hub)
@@ -186,40 +203,37 @@ def check_files(name: str, trusts_code: bool = False, **hub: Any) -> None:
             fields = read_object(path, f"{file} of {name}")
         except ValueError as err:
             raise CorruptFileError(f"{err} Download it again (force_download=True).") from err
-        if file == CONFIG_FILE:
+        if file == CONFIG_NAME:
             _check_config(name, fields, trusts_code)
 
 
 def _check_config(name: str, fields: dict[str, Any], trusts_code: bool) -> None:
+    """Check the fields of a config and of the objects in it, level by level."""
     level: list[tuple[str, Any]] = list(fields.items())
     while level:
         for field, value in level:
             if field == "model_type" and not isinstance(value, str):
                 raise CorruptFileError(f"config.json of {name} has model_type={value!r}, which must be a string.")
-            if (
-                field == WEIGHTS_FIELD
-                and value is not None
-                and not str(value).endswith((".safetensors", ".safetensors.index.json"))
-            ):
+            is_safe = value is None or str(value).endswith((".safetensors", ".safetensors.index.json"))
+            if field == WEIGHTS_FIELD and not is_safe:
                 raise ValueError(
                     f"config.json of {name} has {field}={value!r}; weights are read from safetensors files only."
                 )
             if field in CODE_FIELDS and "/" in str(value) and not trusts_code:
                 raise ValueError(
-                    f"config.json of {name} has {field}={value!r}, code of another repository, which is not run "
-                    "unless you say so: if you trust it pass trust_remote_code=True."
+                    f"config.json of {name} has {field}={value!r}, code of another repository, which does not run by "
+                    "default: if you trust it pass trust_remote_code=True."
                 )
-        level = [
-            pair for _, value in level for each in _as_list(value) if isinstance(each, dict) for pair in each.items()
-        ]
+        parts = [each for _, value in level for each in _as_list(value) if isinstance(each, dict)]
+        level = [pair for part in parts for pair in part.items()]
 
 
 def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _name_code(name: str, hub: dict[str, Any]) -> str:
-    """The classes that a repository has the code of, in words."""
+def _describe_code(name: str, hub: dict[str, Any]) -> str:
+    """Return the classes that a repository has code of, for messages."""
     named = set()
     for file in CODE_FILES:
         path = find_file(name, file, **hub)
@@ -229,26 +243,19 @@ def _name_code(name: str, hub: dict[str, Any]) -> str:
     return f" ({', '.join(sorted(named))})" if named else ""
 
 
-def find_file(name: str, file: str, **hub: Any) -> str | None:
-    """Return where a file of a repository is on this machine, `None` where the repository has none."""
-    return cached_file(
-        name, file, **hub, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
-    )
-
-
 def is_own(config: PreTrainedConfig) -> bool:
-    """Whether a config is one of this package, which no backbone may have."""
+    """Return whether a config, or one in it, is of this package, which no backbone's may be."""
     kinds = [config, *(getattr(config, key, None) for key in config.sub_configs)]
     return any(str(getattr(kind, "model_type", "")).startswith(OWN) for kind in kinds)
 
 
 __all__ = [
-    "HUB",
     "OWN",
+    "ModelSource",
+    "base_of_adapter",
     "check_files",
     "check_weights",
-    "explain_damage",
-    "find_file",
+    "find_model",
     "is_own",
     "load_auto",
     "load_auto_model",

@@ -6,8 +6,9 @@ reports all of that at every load; here its report is held back, and what remain
 
 import copy
 import logging as python_logging
-from collections.abc import Callable, Iterable
-from contextvars import ContextVar
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,59 +17,65 @@ from transformers.core_model_loading import revert_weight_conversion
 from transformers.models.auto import modeling_auto
 from transformers.utils import logging
 
+from transformers_tart.loading.lock import one_at_a_time
+
 
 logger = logging.get_logger(__name__)
 
-# Hidden states do not depend on it, and transformers initializes it anew where a checkpoint has none.
+# The part of a model that no hidden state depends on; transformers initializes it anew where a checkpoint has none.
 UNREAD = "pooler"
 SHOWN = 10  # names in a message
 
-_held_back: ContextVar[list[python_logging.LogRecord] | None] = ContextVar("held_back", default=None)
-
 
 class _HoldBack(python_logging.Filter):
-    """Keep the loading report of the current context, and of no other thread, from being logged."""
+    """Keeps the loading reports of the thread that made it from being logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread, self.records = threading.get_ident(), list[python_logging.LogRecord]()
 
     def filter(self, record: python_logging.LogRecord) -> bool:
-        records = _held_back.get()
-        if records is None or record.funcName != "log_state_dict_report":
+        if record.thread != self.thread or record.funcName != "log_state_dict_report":
             return True
-        records.append(record)
+        self.records.append(record)
         return False
 
 
-_HOLD_BACK = _HoldBack()
+@contextmanager
+def _hold_back_report() -> Iterator[None]:
+    """Hold back loading reports of transformers; after an error, which refers to them, log them."""
+    held, source = _HoldBack(), logging.get_logger("transformers.modeling_utils")
+    source.addFilter(held)
+    try:
+        yield
+    except BaseException:
+        source.removeFilter(held)
+        for record in held.records:
+            source.handle(record)
+        raise
+    source.removeFilter(held)
 
 
-def load_without_report(load: Callable[..., Any], name: str, **loading: Any) -> Any:
+@one_at_a_time
+def load_without_report(load: Callable[..., Any], *source: Any, **loading: Any) -> Any:
     r"""
     Load a model while the report of transformers is held back.
 
     Args:
         load (`Callable`):
             A `from_pretrained`.
-        name (`str`), loading:
+        source, loading:
             Its arguments.
 
     Returns:
         `tuple[PreTrainedModel, dict]`: the model, and the missing and unexpected keys for [`report_rest`].
     """
-    # the filter is one object, which a logger takes once; removing it would disturb loads in other threads
-    logging.get_logger("transformers.modeling_utils").addFilter(_HOLD_BACK)
-    records: list[python_logging.LogRecord] = []
-    token = _held_back.set(records)
-    loaded = None
-    try:
-        loaded = load(name, output_loading_info=True, **loading)
-    finally:
-        _held_back.reset(token)
-        for record in records if loaded is None else ():  # the error refers to it
-            python_logging.getLogger(record.name).handle(record)
-    return loaded
+    with _hold_back_report():
+        return load(*source, output_loading_info=True, **loading)
 
 
 def load_and_report(load: Callable[..., Any], name: str, **loading: Any) -> Any:
-    """Load a model, all of it, and log what is missing or unexpected for no known reason."""
+    """Load a whole model, and log the weights that are missing or unexpected for no known reason."""
     model, info = load_without_report(load, name, **loading)
     report_rest(name, model, info)
     return model
@@ -82,9 +89,9 @@ def report_rest(
 
     Args:
         name (`str`):
-            Where the model comes from.
+            Hub id or folder of the model.
         model (`PreTrainedModel`):
-            What `AutoModel` makes of the config, on any device.
+            The model that `AutoModel` makes of the config, on any device.
         info (`dict`):
             From [`load_without_report`].
         path (`str`, *optional*, defaults to `""`):
@@ -106,7 +113,7 @@ def _join(keys: list[str]) -> str:
 
 
 def _select_unexplained(keys: Iterable[str], model: PreTrainedModel, path: str) -> list[str]:
-    """The keys inside of what is loaded, and those of no other part of the model that was saved."""
+    """Return the keys inside of the loaded part, and those of no other part of the saved model."""
     base = f"{model.base_model_prefix}."
     others = _parts_left_out(model, path)
 
@@ -120,7 +127,7 @@ def _select_unexplained(keys: Iterable[str], model: PreTrainedModel, path: str) 
 
 
 def _parts_left_out(model: PreTrainedModel, path: str) -> set[str] | None:
-    """The names of the parts of a saved model that are not loaded; `None` if its class is not known."""
+    """Return the names of the parts of a saved model that are not loaded; `None` if its class is not known."""
     own, named = _direct_names(model), model.config.architectures or ()
     parts = own if path else set()
     if type(model).__name__ in named:
@@ -134,13 +141,13 @@ def _parts_left_out(model: PreTrainedModel, path: str) -> set[str] | None:
 
 
 def _direct_names(model: PreTrainedModel) -> set[str]:
-    """The names of the direct parts of a model, in the model and in what it saves."""
+    """Return the names of the direct parts of a model, in the model and in its checkpoints."""
     weights = model.state_dict()
     return {name.split(".")[0] for name in (*weights, *revert_weight_conversion(model, weights))}
 
 
 def _find_head_class(config: PreTrainedConfig) -> Any:
-    """The class with a head that a checkpoint was saved from; where the config has no name of it, the usual one."""
+    """Return the class that a checkpoint was saved from; without its name in the config, the one for pretraining."""
     autos = {name: auto for name, auto in vars(modeling_auto).items() if name.startswith("AutoModelFor")}
     known = {name: auto._model_mapping.get(type(config), None) for name, auto in autos.items()}
     if not config.architectures:

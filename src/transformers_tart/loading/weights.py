@@ -1,6 +1,6 @@
-"""What files of weights announce, read from their headers alone, and whether a model of a config can be made of it.
+"""Checks of weights by the headers of their files, before a model is built.
 
-Everything here happens before a model is built, so that a config cannot ask for more memory than its weights fill.
+A config cannot ask for more memory than its weights fill.
 """
 
 import copy
@@ -19,22 +19,23 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cache
 
 from transformers_tart.checks.bounds import check_inside, read_object
 from transformers_tart.errors import CorruptFileError
+from transformers_tart.loading.download import find_file, select
 
 
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin")
-# Fields of backbones that count what a model makes one by one, of which each has weights of its own.
+# Fields of backbones that count modules, each with weights of its own.
 COUNTS = re.compile(r"(layer|block|stage|depth|expert|head|codebook|branch)(es|s)?$")
-LEAST_COUNT = 256  # some share the weights of all
-# Weights may be packed, four bits and less each, and what is not saved, such as masks, is made anew.
-PACKED, ANEW = 16, 2**26
-FLOATS = ("F16", "BF16", "F32", "F64")  # in the words of safetensors
+LEAST_COUNT = 256  # some modules share weights
+# Weights may be packed into four bits and less, and some tensors, such as masks, are not saved.
+PACKED, UNSAVED = 16, 2**26
+FLOATS = ("F16", "BF16", "F32", "F64")  # as safetensors names them
 
 
 Build = Callable[[PreTrainedConfig], nn.Module]
 
 
 class TensorHeader(NamedTuple):
-    """What a header says of a tensor: its dtype in the words of safetensors, and its shape."""
+    """Dtype of a tensor, as safetensors names it, and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -42,7 +43,7 @@ class TensorHeader(NamedTuple):
 
 def read_headers(name: str, variant: str | None = None, **hub: Any) -> dict[str, TensorHeader] | None:
     r"""
-    Read what the weights of a repository announce.
+    Read the headers of the weights of a repository.
 
     Args:
         name (`str`):
@@ -50,7 +51,7 @@ def read_headers(name: str, variant: str | None = None, **hub: Any) -> dict[str,
         variant (`str`, *optional*):
             As in `PreTrainedModel.from_pretrained`.
         hub:
-            As `cached_file` of transformers takes them.
+            As in `cached_file` of transformers.
 
     Returns:
         `dict[str, TensorHeader]`, *optional*: by the names of the weights; `None` where there is no safetensors file.
@@ -77,7 +78,7 @@ def read_headers(name: str, variant: str | None = None, **hub: Any) -> dict[str,
 
 
 def read_shards(name: str, index: str | os.PathLike) -> list[str]:
-    """Return the files that an index of weights names.
+    """Return the files in an index of weights.
 
     Raises:
         CorruptFileError: When it is no index, or a file is not a safetensors file inside the repository.
@@ -101,7 +102,7 @@ def read_shards(name: str, index: str | os.PathLike) -> list[str]:
 
 def check_backbone(name: str, config: PreTrainedConfig, build: Build, variant: str | None = None, **hub: Any) -> None:
     r"""
-    Check that a backbone of a config can be made of the weights that lie beside it.
+    Check that the weights of a repository suffice for the model of a config.
 
     Args:
         name (`str`):
@@ -109,7 +110,7 @@ def check_backbone(name: str, config: PreTrainedConfig, build: Build, variant: s
         config (`PreTrainedConfig`):
             Of the whole model.
         build (`Callable`):
-            Makes of a copy of the config what is to be loaded; called on the device `meta`.
+            Builds the part to load from a copy of the config; called on the device `meta`.
         variant (`str`, *optional*), hub:
             As in [`read_headers`].
 
@@ -130,7 +131,7 @@ def check_backbone(name: str, config: PreTrainedConfig, build: Build, variant: s
         model = build(copy.deepcopy(config))
     wanted = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     stored = sum(math.prod(header.shape) for header in headers.values())
-    if wanted > PACKED * stored + ANEW:
+    if wanted > PACKED * stored + UNSAVED:
         raise CorruptFileError(
             f"config.json of {name} describes a model of {wanted} numbers, but its weights hold {stored}: one of the "
             "two files is damaged. Download the repository again (force_download=True)."
@@ -156,14 +157,14 @@ def check_fit(name: str, headers: Mapping[str, TensorHeader], expected: Mapping[
 
 
 def check_not_pickled(name: str, **hub: Any) -> None:
-    """Raise a CorruptFileError that says what to do when a repository without safetensors holds pickled weights."""
-    folder, keys = hub.get("subfolder") or "", ("revision", "token", "cache_dir", "local_files_only", "proxies")
-    where = {key: hub[key] for key in keys if hub.get(key) is not None}
+    """Raise a CorruptFileError when a repository without safetensors holds pickled weights."""
+    folder = hub.get("subfolder") or ""
+    place = select(hub, ("revision", "token", "cache_dir", "local_files_only", "proxies"))
     for file in PICKLES:
         if os.path.isdir(name):
             is_there = (Path(name) / folder / file).exists()
         else:
-            is_there = has_file(name, f"{folder}/{file}" if folder else file, **where)
+            is_there = has_file(name, f"{folder}/{file}" if folder else file, **place)
         if is_there:
             raise CorruptFileError(
                 f"{name} holds its weights as {file}, a pickle, which this package does not read, since reading one "
@@ -176,20 +177,18 @@ def _find(name: str, file: str, variant: str | None, hub: Mapping[str, Any]) -> 
     if variant is not None:
         stem, _, end = file.rpartition(".")
         file = f"{stem}.{variant}.{end}"
-    return cached_file(
-        name, file, **hub, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
-    )
+    return find_file(name, file, **hub)
 
 
 def _read_header(path: str) -> dict[str, TensorHeader]:
-    """The tensors of a file; safetensors itself compares what a header announces with the length of the file."""
+    # safetensors itself compares the header with the length of the file
     with safe_open(path, framework="pt") as file:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
         return {key: TensorHeader(part.get_dtype(), tuple(part.get_shape())) for key, part in slices.items()}
 
 
 def _counts(fields: Any, field: str = "") -> list[tuple[str, int]]:
-    """The fields of a config, and of those in it, that count modules."""
+    """Return the fields of a config, and of the configs in it, that count modules."""
     if isinstance(fields, dict):
         return [found for name, value in fields.items() for found in _counts(value, str(name))]
     if isinstance(fields, list):

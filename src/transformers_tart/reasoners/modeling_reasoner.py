@@ -21,11 +21,12 @@ from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.files import check_whole, staged
 from transformers_tart.hub.card import CardFacts, reasoner_card
-from transformers_tart.hub.push import CARD_FILE, OWNED_WEIGHTS, HubMixin, keep_edited_card, pin_revision
+from transformers_tart.hub.push import CARD_FILE, OWNED_WEIGHTS, HubMixin, keep_edited_card
 from transformers_tart.inputs.balance import balanced_subsets, seeded_orders
 from transformers_tart.loading.arguments import check_loading
-from transformers_tart.loading.auto import HUB, check_files, explain_damage
+from transformers_tart.loading.auto import check_files
 from transformers_tart.loading.checksums import add_checksums, check_sums
+from transformers_tart.loading.download import explain_damage, pin_revision, select
 from transformers_tart.loading.lock import one_at_a_time
 from transformers_tart.loading.weights import check_fit, check_not_pickled, read_headers
 from transformers_tart.projection import Projection, fit_projection
@@ -135,7 +136,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
             check_whole(pretrained_model_name_or_path)
         kwargs = {"dtype": torch.float32, "use_safetensors": True, **kwargs}
         kwargs["revision"] = pin_revision(pretrained_model_name_or_path, **kwargs)
-        name, hub = os.fspath(pretrained_model_name_or_path), {key: kwargs[key] for key in HUB if key in kwargs}
+        name, hub = os.fspath(pretrained_model_name_or_path), select(kwargs)
         kwargs["use_safetensors"] = True
         with explain_damage(name):
             if not isinstance(kwargs.get("config"), TartReasonerConfig):

@@ -5,12 +5,13 @@ from transformers_tart.bench.pairs.reasoners import compare_reasoners, random_he
 from transformers_tart.bench.summaries import SUMMARIES
 from transformers_tart.bench.timing import Comparison
 from transformers_tart.bench.workload import Workload
-from transformers_tart.repository import load_default_reasoner
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
+from transformers_tart.repository import DEFAULT_REASONER
 
 
 def build(workload: Workload) -> Comparison:
     """Another reasoner on each side: the same work, other predictions."""
-    reasoner = load_default_reasoner().to(workload.device).eval()  # type: ignore[arg-type]
+    reasoner = TartReasoner.from_pretrained(DEFAULT_REASONER).to(workload.device).eval()
     return compare_reasoners(workload, reasoner, random_head(workload))
 
 

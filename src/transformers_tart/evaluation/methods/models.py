@@ -18,10 +18,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from transformers_tart.backbones.processors import LOADERS
-from transformers_tart.backbones.reference import locate
-from transformers_tart.backbones.towers import load_tower
-from transformers_tart.configuration_media import TartAudioConfig, TartImageConfig, TartMediaConfig
+from transformers_tart.backbones.reference import BackboneReference
+from transformers_tart.configuration_tart import TartAudioConfig, TartBaseConfig, TartImageConfig
 from transformers_tart.embeddings import encode_texts
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.evaluation.prompting import can_be_prompted
@@ -70,14 +68,12 @@ class Models:
     @cached_property
     def config(self) -> PreTrainedConfig:
         """The backbone's config."""
-        path, revision = locate(self.name, self.revision)
-        return load_auto(AutoConfig, path, revision=revision)
+        return load_auto(AutoConfig, self._reference.path, **self._reference.place)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The backbone's tokenizer."""
-        path, revision = locate(self.name, self.revision)
-        return load_auto(AutoTokenizer, path, revision=revision)
+        return load_auto(AutoTokenizer, self._reference.path, **self._reference.place)
 
     @cached_property
     def language_model(self) -> PreTrainedModel:
@@ -102,12 +98,12 @@ class Models:
     @cached_property
     def images(self) -> tuple[MediaEmbedder, Any]:
         """What reads images: the tower of the backbone, and its processor."""
-        return self._load_media("image", TartImageConfig())
+        return self._load_media(TartImageConfig())
 
     @cached_property
     def audio(self) -> tuple[MediaEmbedder, Any]:
         """What reads audio: the tower of the backbone, and its feature extractor."""
-        return self._load_media("audio", TartAudioConfig())
+        return self._load_media(TartAudioConfig())
 
     @cached_property
     def reasoner(self) -> TartReasoner:
@@ -116,19 +112,25 @@ class Models:
 
     def load(self, auto_class: Any, **options: Any) -> PreTrainedModel:
         """Load the backbone anew, through any Auto class, in evaluation mode."""
-        path, revision = locate(self.name, self.revision)
-        loading = {"revision": revision, "dtype": self._dtype, **options}
-        return load_and_report(partial(load_auto_model, auto_class), path, **loading).to(self.device).eval()
+        loading = {**self._reference.place, "dtype": self._dtype, **options}
+        return (
+            load_and_report(partial(load_auto_model, auto_class), self._reference.path, **loading)
+            .to(self.device)
+            .eval()
+        )
 
     @property
     def _dtype(self) -> Any:
         return self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
 
-    def _load_media(self, modality: str, config: TartMediaConfig) -> tuple[MediaEmbedder, Any]:
-        path, revision = locate(self.name, self.revision)
-        tower = load_tower(path, modality, revision=revision, dtype=self._dtype)
+    @property
+    def _reference(self) -> BackboneReference:
+        return BackboneReference.of(self.name, self.revision)
+
+    def _load_media(self, config: TartBaseConfig) -> tuple[MediaEmbedder, Any]:
+        tower = self._reference.load(config.modality, dtype=self._dtype)
         tower.to(self.device).eval()  # type: ignore[arg-type]
-        return MediaEmbedder(tower, config), load_auto(LOADERS[modality][0], path, revision=revision)
+        return MediaEmbedder(tower, config), self._reference.load_processor(config.modality)
 
     def embed(self, items: Sequence[Item], modality: str) -> Tensor:
         """Embeddings (n, layers, hidden) float32 on the CPU, each item alone, of every layer."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers.utils import cached_file
 
-from transformers_tart.backbones.reference import locate
+from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import join_pairs
@@ -37,11 +37,11 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
     models = context.models
     _check_is_sentence_encoder(models)
     columns = {"text": join_pairs(context.texts(support)), "label": context.labels(support).tolist()}
-    path, revision = locate(models.name, models.revision)
+    reference = BackboneReference.of(models.name, models.revision)
     with tempfile.TemporaryDirectory() as folder, seeded(support.seed):
         encoder = SentenceTransformer(
-            path,
-            revision=revision,
+            reference.path,
+            **reference.place,
             device=str(models.device),
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True},
@@ -66,9 +66,9 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
 
 
 def _check_is_sentence_encoder(models: Models) -> None:
-    path, revision = locate(models.name, models.revision)
+    reference = BackboneReference.of(models.name, models.revision)
     try:
-        cached_file(path, MODULES_FILE, revision=revision)
+        cached_file(reference.path, MODULES_FILE, **reference.place)
     except OSError as err:
         raise ValueError(
             f"SetFit fine-tunes models of sentence-transformers, and {models.title} is none: {MODULES_FILE} cannot be "

@@ -1,0 +1,521 @@
+"""The base of the composed classifiers: a frozen backbone by reference, a reasoner, and optionally a support set."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from huggingface_hub import ModelCard
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from transformers_tart.backbones.digest import BackboneDigest, state_token
+from transformers_tart.backbones.model_inputs import check_labels
+from transformers_tart.backbones.towers import build_tower
+from transformers_tart.checks.arguments import as_flag, check_kind
+from transformers_tart.checks.label_names import are_usual, config_names, set_config_names, usual_names
+from transformers_tart.checks.tensors import check_seed
+from transformers_tart.checks.tracing import is_traced
+from transformers_tart.configuration_tart import EmbeddingOptions, TartBaseConfig
+from transformers_tart.embeddings.batching import Batcher
+from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.shared_prefix import Prefix
+from transformers_tart.embeddings.text import EmbeddedExamples
+from transformers_tart.files import staged
+from transformers_tart.hub.card import CardFacts, classifier_card
+from transformers_tart.hub.push import HubMixin, keep_edited_card
+from transformers_tart.inputs.examples import Examples, RawExamples, parse_examples
+from transformers_tart.loading.checksums import add_checksums
+from transformers_tart.loading.download import explain_failures
+from transformers_tart.loading.pickling import restore, state_without_capture_hooks
+from transformers_tart.origin import Origin, check_backbone, check_folder
+from transformers_tart.projection import LayerScaling
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
+from transformers_tart.repository import (
+    BACKBONE_KEYS,
+    OWNED,
+    compose,
+    config_to_save,
+    load_composed,
+    save_parts,
+)
+from transformers_tart.support import PreparedSupport, SupportSet, check_is_support
+
+
+class TartPreTrainedModel(HubMixin, PreTrainedModel):
+    r"""
+    Few-shot classifier: a frozen backbone embeds, a reasoner reads the support set and predicts.
+
+    Args:
+        config ([`TartBaseConfig`]):
+            Its configuration.
+        backbone (`PreTrainedModel`, *optional*):
+            A loaded backbone; a random one is built from its part of the config when not given.
+        reasoner ([`TartReasoner`], *optional*):
+            A loaded reasoner; a random one is built from `config.reasoner_config` when not given.
+    """
+
+    config: TartBaseConfig
+    backbone: PreTrainedModel
+    reasoner: TartReasoner
+    base_model_prefix = "backbone"
+    accepts_loss_kwargs = False  # the loss is a mean, which the trainer scales
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
+
+    def __init__(
+        self, config: TartBaseConfig, backbone: PreTrainedModel | None = None, reasoner: TartReasoner | None = None
+    ):
+        check_kind("config", config, TartBaseConfig)
+        check_kind("backbone", backbone, PreTrainedModel, type(None))
+        check_kind("reasoner", reasoner, TartReasoner, type(None))
+        super().__init__(config)
+        if backbone is None and config.base_model_config is None:
+            raise ValueError(
+                f"The config describes no backbone: give {config.backbone_key}, or compose one with from_backbone."
+            )
+        self.backbone = build_tower(config.base_model_config, config.modality) if backbone is None else backbone
+        self.reasoner = TartReasoner(config.reasoner) if reasoner is None else reasoner
+        for given in (backbone, reasoner):
+            # post_init must not touch what is loaded, layers added after loading included
+            for module in given.modules() if given is not None else ():
+                module._is_hf_initialized = True  # type: ignore[assignment]
+        self.backbone.requires_grad_(False)
+        self.backbone.eval()
+        # as transformers sets them on saving, which then changes nothing
+        config.architectures, config.dtype = [type(self).__name__], str(self.dtype).removeprefix("torch.")
+        self.support: SupportSet | None = None
+        self.origin = Origin()
+        self.card_facts = CardFacts()
+        self._prepared: PreparedSupport | None = None
+        # names that came from examples, which those of the next examples replace
+        self._names_of_examples: tuple[str, ...] | None = None
+        self.post_init()
+        frozen = {BACKBONE_KEYS + name for name in self.backbone.state_dict()}
+        self._keys_to_ignore_on_save = {*(self._keys_to_ignore_on_save or ()), *frozen}
+        if hasattr(self.backbone, "hf_device_map"):
+            self.hf_device_map = self.backbone.hf_device_map
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name_or_model: str | os.PathLike | PreTrainedModel,
+        reasoner: TartReasoner | str | os.PathLike | None = None,
+        *,
+        protocol: str = "stream",
+        template: str | None = None,
+        pooling: str | None = None,
+        normalize: bool | None = None,
+        layers: int | str | None = None,
+        max_length: int | None = None,
+        revision: str | None = None,
+        **loading_arguments: Any,
+    ) -> Self:
+        r"""
+        Compose a backbone that reads what this class classifies with a reasoner.
+
+        Args:
+            name_or_model (`str`, `Path` or `PreTrainedModel`):
+                Hub id or folder of the backbone, which may be a peft adapter or a repository of sentence-transformers;
+                `"mini"`, the small language model inside this package; or a loaded model or `PeftModel`, of which the
+                part below a head is taken, frozen and put in evaluation mode. Of a model with several towers only the
+                one that reads the inputs of this class is taken. Modules of sentence-transformers are applied only to
+                a backbone that is given by name.
+            reasoner ([`TartReasoner`], `str` or `Path`, *optional*):
+                A reasoner, or where to load one from; the one inside this package when not given.
+            protocol (`str`, *optional*, defaults to `"stream"`), template (`str`, *optional*),
+            pooling (`str`, *optional*), normalize (`bool`, *optional*), layers (`int` or `str`, *optional*),
+            max_length (`int`, *optional*):
+                As in [`TartConfig`]. When not given, a sentence encoder sets the last four; else `pooling` is
+                `"mean"`, `normalize` `False`, and `layers` -1 for a reasoner that projects its input and `"all"` for
+                others. Images and audio have no `template` and no `max_length`.
+            revision (`str`, *optional*):
+                Revision of the backbone's repository; for a loaded model it is noted in the config.
+            loading_arguments:
+                Passed to `AutoModel.from_pretrained`: `dtype`, `device_map`, `max_memory`, `attn_implementation`,
+                `quantization_config`, `token`, `cache_dir`, `trust_remote_code`, ... Code of the repository runs with
+                `trust_remote_code=True` only. `id2label` or `label2id` name the classes of any support set.
+
+        Returns:
+            The model, in evaluation mode.
+
+        Raises:
+            ValueError: When the backbone reads something else, is a sentence encoder of modules that this package does
+                not have, or needs code of its repository that may not run.
+            CorruptFileError: When its files are damaged, or its weights are not safetensors.
+            OSError: When there is no such backbone.
+        """
+        embedding: dict[str, Any] = {"protocol": protocol, "template": template, "pooling": pooling}
+        embedding.update(normalize=normalize, layers=layers, max_length=max_length)
+        return compose(cls, name_or_model, reasoner, embedding, revision=revision, **loading_arguments)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
+        r"""
+        Load a TART repository or folder: its reasoner, its support set if it has one, and the backbone it refers to.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `Path`):
+                Hub id or folder.
+            backbone (`PreTrainedModel` or `str`, *optional*):
+                A backbone, or where to load one from, to use instead of the one that the repository refers to. With a
+                support set it must have the weights that embedded it, in any dtype.
+            kwargs:
+                As in `PreTrainedModel.from_pretrained`. `revision` and `subfolder` are those of this repository;
+                `dtype`, `device_map`, `max_memory`, `trust_remote_code` and the like are for the backbone; `token`,
+                `cache_dir` and `local_files_only` are for both.
+
+        Raises:
+            BackboneNotFoundError: When the backbone cannot be loaded.
+            BackboneMismatchError: When the support set was embedded by another backbone.
+            CorruptFileError: When weights or support set are damaged or incomplete, or `config.json` does not have the
+                embedding settings of the support set.
+            ValueError: When the repository is not a TART repository.
+        """
+        with explain_failures(pretrained_model_name_or_path):
+            return load_composed(cls, pretrained_model_name_or_path, *model_args, **kwargs)
+
+    def embedder(self, cache: EmbeddingCache | None = None, max_length: int | None = None) -> Any:
+        """Return the [`Embedder`] or [`MediaEmbedder`] of this model, its backbone in evaluation mode.
+
+        Args:
+            cache ([`EmbeddingCache`], *optional*):
+                Where embeddings are looked up first, and kept.
+            max_length (`int`, *optional*):
+                Longest text in tokens, in place of the config's.
+        """
+        if self.backbone.training:
+            self.backbone.eval()
+        return self._build_embedder(cache, max_length)
+
+    def _build_embedder(self, cache: EmbeddingCache | None, max_length: int | None) -> Any:
+        raise NotImplementedError
+
+    def encode_support(
+        self,
+        examples: RawExamples,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        keep_texts: bool = False,
+        seed: int = 0,
+    ) -> SupportSet:
+        """Embed labeled examples.
+
+        Args:
+            examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`):
+                The examples, as in [`parse_examples`].
+            tokenizer (`PreTrainedTokenizerBase`):
+                The backbone's tokenizer; for images its image processor, for audio its feature extractor.
+            batch_size (`int`, *optional*):
+                Most texts of a forward pass; as many as a budget of tokens allows when not given.
+            progress_bar (`bool`, *optional*, defaults to `False`):
+                Whether to show progress.
+            keep_texts (`bool`, *optional*, defaults to `False`):
+                Whether the support set keeps the texts.
+            seed (`int`, *optional*, defaults to 0):
+                Seed of the order of the examples in a prompt, for protocols with a prompt.
+        """
+        seed, keep_texts = check_seed(seed), as_flag(keep_texts, "keep_texts")
+        parsed = parse_examples(examples, self.config.modality, self.chosen_names)
+        embedded = self.embedder().embed_examples(
+            parsed, tokenizer, batch_size=batch_size, progress_bar=as_flag(progress_bar, "progress_bar"), seed=seed
+        )
+        return self._support_set(parsed, embedded, self.config.embedding_options, keep_texts)
+
+    def prepare_examples(
+        self,
+        examples: RawExamples,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        keep_texts: bool = False,
+        cache: EmbeddingCache | None = None,
+        max_length: int | None = None,
+        is_stored: bool = False,
+    ) -> PreparedSupport:
+        """Embed and prepare labeled examples: [`encode_support`] and [`prepare_support`] with one pass over a prompt.
+
+        `cache` and `max_length` are as in [`embedder`]. With `is_stored`, for examples that become the support set of
+        the model, labels must be those that a user named in `config.id2label`.
+        """
+        parsed = parse_examples(examples, self.config.modality, self.chosen_names if is_stored else None)
+        embedded = self.embedder(cache, max_length).embed_examples(
+            parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar
+        )
+        options = self.config.embedding_options
+        options = options if max_length is None else replace(options, max_length=max_length)
+        return self._prepare(self._support_set(parsed, embedded, options, keep_texts), embedded.prefix)
+
+    def _support_set(
+        self, examples: Examples, embedded: EmbeddedExamples, options: EmbeddingOptions, keep_texts: bool
+    ) -> SupportSet:
+        labels = torch.tensor([examples.labels[i] for i in embedded.order], device=embedded.embeddings.device)
+        texts = tuple(examples.inputs[i] for i in embedded.order) if keep_texts else None
+        digest = self.backbone_digest()
+        return SupportSet(embedded.embeddings, labels, examples.label_names, texts, embedded.prompt, options, digest)
+
+    def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
+        """Store a support set with the model, or remove it.
+
+        The label names of the config become those of the support set, unless a user set them: then they name the
+        classes of any support set.
+
+        Raises:
+            BackboneMismatchError: When it was embedded by another backbone, or with other options.
+            ValueError: When there are not as many names as classes.
+        """
+        prepared = support if isinstance(support, PreparedSupport) else None
+        support = support.support if isinstance(support, PreparedSupport) else support
+        if support is not None:
+            check_is_support(support)
+            options = support.options if prepared is not None else None
+            if options is not None and options.max_length != self.config.embedding_options.max_length:
+                self.config.max_length = options.max_length  # given to the pipeline for all of its calls
+            self.check_support(support)
+        self._store(support, prepared)
+
+    def restore_support(self, support: SupportSet, has_chosen_names: bool) -> None:
+        """Store a loaded support set, already compared with the backbone; the next examples keep chosen names."""
+        self._store(support)
+        if not has_chosen_names:
+            self._names_of_examples = config_names(self.config)
+        if support.prompt is None:  # a prompt, which takes long to read, is read with the first query
+            self._prepared = self._prepare(support)
+
+    def _store(self, support: SupportSet | None, prepared: PreparedSupport | None = None) -> None:
+        names = self.chosen_names
+        if names is not None and support is not None:
+            support.check_names(names)
+        elif names is None and support is not None:
+            names = self._names_of_examples = support.label_names
+        elif names is None:
+            names = usual_names(len(config_names(self.config)))
+        set_config_names(self.config, names)
+        self._prepared, self.support = prepared, support
+
+    @property
+    def chosen_names(self) -> tuple[str, ...] | None:
+        """The names that a user gave the classes, `None` where they are those of the examples or of transformers."""
+        names = config_names(self.config)
+        return None if are_usual(names) or names == self._names_of_examples else names
+
+    def names_for(self, support: SupportSet) -> tuple[str, ...]:
+        """Return the names of the classes of a support set: for the stored one those of the config.
+
+        Raises:
+            ValueError: When the config does not have as many.
+        """
+        if support is not self.support:
+            return support.label_names
+        names = config_names(self.config)
+        support.check_number_of_names(names)
+        return names
+
+    def prepare_support(self, support: SupportSet | PreparedSupport | None = None) -> PreparedSupport:
+        """Read a support set once; [`forward`] takes the result as `support`.
+
+        Args:
+            support ([`SupportSet`], *optional*):
+                The stored one when not given, which is read at most once.
+        """
+        if isinstance(support, PreparedSupport):
+            if self._is_current(support):
+                return support
+            support = support.support
+        support = self.support if support is None else support
+        if support is None:
+            raise ValueError(
+                "There is no support set: pass support=model.encode_support(examples, tokenizer) to the model, or "
+                "examples=... to the pipeline."
+            )
+        check_is_support(support)
+        cached = self._prepared
+        if cached is not None and cached.support is support and self._is_current(cached):
+            return cached
+        if is_traced():
+            raise ValueError(
+                "The support set has not been read yet, and reading it cannot be exported: call "
+                "model.prepare_support() first."
+            )
+        self.check_support(support)
+        prepared = self._prepare(support, self.embedder().read_prompt(support.prompt))
+        if support is self.support:
+            self._prepared = prepared
+        return prepared
+
+    def _prepare(self, support: SupportSet, prefix: Prefix | None = None) -> PreparedSupport:
+        embeddings = support.embeddings.to(self.reasoner.device)
+        embeddings = embeddings[:, None] if embeddings.dim() == 2 else embeddings
+        scaling = LayerScaling.fit(embeddings)
+        labels = support.labels.to(self.reasoner.device)[None]
+        with torch.no_grad():
+            state = self.reasoner.prepare(scaling.transform(embeddings)[None], labels, support.num_labels)
+        return PreparedSupport(support, scaling, state, prefix, self._token())
+
+    def _is_current(self, prepared: PreparedSupport) -> bool:
+        """Return whether reasoner, backbone and options are those for which a support set was prepared."""
+        prefix, options = prepared.prefix, prepared.support.options
+        if prepared.scaling.mean.device != self.reasoner.device:
+            return False
+        if prefix is not None and prefix.kind != self.embedder().reader.kind:
+            return False
+        if is_traced():
+            return True
+        return options in (None, self.config.embedding_options) and prepared.token == self._token()
+
+    def _token(self) -> tuple[object, ...]:
+        return state_token(self.backbone), state_token(self.reasoner)
+
+    def backbone_digest(self) -> BackboneDigest:
+        """Return the digest of the backbone as it is now, under the name that the config refers to."""
+        digest = BackboneDigest.of(self.backbone)
+        return replace(digest, name=self.config.base_model_name_or_path or digest.name)
+
+    def check_support(self, support: SupportSet) -> None:
+        """Check that a support set was embedded by this backbone, with the options of this config.
+
+        Raises:
+            BackboneMismatchError: When it was not. The message names the differences.
+        """
+        support.check_options(self.config.embedding_options)
+        if support.digest is not None:
+            support.check_backbone(self.backbone_digest())
+
+    def classify_rows(
+        self,
+        rows: Sequence[dict[str, list[int]]],
+        support: PreparedSupport,
+        *,
+        pad_token_id: int | None = None,
+        batcher: Batcher | None = None,
+        cache: EmbeddingCache | None = None,
+        max_length: int | None = None,
+    ) -> Tensor:
+        r"""
+        Classify prepared inputs of any number and size.
+
+        Args:
+            rows (`list[dict]`):
+                For texts `input_ids`, and for pairs `token_type_ids`, of each, unpadded, from [`Embedder.tokenize`];
+                for images and audio the features of each, from [`MediaEmbedder.row`].
+            support ([`PreparedSupport`]):
+                From [`prepare_support`].
+            pad_token_id (`int`, *optional*):
+                Token that pads the rows of a batch.
+            batcher ([`Batcher`], *optional*):
+                Sizes of the batches; by a budget of tokens when not given.
+            cache ([`EmbeddingCache`], *optional*), max_length (`int`, *optional*):
+                As in [`embedder`].
+
+        Returns:
+            `torch.FloatTensor` of shape `(n, num_labels)`: log-probabilities up to a constant.
+        """
+        embeddings = self.embedder(cache, max_length).embed_rows(
+            rows, support.support.prompt, support.prefix, pad_token_id=pad_token_id, batcher=batcher
+        )
+        return self._reason(embeddings, support)
+
+    def _classify_batch(
+        self, batch: dict[str, Tensor], support: SupportSet | PreparedSupport | None, labels: Tensor | None
+    ) -> SequenceClassifierOutput:
+        """Embed a batch of checked tensors and classify it."""
+        prepared = self.prepare_support(support)
+        logits = self._reason(self.embedder().embed_batch(batch, prepared.support.prompt, prepared.prefix), prepared)
+        loss = None
+        if labels is not None:
+            loss = torch.nn.functional.cross_entropy(logits, check_labels(labels, logits))
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def _reason(self, embeddings: Tensor, prepared: PreparedSupport) -> Tensor:
+        """Return logits (n, num_labels) of query embeddings (n, layers, hidden)."""
+        embeddings = embeddings.to(self.reasoner.device)
+        if not is_traced() and not torch.isfinite(embeddings).all():
+            raise ValueError(
+                "The backbone gives NaN or infinite embeddings: it is broken, or overflows its dtype. Load it with "
+                "dtype=torch.float32 or torch.bfloat16."
+            )
+        if embeddings.shape[1:] != prepared.scaling.mean.shape:
+            raise ValueError(
+                f"The support set has embeddings of shape {tuple(prepared.scaling.mean.shape)} (layers, hidden), the "
+                f"backbone gives {tuple(embeddings.shape[1:])}: it was made with another backbone or other layers."
+            )
+        return self.reasoner.query(prepared.state, prepared.scaling.transform(embeddings)[None])[0]
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        *,
+        state_dict: dict[str, Tensor] | None = None,
+        is_main_process: bool = True,
+        include_backbone: bool = False,
+        include_texts: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        r"""
+        Save the reasoner, the config and the support set; the backbone stays a reference.
+
+        Args:
+            save_directory (`str` or `Path`):
+                The folder, made when it does not exist.
+            state_dict (`dict`, *optional*):
+                Weights to save instead of the model's own; the dictionary is left as it is.
+            is_main_process (`bool`, *optional*, defaults to `True`):
+                Whether this process writes.
+            include_backbone (`bool`, *optional*, defaults to `False`):
+                Whether to save the backbone's weights too, as is needed where they were changed after loading.
+            include_texts (`bool`, *optional*, defaults to `False`):
+                Whether to save the texts of the support set too. With the protocols `vanilla` and `loo` the token ids
+                of the prompt are always saved, and the texts can be read from them.
+            kwargs:
+                As in `PreTrainedModel.save_pretrained`: `push_to_hub`, `repo_id`, `token`, `max_shard_size`, ...
+
+        Raises:
+            ValueError: When the backbone has no name to refer to and is not included, or has adapters and is.
+            BackboneMismatchError: When the weights of the backbone are not those of the model that it refers to, or
+                not those that made the support set.
+            OSError: When the disk is full; what was in the folder before stays.
+        """
+        folder = Path(save_directory)
+        if is_main_process:
+            check_folder(self, folder)
+            check_backbone(self, include_backbone)
+        weights = self.state_dict() if state_dict is None else state_dict
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(BACKBONE_KEYS)}
+        with self._pushing(folder, kwargs, is_main_process):
+            if not is_main_process:
+                super().save_pretrained(folder, state_dict=weights, is_main_process=False, **kwargs)
+                return
+            with staged(folder, OWNED) as stage:
+                super().save_pretrained(stage, state_dict=weights, **kwargs)
+                config = config_to_save(self, include_backbone)
+                config.auto_map = self.write_stub(stage)
+                config.save_pretrained(stage)  # over the live one, which transformers has written
+                save_parts(self, config, stage, include_texts, kwargs.get("max_shard_size"))
+                add_checksums(stage)
+                keep_edited_card(stage, folder)
+
+    def model_card(self, facts: CardFacts | None = None, *, stores_texts: bool = False) -> ModelCard:
+        """Return the card of this model, with `facts` in place of `self.card_facts` if given."""
+        size = None if self.support is None else len(self.support)
+        return classifier_card(self.config, facts or self.card_facts, size, stores_texts)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the reasoner; the frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return state_without_capture_hooks(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        restore(self)
+
+
+__all__ = ["TartPreTrainedModel"]
