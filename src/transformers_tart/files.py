@@ -18,7 +18,7 @@ except ImportError:  # Windows, where a folder cannot be locked
     fcntl = None  # type: ignore[assignment]
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = {errno.ENOSPC: ("database or disk is full",), errno.EDQUOT: ()}  # with the words of SQLite
 STAGING = ".partial-"  # prefix of staging folders
 SAVED = "transformers_tart_classes.py"  # a file of every save
 NOTHING_LEFT = 1 << 14  # bytes; a disk with less is full
@@ -154,8 +154,8 @@ def _full_disk_code(error: Exception, path: str | os.PathLike) -> int | None:
     link: BaseException | None = error
     while link is not None:
         for code in FULL:
-            # libraries in Rust and C give the reason in their message alone
-            spellings = (os.strerror(code), f"os error {code})")
+            # libraries in Rust and SQLite give the reason in their message alone
+            spellings = (os.strerror(code), f"os error {code})", *FULL[code])
             if getattr(link, "errno", None) == code or any(spelling in str(link) for spelling in spellings):
                 return code
         link = link.__cause__ or link.__context__

@@ -249,7 +249,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         )
         options = self.config.embedding_options
         options = options if max_length is None else replace(options, max_length=max_length)
-        return self._prepare(self._support_set(parsed, embedded, options, keep_texts), embedded.prefix)
+        return self.prepare_embedded(self._support_set(parsed, embedded, options, keep_texts), embedded.prefix)
 
     def _support_set(
         self, examples: Examples, embedded: EmbeddedExamples, options: EmbeddingOptions, keep_texts: bool
@@ -285,7 +285,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         if not has_chosen_names:
             self._names_of_examples = config_names(self.config)
         if support.prompt is None:  # a prompt, which takes long to read, is read with the first query
-            self._prepared = self._prepare(support)
+            self._prepared = self.prepare_embedded(support)
 
     def _store(self, support: SupportSet | None, prepared: PreparedSupport | None = None) -> None:
         names = self.chosen_names
@@ -343,12 +343,13 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
                 "model.prepare_support() first."
             )
         self.check_support(support)
-        prepared = self._prepare(support, self.embedder().read_prompt(support.prompt))
+        prepared = self.prepare_embedded(support, self.embedder().read_prompt(support.prompt))
         if support is self.support:
             self._prepared = prepared
         return prepared
 
-    def _prepare(self, support: SupportSet, prefix: Prefix | None = None) -> PreparedSupport:
+    def prepare_embedded(self, support: SupportSet, prefix: Prefix | None = None) -> PreparedSupport:
+        """Read a support set that this model has embedded, with the prefix of its prompt where it has one."""
         embeddings = support.embeddings.to(self.reasoner.device)
         embeddings = embeddings[:, None] if embeddings.dim() == 2 else embeddings
         scaling = LayerScaling.fit(embeddings)
@@ -418,21 +419,21 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         embeddings = self.embedder(cache, max_length).embed_rows(
             rows, support.support.prompt, support.prefix, pad_token_id=pad_token_id, batcher=batcher
         )
-        return self._reason(embeddings, support)
+        return self.answer(embeddings, support)
 
     def _classify_batch(
         self, batch: dict[str, Tensor], support: SupportSet | PreparedSupport | None, labels: Tensor | None
     ) -> SequenceClassifierOutput:
         """Embed a batch of checked tensors and classify it."""
         prepared = self.prepare_support(support)
-        logits = self._reason(self.embedder().embed_batch(batch, prepared.support.prompt, prepared.prefix), prepared)
+        logits = self.answer(self.embedder().embed_batch(batch, prepared.support.prompt, prepared.prefix), prepared)
         loss = None
         if labels is not None:
             loss = torch.nn.functional.cross_entropy(logits, check_labels(labels, logits))
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
-    def _reason(self, embeddings: Tensor, prepared: PreparedSupport) -> Tensor:
-        """Return logits (n, num_labels) of query embeddings (n, layers, hidden)."""
+    def answer(self, embeddings: Tensor, prepared: PreparedSupport) -> Tensor:
+        """Return logits (n, num_labels) of query embeddings (n, layers, hidden), as an embedder returns them."""
         embeddings = embeddings.to(self.reasoner.device)
         if not is_traced() and not torch.isfinite(embeddings).all():
             raise ValueError(

@@ -252,6 +252,12 @@ def _choose_config(reads: tuple[str, ...]) -> type[TartBaseConfig]:
     return next((each for each in classes if each.modality in reads and not each.modality.is_tokenized), TartConfig)
 
 
+def class_for(modality: str) -> type[TartPreTrainedModel]:
+    """Return the class of composed models for a modality."""
+    classes = [each for each in TartBaseConfig.__subclasses__() if each in AutoModel._model_mapping]
+    return _model_class(next(each for each in classes if each.modality == modality))
+
+
 def _model_class(config_class: type[TartBaseConfig]) -> type[TartPreTrainedModel]:
     found: Any = AutoModel._model_mapping[config_class]
     return found
@@ -323,6 +329,7 @@ __all__ = [
     "TartForImageClassification",
     "TartForSequenceClassification",
     "backbone_modality",
+    "class_for",
     "compose_any",
     "load_any",
 ]

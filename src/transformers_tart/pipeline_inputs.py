@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
+from torch.profiler import record_function
+
 from transformers_tart.backbones.forward import resolve_max_length
 from transformers_tart.embeddings.media import MediaEmbedder
 from transformers_tart.embeddings.text import Embedder
@@ -96,6 +98,7 @@ class MediaInputs:
         """See [`Modality.is_one`]."""
         return self.embedder.config.modality.is_one(inputs)
 
+    @record_function("tart/image processor")
     def rows(self, items: Sequence[tuple[str, Any]]) -> list[Any]:
         """What the backbone takes of each input, or why there is nothing; processors leave Python to the others."""
         if len(items) == 1:

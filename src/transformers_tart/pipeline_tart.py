@@ -66,8 +66,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         backbone (`PreTrainedModel` or `str`, *optional*):
             A backbone, or where to load one from, to use instead of the one that the task refers to.
         embedding_cache (`str` or `Path`, *optional*):
-            Folder in which the embeddings of texts are kept from one run to the next, under keys that say nothing of
-            the texts; needs `pip install "transformers-tart[cache]"`.
+            Folder in which embeddings are kept from one run to the next, under hashes of the inputs.
     """
 
     model: TartPreTrainedModel

@@ -23,7 +23,8 @@ from transformers import ViTConfig, ViTImageProcessor, ViTModel, pipeline
 
 from transformers_tart import TartClassificationPipeline, evaluation
 from transformers_tart.evaluation.evaluator import TartEvaluator
-from transformers_tart.evaluation.metric import LABEL_METRICS, SCORE_METRICS, TartMetric
+from transformers_tart.evaluation.metric import TartMetric
+from transformers_tart.evaluation.metrics import LABEL_METRICS, SCORE_METRICS
 
 
 pytestmark = pytest.mark.core
@@ -223,6 +224,9 @@ def test__evaluator__pipeline_of_images__same_as_a_loop() -> None:
     found = evaluation.TartEvaluator().compute(pipe, data=tested, input_column="image")
     right = [pipe(row["image"])["label"] == ["dark", "light"][row["label"]] for row in tested]
     assert found["accuracy"] == sum(right) / 8 > 0.5
+    given = {"examples": data.select(range(8)), "input_column": "image"}
+    empty = pipeline("tart-classification", model=vit, image_processor=processor)
+    assert evaluation.TartEvaluator().compute(empty, data=tested, **given)["accuracy"] == found["accuracy"]
     broken = Dataset.from_dict({"image": [b"no image"], "label": [0]})
     with pytest.raises(ValueError, match="1 of 1 inputs cannot be read"):
         evaluation.TartEvaluator().compute(pipe, data=broken, input_column="image")

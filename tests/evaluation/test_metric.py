@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from transformers_tart.evaluation.metric import LABEL_METRICS, SCORE_METRICS, TartMetric, load_metric
+from transformers_tart.evaluation.metric import TartMetric, load_metric
+from transformers_tart.evaluation.metrics import LABEL_METRICS, SCORE_METRICS
 
 
 pytestmark = pytest.mark.core

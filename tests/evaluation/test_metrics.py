@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from transformers_tart.evaluation.metrics import (
+    CALIBRATION_BINS,
     METRICS,
     accuracy,
     brier_score,
-    expected_calibration_error,
+    calibration_bins,
+    calibration_error,
     log_loss,
 )
 
@@ -33,7 +35,17 @@ def test__calibration_error__worked_example__its_value() -> None:
     probabilities = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.4, 0.6]])
     labels = torch.tensor([0, 1, 0, 0])
     # confidence .9 twice, right once: 2 * .4; confidence .6 twice, right once: 2 * .1
-    assert expected_calibration_error(probabilities, labels) == pytest.approx((2 * 0.4 + 2 * 0.1) / 4)
+    assert calibration_error(probabilities, labels) == pytest.approx((2 * 0.4 + 2 * 0.1) / 4)
+
+
+def test__calibration_bins__worked_example__right_edges_included() -> None:
+    probabilities = torch.tensor([[0.95, 0.05], [0.6, 0.4], [0.2, 0.8], [0.25, 0.75]], dtype=torch.float64)
+    bins = calibration_bins(probabilities, torch.tensor([0, 0, 0, 1]))
+    assert len(bins) == CALIBRATION_BINS == 15
+    assert bins[14] == pytest.approx([1, 0.95, 1])
+    assert bins[8] == pytest.approx([1, 0.6, 1])
+    assert bins[11] == pytest.approx([2, 1.55, 1])
+    assert sum(count for count, _, _ in bins) == 4
 
 
 def test__metrics__certain_and_right__perfect() -> None:
@@ -43,4 +55,4 @@ def test__metrics__certain_and_right__perfect() -> None:
 
 
 def test__log_loss__certain_and_wrong__finite() -> None:
-    assert 20 < log_loss(torch.eye(2), torch.tensor([1, 0])) < 30
+    assert log_loss(torch.eye(2), torch.tensor([1, 0])) == pytest.approx(36.04, abs=0.01)

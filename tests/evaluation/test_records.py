@@ -8,20 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
-from transformers_tart.evaluation.metrics import expected_calibration_error
-from transformers_tart.evaluation.records import (
-    CALIBRATION_BINS,
-    Record,
-    append_record,
-    calibration_bins,
-    finished_keys,
-    read_records,
-)
+from transformers_tart.evaluation.metrics import CALIBRATION_BINS
+from transformers_tart.evaluation.records import Record, append_record, read_records
 
 
-BINS = [[0, 0.0, 0]] * 5 + [[4, 2.2, 3]] * 5
+BINS = [[0, 0.0, 0]] * 10 + [[4, 2.2, 3]] * 5
 DONE = Record("sms", 2, 16, 0, "tart", "org/model", {"accuracy": 0.75}, BINS, 1.5, 800.0, "cpu", 20)
 FAILED = replace(DONE, metrics={}, calibration=[], error="ValueError: ü\nno memory")
 
@@ -40,11 +32,19 @@ def test__append__records__read_back_the_same(tmp_path: Path) -> None:
     assert path.read_bytes().endswith(b"\n")
 
 
-def test__finished_keys__failed_cell__not_among_them(tmp_path: Path) -> None:
-    assert finished_keys(tmp_path) == set()
-    assert read_records(tmp_path / "nowhere") == []
-    write(tmp_path / "results.jsonl", DONE, replace(FAILED, seed=1))
-    assert finished_keys(tmp_path) == {("sms", 16, 0, "tart")} == {DONE.key}
+def test__read__no_folder__no_records(tmp_path: Path) -> None:
+    assert read_records(tmp_path / "nowhere") == read_records(tmp_path) == []
+    assert DONE.key == ("sms", 16, 0, "tart")
+
+
+def test__read__file_of_version_0_1__its_records() -> None:
+    failed, measured = sorted(read_records(Path(__file__).parent / "results_0.1"), key=lambda record: record.method)
+    assert (measured.key, measured.model, measured.test_rows) == (("made", 6, 42, "tart"), "llama", 30)
+    assert measured.metrics["calibration_error"] == pytest.approx(0.1174862, abs=1e-6)
+    assert len(measured.calibration) == 10 < CALIBRATION_BINS == 15
+    assert (
+        failed.error == "ValueError: llama is no causal language model with a vocabulary head: it cannot be prompted."
+    )
 
 
 def test__read__repeated_cell__the_latest_counts(tmp_path: Path) -> None:
@@ -84,9 +84,9 @@ def test__read__file_cut_anywhere__whole_lines_and_a_clean_continuation(tmp_path
         (lambda values: json.dumps({**values, "color": 1}), r"unknown fields \['color'\]"),
         (lambda values: json.dumps({k: v for k, v in values.items() if k != "seed"}), r"lacks the fields \['seed'\]"),
         (lambda values: json.dumps({**values, "k": "16"}), "field k is '16'"),
-        (lambda values: json.dumps({**values, "metrics": {"accuracy": "high"}}), "numbers"),
-        (lambda values: json.dumps({**values, "calibration": [1]}), "numbers"),
-        (lambda values: json.dumps({**values, "calibration": [[1, 2]]}), "10 bins of 3"),
+        (lambda values: json.dumps({**values, "metrics": {"accuracy": "high"}}), "numeric"),
+        (lambda values: json.dumps({**values, "calibration": [1]}), "numeric"),
+        (lambda values: json.dumps({**values, "calibration": [[1, 2]]}), "15 bins of 3"),
         (lambda values: json.dumps({**values, "metrics": {"accuracy": float("nan")}}), "finite"),
         (lambda values: json.dumps({**values, "error": "failed"}), "in place of them"),
         (lambda values: "\udcff", "utf-8"),
@@ -124,21 +124,3 @@ def test__append__full_disk__said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(OSError, match="No space left on device: .*results.jsonl"):
             append_record(path, replace(DONE, seed=1))
     assert read_records(tmp_path) == [DONE]
-
-
-def test__calibration_bins__worked_example__right_edges_included() -> None:
-    probabilities = torch.tensor([[0.95, 0.05], [0.5, 0.5], [0.2, 0.8], [0.25, 0.75]], dtype=torch.float64)
-    bins = calibration_bins(probabilities, torch.tensor([0, 0, 0, 1]))
-    assert len(bins) == CALIBRATION_BINS
-    assert bins[9] == pytest.approx([1, 0.95, 1])
-    assert bins[4] == pytest.approx([1, 0.5, 1])
-    assert bins[7] == pytest.approx([2, 1.55, 1])
-    assert sum(count for count, _, _ in bins) == 4
-
-
-def test__calibration_bins__random__the_calibration_error_of_as_many_bins() -> None:
-    generator = torch.Generator().manual_seed(0)
-    probabilities = torch.randn(500, 4, generator=generator).softmax(1)
-    labels = torch.randint(4, (500,), generator=generator)
-    gap = sum(abs(sure - right) for _, sure, right in calibration_bins(probabilities, labels)) / 500
-    assert gap == pytest.approx(expected_calibration_error(probabilities, labels, bins=CALIBRATION_BINS))

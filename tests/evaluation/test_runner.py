@@ -1,4 +1,4 @@
-"""The runner: a line for each cell as soon as it is done, none twice, and failures that stop nothing else."""
+"""The runner: a line for each run as soon as it is done, none twice, and failures that stop nothing else."""
 
 import errno
 import json
@@ -15,6 +15,7 @@ from helpers.builders import make_texts, save_backbone
 from torch import Tensor
 
 from transformers_tart.cli import main
+from transformers_tart.errors import MissingPackageError
 from transformers_tart.evaluation import runner
 from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
 from transformers_tart.evaluation.records import Record, read_records
@@ -50,7 +51,16 @@ def stable(records: list[Record]) -> list[tuple]:
     return sorted((r.key, sorted(r.metrics.items()), r.calibration, r.test_rows, r.error) for r in records)
 
 
-def test__evaluate__plan__a_record_for_each_cell(backbone: str, task: str, tmp_path: Path) -> None:
+def test__evaluate__without_psutil__missing_package_error_before_the_work(
+    backbone: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'transformers-tart\[evaluation\]'"):
+        evaluate(Plan([task], QUICK), Models(backbone), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test__evaluate__plan__a_record_for_each_run(backbone: str, task: str, tmp_path: Path) -> None:
     plan = Plan([task], QUICK, sizes=[6, 9], seeds=[1, 2])
     assert evaluate(plan, Models(backbone), tmp_path / "out") == 0
     records = read_records(tmp_path / "out")
@@ -70,9 +80,9 @@ def test__task_context__embeddings_of_another_method__their_seconds_count_again(
     context.embeddings(support)
     assert context.saved_seconds == 0
     context.embeddings(support)
-    assert context.saved_seconds == pytest.approx(sum(context._seconds.values()))
-    assert len(context._seconds) == 2  # the tests, and a block of examples
-    assert min(context._seconds.values()) > 0
+    assert context.saved_seconds == pytest.approx(sum(seconds for _, seconds in context._embedded.values()))
+    assert len(context._embedded) == 2  # the tests, and a block of examples
+    assert min(seconds for _, seconds in context._embedded.values()) > 0
 
 
 def test__evaluate__again__nothing_is_measured_twice(
@@ -81,12 +91,12 @@ def test__evaluate__again__nothing_is_measured_twice(
     plan = Plan([task], QUICK, sizes=[6], seeds=[1])
     evaluate(plan, Models(backbone), tmp_path / "out")
     content = (tmp_path / "out" / "results.jsonl").read_bytes()
-    monkeypatch.setattr(runner, "measure_cell", lambda *args: pytest.fail("a finished cell was measured again"))
+    monkeypatch.setattr(runner, "measure_run", lambda *args: pytest.fail("a finished run was measured again"))
     evaluate(plan, Models(backbone), tmp_path / "out")
     assert (tmp_path / "out" / "results.jsonl").read_bytes() == content
 
 
-def test__evaluate__half_a_line_left__cell_measured_again(backbone: str, task: str, tmp_path: Path) -> None:
+def test__evaluate__half_a_line_left__run_made_again(backbone: str, task: str, tmp_path: Path) -> None:
     plan = Plan([task], QUICK, sizes=[6], seeds=[1, 2])
     evaluate(plan, Models(backbone), tmp_path / "out")
     expected = stable(read_records(tmp_path / "out"))
@@ -130,11 +140,23 @@ def test__evaluate__broken_task_among_others__left_out_and_said(
         evaluate(Plan([str(tmp_path / "broken.jsonl")], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
 
 
-def test__evaluate__support_set_larger_than_the_task__that_cell_fails_alone(
+def test__evaluate__support_set_larger_than_the_task__that_run_fails_alone(
     backbone: str, task: str, tmp_path: Path
 ) -> None:
     assert evaluate(Plan([task], ["majority"], [6, 999], [1]), Models(backbone), tmp_path / "out") == 1
     assert {r.k: r.error is None for r in read_records(tmp_path / "out")} == {6: True, 999: False}
+
+
+def test__evaluate__all_runs_fail__exit_code_of_an_error(
+    backbone: str, task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "--model", backbone, "--task", task, "--seeds", "1", "--device", "cpu"]
+    command += ["--output", str(tmp_path / "out")]
+    assert main([*command, "--methods", "prompting", "--k", "6", "9"]) == 1
+    assert "All 2 runs have failed, the first with ValueError: llama is no causal" in capsys.readouterr().err
+    assert len(read_records(tmp_path / "out")) == 2
+    assert main([*command, "--methods", "prompting", "majority", "--k", "6"]) == 0
+    assert "1 runs have failed" in capsys.readouterr().err
 
 
 def test__evaluate__other_model_in_the_folder__refused(backbone: str, task: str, tmp_path: Path) -> None:
@@ -182,7 +204,7 @@ def test__evaluate__two_tasks_of_one_name__refused(backbone: str, task: str, tmp
         evaluate(Plan([task, other], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
 
 
-def test__evaluate__disk_full__error_and_finished_cells_kept(
+def test__evaluate__disk_full__error_and_finished_runs_kept(
     backbone: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, calls = os.write, []

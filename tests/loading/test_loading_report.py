@@ -214,5 +214,5 @@ def test__loading__backbone_of_methods__nothing_is_said(tmp_path: Path, all_logs
     folder = save(with_head("bert", AutoModelForMaskedLM), tmp_path)
     build_tokenizer().save_pretrained(folder)
     all_logs.clear()
-    assert Models(folder).backbone is not None
+    assert Models(folder).model("text").backbone is not None
     assert said(all_logs) == []

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from helpers.caches import is_complete, make_cache, make_row
 from helpers.full_disk import fill
-from test_embedding_cache import is_complete, make_cache, make_row
 from test_records import DONE
 from test_training import SHORT, TASKS, TINY
 from transformers import AutoTokenizer

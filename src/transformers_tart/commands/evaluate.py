@@ -12,13 +12,15 @@ def add_parser(subparsers: Any) -> None:
     parser = add_subparser(
         subparsers,
         "evaluate",
-        "Measure TART and what one would otherwise do, on tasks; an interrupted run goes on where it was.",
+        "Measure TART and other methods on tasks; the same command continues where it was interrupted.",
         "transformers-tart evaluate --model EleutherAI/pythia-160m --task paper --methods tart logistic_regression "
         "--k 16 64 --output results",
     )
-    parser.add_argument("--model", required=True, help="Hub id or folder of the backbone, or mini")
-    parser.add_argument("--revision", help="branch, tag or commit of the backbone")
-    parser.add_argument("--reasoner", default="kernel", help="kernel, a folder or a Hub id (default: kernel)")
+    parser.add_argument(
+        "--model", required=True, help="Hub id or folder of a TART repository or of any backbone, or mini"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of the model")
+    parser.add_argument("--reasoner", help="of a backbone: kernel, a folder or a Hub id (default: kernel)")
     parser.add_argument(
         "--task", nargs="+", required=True, help="names (paper, raft, multiclass, or one of them), files or folders"
     )
@@ -32,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seeds", type=int, default=5, help="support sets of each size (default: 5)")
     parser.add_argument("--sampling", choices=("balanced", "natural"), default="balanced", help="of support sets")
     parser.add_argument("--max-test", type=int, help="most test texts of a task, drawn with a seed (default: all)")
-    parser.add_argument("--max-length", type=int, help="longest text in tokens (default: what the backbone takes)")
+    parser.add_argument("--max-length", type=int, help="longest text in tokens (default: the model's own limit)")
     parser.add_argument("--batch-size", type=int, help="most texts of a forward pass (default: by a token budget)")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="precision of the backbone (default: auto)")
     parser.add_argument("--device", help="where to run (default: the first accelerator)")
@@ -64,8 +66,8 @@ def run(args: argparse.Namespace) -> None:
         failed = evaluate(plan, models, args.output)
     finally:
         state.destroy_process_group()
-    if failed:
-        print(f"{failed} cells have failed; the next run tries them again", file=sys.stderr)
+    if failed and state.is_main_process:
+        print(f"{failed} runs have failed; the same command tries them again", file=sys.stderr)
 
 
 __all__ = ["add_parser", "run"]

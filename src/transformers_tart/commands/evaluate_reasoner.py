@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from tqdm.auto import tqdm
     from transformers import __version__ as transformers_version
 
-    from transformers_tart.evaluation import reasoner_report as report
+    from transformers_tart.evaluation.tasks import embedded as report
     from transformers_tart.files import write_whole
     from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 

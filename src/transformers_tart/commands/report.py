@@ -1,4 +1,4 @@
-"""`transformers-tart report`: tables, plots and a page of measured results."""
+"""Tables, plots and a page of results: `transformers-tart report`."""
 
 import argparse
 import sys
@@ -7,8 +7,8 @@ from typing import Any
 from transformers_tart.commands.common import add_subparser
 
 
-# those of `evaluation.report`, which is imported only when the command runs
-METRICS = ("accuracy", "macro_f1", "matthews_correlation", "log_loss", "brier_score", "calibration_error")
+# the keys of `evaluation.report.comparison.METRIC_FORMATS`, which is imported only when the command runs
+METRIC_NAMES = ("accuracy", "macro_f1", "matthews_correlation", "log_loss", "brier_score", "calibration_error")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -16,24 +16,24 @@ def add_parser(subparsers: Any) -> None:
     parser = add_subparser(
         subparsers,
         "report",
-        "Compare the methods of measured results: tables, plots and a page.",
+        "Compare methods by their results: tables, plots and a page.",
         "transformers-tart report results --reference tart --metrics accuracy log_loss",
     )
-    parser.add_argument("folder", metavar="DIR", help="folder with results.jsonl, or results.*.jsonl of processes")
+    parser.add_argument("folder", metavar="DIR", help="folder with results.jsonl, or several results.*.jsonl")
     parser.add_argument("--output", help="folder of the page and the plots (default: DIR)")
     parser.add_argument("--reference", help="method that the others are compared with (default: the first TART)")
     parser.add_argument(
-        "--metrics", nargs="+", choices=METRICS, help="what is compared, the first is plotted (default: all)"
+        "--metrics", nargs="+", choices=METRIC_NAMES, help="what is compared, the first is plotted (default: all)"
     )
     parser.add_argument("--no-plots", dest="plots", action="store_false", help="tables alone, without matplotlib")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the page, and print the table of the first metric."""
+    """Write the report, and print the tables of the first metric."""
     from transformers_tart.evaluation.records import read_records
     from transformers_tart.evaluation.report import Comparison, tables, write_report
-    from transformers_tart.evaluation.report.drawing import require_matplotlib
+    from transformers_tart.evaluation.report.plots import require_matplotlib
 
     if args.plots:
         try:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
             raise ValueError(f"{err} Or leave the plots out with --no-plots.") from err
     records = read_records(args.folder)
     if not records:
-        raise ValueError(f"There are no results in {args.folder}: no results.jsonl or results.*.jsonl with a cell.")
+        raise ValueError(f"There are no results in {args.folder}: no results.jsonl or results.*.jsonl with a run.")
     comparison = Comparison.of(records, args.reference, args.metrics)
     files = write_report(args.output or args.folder, comparison, args.plots)
     metric = comparison.metrics[0]
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     print(tables.format_tasks(matched, metric), tables.format_means(matched, metric), sep="\n\n")
     print(tables.describe_matching(matched), file=sys.stderr)
     if failed := sum(record.error is not None for record in records):
-        print(f"failed cells: {failed}, listed in the page", file=sys.stderr)
+        print(f"failed runs: {failed}, listed in the page", file=sys.stderr)
     print(f"wrote {', '.join(file.name for file in files)}", file=sys.stderr)
 
 

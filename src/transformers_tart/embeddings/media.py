@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
+from torch.profiler import record_function
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
@@ -145,6 +146,7 @@ class MediaEmbedder:
         """Embeddings (n, layers, hidden) float32 of a batch of inputs, which never see each other."""
         return normalized(self.pool_batch(batch), self.config.normalize)
 
+    @record_function("tart/pooling")
     def pool_batch(self, batch: Row) -> Tensor:
         """[`embed_batch`] without the normalization."""
         dtype = self.backbone.dtype

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.profiler import record_function
 from transformers import PreTrainedModel
 
 from transformers_tart.backbones.forward import accepts, run_backbone, text_encoder, without_cache
@@ -51,6 +52,7 @@ def pooled_hidden_states(
     return pool_rows(backbone, pad_right(batch), pooling=pooling, layers=layers)
 
 
+@record_function("tart/pooling")
 def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], *, pooling: str, layers: int | str) -> Tensor:
     """[`pooled_hidden_states`] of a batch that is padded on the right, without an empty row."""
     encoder = text_encoder(backbone)

@@ -25,7 +25,7 @@ ModelOrPipeline: TypeAlias = str | PreTrainedModel | TartClassificationPipeline
 
 class TartEvaluator(evaluate.TextClassificationEvaluator):
     r"""
-    Measures a few-shot classifier on labeled texts, as the text-classification evaluator of `evaluate` does.
+    Evaluator of few-shot classifiers on labeled inputs, after the text-classification evaluator of `evaluate`.
 
     ```python
     >>> import evaluate
@@ -37,9 +37,9 @@ class TartEvaluator(evaluate.TextClassificationEvaluator):
 
     Args:
         task (`str`, *optional*, defaults to `"tart-classification"`):
-            The pipeline's task.
+            Task of the pipeline.
         default_metric_name (`str`, *optional*, defaults to `"accuracy"`):
-            What is measured where [`compute`] is given no metric: a `config_name` of [`TartMetric`].
+            Metric of [`compute`] where none is given: a `config_name` of [`TartMetric`].
     """
 
     PIPELINE_KWARGS = {"top_k": None, "function_to_apply": "softmax"}
@@ -68,37 +68,21 @@ class TartEvaluator(evaluate.TextClassificationEvaluator):
         examples: RawExamples | SupportSet | None = None,
     ) -> dict[str, Any]:
         r"""
-        Classify a data set and compare with its labels.
+        Classify a data set and compare the predictions with its labels.
 
         Args:
             model_or_pipeline ([`TartClassificationPipeline`], `PreTrainedModel` or `str`, *optional*):
-                A pipeline, a model, or where to load one from; the small model inside this package when not given.
-            data (`datasets.Dataset` or `str`):
-                The data set, or its Hub id or folder.
-            subset (`str`, *optional*), split (`str`, *optional*):
-                Of a data set that is loaded; the test split, or what comes nearest, when not given.
+                Pipeline, model, Hub id or folder; the small model inside this package when not given.
             metric (`str` or `evaluate.EvaluationModule`, *optional*):
-                As in [`load_metric`]; accuracy when not given. `"tart"` gives six metrics. Metrics are given class
+                As in [`load_metric`]; accuracy when not given. `"tart"` gives six metrics. Metrics read class
                 numbers as `predictions` and `references`, and a [`TartMetric`] the probabilities too.
-            tokenizer (`PreTrainedTokenizerBase` or `str`, *optional*):
-                Of a model; a pipeline has its own.
-            feature_extractor (*optional*):
-                Taken for compatibility with other evaluators; texts need none.
-            strategy (`str`, *optional*, defaults to `"simple"`):
-                `"bootstrap"` gives each metric a confidence interval, from samples of the rows.
-            confidence_level (`float`, *optional*, defaults to 0.95),
-            n_resamples (`int`, *optional*, defaults to 9999), random_state (`int`, *optional*):
-                As in `scipy.stats.bootstrap`.
-            device (`int`, *optional*):
-                Where a model runs, -1 for the CPU; the first accelerator when not given.
-            input_column (`str`, *optional*, defaults to `"text"`), second_input_column (`str`, *optional*),
-            label_column (`str`, *optional*, defaults to `"label"`):
-                Columns of the texts, of the second texts of pairs, and of the labels.
             label_mapping (`dict[str, int | str]`, *optional*):
-                The label of the data for each label of the pipeline; without it they are matched as in
-                [`match_labels`].
+                Label of the data for each label of the pipeline; as in [`match_labels`] when not given.
             examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or [`SupportSet`], *optional*):
-                The support set; the one stored with the pipeline when not given. The pipeline keeps its own.
+                Support set; the one stored with the pipeline, which stays, when not given.
+            data, subset, split, tokenizer, feature_extractor, strategy, confidence_level, n_resamples, device,
+            random_state, input_column, second_input_column, label_column:
+                As in `evaluate.TextClassificationEvaluator.compute`. `feature_extractor` is ignored.
 
         Returns:
             `dict[str, Any]`: each metric, for `"bootstrap"` as `{"score", "confidence_interval", "standard_error"}`;
@@ -135,12 +119,7 @@ class TartEvaluator(evaluate.TextClassificationEvaluator):
         return {**values, **seconds}
 
     def load_data(self, data: str | Dataset | None, subset: str | None = None, split: str | None = None) -> Dataset:
-        """The data set, loaded where a name is given.
-
-        Raises:
-            OSError: When it cannot be loaded.
-            ValueError: When it is no data set, or has no rows.
-        """
+        """Return a data set with rows, loaded where a name is given."""
         try:
             rows = super().load_data(data, subset, split)
         except OSError as err:
@@ -159,41 +138,28 @@ class TartEvaluator(evaluate.TextClassificationEvaluator):
         feature_extractor: Any = None,
         device: int | None = None,
     ) -> TartClassificationPipeline:
-        """The pipeline, built where a model or a name is given.
-
-        Raises:
-            ValueError: On a pipeline of another task.
-        """
-        # all of it is replaced: evaluate 0.4.6 asks for transformers.TFPreTrainedModel, which is no more
+        """Return a pipeline, built where a model or a name is given."""
+        # a replacement of the whole: evaluate 0.4.6 reads transformers.TFPreTrainedModel, which was removed
         if isinstance(model_or_pipeline, TartClassificationPipeline):
             return model_or_pipeline
         if model_or_pipeline is None or isinstance(model_or_pipeline, (str, PreTrainedModel)):
             given: dict[str, Any] = {"model": model_or_pipeline, "tokenizer": tokenizer, "device": device}
-            built: Any = pipeline(self.task, **given)
-            return built
+            return pipeline(self.task, **given)
         raise ValueError(
             f"model_or_pipeline is {type(model_or_pipeline).__name__}; it must be a {self.task} pipeline, a model, a "
             "Hub id or a folder."
         )
 
     def prepare_metric(self, metric: str | Metric | None) -> Metric:
-        """The metric; the default is part of this package."""
+        """Return a metric; the default is part of this package."""
         return TartMetric(self.default_metric_name) if metric is None else load_metric(metric)
 
     def predictions_processor(
         self, predictions: Sequence[Sequence[Mapping[str, Any]]], label_mapping: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
-        r"""
-        What metrics read of the pipeline's answers.
+        """Return `predictions` (n,) int64 and `prediction_scores` (n, classes) float64 of the results of a pipeline.
 
-        Args:
-            predictions (`list[list[dict]]`):
-                `{"label", "score"}` of all classes for each text, best first.
-            label_mapping (`dict[str, int]`):
-                The class number of each label of the pipeline; several may have the same.
-
-        Returns:
-            `dict[str, np.ndarray]`: `predictions` (n,) int64 and `prediction_scores` (n, classes) float64.
+        Labels of the pipeline that have the same class number in `label_mapping` are one class.
         """
         best = np.array([label_mapping[result[0]["label"]] for result in predictions])
         scores = np.zeros((len(predictions), max(label_mapping.values()) + 1))
@@ -211,7 +177,7 @@ class TartEvaluator(evaluate.TextClassificationEvaluator):
         n_resamples: int = 9999,
         random_state: int | None = None,
     ) -> dict[str, Any]:
-        """The values of a metric, with confidence intervals where they are asked for."""
+        """Compute a metric, with confidence intervals for the strategy `"bootstrap"`."""
         result = metric.compute(**metric_inputs)
         if strategy == "simple":
             return result
@@ -219,14 +185,14 @@ class TartEvaluator(evaluate.TextClassificationEvaluator):
         options = (confidence_level, n_resamples, random_state)
         values: dict[str, Any] = {}
         for name, score in result.items():
-            one = TartMetric(name) if isinstance(metric, TartMetric) else metric  # the others would be thrown away
+            one = TartMetric(name) if isinstance(metric, TartMetric) else metric  # not the others too
             of_rows = _MetricOfRows(one, metric_inputs)
             values[name] = {"score": score, **self._compute_confidence_interval(of_rows, rows, [name], *options)[name]}
         return values
 
 
 class _MetricOfRows:
-    """A metric of row numbers: those can be resampled where rows of probabilities cannot, by the same draws."""
+    """A metric of row numbers, which scipy can resample, unlike rows of probabilities."""
 
     def __init__(self, metric: Metric, inputs: Mapping[str, np.ndarray]):
         self.metric = metric
@@ -236,7 +202,7 @@ class _MetricOfRows:
         chosen = {name: values[rows] for name, values in self.inputs.items()}
         if not isinstance(self.metric, TartMetric):
             return self.metric.compute(**chosen)
-        # thousands of samples of the same rows need neither the checks nor the tables of compute
+        # thousands of samples need neither the checks nor the tables of compute
         tensors = {name: torch.from_numpy(values) for name, values in chosen.items()}
         return self.metric.measure(tensors["predictions"], tensors["references"], tensors.get("prediction_scores"))
 
@@ -245,7 +211,7 @@ def _read_support(pipe: TartClassificationPipeline, examples: RawExamples | Supp
     support = pipe.model.support if examples is None else examples
     if support is None:
         raise ValueError("There is no support set: pass examples=..., or a pipeline that has one.")
-    return support if isinstance(support, SupportSet) else pipe.model.encode_support(support, pipe.tokenizer)
+    return support if isinstance(support, SupportSet) else pipe._encode(support).support
 
 
 __all__ = ["TartEvaluator"]

@@ -1,4 +1,4 @@
-"""Whether a data set and a pipeline mean the same by their labels."""
+"""Matching of the labels of a data set with those of a pipeline."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -21,27 +21,27 @@ def match_labels(
     label_mapping: Mapping[str, Label] | None = None,
 ) -> tuple[np.ndarray, dict[str, int]]:
     r"""
-    Bring the labels of a data set and those of a pipeline together.
+    Number the labels of a data set and those of a pipeline alike.
 
-    With `label_mapping`, by that. Without, labels of the data that are strings are the pipeline's own; integers are
-    matched through the names of their `ClassLabel` feature, or where the pipeline's labels are integers, as such, or
-    where there are no names, by the order of the pipeline's labels. Booleans and whole floats are taken as integers.
+    `label_mapping` decides where it is given. Otherwise strings are the labels of the pipeline. Integers are matched
+    through the names of their `ClassLabel` feature, else as integers if the labels of the pipeline are integers, else
+    by the order of the labels of the pipeline. Booleans and whole floats count as integers.
 
     Args:
         labels (`list[int]` or `list[str]` of length n):
-            Of the data.
+            Labels of the data.
         names (`list[str]`):
-            Of the pipeline's classes, in order.
+            Names of the classes of the pipeline, in order.
         class_names (`list[str]`, *optional*):
-            Of the data's `ClassLabel` feature.
+            Names in the `ClassLabel` feature of the data.
         label_mapping (`dict[str, int | str]`, *optional*):
-            The label of the data for each name.
+            Label of the data for each name of the pipeline.
 
     Returns:
-        `tuple[np.ndarray, dict[str, int]]`: class numbers (n,) int64 of the labels, and that of each name.
+        `tuple[np.ndarray, dict[str, int]]`: class numbers (n,) int64 of the labels, and the number of each name.
 
     Raises:
-        ValueError: When a label is missing, or is none that the pipeline can give.
+        ValueError: When a label is missing, or the pipeline cannot give it.
         TypeError: On labels that are neither strings nor integers, booleans or whole floats.
     """
     labels = [_plain(label, i) for i, label in enumerate(labels)]
@@ -62,7 +62,6 @@ def match_labels(
 
 
 def _plain(label: object, row: int) -> str | int:
-    """A label as a string or an integer: booleans and whole floats are integers."""
     plain = plain_label(label)
     if is_missing(plain):
         raise ValueError(f"Row {row} of the data has no label; leave it out.")
@@ -72,7 +71,7 @@ def _plain(label: object, row: int) -> str | int:
 def _labels_of(
     names: Sequence[str], strings: bool, class_names: Sequence[str] | None, label_mapping: Mapping[str, Label] | None
 ) -> list[Label]:
-    """The label of the data for each of the pipeline's names."""
+    """Return the label of the data for each name of the pipeline."""
     ids: dict[Label, Label] = {} if class_names is None else {name: i for i, name in enumerate(class_names)}
     labels: list[Label]
     if label_mapping is not None:

@@ -1,51 +1,67 @@
-"""Peak memory of a piece of work."""
+"""Peak memory of a block."""
 
 import threading
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
-import psutil
 import torch
 
+from transformers_tart.checks.packages import import_package
 
-INTERVAL = 0.05  # s between looks at the process
+
+INTERVAL = 0.05  # seconds between readings of the memory of the process
 
 
+@dataclass
 class PeakMemory:
     r"""
-    Measures what a piece of work takes at its peak, above what was there before.
+    Peak memory of a block above what was in use before.
 
     Args:
         device (`torch.device`):
-            Where it runs: counted is the allocated memory of a CUDA device, else the resident memory of the process.
+            Where the block runs: the allocated memory of a CUDA device counts, else the resident memory of the
+            process.
     """
 
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.megabytes = 0.0
+    device: torch.device
+    megabytes: float = 0.0
 
-    def __enter__(self) -> "PeakMemory":
+    def __post_init__(self) -> None:
+        if self.device.type != "cuda":
+            self._import_psutil()
+
+    @staticmethod
+    def _import_psutil() -> Any:
+        return import_package("psutil", "evaluation", "Measuring the memory of a run")
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Measure a block, also one that raises."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-            self._before = torch.cuda.memory_allocated(self.device)
-            return self
-        self._process = psutil.Process()
-        self._before = self._peak = self._process.memory_info().rss
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        if self.device.type == "cuda":
-            self.megabytes = (torch.cuda.max_memory_allocated(self.device) - self._before) / 1e6
+            before = torch.cuda.memory_allocated(self.device)
+            try:
+                yield
+            finally:
+                self.megabytes = (torch.cuda.max_memory_allocated(self.device) - before) / 1e6
             return
-        self._stop.set()
-        self._thread.join()
-        self.megabytes = (max(self._peak, self._process.memory_info().rss) - self._before) / 1e6
+        process, stop = self._import_psutil().Process(), threading.Event()
+        readings = [process.memory_info().rss]
 
-    def _watch(self) -> None:
-        while not self._stop.wait(INTERVAL):
-            self._peak = max(self._peak, self._process.memory_info().rss)
+        def read() -> None:
+            while not stop.wait(INTERVAL):
+                readings.append(process.memory_info().rss)
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            self.megabytes = (max(*readings, process.memory_info().rss) - readings[0]) / 1e6
 
 
 __all__ = ["PeakMemory"]

@@ -1,6 +1,6 @@
-"""A metric for `evaluate` that needs no Hub: labels and probabilities of a classifier against the truth."""
+"""A metric for `evaluate` that is part of this package, of classes and of probabilities."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import evaluate
@@ -9,20 +9,13 @@ import torch
 from datasets import Features, List, Value
 from torch import Tensor
 
-from transformers_tart.evaluation.metrics import (
-    brier_score,
-    expected_calibration_error,
-    macro_f1,
-    matthews_correlation,
-)
+from transformers_tart.evaluation.metrics import LABEL_METRICS, SCORE_METRICS, SUM_TOLERANCE, Measure
 
 
 Metric: TypeAlias = evaluate.EvaluationModule | evaluate.CombinedEvaluations
-Measure: TypeAlias = Callable[[Tensor, Tensor], float]
 
 TART = "tart"
 DEFAULT = "default"  # the name that evaluate gives where no configuration is asked for
-SUM_TOLERANCE = 1e-2  # probabilities in bfloat16 are rounded by up to 0.4%
 INPUTS = """
 Args:
     predictions (`list`, `array` or `tensor` of shape `(n,)`, *optional*):
@@ -30,41 +23,13 @@ Args:
     references (`list`, `array` or `tensor` of shape `(n,)`):
         True classes.
     prediction_scores (`list`, `array` or `tensor` of shape `(n, num_classes)`, *optional*):
-        Probabilities of the classes. Without them `log_loss`, `brier_score` and `calibration_error` are left out.
-
-Returns:
-    `dict[str, float]`: `accuracy`, `macro_f1`, `matthews_correlation` and, with `prediction_scores`, `log_loss`,
-    `brier_score` and `calibration_error`; only one of them where the metric was made with its name.
-
-Raises:
-    ValueError: On no rows, unequal lengths, labels that are no classes, and rows that are no probabilities.
+        Probabilities of the classes, needed by `log_loss`, `brier_score` and `calibration_error`.
 """
-
-
-def _accuracy(predictions: Tensor, references: Tensor) -> float:
-    return (predictions == references).double().mean().item()
-
-
-def _log_loss(scores: Tensor, references: Tensor) -> float:
-    smallest = torch.finfo(scores.dtype).eps
-    return -scores.clamp(smallest, 1 - smallest).gather(1, references[:, None]).log().mean().item()
-
-
-LABEL_METRICS: dict[str, Measure] = {
-    "accuracy": _accuracy,
-    "macro_f1": macro_f1,
-    "matthews_correlation": matthews_correlation,
-}
-SCORE_METRICS: dict[str, Measure] = {
-    "log_loss": _log_loss,
-    "brier_score": brier_score,
-    "calibration_error": expected_calibration_error,
-}
 
 
 class TartMetric(evaluate.Metric):
     r"""
-    What predicted classes and probabilities are worth.
+    Six metrics of predicted classes and probabilities.
 
     ```python
     >>> metric = TartMetric()
@@ -89,7 +54,7 @@ class TartMetric(evaluate.Metric):
         config_name (`str`, *optional*):
             One of these names: then that alone is computed. All of them when not given.
         keep_in_memory (`bool`, *optional*):
-            Whether rows wait in memory rather than in a file; the default in a single process.
+            Whether to keep rows in memory rather than in a file; the default in a single process.
         kwargs:
             As in `evaluate.Metric`: `num_process`, `process_id`, `experiment_id`, `cache_dir`, ...
 
@@ -121,7 +86,7 @@ class TartMetric(evaluate.Metric):
     def compute(
         self, *, predictions: Any = None, references: Any = None, prediction_scores: Any = None, **kwargs: Any
     ) -> dict[str, float] | None:
-        """Compute the metrics of these rows and of those that were added before; they are forgotten then."""
+        """Compute the metrics of these rows and of those that were added before, and forget all of them."""
         if any(given is not None for given in (predictions, references, prediction_scores)):
             self.add_batch(predictions=predictions, references=references, prediction_scores=prediction_scores)
         if len(self) == 0:
@@ -151,16 +116,7 @@ class TartMetric(evaluate.Metric):
         return self.measure(torch.tensor(predictions), torch.tensor(references), scores)
 
     def measure(self, predictions: Tensor, references: Tensor, scores: Tensor | None = None) -> dict[str, float]:
-        """As [`compute`], of rows that are known to be right: without checks, and without a copy in evaluate's tables.
-
-        Args:
-            predictions (`torch.LongTensor` of shape `(n,)`):
-                Predicted classes.
-            references (`torch.LongTensor` of shape `(n,)`):
-                True classes.
-            scores (`torch.DoubleTensor` of shape `(n, num_classes)`, *optional*):
-                Probabilities.
-        """
+        """Compute the metrics of checked tensors, without a copy in the tables of evaluate."""
         values = {name: measure(predictions, references) for name, measure in self._asked(LABEL_METRICS)}
         if scores is not None:
             values |= {name: measure(scores, references) for name, measure in self._asked(SCORE_METRICS)}
@@ -171,13 +127,9 @@ class TartMetric(evaluate.Metric):
 
 
 def load_metric(name_or_metric: str | Metric) -> Metric:
-    r"""
-    A metric by name, or the one that is given.
+    """Return a metric, or a [`TartMetric`] for the name `"tart"`, or that of another name by `evaluate.load`.
 
-    Args:
-        name_or_metric (`str` or `evaluate.EvaluationModule`):
-            `"tart"` is a [`TartMetric`]; other names are those of `evaluate.load`, which runs the code that it finds
-            under them on the Hub or on this machine.
+    `evaluate.load` runs the code that it finds under a name on the Hub or on this machine.
 
     Raises:
         OSError: When there is no such metric, or the Hub cannot be reached.
@@ -199,7 +151,7 @@ def load_metric(name_or_metric: str | Metric) -> Metric:
 
 
 def _check_batch(predictions: Any, references: Any, prediction_scores: Any) -> dict[str, Any]:
-    """The features of checked rows; `prediction_scores` are a list of None where there are none."""
+    """Check rows and return their features; `prediction_scores` are a list of None where there are none."""
     if references is None or (predictions is None and prediction_scores is None):
         raise ValueError("Give references, and with them predictions or prediction_scores.")
     scores = None if prediction_scores is None else _check_scores(prediction_scores)

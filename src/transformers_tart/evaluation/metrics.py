@@ -1,81 +1,107 @@
-"""How good predicted probabilities are, as numbers."""
+"""Metrics of predicted classes (n,) and of probabilities (n, classes), against labels (n,)."""
 
+import warnings
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 
+Measure: TypeAlias = Callable[[Tensor, Tensor], float]
+
 CALIBRATION_BINS = 15
-SMALLEST = 1e-12  # a probability of zero for what came true would cost infinitely much
+SUM_TOLERANCE = 1e-2  # of the sum of probabilities: bfloat16 rounds them by up to 0.4%
+SMALLEST = torch.finfo(torch.float64).eps  # probabilities are clipped by it, as scikit-learn clips those of float64
 
 
-def accuracy(probabilities: Tensor, labels: Tensor) -> float:
-    """Share of rows (n, classes) whose largest probability is at their label (n,)."""
-    return (probabilities.argmax(-1) == labels).double().mean().item()
+def accuracy(predictions: Tensor, labels: Tensor) -> float:
+    """Return the share of rows whose predicted class, or largest probability, is at their label."""
+    predictions = predictions if predictions.dim() == 1 else predictions.argmax(-1)
+    return (predictions == labels).double().mean().item()
+
+
+def macro_f1(predictions: Tensor, labels: Tensor) -> float:
+    """Return the mean of the F1 scores of the classes among predictions or labels."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels.numpy(), predictions.numpy(), average="macro", zero_division=0.0))
+
+
+def matthews_correlation(predictions: Tensor, labels: Tensor) -> float:
+    """Return the correlation of predictions and labels, -1 to 1; 0 where one of them is constant."""
+    from sklearn.metrics import matthews_corrcoef
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "A single label was found", UserWarning)
+        return float(matthews_corrcoef(labels.numpy(), predictions.numpy()))
 
 
 def log_loss(probabilities: Tensor, labels: Tensor) -> float:
-    """Mean negative log-probability of the labels, in nats; probabilities below 1e-12 count as that."""
+    """Return the mean negative log-probability of the labels in nats, at most 36 of each row.
+
+    It is that of scikit-learn, without its warning on rows that bfloat16 has rounded.
+    """
     picked = probabilities.double().gather(1, labels[:, None])
-    return -picked.clamp_min(SMALLEST).log().mean().item()
+    return -picked.clamp(SMALLEST, 1 - SMALLEST).log().mean().item()
 
 
 def brier_score(probabilities: Tensor, labels: Tensor) -> float:
-    """Mean squared distance of the probabilities from the truth, summed over the classes: 0 to 2 (Brier 1950)."""
+    """Return the mean squared distance of the probabilities from the truth, summed over the classes (Brier 1950)."""
     truth = torch.nn.functional.one_hot(labels, probabilities.shape[1])
     return (probabilities.double() - truth).square().sum(1).mean().item()
 
 
-def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS) -> float:
-    """Mean distance between confidence and accuracy over bins of equal width of the confidence (Guo et al. 2017)."""
-    confidence, guess = probabilities.double().max(1)
-    right = (guess == labels).double()
-    bin_of = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    gap = torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_of, confidence - right)
-    return gap.abs().sum().item() / len(labels)
+def calibration_bins(probabilities: Tensor, labels: Tensor) -> list[list[float]]:
+    """Return the number of rows, the sum of their largest probabilities and the number of correct predictions, for
+    bins of equal width of the largest probability; a bin includes its right edge."""
+    confidence, guess = probabilities.detach().cpu().double().max(1)
+    right = (guess == labels.cpu()).double()
+    bin_of = (confidence * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1
+    columns = torch.stack([torch.ones_like(confidence), confidence, right], dim=1)
+    return torch.zeros(CALIBRATION_BINS, 3, dtype=torch.float64).index_add_(0, bin_of, columns).tolist()
 
 
-def macro_f1(predictions: Tensor, labels: Tensor) -> float:
-    """Mean of the F1 scores of the classes among predictions (n,) or labels (n,)."""
-    hits, guessed, true = _counts(predictions, labels)
-    return (2 * hits / (guessed + true)).mean().item()
+def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
+    """Return the expected calibration error: the mean distance of confidence and accuracy (Guo et al. 2017)."""
+    bins = calibration_bins(probabilities, labels)
+    return sum(abs(confidence - right) for _, confidence, right in bins) / len(labels)
 
 
-def matthews_correlation(predictions: Tensor, labels: Tensor) -> float:
-    """Correlation of predictions (n,) and labels (n,), for any number of classes (Gorodkin 2004): -1 to 1.
-
-    0 where the predictions or the labels are all of one class.
-    """
-    hits, guessed, true = _counts(predictions, labels)
-    total = true.sum().square()
-    spread = (total - guessed.square().sum()) * (total - true.square().sum())
-    covariance = hits.sum() * true.sum() - guessed @ true
-    return (covariance / spread.sqrt()).item() if spread > 0 else 0.0
-
-
-def _counts(predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each class that occurs (classes,): right predictions, all predictions, labels."""
-    classes, numbers = torch.cat([predictions, labels]).unique(return_inverse=True)
-    guesses, truth = numbers.split(len(labels))
-    groups = (truth[guesses == truth], guesses, truth)
-    hits, guessed, true = (torch.bincount(group, minlength=len(classes)).double() for group in groups)
-    return hits, guessed, true
-
-
-METRICS: dict[str, Callable[[Tensor, Tensor], float]] = {
+LABEL_METRICS: dict[str, Measure] = {
     "accuracy": accuracy,
+    "macro_f1": macro_f1,
+    "matthews_correlation": matthews_correlation,
+}
+SCORE_METRICS: dict[str, Measure] = {
     "log_loss": log_loss,
     "brier_score": brier_score,
-    "calibration_error": expected_calibration_error,
+    "calibration_error": calibration_error,
 }
+METRICS: dict[str, Measure] = {"accuracy": accuracy, **SCORE_METRICS}  # those of probabilities
+
+
+def measure(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
+    """Return all metrics of probabilities, with the most probable class as prediction."""
+    predictions = probabilities.argmax(-1)
+    values = {name: metric(predictions, labels) for name, metric in LABEL_METRICS.items()}
+    return values | {name: metric(probabilities, labels) for name, metric in SCORE_METRICS.items()}
+
 
 __all__ = [
+    "CALIBRATION_BINS",
+    "LABEL_METRICS",
     "METRICS",
+    "SCORE_METRICS",
+    "SMALLEST",
+    "SUM_TOLERANCE",
+    "Measure",
     "accuracy",
     "brier_score",
-    "expected_calibration_error",
+    "calibration_bins",
+    "calibration_error",
     "log_loss",
     "macro_f1",
     "matthews_correlation",
+    "measure",
 ]

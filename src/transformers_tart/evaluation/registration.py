@@ -1,4 +1,4 @@
-"""Registers the evaluator of this package with `evaluate`, whenever that is imported, and not before."""
+"""Registration of the evaluator with `evaluate`, when that is imported and not before."""
 
 import importlib.machinery
 import importlib.util
@@ -17,8 +17,7 @@ REGISTRY = "evaluate.evaluator"
 def register_when_imported() -> None:
     """Make `evaluate.evaluator("tart-classification")` a [`TartEvaluator`].
 
-    `evaluate` takes seconds to import, and many who import this package need none of it: where it is not imported yet,
-    its own import registers.
+    `evaluate` takes seconds to import. Where it is not imported yet, its own import registers the evaluator.
     """
     if REGISTRY in sys.modules:
         _register(sys.modules[REGISTRY])
@@ -37,7 +36,7 @@ def _build(**options: Any) -> Any:
 
 
 class _Finder(MetaPathFinder):
-    """Finds the registry of `evaluate` as the others do, and registers when it has been run."""
+    """Import hook that registers the evaluator after the registry of `evaluate` is imported."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -1,6 +1,6 @@
-"""Measures every method on every support set of every task, a line for each as soon as it is done.
+"""Runs of every method on every support set of every task, each written to the results as soon as it is done.
 
-What is finished is never repeated, what fails is noted with its error and tried again by the next run, and under
+Finished runs are not repeated, failed ones are noted with their error and tried again the next time, and under
 `accelerate launch` the processes share the work.
 """
 
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers.utils import logging
@@ -23,8 +24,8 @@ from transformers.utils import logging
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.evaluation.memory import PeakMemory
 from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
-from transformers_tart.evaluation.metric import TartMetric
-from transformers_tart.evaluation.records import Key, Record, append_record, calibration_bins, read_records
+from transformers_tart.evaluation.metrics import SUM_TOLERANCE, calibration_bins, measure
+from transformers_tart.evaluation.records import Key, Record, append_record, read_records
 from transformers_tart.evaluation.tasks import GROUPS, SEEDS, TASKS, Task, load_task
 from transformers_tart.files import write_whole
 
@@ -36,24 +37,16 @@ SETTINGS_FILE = "settings.json"
 
 @dataclass(frozen=True)
 class Plan:
-    r"""
-    What is measured.
+    """The runs to make.
 
-    Args:
-        tasks (`list[str]`):
-            Names, files or folders as [`load_task`] takes them, or names of groups.
-        methods (`list[str]`):
-            Names of the registry.
-        sizes (`list[int]`):
-            Sizes k of the support sets.
-        seeds (`list[int]`):
-            One support set of each size for each.
-        sampling (`str`, *optional*, defaults to `"balanced"`):
-            `"balanced"` or `"natural"`.
-        max_test (`int`, *optional*):
-            Most test texts of a task.
-        test_seed (`int`, *optional*, defaults to 0):
-            Seed of the draw of test texts.
+    Attributes:
+        tasks: names, files or folders as [`load_task`] takes them, or names of groups.
+        methods: names of the registry.
+        sizes: sizes k of the support sets.
+        seeds: one support set of each size for each.
+        sampling: `"balanced"` or `"natural"`.
+        max_test: largest number of test inputs of a task; all when not given.
+        test_seed: seed of the draw of test inputs.
     """
 
     tasks: Sequence[str]
@@ -73,16 +66,12 @@ class Plan:
 
     @property
     def task_names(self) -> list[str]:
-        """Return the names of the tasks, groups taken apart, each once however its path is spelled."""
+        """The names of the tasks, with groups taken apart, each once however its path is spelled."""
         names = (name for given in self.tasks for name in GROUPS.get(given, (given,)))
         return list({os.path.realpath(name) if os.path.exists(name) else name: name for name in names}.values())
 
     def check_tasks(self) -> None:
-        """Check that all tasks exist, before any of them is loaded.
-
-        Raises:
-            ValueError: When one of them is neither a file, a folder nor in the registry.
-        """
+        """Raise a ValueError for tasks that do not exist, before any of them is loaded."""
         absent = [name for name in self.task_names if name not in TASKS and not os.path.exists(name)]
         if absent:
             raise ValueError(
@@ -90,10 +79,10 @@ class Plan:
                 f"groups {', '.join(GROUPS)}."
             )
 
-    def cells(self, tasks: Iterable[Task]) -> "Iterator[Cell]":
-        """Yield what is measured, each once however often it is named."""
+    def runs(self, tasks: Iterable[Task]) -> "Iterator[Run]":
+        """Yield the runs, each once however often it is named."""
         named = (dict.fromkeys(names) for names in (self.sizes, self.seeds, self.methods))
-        return itertools.starmap(Cell, itertools.product(tasks, *named))
+        return itertools.starmap(Run, itertools.product(tasks, *named))
 
 
 def choose_seeds(count: int) -> list[int]:
@@ -104,7 +93,7 @@ def choose_seeds(count: int) -> list[int]:
     return list(itertools.islice(itertools.chain(SEEDS, others), count))
 
 
-class Cell(NamedTuple):
+class Run(NamedTuple):
     """A method on one support set."""
 
     task: Task
@@ -114,29 +103,22 @@ class Cell(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """As records have it."""
+        """The key of its record."""
         return self.task.name, self.k, self.seed, self.method
 
 
 def evaluate(plan: Plan, models: Models, folder: str | Path) -> int:
-    r"""
-    Measure all that a plan asks for and that a folder does not hold yet.
+    """Make all runs of a plan that a folder of results does not hold yet, and return how many have failed.
 
-    Args:
-        plan ([`Plan`]):
-            What is measured.
-        models ([`Models`]):
-            On what.
-        folder (`str` or `Path`):
-            Where the lines go: `results.jsonl`, or one such file a process.
-
-    Returns:
-        `int`: how many of the cells that this process ran have failed.
+    The folder gets `results.jsonl`, or such a file of each process. The count is that of all processes.
 
     Raises:
-        ValueError: When no task can be loaded, or the folder holds results of another model or of other settings.
+        ValueError: When no task can be loaded, the folder holds results of another model or of other settings, or all
+            runs of the plan have failed.
         OSError: When nothing can be written; what was finished before stays.
+        MissingPackageError: If psutil is not installed, and the model is not on a CUDA device.
     """
+    PeakMemory(models.device)
     plan.check_tasks()
     state, folder = PartialState(), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,22 +130,24 @@ def evaluate(plan: Plan, models: Models, folder: str | Path) -> int:
     tasks = list(_load_tasks(plan))
     _check_same_tasks(folder, records, tasks)
     finished = {record.key for record in records if record.error is None}
-    mine = _share([cell for cell in plan.cells(tasks) if cell.key not in finished], state)
+    runs = list(plan.runs(tasks))
+    left = [run for run in runs if run.key not in finished]
     contexts = {task.name: TaskContext(task, models) for task in tasks}
     output = folder / ("results.jsonl" if state.num_processes == 1 else f"results.{state.process_index}.jsonl")
-    failed = 0
-    with tqdm(total=len(mine), desc="measuring", unit="cell", disable=not state.is_main_process) as bar:
-        for cell in mine:
-            record = measure_cell(contexts[cell.task.name], cell, plan.sampling)
-            append_record(output, record)
-            failed += record.error is not None
-            bar.update()
+    errors = []
+    for run in tqdm(_share(left, state), desc="measuring", unit="run", disable=not state.is_main_process):
+        record = measure_run(contexts[run.task.name], run, plan.sampling)
+        append_record(output, record)
+        errors += [] if record.error is None else [record.error]
     state.wait_for_everyone()
-    return failed
+    errors = gather_object(errors)
+    if errors and len(errors) == len(runs):
+        raise ValueError(f"All {len(runs)} runs have failed, the first with {errors[0]}")
+    return len(errors)
 
 
 def _settings(plan: Plan, models: Models) -> dict[str, Any]:
-    """Return what measurements depend on besides their keys."""
+    """Return the settings on which records depend besides their keys."""
     reference = BackboneReference.of(models.name, models.revision)
     return {
         "model": reference.name,
@@ -178,7 +162,7 @@ def _settings(plan: Plan, models: Models) -> dict[str, Any]:
 
 
 def _read_finished(folder: Path, models: Models, settings: Mapping[str, Any]) -> list[Record]:
-    """Read what a folder holds already, and check that it was measured with the same settings."""
+    """Read the records of a folder, and check that they were made with the same settings."""
     records = read_records(folder)
     others = sorted({record.model for record in records} - {models.title})
     if others:
@@ -200,7 +184,7 @@ def _read_finished(folder: Path, models: Models, settings: Mapping[str, Any]) ->
 
 
 def _check_same_tasks(folder: Path, records: Sequence[Record], tasks: Sequence[Task]) -> None:
-    """Check that the tasks are as large as those that were measured before under their names."""
+    """Check that the tasks are as large as those of the same names in the records."""
     sizes = {task.name: (task.num_classes, len(task.test_texts)) for task in tasks}
     for record in records:
         measured = (record.num_classes, record.test_rows)
@@ -233,53 +217,50 @@ def _load_tasks(plan: Plan) -> Iterator[Task]:
         raise ValueError(f"None of the tasks {names} can be loaded; see the messages above.")
 
 
-def _share(cells: Sequence[Cell], state: PartialState) -> list[Cell]:
-    """What this process measures: all sizes of a task and seed, which share their embeddings."""
-    groups = list(dict.fromkeys((cell.task.name, cell.seed) for cell in cells))
+def _share(runs: Sequence[Run], state: PartialState) -> list[Run]:
+    """Return the runs of this process: all sizes and methods of a task and seed, which share their embeddings."""
+    groups = list(dict.fromkeys((run.task.name, run.seed) for run in runs))
     own = {group for i, group in enumerate(groups) if i % state.num_processes == state.process_index}
-    return [cell for cell in cells if (cell.task.name, cell.seed) in own]
+    return [run for run in runs if (run.task.name, run.seed) in own]
 
 
-def measure_cell(context: TaskContext, cell: Cell, sampling: str) -> Record:
-    """One method on one support set; an error becomes part of the record."""
+def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
+    """Return the record of a run; an error becomes part of it."""
     task, models = context.task, context.models
-    facts: dict[str, Any] = {"task": task.name, "num_classes": task.num_classes, "k": cell.k, "seed": cell.seed}
-    facts |= {"method": cell.method, "model": models.title}
+    facts: dict[str, Any] = {"task": task.name, "num_classes": task.num_classes, "k": run.k, "seed": run.seed}
+    facts |= {"method": run.method, "model": models.title}
     facts |= {"device": str(models.device), "test_rows": len(task.test_texts)}
     start, saved, memory = time.perf_counter(), context.saved_seconds, PeakMemory(models.device)
-    metrics: dict[str, float] = {}
-    calibration: list[list[float]] = []
-    error = None
+    found: dict[str, Any] = {"metrics": {}, "calibration": []}
     try:
-        with memory:
-            probabilities = _predict(context, cell, sampling)
-        metrics, calibration = _measure(probabilities, task.test_labels)
+        with memory.watch():
+            probabilities = _predict(context, run, sampling)
+        found = _score(probabilities, torch.tensor(task.test_labels))
     except Exception as err:  # a method may fail in any way, and the others go on
-        error = f"{type(err).__name__}: {err}"
-        logger.error(f"{cell.method} has failed on {task.name}, k={cell.k}, seed {cell.seed}: {error}")
-    # as if the method were the only one: embeddings that another has computed before it cost it the same
+        found["error"] = f"{type(err).__name__}: {err}"
+        logger.error(f"{run.method} has failed on {task.name}, k={run.k}, seed {run.seed}: {found['error']}")
+    # embeddings that another method has computed before count as if this one had computed them
     seconds = time.perf_counter() - start + context.saved_seconds - saved
-    return Record(
-        **facts, metrics=metrics, calibration=calibration, seconds=seconds, memory_mb=memory.megabytes, error=error
-    )
+    return Record(**facts, **found, seconds=seconds, memory_mb=memory.megabytes)
 
 
-def _predict(context: TaskContext, cell: Cell, sampling: str) -> Tensor:
-    task = cell.task
-    probabilities = METHODS[cell.method](context, Support.draw(task, cell.k, cell.seed, sampling))
+def _predict(context: TaskContext, run: Run, sampling: str) -> Tensor:
+    task = run.task
+    probabilities = METHODS[run.method](context, Support.draw(task, run.k, run.seed, sampling))
     expected = (len(task.test_texts), task.num_classes)
     if probabilities.shape != expected or not torch.isfinite(probabilities).all():
         raise ValueError(f"The method gave probabilities {tuple(probabilities.shape)}, not finite ones {expected}.")
+    if probabilities.min() < 0 or (probabilities.sum(1) - 1).abs().max() > SUM_TOLERANCE:
+        raise ValueError("The method gave rows that are no probabilities; they must be at least 0 and sum to 1.")
     return probabilities
 
 
-def _measure(probabilities: Tensor, labels: Sequence[int]) -> tuple[dict[str, float], list[list[float]]]:
-    """All metrics, and what a calibration curve needs."""
-    metrics = TartMetric().compute(prediction_scores=probabilities, references=labels)
-    odd = {name: value for name, value in (metrics or {}).items() if not math.isfinite(value)}
+def _score(probabilities: Tensor, labels: Tensor) -> dict[str, Any]:
+    metrics = measure(probabilities, labels)
+    odd = {name: value for name, value in metrics.items() if not math.isfinite(value)}
     if odd:
         raise ValueError(f"The probabilities of the method give the metrics {odd}.")
-    return metrics or {}, calibration_bins(probabilities, torch.tensor(labels))
+    return {"metrics": metrics, "calibration": calibration_bins(probabilities, labels)}
 
 
-__all__ = ["Cell", "Plan", "choose_seeds", "evaluate", "measure_cell"]
+__all__ = ["Plan", "Run", "choose_seeds", "evaluate", "measure_run"]

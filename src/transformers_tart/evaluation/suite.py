@@ -1,9 +1,10 @@
-"""A suite of `evaluate`: one classifier on several tasks, each with a support set of its own."""
+"""A suite of `evaluate`: a classifier on several tasks, each with its own support set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from evaluate import EvaluationSuite
@@ -11,34 +12,38 @@ from evaluate.evaluation_suite import SubTask
 from transformers import PreTrainedTokenizerBase
 
 from transformers_tart.evaluation.evaluator import TASK, ModelOrPipeline, TartEvaluator
+from transformers_tart.evaluation.tasks.registry import TASKS, TaskSource
 from transformers_tart.inputs.balance import classes_in_turn
+
+
+PAPER = ("sst2", "rotten_tomatoes", "sms_spam", "imdb", "civil_comments", "ag_news", "dbpedia_14")
 
 
 @dataclass
 class TartSubTask(SubTask):
     r"""
-    A task of a [`TartSuite`], with a support set that is drawn from its data.
+    A task of a [`TartSuite`], with a support set drawn from its data.
 
     Args:
         task_type (`str`, *optional*, defaults to `"tart-classification"`):
             No other is allowed.
         data (`datasets.Dataset` or `str`):
-            What is classified: a data set, or its Hub id or folder.
+            Data set to classify, or its Hub id or folder.
         subset (`str`, *optional*), split (`str`, *optional*):
-            Of a data set that is loaded.
+            Subset and split of a data set that is loaded.
         data_preprocessor (`Callable`, *optional*):
-            Called with each row, for queries and support set, before anything else.
+            Function of a row, applied first to queries and support set.
         args_for_task (`dict`, *optional*):
             Further arguments of [`TartEvaluator.compute`], such as `label_column`, `metric` or `examples`.
         support (`datasets.Dataset` or `str`, *optional*):
-            Where examples are drawn from: another data set, or another split of `data`. The pipeline's own support set
-            or `examples` serve where it is not given.
+            Data set, or split of `data`, to draw examples from. Without it, the support set is that of the pipeline
+            or `examples`.
         k (`int`, *optional*, defaults to 64):
             Number of examples, the classes in turn.
         seed (`int`, *optional*, defaults to 0):
             Seed of the draw.
         name (`str`, *optional*):
-            What the results call the task; the name of the data when not given.
+            Name of the task in the results; the name of the data when not given.
     """
 
     task_type: str = TASK
@@ -59,7 +64,7 @@ class TartSubTask(SubTask):
 
 class TartSuite(EvaluationSuite):
     r"""
-    Runs [`TartEvaluator`] on a list of tasks.
+    [`TartEvaluator`] on a list of tasks.
 
     Unlike `EvaluationSuite.load`, it takes its tasks from the caller, so no code is downloaded.
 
@@ -72,7 +77,7 @@ class TartSuite(EvaluationSuite):
         tasks (`list[SubTask]`):
             [`TartSubTask`]s, or `evaluate`'s own, which bring no support set.
         name (`str`, *optional*, defaults to `"tart"`):
-            Of the suite.
+            Name of the suite.
 
     Raises:
         ValueError: On tasks for other evaluators.
@@ -88,7 +93,7 @@ class TartSuite(EvaluationSuite):
     @classmethod
     def paper(cls, k: int = 64, seed: int = 0) -> "TartSuite":
         r"""
-        The text tasks of the paper (arXiv 2306.07536), from the Hub, with all their classes.
+        Return the text tasks of the paper (arXiv 2306.07536), from the Hub, with all their classes.
 
         Its YouTube task is not on the Hub. Data sets without labeled test data are classified by their validation
         data (SST-2) or three quarters of their training data (SMS spam).
@@ -99,26 +104,11 @@ class TartSuite(EvaluationSuite):
             seed (`int`, *optional*, defaults to 0):
                 Seed of their draw.
         """
-        sources: dict[str, dict[str, Any]] = {
-            "stanfordnlp/sst2": {"split": "validation", "args_for_task": {"input_column": "sentence"}},
-            "cornell-movie-review-data/rotten_tomatoes": {},
-            "ucirvine/sms_spam": {
-                "split": "train[:75%]",
-                "support": "train[75%:]",
-                "args_for_task": {"input_column": "sms"},
-            },
-            "stanfordnlp/imdb": {},
-            "google/civil_comments": {"support": "train[:5%]", "data_preprocessor": label_toxic},
-            "fancyzhx/ag_news": {},
-            "fancyzhx/dbpedia_14": {"args_for_task": {"input_column": "content"}},
-        }
-        splits = {"split": "test", "support": "train"}
-        tasks = [TartSubTask(data=data, k=k, seed=seed, **{**splits, **rest}) for data, rest in sources.items()]
-        return cls(tasks, "tart-paper")
+        return cls([_subtask(TASKS[name], k, seed) for name in PAPER], "tart-paper")
 
     @staticmethod
     def load(path: str, *args: Any, **kwargs: Any) -> EvaluationSuite:
-        """Refused: it would run the code that it finds in `path`.
+        """Refuse to load a suite: that would run the code in `path`.
 
         Raises:
             NotImplementedError: Always.
@@ -133,21 +123,11 @@ class TartSuite(EvaluationSuite):
         tokenizer: str | PreTrainedTokenizerBase | None = None,
         device: int | None = None,
     ) -> list[dict[str, Any]]:
-        r"""
-        Measure a classifier on every task.
-
-        Args:
-            model_or_pipeline ([`TartClassificationPipeline`], `PreTrainedModel` or `str`, *optional*),
-            tokenizer (`PreTrainedTokenizerBase` or `str`, *optional*), device (`int`, *optional*):
-                As in [`TartEvaluator.compute`]; a model is loaded once for all tasks.
+        """Evaluate a classifier, loaded once, on every task.
 
         Returns:
-            `list[dict]`: for each task what [`TartEvaluator.compute`] returns, and `task_name` and
+            `list[dict]`: for each task the results of [`TartEvaluator.compute`], with `task_name` and
             `data_preprocessor`.
-
-        Raises:
-            ValueError: When there are no tasks, and as [`TartEvaluator.compute`] does.
-            OSError: When data, metric or model cannot be loaded.
         """
         self.assert_suite_nonempty()
         evaluator = TartEvaluator()
@@ -158,7 +138,7 @@ class TartSuite(EvaluationSuite):
             arguments = dict(task.args_for_task or {})
             data = _load(evaluator, task, task.data, task.split)
             if isinstance(task, TartSubTask) and task.support is not None:
-                arguments["examples"] = _draw_examples(evaluator, task, arguments)
+                arguments["examples"] = _draw_examples(evaluator, task, arguments, pipe.model.config.modality)
             preprocessor = None if task.data_preprocessor is None else str(task.data_preprocessor)
             values = evaluator.compute(pipe, data=data, **arguments)
             results.append({**values, "task_name": name, "data_preprocessor": preprocessor})
@@ -166,8 +146,18 @@ class TartSuite(EvaluationSuite):
 
 
 def label_toxic(row: dict[str, Any]) -> dict[str, str]:
-    """The label of a row of Civil Comments: toxic from half of its annotators on."""
+    """Return the label of a row of Civil Comments: toxic from half of its annotators on."""
     return {"label": "toxic" if row["toxicity"] >= 0.5 else "civil"}
+
+
+def _subtask(source: TaskSource, k: int, seed: int) -> TartSubTask:
+    arguments = None if source.text == "text" else {"input_column": source.text}
+    options: dict[str, Any] = {"split": source.test, "support": source.train, "args_for_task": arguments}
+    if source.test is None:
+        options |= {"split": f"{source.train}[:75%]", "support": f"{source.train}[75%:]"}
+    if source.threshold is not None:  # millions of rows, of which few become examples
+        options |= {"support": f"{source.train}[:5%]", "data_preprocessor": label_toxic}
+    return TartSubTask(data=source.path, k=k, seed=seed, **options)
 
 
 def _name(task: SubTask, number: int) -> str:
@@ -183,28 +173,24 @@ def _load(evaluator: TartEvaluator, task: SubTask, data: Dataset | str, split: s
     return rows if task.data_preprocessor is None else rows.map(task.data_preprocessor)
 
 
-def _draw_examples(evaluator: TartEvaluator, task: TartSubTask, arguments: dict[str, Any]) -> Dataset:
-    """A support set (k rows) with the columns that the pipeline expects."""
-    if isinstance(task.support, str):
-        rows = _load(evaluator, task, task.data, task.support)
-    else:
-        rows = _load(evaluator, task, task.support, None)
+def _draw_examples(evaluator: TartEvaluator, task: TartSubTask, arguments: dict[str, Any], modality: str) -> Dataset:
+    """Draw a support set of k rows, with the columns that the pipeline expects."""
+    data, split = (task.data, task.support) if isinstance(task.support, str) else (task.support, None)
+    rows, label = _load(evaluator, task, data, split), arguments.get("label_column", "label")
     columns = {
-        arguments.get("input_column", "text"): "text",
-        arguments.get("second_input_column"): "text_pair",
-        arguments.get("label_column", "label"): "label",
+        modality: arguments.get("input_column", "text"),
+        "text_pair": arguments.get("second_input_column"),
+        "label": label,
     }
-    columns = {column: name for column, name in columns.items() if column is not None}
-    evaluator.check_required_columns(rows, {name: column for column, name in columns.items()})
-    rows = rows.select_columns(list(columns))
+    columns = {name: column for name, column in columns.items() if column is not None}
+    evaluator.check_required_columns(rows, columns)
     if task.k > len(rows):
         raise ValueError(f"k is {task.k}, but there are {len(rows)} rows to draw examples from.")
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(task.seed))
-    labels = rows[arguments.get("label_column", "label")]
-    numbers = {label: i for i, label in enumerate(dict.fromkeys(labels))}
-    numbered = torch.tensor([numbers[label] for label in labels])[order]
-    chosen = rows.select(order[classes_in_turn(numbered)[: task.k]].tolist())
-    return chosen.rename_columns({column: name for column, name in columns.items() if column != name})
+    numbers = np.unique(rows[label], return_inverse=True)[1]
+    chosen = order[classes_in_turn(torch.from_numpy(numbers)[order])[: task.k]]
+    drawn = rows.select_columns(list(columns.values())).select(chosen.tolist())
+    return drawn.rename_columns({column: name for name, column in columns.items() if column != name})
 
 
 __all__ = ["TartSubTask", "TartSuite"]

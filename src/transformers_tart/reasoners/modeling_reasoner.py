@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
+from torch.profiler import record_function
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
@@ -250,6 +251,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
         batch, _, dim = support_embeddings.shape
         return ReasonerState(num_labels, one_vs_rest, tuple(parts), tuple(weights), batch, dim)
 
+    @record_function("tart/reasoner")
     def query(self, state: ReasonerState, query_embeddings: Tensor) -> Tensor:
         """Logits of queries: log-probabilities up to a constant.
 

@@ -1,7 +1,8 @@
-"""`diagnose`: gaps add up, and nothing is said that was not measured."""
+"""The diagnosis: gaps add up, and unmeasured parts are left out."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,24 @@ from helpers.builders import build_reasoner, draw_task, shared_reasoner
 from torch import Generator, Tensor
 
 from transformers_tart.cli import main
-from transformers_tart.evaluation.diagnosis import Diagnosis, curve, diagnose, format_diagnosis, gaps, held_out, layers
-from transformers_tart.evaluation.diagnosis.advice import advise
+from transformers_tart.evaluation.diagnosis import (
+    Diagnosis,
+    advise,
+    as_json,
+    diagnose,
+    format_diagnosis,
+    gaps,
+    held_out,
+)
 from transformers_tart.evaluation.diagnosis.episodes import Shape, draw_episodes
-from transformers_tart.evaluation.diagnosis.regret import predict_regret, reasoner_losses, relate, seen_log_loss
+from transformers_tart.evaluation.diagnosis.regret import (
+    RegretPrediction,
+    Relation,
+    predict_regret,
+    reasoner_losses,
+    relate,
+    seen_log_loss,
+)
 from transformers_tart.evaluation.methods import Models, Support, TaskContext
 from transformers_tart.evaluation.metrics import log_loss
 from transformers_tart.evaluation.report.statistics import Estimate
@@ -29,7 +44,7 @@ def seeded(seed: int = 0) -> Generator:
 
 
 def make_task(classes: int = 2, test_labels: list[int] | None = None) -> Task:
-    """Texts whose first word tells the class."""
+    """Return texts whose first word determines the class."""
     labels = [i % classes for i in range(40)]
     train, test = (
         [f"{WORDS[y][i % 4]} and {WORDS[y][i % 3]}, {i + at}" for i, y in enumerate(labels)] for at in (0, 60)
@@ -108,55 +123,55 @@ def test__decompose__no_prompting_or_unsure_gap__nothing_invented() -> None:
     assert (unsure.closed, single.closed) == (None, None)
 
 
-def test__rounds_of__balanced_and_lone_examples__one_of_each_class() -> None:
-    assert [chosen.tolist() for chosen in held_out.rounds_of(torch.tensor([0, 1, 2, 0, 1, 0]))] == [
+def test__plan_rounds__balanced_and_lone_examples__one_of_each_class() -> None:
+    assert [chosen.tolist() for chosen in held_out.plan_rounds(torch.tensor([0, 1, 2, 0, 1, 0]))] == [
         [0, 1],
         [3, 4],
         [5],
     ]
-    rounds = held_out.rounds_of(torch.arange(400) % 2)
+    rounds = held_out.plan_rounds(torch.arange(400) % 2)
     assert (len(rounds), sorted(torch.cat(rounds).tolist())) == (64, list(range(400)))
 
 
-def test__held_out_answers__each_round__what_the_others_say() -> None:
+def test__predict_held_out__each_round__what_the_others_say() -> None:
     support, labels, _, _ = (part[0] for part in draw_task(12, 1, gap=0.5))
-    answers = held_out.held_out_answers(shared_reasoner(), support, labels, 2)
+    predictions = held_out.predict_held_out(shared_reasoner(), support, labels, 2)
     others = torch.tensor([0, 1, 2, 3, 6, 7, 8, 9, 10, 11])
     with torch.no_grad():
         logits = shared_reasoner()(support[None, others], labels[None, others], support[None, 4:6]).logits[0]
-    assert [answers[i].confidence for i in (4, 5)] == pytest.approx(logits.softmax(-1).amax(-1).tolist(), abs=1e-4)
-    assert held_out.held_out_answers(shared_reasoner(), support[:2], labels[:2], 2) == {}
-    assert list(held_out.held_out_answers(shared_reasoner(), support[:3], labels[:3], 2)) == [0, 2]
+    assert [predictions[i].confidence for i in (4, 5)] == pytest.approx(logits.softmax(-1).amax(-1).tolist(), abs=1e-4)
+    assert held_out.predict_held_out(shared_reasoner(), support[:2], labels[:2], 2) == {}
+    assert list(held_out.predict_held_out(shared_reasoner(), support[:3], labels[:3], 2)) == [0, 2]
 
 
 @pytest.mark.parametrize(("gap", "is_near_chance"), [(0.0, True), (2.0, False)])
 def test__summarize__noise_or_signal__chance_or_not(gap: float, is_near_chance: bool) -> None:
     support, labels, _, _ = (part[0] for part in draw_task(40, 1, gap=gap, seed=4))
-    found = held_out.summarize(list(held_out.held_out_answers(shared_reasoner(), support, labels, 2).values()))
+    found = held_out.summarize(list(held_out.predict_held_out(shared_reasoner(), support, labels, 2).values()))
     assert found is not None
     assert (found.is_near_chance, found.chance) == (is_near_chance, 0.5)
     assert held_out.summarize([]) is None
 
 
 def test__score_layers__one_clearly_better__shown_and_others_not() -> None:
-    together = {i: held_out.Answer(i % 2 == 0, 0.7, 0) for i in range(60)}
+    together = {i: held_out.Prediction(i % 2 == 0, 0.7, 0) for i in range(60)}
     right, nearly = (
-        {i: held_out.Answer(i % 2 == 0 or i in some, 0.7, 0) for i in range(60)} for some in (range(60), [1])
+        {i: held_out.Prediction(i % 2 == 0 or i in some, 0.7, 0) for i in range(60)} for some in (range(60), [1])
     )
-    scores = layers.score_layers(together, {0: right, 3: nearly, 4: {}})
+    scores = held_out.score_layers(together, {0: right, 3: nearly, 4: {}})
     assert scores is not None
     assert [score.layer for score in scores.better] == [0]
     assert (scores.single[1].p_value, scores.single[2].accuracy) == (1.0, 0.0)
-    assert (layers.choose_layers(None, 3), layers.choose_layers([-1, 0, 2], 3)) == ([0, 1, 2], [0, 2])
+    assert (held_out.choose_layers(None, 3), held_out.choose_layers([-1, 0, 2], 3)) == ([0, 1, 2], [0, 2])
     with pytest.raises(ValueError, match=r"hidden states 0 to 2, or -3 to -1; it has no \[3\]"):
-        layers.choose_layers([3], 3)
+        held_out.choose_layers([3], 3)
 
 
 def test__fit_curve__straight_line__its_slope() -> None:
-    found = curve.fit_curve({16: [60.0, 62.0], 32: [65.0, 67.0], 64: [70.0, 72.0]})
+    found = gaps.fit_curve({16: [60.0, 62.0], 32: [65.0, 67.0], 64: [70.0, 72.0]})
     assert found.slope == Estimate(pytest.approx(5.0), pytest.approx(0.0))
-    assert curve.fit_curve({4: [50.0]}).slope is None
-    assert (curve.curve_sizes(64, 2), curve.curve_sizes(64, 20), curve.curve_sizes(3, 2)) == (
+    assert gaps.fit_curve({4: [50.0]}).slope is None
+    assert (gaps.curve_sizes(64, 2), gaps.curve_sizes(64, 20), gaps.curve_sizes(3, 2)) == (
         [16, 32, 64],
         [32, 64],
         [3],
@@ -168,7 +183,7 @@ def test__diagnose__separable_task__says_so(diagnosis: Diagnosis) -> None:
     assert diagnosis.held_out is not None
     assert not diagnosis.held_out.is_near_chance
     assert list(diagnosis.curve.accuracies) == [4, 8, 16]
-    json.dumps(diagnosis.as_dict(), allow_nan=False)
+    json.loads(as_json(diagnosis), parse_constant=pytest.fail)
     page = format_diagnosis(diagnosis)
     assert "Not measured: in-context prompting. has no vocabulary" in page
     assert "Not measured: fine-tuning. It was left out." in page
@@ -189,9 +204,9 @@ def test__diagnose__failing_tart_or_equal_seeds__said() -> None:
         diagnose(TaskContext(make_task(), Models("mini")), 16, [1, 1])
 
 
-def test__diagnose__gpt2_reasoner_and_three_classes__no_regret_predicted() -> None:
-    context = TaskContext(make_task(classes=3), Models("mini"))
-    context.models.__dict__["reasoner"] = build_reasoner("gpt2")  # where the cached property keeps it
+def test__diagnose__gpt2_reasoner_and_three_classes__no_regret_predicted(tmp_path: Path) -> None:
+    build_reasoner("gpt2").save_pretrained(tmp_path)
+    context = TaskContext(make_task(classes=3), Models("mini", reasoner=str(tmp_path)))
     found = diagnose(context, 21, [0], layers=[0], num_tasks=20)
     assert (found.predicted_regret, found.synthetic) == (None, Shape(21, 40, 2))
     assert found.shift.compared.startswith("whitened components")
@@ -200,16 +215,56 @@ def test__diagnose__gpt2_reasoner_and_three_classes__no_regret_predicted() -> No
 
 def test__advise__measured_numbers__words_that_follow(diagnosis: Diagnosis) -> None:
     given = {"fine_tune": [90, 91], "logistic_regression": [75, 76], "prompting": [85, 86], "tart": [70, 71]}
-    steep = curve.fit_curve({16: [60.0, 61.0], 32: [65.0, 66.0], 64: [70.0, 71.0]})
-    flat = curve.fit_curve({16: [70.0, 70.1], 64: [70.0, 70.1]})
-    rest = gaps.decompose(outcomes(**given), {}), diagnosis.shift, diagnosis.predicted_regret, Estimate(0.2, 0.1)
-    limits, size, layers, trust = advise(*rest, steep, None, None)
+    steep = gaps.fit_curve({16: [60.0, 61.0], 32: [65.0, 66.0], 64: [70.0, 71.0]})
+    flat = gaps.fit_curve({16: [70.0, 70.1], 64: [70.0, 70.1]})
+    measured = replace(
+        diagnosis,
+        gaps=gaps.decompose(outcomes(**given), {}),
+        regret=Estimate(0.2, 0.1),
+        curve=steep,
+        held_out=None,
+        layers=None,
+    )
+    limits, size, layers, trust = advise(measured)
     for part in ("fine-tuning minus linear probe: 15.0", "probe minus TART: 5.0", "minus linear probe: 10.0"):
         assert part in limits
     assert "k = 128 would reach about 76%" in size
     assert "unknown" in layers
     assert "log loss that is 0.200 lower" in trust
-    assert "hardly worth it" in advise(*rest, flat, None, None)[1]
+    assert "hardly worth it" in advise(replace(measured, curve=flat))[1]
+
+
+def test__page__every_finding__described(diagnosis: Diagnosis) -> None:
+    shown, hidden = Relation(20, 0.7, 0.4, 0.9), Relation(20, -0.1, -0.5, 0.3)
+    score = held_out.LayerScore(3, 0.9, 0.01)
+    found = replace(
+        diagnosis,
+        shift=replace(diagnosis.shift, percentile=97.0),
+        predicted_regret=RegretPrediction(hidden, shown, 20, -0.1, 0.0, 0.1),
+        regret=Estimate(0.2, 0.1),
+        held_out=held_out.HeldOut(20, 0.55, 0.4, 0.7, 0.5, 0.4, 0.8, Estimate(0.25, 0.1)),
+        layers=held_out.LayerScores(20, 0.55, (score,)),
+    )
+    page = format_diagnosis(found)
+    for part in (
+        "read layer 3 alone (`layers=3`): it is right on 90%, while all layers together are right on 55%",
+        "**Trust:** with care; the accuracy on held-out examples, 55%, is not shown to be above chance, 50%; the prob",
+        "on held-out examples 80% on average, where 55% are right; the task lies outside",
+        "farther ones had more regret; another classifier has a log loss",
+        "moved away from it: rank correlation +0.70 (+0.40 to +0.90, 20 tasks): a strong relation",
+        "Measured on the test texts: +0.200 ± 0.100, more than predicted.",
+        "| layer 3 | 90.0 | 0.01 |",
+    ):
+        assert part in page
+    beyond = replace(found, predicted_regret=RegretPrediction(hidden, hidden, 0), held_out=None, layers=None)
+    page = format_diagnosis(beyond)
+    for part in (
+        "No synthetic task is as far as this one",
+        "do not show that this costs anything",
+        "no example of the support sets could be held out",
+        "unknown; no class has a second example",
+    ):
+        assert part in page
 
 
 def test__diagnose_command__file__page_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

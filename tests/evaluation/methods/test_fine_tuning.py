@@ -15,9 +15,14 @@ from torch import Tensor
 from transformers_tart.embeddings import encode_texts
 from transformers_tart.evaluation.methods import Models, Support, TaskContext
 from transformers_tart.evaluation.methods.baselines import logistic_regression
-from transformers_tart.evaluation.methods.fine_tuning import choose_part, fine_tune
-from transformers_tart.evaluation.methods.optimizing import draw_batches, group_parameters
-from transformers_tart.evaluation.methods.pooled import Head, PooledEncoder
+from transformers_tart.evaluation.methods.fine_tuning import (
+    Head,
+    PooledEncoder,
+    choose_part,
+    draw_batches,
+    fine_tune,
+    group_parameters,
+)
 from transformers_tart.evaluation.tasks import Task, load_task
 from transformers_tart.inputs.tokenization import tokenize
 
@@ -101,13 +106,13 @@ def test__fine_tune__seed__decides_alone(folders: dict[str, str], part: str) -> 
 def test__fine_tune__shared_backbone_and_generators__as_before(folders: dict[str, str], part: str) -> None:
     skip_where_refused(part)
     context = make_context(folders["gpt2"])
-    backbone = context.models.backbone
+    backbone = context.model.backbone
     before = copy.deepcopy(backbone.state_dict())
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     fine_tune(part)(context, support_of(context))
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == states
     after = backbone.state_dict()
-    assert context.models.backbone is backbone
+    assert context.model.backbone is backbone
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not backbone.training

@@ -102,6 +102,7 @@ def test__setfit__class_without_example__probability_zero(
 ) -> None:
     stand_in_for_library(monkeypatch)
     folder = tmp_path_factory.mktemp("encoder")
+    save_backbone(folder, "bert")
     (folder / "modules.json").write_text("[]")
     before = np.random.get_state()[1].copy()
     context = make_context(["x", "long text"] * 3, [0, 2] * 3, [("z", "y"), "another text"], str(folder))

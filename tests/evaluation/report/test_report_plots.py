@@ -1,4 +1,4 @@
-"""Plots: what they show, that nothing overlaps, and that they need matplotlib alone where they are asked for."""
+"""The plots of a report: contents, overlaps, and an error without matplotlib only when plots are requested."""
 
 import sys
 from itertools import combinations
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
-from test_report_tables import ACCURACY, cell, draw, write_results
+from test_report_tables import ACCURACY, draw, make_record, write_results
 
 from transformers_tart.cli import main
 from transformers_tart.evaluation.records import Record
-from transformers_tart.evaluation.report import Comparison, drawing, plots, write_report
-from transformers_tart.evaluation.report.matching import match_cells
+from transformers_tart.evaluation.report import Comparison, plots, write_report
+from transformers_tart.evaluation.report.comparison import match_runs
 
 
 pytest.importorskip("matplotlib")
@@ -24,7 +24,7 @@ SIZES = (8, 16, 32, 64, 128, 1024)
 
 
 def draw_many(methods: int, tasks: int, sizes: tuple[int, ...] = SIZES) -> list[Record]:
-    """Results with long names and a dollar sign."""
+    """Return results with long names and a dollar sign."""
     names = ["tart", *(f"method number {i}, which has a long $name$" for i in range(1, methods))]
     bins = [[0, 0.0, 0]] * 5 + [[20 * i, 2.0 * i * (5.5 + i), 9 * i] for i in range(5)]
     return [
@@ -50,22 +50,22 @@ def draw_many(methods: int, tasks: int, sizes: tuple[int, ...] = SIZES) -> list[
 
 
 def figures(records: list[Record]) -> dict[str, "Figure"]:
-    """All figures of results."""
+    """Draw all figures of results."""
     comparison = Comparison.of(records)
     matched = comparison.match(ACCURACY)
-    seconds = match_cells(records, comparison.methods, lambda record: record.seconds)
-    looks = drawing.choose_looks(comparison.methods, comparison.reference)
-    with drawing.plotting():
+    seconds = match_runs(records, comparison.methods, lambda record: record.seconds)
+    styles = plots.choose_styles(comparison.methods, comparison.reference)
+    with plots.plotting():
         return {
-            "tasks": plots.draw_tasks(matched, ACCURACY, looks),
-            "means": plots.draw_means(matched, ACCURACY, looks),
-            "seconds": plots.draw_costs(matched, seconds, ACCURACY, looks),
-            "calibration": plots.draw_calibration(plots.pool_calibration(records, matched), looks),
+            "tasks": plots.draw_tasks(matched, ACCURACY, styles),
+            "means": plots.draw_means(matched, ACCURACY, styles),
+            "seconds": plots.draw_costs(matched, seconds, ACCURACY, styles),
+            "calibration": plots.draw_calibration(plots.pool_calibration(records, matched), styles),
         }
 
 
 def assert_nothing_overlaps(figure: "Figure") -> None:
-    """Neither panels with all their texts, labels and legend, nor the numbers along an axis."""
+    """Check panels with their texts, labels and legend, and the numbers along each axis."""
     figure.draw_without_rendering()
     boxes = [axes.get_tightbbox() for axes in figure.axes]
     boxes += [part.get_window_extent() for part in (figure._supxlabel, figure._supylabel, figure.legends[0])]
@@ -95,31 +95,45 @@ def test__means__axis__ticks_at_what_was_measured() -> None:
 
 
 def test__means__curves__numbers_of_the_tables() -> None:
-    records = [cell("a", 8, 0, "tart", 0.5), cell("b", 8, 0, "tart", 0.7), cell("a", 8, 0, "probe", 0.25)]
-    records += [cell("b", 8, 0, "probe", 0.75)]
+    records = [
+        make_record("a", 8, 0, "tart", 0.5),
+        make_record("b", 8, 0, "tart", 0.7),
+        make_record("a", 8, 0, "probe", 0.25),
+    ]
+    records += [make_record("b", 8, 0, "probe", 0.75)]
     matched = Comparison.of(records).match(ACCURACY)
-    with drawing.plotting():
-        (axes,) = plots.draw_means(matched, ACCURACY, drawing.choose_looks(["tart", "probe"], "tart")).axes
+    with plots.plotting():
+        (axes,) = plots.draw_means(matched, ACCURACY, plots.choose_styles(["tart", "probe"], "tart")).axes
     curves = [line for line in axes.lines if line.get_marker() != "None"]
     assert [curve.get_ydata()[0] for curve in curves] == pytest.approx([60, 50])
 
 
-def test__calibration__pooled__sums_over_compared_cells() -> None:
+def test__calibration__pooled__sums_over_compared_runs() -> None:
     records = draw_many(2, 1, (8,))
     extra = Record("alone", 2, 8, 9, "tart", "m", {"accuracy": 1.0}, [[1, 1.0, 1]] * 10, 1.0, 1.0, "cpu", 10)
     lonely = [*records, extra, Record(**{**vars(extra), "task": records[0].task, "seed": 77})]
     matched = Comparison.of(lonely).match(ACCURACY)
     pooled = plots.pool_calibration(lonely, matched)
-    # both seeds, and the cell of a task where there is no other method; not the seed that one method lacks
+    # both seeds, and the run of a task where there is no other method; not the seed that one method lacks
     assert pooled["tart"][9] == pytest.approx([161, 2 * 2.0 * 4 * 9.5 + 1, 73])
     assert list(pooled) == ["tart", records[1].method]
 
 
-def test__looks__twenty_methods__all_different() -> None:
-    looks = drawing.choose_looks([f"method {i}" for i in range(20)], "method 7")
-    assert len({(look.color, look.marker, look.linestyle) for look in looks.values()}) == 20
-    assert looks["method 7"].in_front
-    assert looks["method 7"].color == "#000000"
+def test__calibration__records_of_two_versions__pooled_by_their_confidence() -> None:
+    records = draw_many(2, 1, (8,))
+    bins = [[0.0, 0.0, 0.0]] * 14 + [[2.0, 1.9, 1.0]]
+    newer = Record("new", 2, 8, 9, "tart", "m", {"accuracy": 1.0}, bins, 1.0, 1.0, "cpu", 2)
+    matched = Comparison.of([*records, newer]).match(ACCURACY)
+    before, after = (plots.pool_calibration(given, matched)["tart"] for given in (records, [*records, newer]))
+    assert after[:9] == pytest.approx(before[:9])
+    assert after[9] == pytest.approx(before[9] + [2, 1.9, 1])
+
+
+def test__styles__twenty_methods__all_different() -> None:
+    styles = plots.choose_styles([f"method {i}" for i in range(20)], "method 7")
+    assert len({(style["color"], style["marker"], style["linestyle"]) for style in styles.values()}) == 20
+    assert styles["method 7"]["zorder"] > styles["method 0"]["zorder"]
+    assert styles["method 7"]["color"] == "#000000"
 
 
 def test__write_report__results__plots_embedded_and_settings_restored(tmp_path: Path) -> None:
@@ -140,8 +154,8 @@ def test__write_report__results__plots_embedded_and_settings_restored(tmp_path: 
 def test__save__twice__the_same_bytes(tmp_path: Path) -> None:
     for name in ("first", "second"):
         figure = figures(draw_many(2, 1, (8,)))["means"]
-        with drawing.plotting():
-            drawing.save(figure, tmp_path, name)
+        with plots.plotting():
+            plots.save(figure, tmp_path, name)
     for kind in ("png", "svg"):
         assert (tmp_path / f"first.{kind}").read_bytes() == (tmp_path / f"second.{kind}").read_bytes()
 

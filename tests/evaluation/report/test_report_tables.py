@@ -14,8 +14,12 @@ from scipy import stats
 from transformers_tart.cli import main
 from transformers_tart.evaluation.records import Record, append_record
 from transformers_tart.evaluation.report import Comparison, tables
-from transformers_tart.evaluation.report.display import METRICS, code, plain, write_seeds
-from transformers_tart.evaluation.report.matching import match_cells, mean_over_tasks
+from transformers_tart.evaluation.report.comparison import (
+    METRIC_FORMATS,
+    choose_reference,
+    match_runs,
+    mean_over_tasks,
+)
 from transformers_tart.evaluation.report.page import format_model_index, format_page, list_results
 from transformers_tart.evaluation.report.statistics import (
     PairedTest,
@@ -24,19 +28,24 @@ from transformers_tart.evaluation.report.statistics import (
     paired_test,
     wins_ties_losses,
 )
+from transformers_tart.evaluation.report.tables import as_code, escape_markdown, format_seeds
 
 
-ACCURACY, LOG_LOSS = METRICS["accuracy"], METRICS["log_loss"]
+ACCURACY, LOG_LOSS = METRIC_FORMATS["accuracy"], METRIC_FORMATS["log_loss"]
 
 
-def cell(task: str = "a", k: int = 8, seed: int = 0, method: str = "tart", accuracy: float = 0.5) -> Record:
+def make_record(task: str = "a", k: int = 8, seed: int = 0, method: str = "tart", accuracy: float = 0.5) -> Record:
     metrics = {"accuracy": accuracy, "log_loss": 1 - accuracy}
     return Record(task, 2, k, seed, method, "org/model", metrics, [], 2.0 * k, 100.0 + k, "cpu", 50)
 
 
-def cells(values: dict[str, list[float]], task: str = "a", k: int = 8) -> list[Record]:
-    """Cells of methods, a value for each seed."""
-    return [cell(task, k, seed, method, value) for method, found in values.items() for seed, value in enumerate(found)]
+def make_records(values: dict[str, list[float]], task: str = "a", k: int = 8) -> list[Record]:
+    """Return records of methods, with a value for each seed."""
+    return [
+        make_record(task, k, seed, method, value)
+        for method, found in values.items()
+        for seed, value in enumerate(found)
+    ]
 
 
 def fail(record: Record, error: str = "OutOfMemoryError: <full> | 2 GiB\nmore") -> Record:
@@ -46,7 +55,7 @@ def fail(record: Record, error: str = "OutOfMemoryError: <full> | 2 GiB\nmore") 
 def draw(seeds: int = 4, tasks: str = "abc", sizes: tuple[int, ...] = (8, 16)) -> list[Record]:
     rng = random.Random(0)
     return [
-        cell(task, k, seed, method, round(0.5 + 0.1 * i + 0.01 * k + 0.1 * rng.random(), 2))
+        make_record(task, k, seed, method, round(0.5 + 0.1 * i + 0.01 * k + 0.1 * rng.random(), 2))
         for task in tasks
         for k in sizes
         for seed in range(seeds)
@@ -64,6 +73,8 @@ def test__estimate__seeds__interval_of_scipy() -> None:
     found = estimate(values)
     low, high = stats.t.interval(0.95, 3, stats.tmean(values), stats.sem(values))
     assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high))
+    five = estimate([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (five.mean, five.half_width) == (3.0, pytest.approx(1.963, abs=1e-3))
     assert estimate([0.5]).half_width is None
 
 
@@ -77,7 +88,7 @@ def test__average__two_tasks__degrees_of_freedom_of_welch() -> None:
 
 
 @pytest.mark.parametrize("sizes", [1, 2])
-def test__average__sizes_of_a_task__seeds_and_not_cells_are_independent(sizes: int) -> None:
+def test__average__sizes_of_a_task__seeds_and_not_support_sets_are_independent(sizes: int) -> None:
     values = {0: 0.6, 1: 0.5, 2: 0.9}
     assert average([[values] * sizes]).half_width == pytest.approx(estimate(list(values.values())).half_width)
 
@@ -112,18 +123,22 @@ def test__paired_test__no_difference_at_all__certain_to_be_chance() -> None:
 
 
 def test__match__seed_that_a_method_lacks__left_out_of_all() -> None:
-    records = cells({"tart": [0.5, 0.6, 0.7], "probe": [0.4, 0.5, 0.6]})
+    records = make_records({"tart": [0.5, 0.6, 0.7], "probe": [0.4, 0.5, 0.6]})
     records[1] = fail(records[1])
-    matched = match_cells(records, ["tart", "probe"], ACCURACY.value)
+    matched = match_runs(records, ["tart", "probe"], ACCURACY.value)
     assert (matched.counted, matched.left_out) == (2, 1)
     assert matched.groups[0].values == {"tart": {0: 0.5, 2: 0.7}, "probe": {0: 0.4, 2: 0.6}}
-    assert "2 of 3 cells" in tables.describe_matching(matched)
+    assert "2 of 3 support sets" in tables.describe_matching(matched)
 
 
 def test__match__method_that_cannot_read_a_task__out_of_the_means_and_not_of_the_task() -> None:
     both = {"tart": [0.5, 0.6], "probe": [0.4, 0.5]}
-    records = cells(both) + cells({"tart": [0.9, 0.9]}, task="many classes") + cells({"tart": [0.8]}, k=16)
-    matched = match_cells(records, ["tart", "probe"], ACCURACY.value)
+    records = (
+        make_records(both)
+        + make_records({"tart": [0.9, 0.9]}, task="many classes")
+        + make_records({"tart": [0.8]}, k=16)
+    )
+    matched = match_runs(records, ["tart", "probe"], ACCURACY.value)
     assert matched.left_out == 0
     means = tables.format_means(matched, ACCURACY)
     assert read_row(means, "| 1 task | 8")[2:] == ["**55.0** ± 63.5", "45.0 ± 63.5"]
@@ -135,23 +150,23 @@ def test__match__method_that_cannot_read_a_task__out_of_the_means_and_not_of_the
 
 def test__panels__tasks_of_different_sizes__apart() -> None:
     records = draw(2, "abc") + draw(2, "d", (8,)) + draw(2, "ef", (4, 8))
-    matched = match_cells(records, ["tart", "probe"], ACCURACY.value)
+    matched = match_runs(records, ["tart", "probe"], ACCURACY.value)
     assert matched.panels() == [(["a", "b", "c"], [8, 16]), (["e", "f"], [4, 8])]
-    alone = match_cells(draw(2, "d"), ["tart", "probe"], ACCURACY.value)
+    alone = match_runs(draw(2, "d"), ["tart", "probe"], ACCURACY.value)
     assert alone.panels() == [(["d"], [8, 16])]
 
 
 def test__format_tasks__best__bold_where_it_looks_best() -> None:
-    records = cells({"tart": [0.81234], "probe": [0.8121], "other": [0.7]})
-    matched = match_cells(records, ["tart", "probe", "other"], ACCURACY.value)
+    records = make_records({"tart": [0.81234], "probe": [0.8121], "other": [0.7]})
+    matched = match_runs(records, ["tart", "probe", "other"], ACCURACY.value)
     assert read_row(tables.format_tasks(matched, ACCURACY), "| a")[3:] == ["**81.2**", "**81.2**", "70.0"]
-    losses = match_cells(records, ["tart", "probe", "other"], LOG_LOSS.value)
+    losses = match_runs(records, ["tart", "probe", "other"], LOG_LOSS.value)
     assert read_row(tables.format_tasks(losses, LOG_LOSS), "| a")[3:] == ["**0.188**", "**0.188**", "0.300"]
 
 
 def test__format_means__tasks_and_sizes__means_by_hand() -> None:
     records = draw()
-    matched = match_cells(records, ["probe", "tart"], ACCURACY.value)
+    matched = match_runs(records, ["probe", "tart"], ACCURACY.value)
     means = tables.format_means(matched, ACCURACY)
     for title, sizes in (("8", [8]), ("16", [16]), ("all", [8, 16])):
         row = read_row(means, f"| mean of 3 tasks | {title} ")
@@ -177,7 +192,7 @@ def test__format_differences__draws__numbers_by_hand() -> None:
 
 
 def test__format_differences__loss__smaller_wins() -> None:
-    records = cells({"tart": [0.5, 0.6, 0.8], "probe": [0.4, 0.5, 0.6]})
+    records = make_records({"tart": [0.5, 0.6, 0.8], "probe": [0.4, 0.5, 0.6]})
     row = read_row(tables.format_differences(records, ["tart", "probe"], "tart", LOG_LOSS), "| probe")
     assert row[1].startswith("+0.1333 ± ")
     assert row[2] == "0 / 0 / 1"
@@ -190,54 +205,53 @@ def test__format_costs__methods__mean_seconds_and_largest_memory() -> None:
 
 
 def test__format_failures__alike__one_line_with_the_seeds() -> None:
-    records = [fail(cell(seed=seed)) for seed in (0, 1, 2, 5)] + [fail(cell(seed=7), "other")]
+    records = [fail(make_record(seed=seed)) for seed in (0, 1, 2, 5)] + [fail(make_record(seed=7), "other")]
     lines = tables.format_failures(records).splitlines()[2:]
     assert lines == [
         "| a | 8 | 0–2, 5 | tart | `OutOfMemoryError: <full> \\| 2 GiB` |",
         "| a | 8 | 7 | tart | `other` |",
     ]
-    assert tables.format_failures([cell()]) == ""
+    assert tables.format_failures([make_record()]) == ""
 
 
 def test__names__markup__taken_literally() -> None:
-    assert plain("a|b *c*\n<d>") == "a\\|b \\*c\\* \\<d>"
-    assert code("") == "–"
-    assert len(code("x" * 500)) == 202
-    assert write_seeds([3, 1, 2, 9]) == "1–3, 9"
+    assert escape_markdown("a|b *c*\n<d>") == "a\\|b \\*c\\* \\<d>"
+    assert as_code("") == "–"
+    assert len(as_code("x" * 500)) == 202
+    assert format_seeds([3, 1, 2, 9]) == "1–3, 9"
 
 
 @pytest.mark.parametrize(
     ("methods", "expected"), [(["probe", "tart_loo", "tart"], "tart_loo"), (["probe", "other"], "probe")]
 )
 def test__choose_reference__not_given__the_first_tart(methods: list[str], expected: str) -> None:
-    assert tables.choose_reference(methods) == expected
+    assert choose_reference(methods) == expected
 
 
 def test__comparison__what_was_not_measured__said() -> None:
     with pytest.raises(ValueError, match="'lora' was not measured; these were: tart"):
-        Comparison.of([cell()], reference="lora")
+        Comparison.of([make_record()], reference="lora")
     with pytest.raises(ValueError, match="Not measured: brier_score; the results have accuracy, log_loss"):
-        Comparison.of([cell()], metrics=["accuracy", "brier_score"])
-    with pytest.raises(ValueError, match="All 1 cells failed, the first with: OutOfMemoryError"):
-        Comparison.of([fail(cell())])
+        Comparison.of([make_record()], metrics=["accuracy", "brier_score"])
+    with pytest.raises(ValueError, match="All 1 runs failed, the first with: OutOfMemoryError"):
+        Comparison.of([fail(make_record())])
     with pytest.raises(ValueError, match="none of the metrics accuracy"):
-        Comparison.of([replace(cell(), metrics={"color": 1.0})])
+        Comparison.of([replace(make_record(), metrics={"color": 1.0})])
 
 
 def test__page__results__every_part(tmp_path: Path) -> None:
-    records = [*draw(), fail(cell(k=8, seed=9))]
-    page = format_page(Comparison.of(records), versions={"torch": "2.6"})
+    records = [*draw(), fail(make_record(k=8, seed=9))]
+    page = format_page(Comparison.of(records))
     for line in (
         "| tasks (3) | a (2 classes), b (2 classes), c (2 classes) |",
         "| k | 8, 16 |",
         "| seeds | 0–3 |",
-        "| cells | 48 measured, 1 failed |",
-        "| torch | 2.6 |",
+        "| runs | 48 measured, 1 failed |",
         "## Differences from tart",
-        "## Failed cells",
+        "## Failed runs",
     ):
         assert line in page.splitlines()
-    assert page.count("24 of 24 cells") == 1
+    assert page.count("24 of 24 support sets") == 1
     assert "plots/" not in page
 
 
@@ -265,13 +279,13 @@ def write_results(folder: Path, records: list[Record]) -> str:
 
 
 def test__report__no_plots__table_on_stdout_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = write_results(tmp_path / "results", [*draw(2), fail(cell(seed=9))])
+    folder = write_results(tmp_path / "results", [*draw(2), fail(make_record(seed=9))])
     options = ["--no-plots", "--output", str(tmp_path / "page"), "--reference", "probe"]
     assert main(["report", folder, *options]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("| Accuracy, % | k | seeds | probe | tart |\n")
     assert "| mean of 3 tasks | all |" in out
-    assert "failed cells: 1," in err
+    assert "failed runs: 1," in err
     assert str(tmp_path) not in out + err
     assert sorted(path.name for path in (tmp_path / "page").iterdir()) == ["model_index.yaml", "report.md"]
     assert "method: probe" in (tmp_path / "page" / "model_index.yaml").read_text()

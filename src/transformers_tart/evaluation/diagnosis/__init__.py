@@ -1,7 +1,7 @@
-"""Says what limits TART on a task: the representation, what is made of it, the data, or the reasoner's training."""
+"""Diagnosis of TART on a task: limited by the representation, its use, the data, or the reasoner's training."""
 
 from transformers_tart.evaluation.diagnosis.diagnosis import Diagnosis, diagnose
-from transformers_tart.evaluation.diagnosis.page import format_diagnosis
+from transformers_tart.evaluation.diagnosis.page import advise, as_json, format_diagnosis
 
 
-__all__ = ["Diagnosis", "diagnose", "format_diagnosis"]
+__all__ = ["Diagnosis", "advise", "as_json", "diagnose", "format_diagnosis"]

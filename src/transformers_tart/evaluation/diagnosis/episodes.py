@@ -1,4 +1,4 @@
-"""Episodes: a support set and queries as an architecture reads them, synthetic as in training, or moved from there."""
+"""Episodes: a support set and queries as an architecture reads them; synthetic ones as in training, or moved away."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,21 +18,24 @@ QUERIES = RichTasks.query_size
 
 @dataclass(frozen=True)
 class Episode:
-    """One task as an architecture reads it, after the projection.
+    """A task as an architecture reads it, after the projection."""
 
-    Attributes:
-        support: (k, dim) float32.
-        labels: (k,) int64.
-        query: (n, dim) float32.
-        num_classes: number of classes.
-        truth: (n,) int64 labels of the queries, where they are to be known.
-    """
+    support: Tensor  # (k, dim) float32
+    labels: Tensor  # (k,) int64
+    query: Tensor  # (n, dim) float32
+    num_classes: int  # number of classes
+    truth: Tensor | None = None  # (n,) int64 labels of the queries, if known
 
-    support: Tensor
-    labels: Tensor
-    query: Tensor
-    num_classes: int
-    truth: Tensor | None = None
+    @property
+    def known_truth(self) -> Tensor:
+        """Labels of the queries.
+
+        Raises:
+            ValueError: When they are unknown.
+        """
+        if self.truth is None:
+            raise ValueError("The queries of an episode have no labels; regret needs them.")
+        return self.truth
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,13 @@ class Shape:
 
 
 def rich_episode(reasoner: TartReasoner, shape: Shape, generator: Generator) -> Episode:
-    """A task of the rich prior, on which the `kernel` architecture is trained."""
+    """Draw a task of the rich prior, on which the `kernel` architecture is trained."""
     batch = draw_batch(1, shape.k, shape.queries, shape.classes, generator)
     return _split(batch.embeddings[0], batch.labels[0], shape)
 
 
 def paper_episode(reasoner: TartReasoner, shape: Shape, generator: Generator) -> Episode:
-    """A task of arXiv 2306.07536 (section 4.1), on which the `gpt2` architecture is trained, at full width."""
+    """Draw a task of arXiv 2306.07536 (section 4.1), on which the `gpt2` architecture is trained, at full width."""
     dim, length = reasoner.config.num_components, shape.k + shape.queries
     source = PaperTasks(Ramp(dim, dim, 0, 1), Ramp(length, length, 0, 1), dim=dim, batch_size=1)
     while True:
@@ -72,35 +75,35 @@ PRIORS: dict[str, Callable[[TartReasoner, Shape, Generator], Episode]] = {
 
 
 def draw_episodes(reasoner: TartReasoner, shape: Shape, count: int, generator: Generator) -> list[Episode]:
-    """Synthetic tasks of the prior that this package trains the reasoner's architecture on.
+    """Draw synthetic tasks of the prior on which the reasoner's architecture is trained.
 
     Raises:
-        ValueError: When there is no such prior.
+        ValueError: When the architecture has no prior.
     """
     architecture = reasoner.config.architecture
     if architecture not in PRIORS:
         raise ValueError(
-            f'There are no synthetic tasks for the architecture "{architecture}"; there are for {sorted(PRIORS)}.'
+            f'There are no synthetic tasks for the architecture "{architecture}"; it must be one of {sorted(PRIORS)}.'
         )
     return [PRIORS[architecture](reasoner, shape, generator) for _ in range(count)]
 
 
-def queries_elsewhere(episode: Episode, generator: Generator) -> Episode:
-    """All queries moved in one direction, by up to twice the spread of the support set."""
+def move_queries(episode: Episode, generator: Generator) -> Episode:
+    """Move all queries in one direction, by up to twice the spread of the support set."""
     centered = episode.support - episode.support.mean(0)
     direction = randn(centered.shape[1], generator=generator)
     length = uniform(0.0, 2.0, generator) * centered.square().sum(1).mean().sqrt()
     return replace(episode, query=episode.query + direction / direction.norm() * length)
 
 
-def queries_spread(episode: Episode, generator: Generator) -> Episode:
-    """Queries farther out than the support set, or nearer to its middle."""
+def scale_queries(episode: Episode, generator: Generator) -> Episode:
+    """Scale the queries about the mean of the support set."""
     middle = episode.support.mean(0)
     return replace(episode, query=middle + (episode.query - middle) * log_uniform(0.3, 3.0, generator))
 
 
-def heavy_tails(episode: Episode, generator: Generator) -> Episode:
-    """Every row stretched or shrunk on its own."""
+def scale_rows(episode: Episode, generator: Generator) -> Episode:
+    """Scale every row by a random factor of its own."""
     level = uniform(0.0, 1.5, generator)
     support, query = (
         rows * torch.exp(level * randn(len(rows), 1, generator=generator)) for rows in (episode.support, episode.query)
@@ -108,8 +111,8 @@ def heavy_tails(episode: Episode, generator: Generator) -> Episode:
     return replace(episode, support=support, query=query)
 
 
-def few_dimensions(episode: Episode, generator: Generator) -> Episode:
-    """All rows projected to a random subspace of 1 to 64 dimensions."""
+def project_rows(episode: Episode, generator: Generator) -> Episode:
+    """Project all rows to a random subspace of 1 to 64 dimensions."""
     dim = episode.support.shape[1]
     rank = min(int(2 ** uniform(0.0, 6.0, generator)), dim)
     basis = torch.linalg.qr(randn(dim, rank, generator=generator)).Q
@@ -117,15 +120,15 @@ def few_dimensions(episode: Episode, generator: Generator) -> Episode:
 
 
 MOVES: dict[Callable[[Episode, Generator], Episode], float] = {
-    queries_elsewhere: 1.0,
-    queries_spread: 1.0,
-    heavy_tails: 1.0,
-    few_dimensions: 1.0,
+    move_queries: 1.0,
+    scale_queries: 1.0,
+    scale_rows: 1.0,
+    project_rows: 1.0,
 }
 
 
 def move_episodes(episodes: Sequence[Episode], generator: Generator) -> list[Episode]:
-    """Each moved away from the prior in one of the ways, a little or far; the labels stay."""
+    """Move each episode away from the prior by a random move; the labels stay."""
     return [choose(MOVES, generator)(episode, generator) for episode in episodes]
 
 

@@ -1,8 +1,8 @@
-"""What a reasoner sees of an episode, as points: a row of features for each example and query.
+"""Features of an episode as its reasoner reads it: a row for each example and query.
 
-The `kernel` architecture knows embeddings by inner products and distances alone, centered and scaled by the support
-set. Its features are made of these, so that they do not change when the embeddings are rotated, and mean the same in
-any dimension. The `gpt2` architecture reads the components themselves.
+The `kernel` architecture reads only inner products and distances, centered and scaled by the support set. Its features
+are functions of these, so they do not change when embeddings are rotated and are comparable across dimensions. The
+`gpt2` architecture reads the components themselves.
 """
 
 import math
@@ -19,7 +19,7 @@ from transformers_tart.reasoners.architectures.smoothers import Geometry, Smooth
 
 LEVELS = (0.0, 0.1, 0.5, 0.9, 1.0)  # quantiles of an example's distances and inner products
 SMALLEST = 1e-9
-LEADING = 1 / 8  # share of the directions of the support set that are called the leading ones
+LEADING = 1 / 8  # share of the support set's directions that count as leading
 
 ROW_FEATURES = (
     "norm",
@@ -38,45 +38,32 @@ EPISODE_FEATURES = (
     "variance in the first direction",
     "variance in the leading eighth of directions",
     "spread of the norms",
-    "size of the queries beside the examples",
+    "size of the queries relative to the examples",
     "held-out error of the smoothers",
 )
 
 
 @dataclass(frozen=True)
-class View:
-    """Features of episodes.
+class FeatureSet:
+    """Features of episodes."""
 
-    Attributes:
-        summary: what is compared, for people.
-        features: names of the d features.
-        points: episode -> (k + n, d) float64, examples first.
-    """
-
-    summary: str
-    features: tuple[str, ...]
-    points: Callable[[Episode], Tensor]
+    summary: str  # description for people
+    names: tuple[str, ...]  # names of the d features
+    points: Callable[[Episode], Tensor]  # function from an episode to its features (k + n, d) float64, examples first
 
 
 @dataclass(frozen=True)
 class SupportStats:
-    """Smoothers of a support set and what they say: held out of examples, and of queries.
+    """Statistics that the features of the `kernel` architecture are computed from."""
 
-    Attributes:
-        located: (k + n, dim) examples and queries in the units of the support set.
-        distances: (k + n, k).
-        predictions: (k + n, C) means over the smoothers.
-        error: of the held-out predictions, relative to knowing no example.
-    """
-
-    located: Tensor
-    distances: Tensor
-    predictions: Tensor
-    error: float
+    located: Tensor  # (k + n, dim) examples and queries in the units of the support set
+    distances: Tensor  # (k + n, k)
+    predictions: Tensor  # (k + n, C) means over the smoothers; an example's are held out
+    error: float  # of the held-out predictions, relative to that of the class shares
 
 
 def compute_stats(episode: Episode, config: TartReasonerConfig) -> SupportStats:
-    """Everything that the features are made of."""
+    """Fit the smoothers of the architecture to the support set."""
     geometry = Geometry.of(episode.support[None].float())
     near = half_squared_distances(geometry.support, geometry.support)
     near.diagonal(dim1=1, dim2=2).zero_()
@@ -84,89 +71,87 @@ def compute_stats(episode: Episode, config: TartReasonerConfig) -> SupportStats:
     members = torch.nn.functional.one_hot(episode.labels, episode.num_classes).float()
     targets = members - members.mean(0)
     targets = targets / targets.square().mean().sqrt().clamp_min(SMALLEST)
-    count = config.num_smoothers
-    solved, held_out = smoothers.solve(targets[None, :, None].expand(-1, -1, count, -1))
+    solved, held_out = smoothers.solve(targets[None, :, None].expand(-1, -1, config.num_smoothers, -1))
     located = geometry.locate(episode.query[None])
     far = half_squared_distances(located, geometry.support)
     predicted = smooth([kernel(located, geometry, far) for kernel in smoothers.kernels], solved)
-    error = (held_out[0].mean(1) - targets).square().mean()
     return SupportStats(
         torch.cat([geometry.support[0], located[0]]).double(),
         (2 * torch.cat([near[0], far[0]])).sqrt().double(),
         torch.cat([held_out[0].mean(1), predicted[0].mean(1)]).double(),
-        error.item(),
+        (held_out[0].mean(1) - targets).square().mean().item(),
     )
 
 
-def _row_features(sight: SupportStats, k: int) -> Tensor:
-    """(k + n, 10) of each example and query, beside all other examples."""
-    itself = torch.eye(len(sight.located), k, dtype=torch.bool)
+def _row_features(stats: SupportStats, k: int) -> Tensor:
+    """Compute the features (k + n, 10) of each example and query relative to all other examples."""
+    itself = torch.eye(len(stats.located), k, dtype=torch.bool)
     levels = torch.tensor(LEVELS, dtype=torch.float64)
-    inner = sight.located @ sight.located[:k].T
     distances, inner = (
-        values.masked_fill(itself, math.nan).nanquantile(levels, dim=1).T for values in (sight.distances, inner)
+        values.masked_fill(itself, math.nan).nanquantile(levels, dim=1).T
+        for values in (stats.distances, stats.located @ stats.located[:k].T)
     )
-    best = sight.predictions.topk(2, dim=1).values
-    norm = torch.log(sight.located.norm(dim=1) + 0.1)  # as the architecture reads it
-    return torch.cat(
-        [norm[:, None], distances[:, :4], inner[:, [0, 1, 3, 4]], (best[:, 0] - best[:, 1])[:, None]], dim=1
-    )
+    best = stats.predictions.topk(2, dim=1).values
+    norm = torch.log(stats.located.norm(dim=1, keepdim=True) + 0.1)  # as the architecture reads it
+    return torch.cat([norm, distances[:, :4], inner[:, [0, 1, 3, 4]], best[:, :1] - best[:, 1:]], dim=1)
 
 
-def _episode_features(sight: SupportStats, k: int) -> Tensor:
-    """(6,) of the support set and the queries as a whole."""
-    support, query = sight.located[:k], sight.located[k:]
-    shares = torch.linalg.eigvalsh(support @ support.T / k).flip(0).clamp_min(0)
-    leading = shares[: max(1, round(LEADING * k))].sum()
-    ratio = 1 / shares.square().sum().clamp_min(SMALLEST)  # the shares sum to 1
-    norms = support.norm(dim=1)
-    values = torch.stack(
+def _episode_features(stats: SupportStats, k: int) -> Tensor:
+    """Compute the features (6,) of the support set and the queries as a whole."""
+    support, query = stats.located[:k], stats.located[k:]
+    shares = torch.linalg.eigvalsh(support @ support.T / k).flip(0).clamp_min(0)  # their sum is 1
+    return torch.stack(
         [
-            ratio.clamp_min(1.0).log() / math.log(k),
+            (1 / shares.square().sum().clamp_min(SMALLEST)).clamp_min(1.0).log() / math.log(k),
             shares[0].clamp_min(SMALLEST).log(),
-            leading,
-            norms.std().clamp_min(1e-3).log(),
+            shares[: max(1, round(LEADING * k))].sum(),
+            support.norm(dim=1).std().clamp_min(1e-3).log(),
             query.square().sum(1).mean().clamp_min(1e-3).log(),
-            torch.tensor(math.log(max(sight.error, 1e-3)), dtype=torch.float64),
+            torch.tensor(math.log(max(stats.error, 1e-3)), dtype=torch.float64),
         ]
     )
-    return values
 
 
-def geometry_view(config: TartReasonerConfig) -> View:
-    """Of the `kernel` architecture."""
+def geometry_features(config: TartReasonerConfig) -> FeatureSet:
+    """Return the features of the `kernel` architecture."""
 
     def points(episode: Episode) -> Tensor:
-        sight, k = compute_stats(episode, config), len(episode.support)
-        whole = _episode_features(sight, k)
-        return torch.cat([_row_features(sight, k), whole.expand(len(sight.located), -1)], dim=1)
+        stats, k = compute_stats(episode, config), len(episode.support)
+        whole = _episode_features(stats, k).expand(len(stats.located), -1)
+        return torch.cat([_row_features(stats, k), whole], dim=1)
 
     summary = "distances, inner products and held-out margins, centered and scaled by the support set"
-    return View(summary, ROW_FEATURES + EPISODE_FEATURES, points)
+    return FeatureSet(summary, ROW_FEATURES + EPISODE_FEATURES, points)
 
 
-def component_view(config: TartReasonerConfig) -> View:
-    """Of the `gpt2` architecture: whitened components, which were N(0, I) in training."""
+def component_features(config: TartReasonerConfig) -> FeatureSet:
+    """Return the features of the `gpt2` architecture: whitened components, which were N(0, I) in training."""
 
     def points(episode: Episode) -> Tensor:
         return torch.cat([episode.support, episode.query]).double()
 
     names = tuple(f"component {i + 1}" for i in range(config.num_components))
-    return View("whitened components, which are N(0, I) in training", names, points)
+    return FeatureSet("whitened components, which are N(0, I) in training", names, points)
 
 
-VIEWS: dict[str, Callable[[TartReasonerConfig], View]] = {"kernel": geometry_view, "gpt2": component_view}
+FEATURE_SETS: dict[str, Callable[[TartReasonerConfig], FeatureSet]] = {
+    "kernel": geometry_features,
+    "gpt2": component_features,
+}
 
 
-def view_of(config: TartReasonerConfig) -> View:
-    """What a reasoner of this config sees.
+def choose_features(config: TartReasonerConfig) -> FeatureSet:
+    """Return the features of a reasoner's architecture.
 
     Raises:
-        ValueError: When that is not known.
+        ValueError: When the architecture has none.
     """
-    if config.architecture not in VIEWS:
-        raise ValueError(f'What the architecture "{config.architecture}" sees is not known; it is of {sorted(VIEWS)}.')
-    return VIEWS[config.architecture](config)
+    if config.architecture not in FEATURE_SETS:
+        raise ValueError(
+            f'There are no features for the architecture "{config.architecture}"; it must be one of '
+            f"{sorted(FEATURE_SETS)}."
+        )
+    return FEATURE_SETS[config.architecture](config)
 
 
-__all__ = ["VIEWS", "View", "view_of"]
+__all__ = ["FEATURE_SETS", "FeatureSet", "choose_features"]

@@ -1,22 +1,22 @@
-"""The decomposition of arXiv 2306.07536 (section 3.1): is it the representation, or what is made of it?
+"""Accuracies of methods: the gaps between them, and TART's by the number of examples.
 
-With the same examples, fine-tuning beats prompting by
+The gaps are those of arXiv 2306.07536 (section 3.1). With the same examples, fine-tuning beats prompting by
 
     performance gap = (fine-tuning - linear probe) + (linear probe - prompting).
 
-The first part is the representation gap, what a better representation would bring; the second the reasoning gap, what
-a better use of the same representation would bring. TART is meant to close the second.
+The first part is the representation gap, which a better representation would close; the second is the reasoning gap,
+which a better use of the same representation would close. TART is meant to close the second.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean
+from statistics import fmean, linear_regression
 
 import torch
 
 from transformers_tart.evaluation.diagnosis.regret import seen_log_loss
-from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
+from transformers_tart.evaluation.methods import Method, Support, TaskContext
 from transformers_tart.evaluation.metrics import accuracy
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
 
@@ -26,7 +26,10 @@ FINE_TUNING, PROMPTING, PROBE, TART = "fine_tune", "prompting", "logistic_regres
 
 @dataclass(frozen=True)
 class Outcome:
-    """A method on every support set: accuracies in points, and log losses in nats among classes with an example."""
+    """A method's accuracies in points and log losses in nats, one for each support set.
+
+    The log loss is that of queries whose class has an example.
+    """
 
     accuracies: tuple[float, ...]
     log_losses: tuple[float, ...]
@@ -34,25 +37,23 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Gaps:
-    """Accuracies and their differences in points, with 95% intervals over the support sets.
+    """Accuracies and their differences in points, with 95% intervals over the support sets."""
 
-    Attributes:
-        accuracies: by method, of those that could be measured.
-        missing: why others could not.
-        performance: fine-tuning minus prompting.
-        representation: fine-tuning minus linear probe.
-        reasoning: linear probe minus prompting.
-        remaining: linear probe minus TART.
-        closed: share of the reasoning gap that TART closes; `None` unless the interval of that gap is above 0.
-    """
+    accuracies: dict[str, Estimate]  # by method
+    missing: dict[str, str]  # reasons why methods could not be measured
+    performance: Estimate | None  # fine-tuning minus prompting
+    representation: Estimate | None  # fine-tuning minus linear probe
+    reasoning: Estimate | None  # linear probe minus prompting
+    remaining: Estimate | None  # linear probe minus TART
+    closed: Estimate | None  # share of the reasoning gap that TART closes, if the interval of that gap is above 0
 
-    accuracies: dict[str, Estimate]
-    missing: dict[str, str]
-    performance: Estimate | None
-    representation: Estimate | None
-    reasoning: Estimate | None
-    remaining: Estimate | None
-    closed: Estimate | None
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """TART's accuracy in points by k, on nested support sets."""
+
+    accuracies: dict[int, Estimate]  # by k
+    slope: Estimate | None  # points for twice the examples, by least squares on log2(k); `None` for a single k
 
 
 def measure_methods(
@@ -61,9 +62,13 @@ def measure_methods(
     methods: Mapping[str, Method],
     progress: Callable[[str], None],
 ) -> tuple[dict[str, Outcome], dict[str, str]]:
-    """Outcomes by name, and why there is none: TART and the probe must work, the others may not."""
+    """Measure methods, and return the outcomes and the errors of those that cannot be used on the task.
+
+    Raises:
+        ValueError: When TART or the probe cannot be used.
+    """
     truth = torch.tensor(context.task.test_labels)
-    found: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     missing: dict[str, str] = {}
     for name, method in methods.items():
         accuracies, losses = [], []
@@ -77,45 +82,71 @@ def measure_methods(
             if name in (TART, PROBE):
                 raise
             missing[name] = str(err)
-            continue
-        found[name] = Outcome(tuple(accuracies), tuple(losses))
-    return found, missing
+        else:
+            outcomes[name] = Outcome(tuple(accuracies), tuple(losses))
+    return outcomes, missing
 
 
-def decompose(found: Mapping[str, Outcome], missing: Mapping[str, str]) -> Gaps:
-    """The gaps, of outcomes on the same support sets in the same order."""
-    reasoning = _difference(found, PROBE, PROMPTING)
-    closed = None
-    if reasoning is not None and reasoning.half_width is not None and reasoning.mean > reasoning.half_width:
-        gains = _paired(found, TART, PROMPTING)
-        closed = ratio(gains, _paired(found, PROBE, PROMPTING))
+def decompose(outcomes: Mapping[str, Outcome], missing: Mapping[str, str]) -> Gaps:
+    """Compute the gaps from outcomes on the same support sets."""
+
+    def differences(first: str, second: str) -> list[float]:
+        if first not in outcomes or second not in outcomes:
+            return []
+        return [a - b for a, b in zip(outcomes[first].accuracies, outcomes[second].accuracies, strict=True)]
+
+    pairs = ((FINE_TUNING, PROMPTING), (FINE_TUNING, PROBE), (PROBE, PROMPTING), (PROBE, TART))
+    performance, representation, reasoning, remaining = (
+        estimate(gap) if (gap := differences(*pair)) else None for pair in pairs
+    )
     return Gaps(
-        accuracies={name: estimate(outcome.accuracies) for name, outcome in found.items()},
+        accuracies={name: estimate(outcome.accuracies) for name, outcome in outcomes.items()},
         missing=dict(missing),
-        performance=_difference(found, FINE_TUNING, PROMPTING),
-        representation=_difference(found, FINE_TUNING, PROBE),
+        performance=performance,
+        representation=representation,
         reasoning=reasoning,
-        remaining=_difference(found, PROBE, TART),
-        closed=closed,
+        remaining=remaining,
+        closed=ratio(differences(TART, PROMPTING), differences(PROBE, PROMPTING))
+        if reasoning is not None and reasoning.low > 0
+        else None,
     )
 
 
-def _paired(found: Mapping[str, Outcome], first: str, second: str) -> list[float]:
-    both = zip(found[first].accuracies, found[second].accuracies, strict=True)
-    return [a - b for a, b in both]
-
-
-def _difference(found: Mapping[str, Outcome], first: str, second: str) -> Estimate | None:
-    return estimate(_paired(found, first, second)) if first in found and second in found else None
-
-
 def ratio(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
-    """Mean of the parts over the mean of the wholes, with the interval of the ratio estimator (Cochran 1977,
-    section 2.11)."""
-    share = mean(parts) / mean(wholes)
+    """Estimate the mean of the parts over the mean of the wholes (Cochran 1977, section 2.11)."""
+    share = fmean(parts) / fmean(wholes)
     residuals = estimate([part - share * whole for part, whole in zip(parts, wholes, strict=True)])
-    spread = None if residuals.half_width is None else residuals.half_width / math.fabs(mean(wholes))
+    spread = None if residuals.half_width is None else residuals.half_width / math.fabs(fmean(wholes))
     return Estimate(share, spread)
 
 
-__all__ = ["FINE_TUNING", "PROBE", "PROMPTING", "TART", "Gaps", "Outcome", "decompose", "measure_methods", "ratio"]
+def curve_sizes(k: int, num_classes: int) -> list[int]:
+    """Return a quarter of k, half of it and k, without sizes at which a class would have no example."""
+    return [size for size in sorted({k // 4, k // 2, k}) if size == k or size >= max(2, num_classes)]
+
+
+def fit_curve(accuracies: Mapping[int, Sequence[float]]) -> LearningCurve:
+    """Fit the curve to accuracies in points by k, with those of every k in the same order of seeds."""
+    sizes = sorted(accuracies)
+    slope = None
+    if len(sizes) > 1:
+        doublings = [math.log2(k) for k in sizes]
+        by_seed = zip(*(accuracies[k] for k in sizes), strict=True)
+        slope = estimate([linear_regression(doublings, values).slope for values in by_seed])
+    return LearningCurve({k: estimate(accuracies[k]) for k in sizes}, slope)
+
+
+__all__ = [
+    "FINE_TUNING",
+    "PROBE",
+    "PROMPTING",
+    "TART",
+    "Gaps",
+    "LearningCurve",
+    "Outcome",
+    "curve_sizes",
+    "decompose",
+    "fit_curve",
+    "measure_methods",
+    "ratio",
+]

@@ -1,26 +1,28 @@
-"""What the support set alone says of the reasoner: its answers to examples that it was not shown.
+"""Predictions for held-out examples of the support set, of all layers and of single ones; no test label is used.
 
-In each round one example of every class is left out, at most 64 rounds. Were a single one left out, its class would
-be the rarer one among the others, and a reasoner that knows nothing would be wrong about all.
+Each round holds out one example of every class, in at most 64 rounds. Were a single example held out, its class would
+be rarer among the others, and a reasoner that predicts the most frequent class would always be wrong.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from transformers_tart.evaluation.report.statistics import Estimate
+from transformers_tart.evaluation.methods import Support, TaskContext
+from transformers_tart.evaluation.report.statistics import Estimate, estimate
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 
-MOST_ROUNDS = 64
-NUMBERS = 2**24  # of the embeddings that are read at once
+MAX_ROUNDS = 64
+MAX_NUMBERS = 2**24  # in the embeddings of a batch
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class Answer:
-    """To one example: whether it was right, the probability it gave its answer, and the example's class."""
+class Prediction:
+    """A prediction for an example: its correctness, its probability, and the example's label."""
 
     is_right: bool
     confidence: float
@@ -29,120 +31,164 @@ class Answer:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Accuracy and confidence on held-out examples, as fractions.
+    """Accuracy and confidence on held-out examples, as fractions."""
 
-    Attributes:
-        examples: how many, each counted once.
-        accuracy: share of right answers.
-        low: of the 95% interval of the accuracy (Wilson 1927).
-        high: likewise.
-        chance: accuracy of always naming the class that most of them have.
-        p_value: of an accuracy as high, if every answer were right with the probability of chance.
-        confidence: mean probability of the answers.
-        excess: confidence minus accuracy, with its 95% interval.
-    """
-
-    examples: int
-    accuracy: float
-    low: float
-    high: float
-    chance: float
-    p_value: float
-    confidence: float
-    excess: Estimate
+    examples: int  # number of examples
+    accuracy: float  # share of correct predictions
+    low: float  # lower end of its 95% interval (Wilson 1927)
+    high: float  # upper end
+    chance: float  # share of the most frequent class
+    p_value: float  # probability of an accuracy as high, if every prediction were right with the probability of chance
+    confidence: float  # mean probability of the predictions
+    excess: Estimate  # confidence minus accuracy
 
     @property
     def is_near_chance(self) -> bool:
-        """Whether the accuracy is not shown to be above chance."""
-        return self.p_value > 0.05
+        """`True` if the accuracy is not significantly above chance."""
+        return self.p_value > LEVEL
 
 
-def rounds_of(labels: Tensor, most: int = MOST_ROUNDS) -> list[Tensor]:
-    """Indices that are left out in each round: never an example that is alone in its class, so all classes stay."""
+@dataclass(frozen=True)
+class LayerScore:
+    """A single layer compared with all layers."""
+
+    layer: int  # index of the hidden state, 0 for the input embedding
+    accuracy: float  # on held-out examples
+    p_value: float  # of an exact sign test, times the number of layers tried (Bonferroni)
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """Accuracies of all layers together and of single ones, on the same held-out examples."""
+
+    examples: int
+    all_layers: float
+    single: tuple[LayerScore, ...]
+
+    @property
+    def best(self) -> LayerScore:
+        """The single layer of the highest accuracy."""
+        return max(self.single, key=lambda score: score.accuracy)
+
+    @property
+    def better(self) -> tuple[LayerScore, ...]:
+        """Single layers that are significantly better than all together."""
+        return tuple(s for s in self.single if s.accuracy > self.all_layers and s.p_value < LEVEL)
+
+
+def plan_rounds(labels: Tensor, max_rounds: int = MAX_ROUNDS) -> list[Tensor]:
+    """Return the indices that each round holds out: never the only example of a class."""
     counts = torch.bincount(labels)
     rank = torch.empty_like(labels)
     for label in labels.unique():
-        members = labels == label
-        rank[members] = torch.arange(int(members.sum()))
-    rounds = min(int(counts.max()), most)
-    together = counts[labels] > 1
-    return [chosen for i in range(rounds) if len(chosen := ((rank % rounds == i) & together).nonzero()[:, 0])]
+        rank[labels == label] = torch.arange(int(counts[label]))
+    rounds = min(int(counts.max()), max_rounds)
+    chosen = [((rank % rounds == i) & (counts[labels] > 1)).nonzero()[:, 0] for i in range(rounds)]
+    return [indices for indices in chosen if len(indices)]
 
 
-def held_out_answers(reasoner: TartReasoner, support: Tensor, labels: Tensor, num_classes: int) -> dict[int, Answer]:
-    r"""
-    Answers to the examples of a support set, each given the others.
-
-    Args:
-        reasoner ([`TartReasoner`]):
-            The reasoner.
-        support (`torch.FloatTensor` of shape `(k, dim)`):
-            The examples.
-        labels (`torch.LongTensor` of shape `(k,)`):
-            Their labels.
-        num_classes (`int`):
-            Number of classes.
-
-    Returns:
-        `dict[int, Answer]`: by the position of the example; without those that are alone in their class.
-    """
+def predict_held_out(
+    reasoner: TartReasoner, support: Tensor, labels: Tensor, num_classes: int
+) -> dict[int, Prediction]:
+    """Predict examples (k, dim) with labels (k,) from the others, by position, unless alone in their class."""
     by_size: dict[int, list[Tensor]] = {}
-    for left_out in rounds_of(labels):
-        by_size.setdefault(len(left_out), []).append(left_out)
-    answers: dict[int, Answer] = {}
-    for same in by_size.values():
-        size = max(1, NUMBERS // support.numel())
-        for start in range(0, len(same), size):
-            answers |= _answer(reasoner, support, labels, num_classes, torch.stack(same[start : start + size]))
-    return dict(sorted(answers.items()))
+    for held_out in plan_rounds(labels):
+        by_size.setdefault(len(held_out), []).append(held_out)
+    found: dict[int, Prediction] = {}
+    for rounds in by_size.values():
+        for batch in torch.stack(rounds).split(max(1, MAX_NUMBERS // support.numel())):
+            found |= _predict_rounds(reasoner, support, labels, num_classes, batch)
+    return dict(sorted(found.items()))
 
 
-def _answer(
-    reasoner: TartReasoner, support: Tensor, labels: Tensor, num_classes: int, left_out: Tensor
-) -> dict[int, Answer]:
-    """Answers of rounds (rounds, size) that leave the same number out."""
-    others = torch.ones(len(left_out), len(labels), dtype=torch.bool).scatter(1, left_out, False)
-    others = others.nonzero()[:, 1].view(len(left_out), -1)
+def _predict_rounds(
+    reasoner: TartReasoner, support: Tensor, labels: Tensor, num_classes: int, held_out: Tensor
+) -> dict[int, Prediction]:
+    """Predict the examples of rounds (rounds, size) that hold out the same number."""
+    others = torch.ones(len(held_out), len(labels), dtype=torch.bool).scatter(1, held_out, False)
+    others = others.nonzero()[:, 1].view(len(held_out), -1)
     with torch.inference_mode():
-        given = (rows.to(reasoner.device) for rows in (support[others], labels[others], support[left_out]))
-        logits = reasoner(*given, num_labels=num_classes).logits
-        probability, guess = logits.double().softmax(-1).max(-1)
-    rows = zip(left_out.flatten().tolist(), guess.flatten().tolist(), probability.flatten().tolist(), strict=True)
-    return {i: Answer(label == int(labels[i]), share, int(labels[i])) for i, label, share in rows}
+        inputs = (rows.to(reasoner.device) for rows in (support[others], labels[others], support[held_out]))
+        probability, guess = reasoner(*inputs, num_labels=num_classes).logits.double().softmax(-1).max(-1)
+    rows = (part.flatten().tolist() for part in (held_out, guess, probability))
+    return {i: Prediction(y == int(labels[i]), share, int(labels[i])) for i, y, share in zip(*rows, strict=True)}
 
 
-def join(answers: Sequence[Mapping[int, Answer]], indices: Sequence[Sequence[int]]) -> dict[int, Answer]:
-    """Answers of several support sets by the index of the text; the first of each text counts."""
-    joined: dict[int, Answer] = {}
-    for found, own in zip(answers, indices, strict=True):
-        for position, answer in found.items():
-            joined.setdefault(own[position], answer)
-    return joined
-
-
-def summarize(answers: Sequence[Answer]) -> HeldOut | None:
-    """Accuracy, chance and calibration; `None` without answers."""
+def summarize(predictions: Sequence[Prediction]) -> HeldOut | None:
+    """Compute accuracy, chance and calibration; `None` without predictions."""
     from scipy.stats import binomtest
 
-    if not answers:
+    if not predictions:
         return None
-    count, right = len(answers), sum(answer.is_right for answer in answers)
-    labels = [answer.label for answer in answers]
-    chance = max(labels.count(label) for label in set(labels)) / count
-    test = binomtest(right, count, min(chance, 1 - 1e-9), alternative="greater")
+    count, right = len(predictions), sum(found.is_right for found in predictions)
+    labels = [found.label for found in predictions]
+    chance = max(map(labels.count, set(labels))) / count
     interval = binomtest(right, count).proportion_ci(method="wilson")
-    excess = torch.tensor([answer.confidence - answer.is_right for answer in answers], dtype=torch.float64)
-    half_width = None if count < 2 else 1.96 * (excess.std() / count**0.5).item()
     return HeldOut(
         examples=count,
         accuracy=right / count,
         low=float(interval.low),
         high=float(interval.high),
         chance=chance,
-        p_value=float(test.pvalue),
-        confidence=sum(answer.confidence for answer in answers) / count,
-        excess=Estimate(excess.mean().item(), half_width),
+        p_value=float(binomtest(right, count, min(chance, 1 - 1e-9), alternative="greater").pvalue),
+        confidence=sum(found.confidence for found in predictions) / count,
+        excess=estimate([found.confidence - found.is_right for found in predictions]),
     )
 
 
-__all__ = ["Answer", "HeldOut", "held_out_answers", "join", "rounds_of", "summarize"]
+def count_layers(context: TaskContext, support: Support) -> int:
+    """Count the hidden states of the backbone, including the input embedding."""
+    return context.embed(support).support.embeddings.shape[1]
+
+
+def choose_layers(layers: Sequence[int] | None, count: int) -> list[int]:
+    """Return the indices from 0 of the layers to try alone, by default all.
+
+    Raises:
+        ValueError: When the backbone lacks a layer.
+    """
+    wrong = [layer for layer in layers or () if not -count <= layer < count]
+    if wrong:
+        raise ValueError(f"The backbone has the hidden states 0 to {count - 1}, or -{count} to -1; it has no {wrong}.")
+    return sorted({layer % count for layer in (range(count) if layers is None else layers)})
+
+
+def predict_supports(
+    context: TaskContext, supports: Sequence[Support], progress: Callable[[str], None], layer: int | None, count: int
+) -> dict[int, Prediction]:
+    """Predict the held-out examples of all support sets from one of `count` layers, or from all of them.
+
+    The predictions are by index of the text, the first of each; a constant layer makes none.
+    """
+    joined: dict[int, Prediction] = {}
+    for support in supports:
+        progress(f"held-out examples, {'all layers' if layer is None else f'layer {layer}'}, seed {support.seed}")
+        rows = context.embeddings(support)[0]
+        rows = rows if layer is None else rows.unflatten(1, (count, -1))[:, layer]
+        if (rows != rows[:1]).any():
+            labels = context.labels(support)
+            found = predict_held_out(context.model.reasoner, rows, labels, context.task.num_classes)
+            for position, prediction in found.items():
+                joined.setdefault(support.indices[position], prediction)
+    return joined
+
+
+def score_layers(
+    together: Mapping[int, Prediction], alone: Mapping[int, Mapping[int, Prediction]]
+) -> LayerScores | None:
+    """Compare predictions from single layers, where a missing one is wrong, with all layers; `None` without any."""
+    from scipy.stats import binomtest
+
+    if not together or not alone:
+        return None
+    scores = []
+    for layer, predictions in alone.items():
+        right = {i: i in predictions and predictions[i].is_right for i in together}
+        wins = sum(right[i] and not together[i].is_right for i in together)
+        losses = sum(together[i].is_right and not right[i] for i in together)
+        p_value = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+        scores.append(LayerScore(layer, sum(right.values()) / len(together), min(1.0, p_value * len(alone))))
+    return LayerScores(len(together), sum(p.is_right for p in together.values()) / len(together), tuple(scores))
+
+
+__all__ = ["HeldOut", "LayerScores", "choose_layers", "count_layers", "predict_supports", "score_layers", "summarize"]

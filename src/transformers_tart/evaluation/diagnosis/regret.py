@@ -1,8 +1,8 @@
-"""What a distance from the training distribution says of the reasoner's regret, as far as synthetic tasks show it.
+"""The reasoner's regret on synthetic tasks, and its relation to their distance from the training distribution.
 
-Regret: log loss of the reasoner minus that of the better of two usual classifiers on the same task, logistic
-regression and kernel ridge, the better one by the log loss itself. Below 0, the reasoner is the best of the three.
-Queries of a class without an example are left out: both rivals give them probability 0, for which no log loss is fair.
+Regret is the reasoner's log loss minus the lower one of logistic regression and kernel ridge on the same task. Below
+0, the reasoner is the best of the three. Queries of a class without an example are left out, since both rivals give
+that class probability 0.
 """
 
 import math
@@ -11,18 +11,20 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize, pad
 
 from transformers_tart.evaluation.diagnosis.episodes import Episode
 from transformers_tart.evaluation.methods.baselines import BASELINES
-from transformers_tart.evaluation.metrics import SMALLEST, log_loss
+from transformers_tart.evaluation.metrics import log_loss
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 
 LINEAR = "logistic_regression"
 RIVALS = (LINEAR, "kernel_ridge")
-EPISODES, PAIRS = 16, 2**20  # read at once, and pairs of examples in them
+EPISODES, PAIRS = 16, 2**20  # of a batch: most episodes, and pairs of examples in them
 BAND = (0.1, 0.5, 0.9)
-LEAST_NEIGHBORS, NEIGHBORS = 20, 0.25  # tasks of about the same distance: at least so many, and this share
+WEAK, STRONG = 0.3, 0.6  # correlations below and from which a relation is called so
+MIN_NEIGHBORS, NEIGHBORS = 20, 0.25  # tasks of a similar distance: at least so many, and this share
 
 
 @dataclass(frozen=True)
@@ -36,122 +38,94 @@ class Relation:
 
     @property
     def is_shown(self) -> bool:
-        """Whether the interval leaves 0 out."""
+        """`True` if the interval excludes 0."""
         return self.low > 0 or self.high < 0
+
+    @property
+    def strength(self) -> str:
+        """Strength of the correlation in words."""
+        size = abs(self.correlation)
+        return "weak" if size < WEAK else "strong" if size >= STRONG else "moderate"
 
 
 @dataclass(frozen=True)
 class RegretPrediction:
-    """What the synthetic tasks say of a task at its distance.
+    """The regret of synthetic tasks at the distance of a real one."""
 
-    Attributes:
-        inside: relation among new tasks of the training distribution.
-        moved: relation among tasks that were moved away from it.
-        neighbors: number of tasks that lie about as far as the real one; 0: none does, nothing is predicted.
-        low: of the regret of these, 10% quantile.
-        middle: their median.
-        high: their 90% quantile.
-    """
-
-    inside: Relation
-    moved: Relation
-    neighbors: int
-    low: float | None = None
-    middle: float | None = None
-    high: float | None = None
+    inside: Relation  # relation among new training tasks
+    moved: Relation  # relation among tasks that were moved away from the training distribution
+    neighbors: int  # number of tasks at a similar distance; 0 when the real task is farther than all of them
+    low: float | None = None  # 10% quantile of their regret
+    middle: float | None = None  # median of their regret
+    high: float | None = None  # 90% quantile of their regret
 
 
 def seen_log_loss(probabilities: Tensor, truth: Tensor, labels: Tensor) -> float:
-    r"""
-    Log loss among the classes that have an example: of their queries, with probabilities that sum to 1 over them.
+    """Compute the log loss of probabilities (n, classes) where the true class is among the examples' labels (k,).
 
-    Args:
-        probabilities (`torch.DoubleTensor` of shape `(n, num_classes)`):
-            Of the queries.
-        truth (`torch.LongTensor` of shape `(n,)`):
-            Labels of the queries.
-        labels (`torch.LongTensor` of shape `(k,)`):
-            Those of the examples.
+    The probabilities are renormalized to the examples' classes.
 
     Raises:
-        ValueError: When no query is of such a class.
+        ValueError: When there is no such query.
     """
     seen = labels.unique()
     rows = torch.isin(truth, seen)
     if not rows.any():
         raise ValueError("No query is of a class that has an example; take more examples, or more queries.")
-    among = probabilities[rows][:, seen]
-    among = among / among.sum(1, keepdim=True).clamp_min(SMALLEST)
+    among = normalize(probabilities[rows][:, seen], p=1, dim=1)
     return log_loss(among, torch.searchsorted(seen, truth[rows]))
 
 
 def reasoner_losses(
-    reasoner: TartReasoner, episodes: Sequence[Episode], progress: Callable[[], None] | None = None
+    reasoner: TartReasoner, episodes: Sequence[Episode], progress: Callable[[], None] = lambda: None
 ) -> list[float]:
-    """Log loss of the reasoner on each synthetic episode; its projection is left out, as in training."""
+    """Compute the reasoner's log loss on each synthetic episode, without its projection, as in training."""
     losses: list[float] = []
     size = max(1, min(EPISODES, PAIRS // len(episodes[0].support) ** 2))
     for start in range(0, len(episodes), size):
-        some = episodes[start : start + size]
-        width = max(episode.support.shape[1] for episode in some)
-        support, query = (_stack([getattr(e, part) for e in some], width) for part in ("support", "query"))
-        labels = torch.stack([episode.labels for episode in some])
+        batch = episodes[start : start + size]
+        width = max(episode.support.shape[1] for episode in batch)
+        support, query = (
+            torch.stack([pad(rows.float(), (0, width - rows.shape[1])) for rows in part]).to(reasoner.device)
+            for part in ([episode.support for episode in batch], [episode.query for episode in batch])
+        )
+        labels = torch.stack([episode.labels for episode in batch]).to(reasoner.device)
         with torch.inference_mode():
-            given = [tensor.to(reasoner.device) for tensor in (support, labels, query)]
-            state = reasoner.architecture.prepare(given[0], given[1], some[0].num_classes)
-            logits = reasoner.architecture.query(state, given[2]).cpu().double()
-        losses += [seen_log_loss(one.softmax(-1), _truth(e), e.labels) for one, e in zip(logits, some, strict=True)]
-        if progress is not None:
-            progress()
+            state = reasoner.architecture.prepare(support, labels, batch[0].num_classes)
+            found = reasoner.architecture.query(state, query).cpu().double().softmax(-1)
+        losses += [seen_log_loss(one, e.known_truth, e.labels) for one, e in zip(found, batch, strict=True)]
+        progress()
     return losses
 
 
-def _stack(rows: Sequence[Tensor], width: int) -> Tensor:
-    """One above the other, zero-padded to a width, which no kernel sees."""
-    return torch.stack([torch.nn.functional.pad(x.float(), (0, width - x.shape[1])) for x in rows])
-
-
-def _truth(episode: Episode) -> Tensor:
-    if episode.truth is None:
-        raise ValueError("The queries of an episode have no labels; regret needs them.")
-    return episode.truth
-
-
 def best_rival(episode: Episode) -> float:
-    """The lower log loss of logistic regression and kernel ridge."""
-    support, query = episode.support, episode.query
+    """Compute the lower log loss of logistic regression and kernel ridge."""
     losses = []
     for name in RIVALS:
-        rows = _in_span(support, query) if name == LINEAR else (support, query)
-        found = BASELINES[name](rows[0], episode.labels, rows[1], episode.num_classes)
-        losses.append(seen_log_loss(found, _truth(episode), episode.labels))
+        support, query = episode.support, episode.query
+        if name == LINEAR and support.shape[1] > len(support):
+            # the weights lie in the span of the support set: same predictions from fewer numbers
+            basis = torch.linalg.qr(support.T.double()).Q
+            support, query = support.double() @ basis, query.double() @ basis
+        found = BASELINES[name](support, episode.labels, query, episode.num_classes)
+        losses.append(seen_log_loss(found, episode.known_truth, episode.labels))
     return min(losses)
 
 
-def _in_span(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-    """Coordinates in the span of the support set, in which the weights of a linear classifier lie (representer
-    theorem): the same answers from fewer numbers."""
-    if support.shape[1] <= len(support):
-        return support, query
-    basis = torch.linalg.qr(support.T.double()).Q
-    return support.double() @ basis, query.double() @ basis
-
-
 def measure_regrets(
-    reasoner: TartReasoner, episodes: Sequence[Episode], progress: Callable[[], None] | None = None
+    reasoner: TartReasoner, episodes: Sequence[Episode], progress: Callable[[], None] = lambda: None
 ) -> list[float]:
-    """Regret of the reasoner on each synthetic episode, in nats."""
-    losses = reasoner_losses(reasoner, episodes, progress)
+    """Compute the reasoner's regret on each synthetic episode, in nats."""
     regrets = []
-    for number, (loss, episode) in enumerate(zip(losses, episodes, strict=True)):
-        regrets.append(loss - best_rival(episode))
-        if progress is not None and number % EPISODES == 0:
+    for number, loss in enumerate(reasoner_losses(reasoner, episodes, progress)):
+        regrets.append(loss - best_rival(episodes[number]))
+        if number % EPISODES == 0:
             progress()
     return regrets
 
 
 def relate(distances: Sequence[float], regrets: Sequence[float]) -> Relation:
-    """Rank correlation, with the interval of Bonett and Wright 2000 (Psychometrika 65)."""
+    """Compute the rank correlation with the interval of Bonett and Wright 2000 (Psychometrika 65)."""
     from scipy.stats import spearmanr
 
     count = len(distances)
@@ -168,35 +142,15 @@ def predict_regret(
     inside: tuple[Sequence[float], Sequence[float]],
     moved: tuple[Sequence[float], Sequence[float]],
 ) -> RegretPrediction:
-    r"""
-    The regret of synthetic tasks that lie about as far from the training distribution.
-
-    Args:
-        distance (`float`):
-            Of the real task.
-        inside (`tuple[list[float], list[float]]`):
-            Distances and regrets of new tasks of the training distribution.
-        moved (`tuple[list[float], list[float]]`):
-            Those of tasks that were moved away from it.
-    """
+    """Predict the regret at a distance from the distances and regrets of synthetic tasks, new ones and moved ones."""
     relations = relate(*inside), relate(*moved)
     distances = torch.tensor([*inside[0], *moved[0]], dtype=torch.float64)
     regrets = torch.tensor([*inside[1], *moved[1]], dtype=torch.float64)
     if distance > distances.max():
         return RegretPrediction(*relations, neighbors=0)
-    count = min(len(distances), max(LEAST_NEIGHBORS, round(NEIGHBORS * len(distances))))
+    count = min(len(distances), max(MIN_NEIGHBORS, round(NEIGHBORS * len(distances))))
     nearest = (distances.log() - math.log(distance)).abs().argsort()[:count]
-    low, middle, high = regrets[nearest].quantile(torch.tensor(BAND, dtype=torch.float64)).tolist()
-    return RegretPrediction(*relations, count, low, middle, high)
+    return RegretPrediction(*relations, count, *regrets[nearest].quantile(regrets.new_tensor(BAND)).tolist())
 
 
-__all__ = [
-    "RIVALS",
-    "RegretPrediction",
-    "Relation",
-    "best_rival",
-    "measure_regrets",
-    "predict_regret",
-    "relate",
-    "seen_log_loss",
-]
+__all__ = ["RIVALS", "RegretPrediction", "Relation", "measure_regrets", "predict_regret", "relate", "seen_log_loss"]

@@ -1,104 +1,172 @@
-"""How far a task lies from what the reasoner was trained on.
+"""The distance of a task from the synthetic tasks that the reasoner was trained on.
 
-The error of a reasoner on a task is bounded by its error in training and the Wasserstein distance between the two
-distributions of inputs (arXiv 2306.07536, section on generalization). The bound has constants nobody knows; what is
-reported instead is where the distance stands among those of new tasks from the training distribution.
+The error of a reasoner on a task is at most its training error plus the Wasserstein distance between the two
+distributions of inputs, up to unknown constants (arXiv 2306.07536, section on generalization). Distances are therefore
+reported as percentiles among those of new training tasks. They are sliced 2-Wasserstein distances: Bonneel, Rabin,
+Peyré and Pfister 2015, "Sliced and Radon Wasserstein barycenters of measures"; max-sliced: arXiv 1904.05877.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import mean, median
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
-from transformers_tart.evaluation.diagnosis.episodes import Episode
-from transformers_tart.evaluation.diagnosis.features import View
-from transformers_tart.evaluation.diagnosis.wasserstein import Distances, Reference
+from transformers_tart.evaluation.diagnosis.episodes import Episode, Shape, draw_episodes, move_episodes
+from transformers_tart.evaluation.diagnosis.features import FeatureSet, choose_features
+from transformers_tart.evaluation.diagnosis.regret import RegretPrediction, measure_regrets, predict_regret
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 
-OUTSIDE = 95.0  # from this percentile on: one in twenty tasks of the training distribution is called so
+OUTSIDE = 95.0  # percentile from which a task is outside: one in twenty training tasks is
+MIN_TASKS = 20
 SHOWN_FEATURES = 4
+NUM_DIRECTIONS = 64
+MAX_POINTS = 20_000  # of a reference
+SMALLEST_SPREAD = 1e-6  # standard deviation of a feature that is constant in the reference
+SLICED, LARGEST = 0, 1  # columns of distances; those of the features follow
 
 
 @dataclass(frozen=True)
 class FeatureShift:
-    """A feature in which a task differs.
-
-    Attributes:
-        name: of the feature.
-        distance: in standard deviations of the training distribution.
-        percentile: among new tasks of that distribution.
-        is_higher: whether its mean is above that of the training distribution.
-    """
+    """The shift of a feature: its distance in standard deviations of the training distribution, its percentile
+    among new training tasks, and its direction."""
 
     name: str
     distance: float
     percentile: float
     is_higher: bool
 
+    @property
+    def description(self) -> str:
+        """Name with the direction in which the mean is shifted."""
+        return f"{'higher' if self.is_higher else 'lower'} {self.name}"
+
 
 @dataclass(frozen=True)
 class Shift:
-    """Distances of a task from the training distribution, and their percentiles among new tasks of it.
+    """Distances of a task from the training distribution, and their percentiles among new training tasks."""
 
-    Attributes:
-        compared: what is compared.
-        tasks: number of the new tasks.
-        distance: sliced Wasserstein, over the support sets.
-        percentile: its median over the support sets, 0 to 100.
-        largest: along the direction in which most differs, of those tried.
-        largest_percentile: likewise.
-        features: those that differ most, by percentile and distance.
-    """
-
-    compared: str
-    tasks: int
-    distance: Estimate
-    percentile: float
-    largest: Estimate
-    largest_percentile: float
-    features: tuple[FeatureShift, ...]
+    compared: str  # description of the features
+    tasks: int  # number of new training tasks
+    distance: Estimate  # sliced Wasserstein distance, over the support sets
+    percentile: float  # median over the support sets, 0 to 100
+    largest: Estimate  # largest distance along a direction
+    largest_percentile: float  # median over the support sets
+    features: tuple[FeatureShift, ...]  # the most shifted features, by percentile and distance
 
     @property
     def is_outside(self) -> bool:
-        """Whether 95% of the new tasks of the training distribution are nearer."""
+        """`True` if 95% of the new training tasks are nearer."""
         return self.percentile >= OUTSIDE
 
 
-def fit_reference(view: View, episodes: Sequence[Episode], generator: Generator) -> Reference:
-    """Of all examples and queries of synthetic tasks."""
-    return Reference.fit(torch.cat([view.points(episode) for episode in episodes]), generator)
+def squared_wasserstein(x: Tensor, y: Tensor) -> Tensor:
+    """Compute squared 2-Wasserstein distances (p,) between the sorted columns of x (n, p) and y (m, p).
+
+    The distance is the integral of the squared difference of the quantile functions, which are constant between the
+    multiples of 1/n and of 1/m.
+    """
+    n, m = len(x), len(y)
+    steps = torch.cat([torch.arange(n + 1) * m, torch.arange(m + 1) * n]).unique()
+    weights = (steps[1:] - steps[:-1]).to(x.dtype) / (n * m)
+    return weights @ (x[steps[:-1] // m] - y[steps[:-1] // n]).square()
 
 
-def percentile(value: float, values: Sequence[float]) -> float:
-    """Share of the values that are below, in %."""
-    return 100 * mean(other < value for other in values)
+@dataclass(frozen=True)
+class Reference:
+    """A point set from which others are measured, in units of its standard deviation of each feature."""
+
+    mean: Tensor  # (d,)
+    spread: Tensor  # (d,) standard deviations
+    directions: Tensor  # (directions, d), of which the last d are the axes
+    slices: Tensor  # (n, directions) sorted projections
+
+    @classmethod
+    def fit(cls, points: Tensor, generator: Generator, num_directions: int = NUM_DIRECTIONS) -> "Reference":
+        """Build a reference from points (n, d), of which at most 20,000 are drawn."""
+        if len(points) > MAX_POINTS:
+            points = points[torch.randperm(len(points), generator=generator)[:MAX_POINTS]]
+        points = points.double()
+        mean, spread = points.mean(0), points.std(0, correction=0).clamp_min(SMALLEST_SPREAD)
+        drawn = torch.randn(num_directions, points.shape[1], generator=generator, dtype=torch.float64)
+        drawn = drawn / drawn.norm(dim=1, keepdim=True)
+        directions = torch.cat([drawn, torch.eye(points.shape[1], dtype=torch.float64)])
+        return cls(mean, spread, directions, ((points - mean) / spread @ directions.T).sort(dim=0).values)
+
+    def measure(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Measure points (m, d) from the reference.
+
+        Returns:
+            `tuple[Tensor, Tensor]`: (2 + d,) distances: sliced (times the root of d, so that a translation has its
+            length), largest along a direction, of each feature; and (d,) signed differences of the means.
+        """
+        dim = len(self.mean)
+        scaled = (points.double() - self.mean) / self.spread
+        squared = squared_wasserstein((scaled @ self.directions.T).sort(dim=0).values, self.slices)
+        sliced = dim * squared[:-dim].mean()
+        return torch.cat([sliced[None], squared.max()[None], squared[-dim:]]).sqrt(), scaled.mean(0)
 
 
-def compare(view: View, found: Sequence[Distances], fresh: Sequence[Distances]) -> Shift:
-    """Distances of a task, one of each support set, among those of new tasks of the training distribution."""
-    sliced, largest = [d.sliced for d in fresh], [d.largest for d in fresh]
-    features = [
-        FeatureShift(
-            name,
-            mean(d.features[i].item() for d in found),
-            median(percentile(d.features[i].item(), [f.features[i].item() for f in fresh]) for d in found),
-            mean(d.means[i].item() for d in found) > 0,
+@dataclass(frozen=True)
+class SyntheticTasks:
+    """Synthetic tasks that a real task is compared with."""
+
+    features: FeatureSet  # features of the reasoner's architecture
+    reference: Reference  # points of training tasks
+    fresh: Tensor  # (tasks, 2 + d) distances of further training tasks
+    fresh_regrets: list[float]  # the reasoner's regret on each
+    moved: Tensor  # (tasks, 2 + d) distances of tasks that were moved away from the training distribution
+    moved_regrets: list[float]  # the reasoner's regret on each
+
+    def measure(self, episodes: Sequence[Episode]) -> tuple[Tensor, Tensor]:
+        """Measure a support set, averaged over the episodes that it is read as."""
+        distances, means = zip(*(self.reference.measure(self.features.points(e)) for e in episodes), strict=True)
+        return torch.stack(distances).mean(0), torch.stack(means).mean(0)
+
+    def compare(self, measured: Sequence[tuple[Tensor, Tensor]]) -> Shift:
+        """Compare a task, measured on each of its support sets, with the new training tasks."""
+        found, means = (torch.stack(part) for part in zip(*measured, strict=True))
+        percentiles = (100 * (self.fresh < found[:, None]).double().mean(1)).quantile(0.5, dim=0).tolist()
+        sizes, is_higher = found.mean(0).tolist(), (means.mean(0) > 0).tolist()
+        rows = zip(self.features.names, sizes[2:], percentiles[2:], is_higher, strict=True)
+        features = sorted((FeatureShift(*row) for row in rows), key=lambda f: (f.percentile, f.distance), reverse=True)
+        return Shift(
+            compared=self.features.summary,
+            tasks=len(self.fresh),
+            distance=estimate(found[:, SLICED].tolist()),
+            percentile=percentiles[SLICED],
+            largest=estimate(found[:, LARGEST].tolist()),
+            largest_percentile=percentiles[LARGEST],
+            features=tuple(features[:SHOWN_FEATURES]),
         )
-        for i, name in enumerate(view.features)
-    ]
-    features.sort(key=lambda feature: (feature.percentile, feature.distance), reverse=True)
-    return Shift(
-        compared=view.summary,
-        tasks=len(fresh),
-        distance=estimate([d.sliced for d in found]),
-        percentile=median(percentile(d.sliced, sliced) for d in found),
-        largest=estimate([d.largest for d in found]),
-        largest_percentile=median(percentile(d.largest, largest) for d in found),
-        features=tuple(features[:SHOWN_FEATURES]),
-    )
+
+    def predict_regret(self, distance: float) -> RegretPrediction:
+        """Predict the regret of a task at a distance."""
+        inside = self.fresh[:, SLICED].tolist(), self.fresh_regrets
+        return predict_regret(distance, inside, (self.moved[:, SLICED].tolist(), self.moved_regrets))
 
 
-__all__ = ["OUTSIDE", "FeatureShift", "Shift", "compare", "fit_reference", "percentile"]
+def measure_synthetic(
+    reasoner: TartReasoner, shape: Shape, count: int, seed: int, progress: Callable[[], None] = lambda: None
+) -> SyntheticTasks:
+    """Draw synthetic tasks, `count` each for the reference, fresh and moved, and measure the reasoner on them.
+
+    Raises:
+        ValueError: When there are fewer than 20 tasks, or the architecture has no synthetic tasks.
+    """
+    if count < MIN_TASKS:
+        raise ValueError(f"The number of synthetic tasks is {count}; it must be at least {MIN_TASKS}.")
+    generator = torch.Generator().manual_seed(seed)
+    features = choose_features(reasoner.config)
+    training = draw_episodes(reasoner, shape, count, generator)
+    reference = Reference.fit(torch.cat([features.points(episode) for episode in training]), generator)
+    fresh = draw_episodes(reasoner, shape, count, generator)
+    moved = move_episodes(draw_episodes(reasoner, shape, count, generator), generator)
+    distances = [torch.stack([reference.measure(features.points(e))[0] for e in some]) for some in (fresh, moved)]
+    regrets = [measure_regrets(reasoner, some, progress) for some in (fresh, moved)]
+    return SyntheticTasks(features, reference, distances[0], regrets[0], distances[1], regrets[1])
+
+
+__all__ = ["FeatureShift", "Reference", "Shift", "SyntheticTasks", "measure_synthetic", "squared_wasserstein"]

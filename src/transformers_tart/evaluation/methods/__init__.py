@@ -1,19 +1,18 @@
-"""Methods by name: a new one is a function and a line here."""
+"""Methods by name: a new method is a function and a line here."""
 
 from transformers_tart.configuration_tart import PROTOCOLS
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
-from transformers_tart.evaluation.methods.baselines import BASELINES
+from transformers_tart.evaluation.methods.baselines import BASELINES, probe
 from transformers_tart.evaluation.methods.fine_tuning import fine_tune
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import majority, tfidf
-from transformers_tart.evaluation.methods.probes import probe
 from transformers_tart.evaluation.methods.prompting import calibrated_prompting, prompting
 from transformers_tart.evaluation.methods.setfit import setfit
 from transformers_tart.evaluation.methods.tart import tart
 
 
 METHODS: dict[str, Method] = {
-    "tart": tart("stream"),
+    "tart": tart(),
     **{f"tart_{protocol}": tart(protocol) for protocol in PROTOCOLS if protocol != "stream"},
     "prompting": prompting,
     "prompting_calibrated": calibrated_prompting,

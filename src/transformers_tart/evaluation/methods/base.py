@@ -1,16 +1,27 @@
-"""What every method is given: a task, a support set, and what is computed once for all of them."""
+"""The arguments of every method: a task with its composed model and shared embeddings, and a support set."""
 
+import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
+from accelerate.utils import set_seed
 from torch import Tensor
 
+from transformers_tart.backbones.forward import input_device
+from transformers_tart.embeddings.batching import Batcher
+from transformers_tart.embeddings.shared_prefix import Prefix
 from transformers_tart.evaluation.methods.models import Models
-from transformers_tart.evaluation.tasks import MODALITIES, Item, Task
-from transformers_tart.inputs.examples import Text
+from transformers_tart.evaluation.tasks import Item, Task
+from transformers_tart.inputs.examples import Examples, Text
+from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.projection import LayerScaling
+from transformers_tart.support import SupportSet
 
 
 BLOCK = 32
@@ -22,8 +33,8 @@ class Support:
 
     Attributes:
         indices: k indices of training texts, in the order of a prompt.
-        seed: with which it was drawn; a method that is random takes its own from it.
-        more: indices that a larger support set of the same seed goes on with. Texts are embedded in blocks of
+        seed: seed of the draw, and of a method that is random.
+        more: indices that a larger support set of the same seed continues with. Texts are embedded in blocks of
             `BLOCK`, filled up with these, so that an embedding is the same to the last bit whatever was measured
             before.
     """
@@ -41,24 +52,59 @@ class Support:
 
 
 @dataclass(frozen=True)
-class TaskContext:
-    """A task, the models, and the embeddings of the task's texts, which are computed once.
+class EmbeddedInputs:
+    """Embeddings of a support set and of the test inputs of a task, as a composed model reads them.
 
     Attributes:
-        task: the task.
-        models: what is measured.
-        test_texts: as the task has them.
+        model: the model.
+        support: the embedded examples, on the CPU.
+        order: place of each embedded example in the drawn support set. A prompt has an order of its own, and may not
+            hold all examples.
+        queries: (n, layers, hidden) float32 on the CPU.
+        prefix: what the backbone keeps of the prompt of the support set, if it has one.
     """
 
-    task: Task
-    models: Models
-    _found: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
-    _seconds: dict[tuple[int, ...], float] = field(default_factory=dict, repr=False)
-    _saved: list[float] = field(default_factory=list, repr=False)
+    model: TartPreTrainedModel
+    support: SupportSet
+    order: list[int]
+    queries: Tensor
+    prefix: Prefix | None = None
+
+    def features(self) -> tuple[Tensor, Tensor]:
+        """Return the embeddings (k, dim) and (n, dim), with layers centered and scaled as for the reasoner."""
+        scaling = LayerScaling.fit(self.support.embeddings)
+        return scaling.transform(self.support.embeddings), scaling.transform(self.queries)
+
+
+class TaskContext:
+    r"""
+    A task, its composed model, and embeddings that are computed once for all methods.
+
+    Args:
+        task ([`Task`]):
+            The task.
+        models ([`Models`]):
+            The model to evaluate.
+
+    Attributes:
+        saved_seconds (`float`):
+            Time that methods have not spent because others before them had embedded the same inputs.
+    """
+
+    def __init__(self, task: Task, models: Models):
+        self.task, self.models = task, models
+        self.saved_seconds = 0.0
+        self._embedded: dict[Hashable, tuple[Any, float]] = {}  # with the seconds that each took
+        self._in_prompts: dict[Hashable, tuple[Any, float]] = {}  # of the latest support set alone
+
+    @property
+    def model(self) -> TartPreTrainedModel:
+        """The composed model for the inputs of the task."""
+        return self.models.model(self.task.modality)
 
     @property
     def test_texts(self) -> list[Text]:
-        """Texts that are classified.
+        """Texts to classify.
 
         Raises:
             ValueError: When the task has images or audio.
@@ -66,7 +112,7 @@ class TaskContext:
         return self._as_texts(self.task.test_texts)
 
     def texts(self, support: Support) -> list[Text]:
-        """Texts of a support set.
+        """Return the texts of a support set.
 
         Raises:
             ValueError: When the task has images or audio.
@@ -75,41 +121,95 @@ class TaskContext:
 
     def _as_texts(self, items: Sequence[Item]) -> list[Text]:
         if self.task.modality != "text":
-            raise ValueError(f"{self.task.name} has {MODALITIES[self.task.modality]}, and this method reads texts.")
+            raise ValueError(f"{self.task.name} has {self.task.noun}, and this method reads texts.")
         return list(items)  # type: ignore[arg-type]
 
     def labels(self, support: Support) -> Tensor:
-        """Labels (k,) int64 of a support set."""
+        """Return the labels (k,) int64 of a support set."""
         return torch.tensor([self.task.train_labels[i] for i in support.indices])
 
-    @property
-    def saved_seconds(self) -> float:
-        """What methods have not spent so far because others before them had embedded the same texts."""
-        return sum(self._saved)
+    def embed(self, support: Support, protocol: str | None = None) -> EmbeddedInputs:
+        """Embed a support set and the test inputs by the model, with its own protocol or another."""
+        model = self.models.model(self.task.modality, protocol)
+        if not model.config.embedding_options.has_prompt:
+            return self._embed_alone(model, support)
+        key = (model.config.protocol, support)
+        if key not in self._in_prompts:
+            self._in_prompts.clear()
+        return self._once(self._in_prompts, key, partial(self._embed_in_prompt, model, support))
 
     def embeddings(self, support: Support) -> tuple[Tensor, Tensor]:
-        """Embeddings (k, dim) of a support set and (n, dim) of the test texts, float32 on the CPU: each text alone,
-        every layer centered and scaled by the support set, side by side."""
-        order = (*support.indices, *support.more)
-        blocks = [order[start : start + BLOCK] for start in range(0, len(order), BLOCK)]
-        train = self.task.train_texts
-        rows = torch.cat([self._embed_once(block, [train[i] for i in block]) for block in blocks])
-        scaling = LayerScaling.fit(rows[: len(support.indices)])
-        tests = self._embed_once((), self.task.test_texts)
-        return scaling.transform(rows[: len(support.indices)]), scaling.transform(tests)
+        """Return the features (k, dim) of a support set, in the order of its indices, and (n, dim) of the test inputs.
 
-    def _embed_once(self, key: tuple[int, ...], items: Sequence[Item]) -> Tensor:
-        """Embeddings of what is classified, whose key is empty, or of a block of the training split."""
-        if key in self._found:
-            self._saved.append(self._seconds[key])
+        Raises:
+            ValueError: When a prompt does not hold all examples.
+        """
+        embedded = self.embed(support)
+        if len(embedded.order) < len(support.indices):
+            raise ValueError(
+                f"The prompt holds {len(embedded.order)} of the {len(support.indices)} examples; take a smaller k."
+            )
+        known, queries = embedded.features()
+        return known[torch.tensor(embedded.order).argsort()], queries
+
+    def _embed_alone(self, model: TartPreTrainedModel, support: Support) -> EmbeddedInputs:
+        """Embed each input alone, once for all support sets that share it."""
+
+        def embed(items: Sequence[Item]) -> Tensor:
+            return self._embed_examples(model, Examples(list(items), [0] * len(items), ()), support).embeddings.cpu()
+
+        order, train = (*support.indices, *support.more), self.task.train_texts
+        blocks = [order[start : start + BLOCK] for start in range(0, len(order), BLOCK)]
+        rows = [self._once(self._embedded, block, partial(embed, [train[i] for i in block])) for block in blocks]
+        known = torch.cat(rows)[: len(support.indices)]
+        queries = self._once(self._embedded, "tests", partial(embed, self.task.test_texts))
+        embedded = SupportSet(known, self.labels(support), self.task.label_names)
+        return EmbeddedInputs(model, embedded, list(range(len(known))), queries)
+
+    def _embed_in_prompt(self, model: TartPreTrainedModel, support: Support) -> EmbeddedInputs:
+        """Embed a support set in a prompt, and the test inputs after it."""
+        labels, names = self.labels(support), self.task.label_names
+        found = self._embed_examples(model, Examples(self.texts(support), labels.tolist(), names), support)
+        embedder, tokenizer = model.embedder(), self.models.tokenizer
+        queries = embedder.embed_rows(
+            embedder.tokenize(tokenizer, self.test_texts),
+            found.prompt,
+            found.prefix,
+            pad_token_id=tokenizer.pad_token_id,
+            batcher=Batcher.on(input_device(model.backbone), self.models.batch_size),
+        )
+        embedded = SupportSet(found.embeddings.cpu(), labels[found.order], names, prompt=found.prompt)
+        return EmbeddedInputs(model, embedded, found.order, queries.cpu(), found.prefix)
+
+    def _embed_examples(self, model: TartPreTrainedModel, examples: Examples, support: Support) -> Any:
+        processor, size = self.models.processor(self.task.modality), self.models.batch_size
+        return model.embedder().embed_examples(examples, processor, batch_size=size, seed=support.seed)
+
+    def _once(self, found: dict[Hashable, tuple[Any, float]], key: Hashable, compute: Callable[[], Any]) -> Any:
+        """Return what was computed before under a key, and count its seconds as saved; or compute it now."""
+        if key in found:
+            self.saved_seconds += found[key][1]
         else:
             start = time.perf_counter()
-            self._found[key] = self.models.embed(items, self.task.modality)
-            self._seconds[key] = time.perf_counter() - start
-        return self._found[key]
+            value = compute()
+            found[key] = value, time.perf_counter() - start
+        return found[key][0]
 
 
-# Probabilities (n, classes) float64 on the CPU of the test texts, by a support set.
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed all random generators inside the block, and restore them afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(range(torch.accelerator.device_count())):
+        set_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+# Probabilities (n, classes) float64 on the CPU of the test inputs, by a support set.
 Method = Callable[[TaskContext, Support], Tensor]
 
-__all__ = ["Method", "Support", "TaskContext"]
+__all__ = ["EmbeddedInputs", "Method", "Support", "TaskContext", "seeded"]

@@ -1,19 +1,19 @@
-"""What one would otherwise put on frozen embeddings: scikit-learn's classifiers, each with probabilities.
+"""Probes: scikit-learn's classifiers on frozen embeddings.
 
-Every baseline is a function (support (k, dim), labels (k,), query (n, dim), num_classes) -> probabilities
-(n, num_classes) float64 on the CPU; a class without an example has probability 0. scikit-learn is imported where it is
-used, since it takes a second.
+Each is a function (support (k, dim), labels (k,), query (n, dim), num_classes) -> probabilities (n, num_classes)
+float64 on the CPU. A class without an example has probability 0. scikit-learn is imported on use, since that takes a
+second.
 """
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
+from transformers_tart.training.validation import Predictor
 
-Baseline = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 FOLDS = 5
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # C of the cross-validated logistic regression
@@ -23,7 +23,7 @@ def _fit_predict(estimator: Any, support: Tensor, labels: Tensor, query: Tensor,
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # weights that still drift predict the same
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the predictions have settled before the weights
         estimator.fit(support.double().cpu().numpy(), labels.cpu().numpy())
     result = torch.zeros(len(query), num_classes, dtype=torch.float64)
     probabilities = estimator.predict_proba(query.double().cpu().numpy())
@@ -32,21 +32,31 @@ def _fit_predict(estimator: Any, support: Tensor, labels: Tensor, query: Tensor,
 
 
 def _is_one_each(labels: Tensor) -> bool:
-    """Whether no class has a second example, so that nothing is known of the spread inside a class."""
     return len(labels) == len(labels.unique())
 
 
+def probe(baseline: Predictor) -> Method:
+    """Return a classifier on the embeddings that the composed model reads as a method."""
+
+    def predict(context: TaskContext, support: Support) -> Tensor:
+        embedded = context.embed(support)
+        known, queries = embedded.features()
+        return baseline(known, embedded.support.labels, queries, context.task.num_classes)
+
+    return predict
+
+
 def logistic_regression(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-    """The linear probe: logistic regression with C=1 on the embeddings as they are."""
+    """Fit the linear probe: logistic regression with C=1 on the embeddings as they are."""
     from sklearn.linear_model import LogisticRegression
 
     return _fit_predict(LogisticRegression(max_iter=2000), support, labels, query, num_classes)
 
 
 def logistic_regression_cv(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-    """Logistic regression on standardized embeddings, C by cross-validated log loss.
+    """Fit logistic regression on standardized embeddings, with C chosen by cross-validated log loss.
 
-    With fewer examples of a class than folds, there are fewer folds; with a single one of some class, C is 1.
+    There are at most as many folds as examples in the smallest class; with a single one, C is 1.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
@@ -64,7 +74,7 @@ def logistic_regression_cv(support: Tensor, labels: Tensor, query: Tensor, num_c
 
 
 def linear_discriminant(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-    """Linear discriminant analysis with Ledoit-Wolf shrinkage; of one example a class, the nearest."""
+    """Fit linear discriminant analysis with Ledoit-Wolf shrinkage, or nearest neighbors on one example a class."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     if _is_one_each(labels):
@@ -73,7 +83,7 @@ def linear_discriminant(support: Tensor, labels: Tensor, query: Tensor, num_clas
 
 
 def nearest_centroid(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-    """Normals about the class means, with variances shared by the classes; of one example a class, the nearest."""
+    """Fit normals about the class means with shared variances, or nearest neighbors on one example a class."""
     from sklearn.neighbors import NearestCentroid
 
     if _is_one_each(labels):
@@ -82,7 +92,7 @@ def nearest_centroid(support: Tensor, labels: Tensor, query: Tensor, num_classes
 
 
 def nearest_neighbors(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-    """Shares of the classes among the nearest examples, as many as the square root of k, by distance."""
+    """Return the shares of the classes among the sqrt(k) nearest examples, weighted by distance."""
     from sklearn.neighbors import KNeighborsClassifier
 
     count = max(1, round(len(labels) ** 0.5))
@@ -90,7 +100,7 @@ def nearest_neighbors(support: Tensor, labels: Tensor, query: Tensor, num_classe
 
 
 def kernel_ridge(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-    """Kernel ridge regression on one-hot labels, cut off to probabilities.
+    """Fit kernel ridge regression on one-hot labels, clipped to probabilities.
 
     The kernel is Gaussian, as wide as the median distance between two examples; the strength is 1.
     """
@@ -106,7 +116,7 @@ def kernel_ridge(support: Tensor, labels: Tensor, query: Tensor, num_classes: in
     return scores / scores.sum(1, keepdim=True)
 
 
-BASELINES: dict[str, Baseline] = {
+BASELINES: dict[str, Predictor] = {
     "logistic_regression": logistic_regression,
     "logistic_regression_cv": logistic_regression_cv,
     "linear_discriminant": linear_discriminant,
@@ -115,4 +125,4 @@ BASELINES: dict[str, Baseline] = {
     "kernel_ridge": kernel_ridge,
 }
 
-__all__ = ["BASELINES", "Baseline", "logistic_regression"]
+__all__ = ["BASELINES", "logistic_regression", "probe"]

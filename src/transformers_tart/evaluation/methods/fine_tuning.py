@@ -1,24 +1,28 @@
-"""Fine-tuning, of the head alone or of the backbone too: what TART leaves out.
+"""Fine-tuning of a classification head, alone or with the backbone.
 
-The classifier is a linear layer on the mean of the last hidden states, for every kind of backbone, so that it differs
-from TART in the training and not in what of a text is read.
+The head is a linear layer on the mean of the last hidden states, for every backbone, so that fine-tuning differs from
+TART in the training and not in the inputs.
 """
 
-from collections.abc import Iterator
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import version
+from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.state import is_initialized
+from accelerate.utils import is_bf16_available
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel, get_scheduler
 from transformers import __version__ as transformers_version
 
-from transformers_tart.backbones.forward import resolve_max_length, text_encoder
-from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
-from transformers_tart.evaluation.methods.optimizing import draw_batches, group_parameters, make_accelerator, optimize
-from transformers_tart.evaluation.methods.pooled import Head, PooledEncoder
-from transformers_tart.evaluation.methods.seeding import seeded
-from transformers_tart.inputs.tokenization import tokenize
+from transformers_tart.backbones.forward import accepts, resolve_max_length, text_encoder, without_cache
+from transformers_tart.embeddings.batching import Batcher, move, run_batches
+from transformers_tart.evaluation.methods.base import Method, Support, TaskContext, seeded
+from transformers_tart.inputs.tokenization import collate, tokenize
 
 
 # Peak learning rates for 64 dimensions, of the backbone and of the head; in inverse proportion for more, so that 768
@@ -29,19 +33,28 @@ HEAD_LEARNING_RATE = 1e-2
 DIMENSIONS = 64
 LAST_BLOCKS = 2
 RANK, ALPHA = 8, 16
+DROPOUT = 0.1
+BATCH_SIZE, EPOCHS, MIN_STEPS = 16, 10, 40
+WARMUP = 0.1  # of the steps
+WEIGHT_DECAY = 0.01
+MAX_GRAD_NORM = 1.0
 _REFUSED = (
     "LoRA needs a transformers and a peft that fit each other; transformers {} refuses peft {}: {}. Upgrade "
     "peft, or where there is no such version yet, install an older transformers."
 )
 
+Rows = Sequence[dict[str, list[int]]]
+# The loss of a batch, given the indices of its examples, as terms to add up: one for each forward pass.
+Losses = Callable[[list[int]], Iterable[Tensor]]
+
 
 def fine_tune(part: str = "full", learning_rate: float | None = None) -> Method:
     r"""
-    Fine-tuning of a backbone that is loaded anew for every support set.
+    Return fine-tuning as a method. Each support set trains its own copy of the backbone.
 
     Args:
         part (`str`, *optional*, defaults to `"full"`):
-            What is trained besides the head: `"head"`: nothing; `"last"`: the last two blocks; `"full"`: everything;
+            Part of the backbone to train with the head: `"head"`: none; `"last"`: the last two blocks; `"full"`: all;
             `"lora"`: adapters of rank 8 on every linear layer.
         learning_rate (`float`, *optional*):
             Peak for the backbone; by its width when not given.
@@ -64,17 +77,17 @@ def fine_tune(part: str = "full", learning_rate: float | None = None) -> Method:
 
 
 def _fine_tune(context: TaskContext, support: Support, part: str, learning_rate: float | None) -> Tensor:
-    models, tokenizer = context.models, context.models.tokenizer
-    backbone, accelerator = models.load(AutoModel).float(), make_accelerator(models.device)
-    limit = resolve_max_length(backbone, tokenizer, models.max_length)
-    rows, tests = (tokenize(tokenizer, texts, limit) for texts in (context.texts(support), context.test_texts))
+    texts, models, tokenizer = (context.texts(support), context.test_texts), context.models, context.models.tokenizer
+    backbone, accelerator = copy.deepcopy(context.model.backbone).float(), make_accelerator(models.device)
+    limit = resolve_max_length(backbone, tokenizer, context.model.config.max_length)
+    rows, tests = (tokenize(tokenizer, some, limit) for some in texts)
     choose_part(backbone, part)
     encoder = PooledEncoder(backbone, accelerator, tokenizer.pad_token_id, models.batch_size).eval()
     features, labels = encoder.embed(rows), context.labels(support).to(models.device)
     head = Head(features, context.task.num_classes).to(models.device)
 
     def losses(chosen: list[int]) -> Iterator[Tensor]:
-        # a backbone that stays as it is need not read anything twice
+        # a frozen backbone need not read anything twice
         for some in [chosen] if part == "head" else encoder.parts(rows, chosen):
             found = features[some] if part == "head" else encoder([rows[i] for i in some])
             yield cross_entropy(head(found), labels[some], reduction="sum") / len(chosen)
@@ -114,21 +127,142 @@ def _add_lora(encoder: PreTrainedModel) -> None:
     try:
         encoder.add_adapter(LoraConfig(target_modules="all-linear", r=RANK, lora_alpha=ALPHA))
     except ValueError as err:
-        if "version of PEFT" not in str(err):  # the first thing that transformers checks
+        if "version of PEFT" not in str(err):  # the first check of transformers
             raise
         raise ImportError(_REFUSED.format(transformers_version, version("peft"), err)) from err
 
 
 def _blocks(backbone: PreTrainedModel) -> nn.ModuleList:
-    """The transformer blocks: the list of modules with the most parameters, since it holds all other lists.
-
-    Raises:
-        ValueError: When there is none.
-    """
+    """Return the transformer blocks: the list of modules with the most parameters, which contains all other lists."""
     lists = [module for module in text_encoder(backbone).modules() if isinstance(module, nn.ModuleList)]
     if not lists:
         raise ValueError(f"{type(backbone).__name__} has no list of blocks; fine-tune another part of it.")
     return max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters()))
 
 
-__all__ = ["choose_part", "fine_tune"]
+class PooledEncoder(nn.Module):
+    r"""
+    The mean of the last hidden states over the tokens of each text.
+
+    Args:
+        backbone (`PreTrainedModel`):
+            Any text model without a head.
+        accelerator (`Accelerator`):
+            Its precision is that of the forward pass.
+        pad_token_id (`int`, *optional*):
+            Padding token of the tokenizer.
+        batch_size (`int`, *optional*):
+            Largest number of texts in a forward pass.
+    """
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        accelerator: Accelerator,
+        pad_token_id: int | None = None,
+        batch_size: int | None = None,
+    ):
+        super().__init__()
+        self.backbone = text_encoder(backbone)
+        self.accelerator, self.pad_token_id, self.batch_size = accelerator, pad_token_id, batch_size
+
+    def forward(self, rows: Rows) -> Tensor:
+        """Return the features (n, hidden) float32 of rows of token ids."""
+        batch = move(collate(rows, self.pad_token_id), self.backbone.device)
+        if not accepts(self.backbone, "token_type_ids"):
+            batch.pop("token_type_ids", None)
+        with self.accelerator.autocast():
+            output = self.backbone(**batch, **without_cache(self.backbone), return_dict=True)
+        hidden, mask = output.last_hidden_state.float(), batch["attention_mask"][..., None]
+        # the states of padding may be anything, NaN included
+        return hidden.masked_fill(mask == 0, 0.0).sum(1) / mask.sum(1)
+
+    def parts(self, rows: Rows, chosen: Sequence[int]) -> list[list[int]]:
+        """Split chosen rows by length into parts that fit into a forward pass."""
+        lengths = [len(rows[i]["input_ids"]) for i in chosen]
+        return [[chosen[i] for i in part] for part, _ in self._batcher().run(lengths, torch.tensor)]
+
+    @torch.no_grad()
+    def embed(self, rows: Rows) -> Tensor:
+        """Return the features (n, hidden) float32 of any number of rows, without gradients."""
+        lengths = [len(row["input_ids"]) for row in rows]
+        return run_batches(self._batcher(), lengths, lambda chosen: self([rows[i] for i in chosen]))
+
+    def _batcher(self) -> Batcher:
+        return Batcher.on(self.backbone.device, self.batch_size)
+
+
+class Head(nn.Module):
+    """A linear layer after dropout, on features centered and scaled as those of the untrained backbone.
+
+    Its weights start at zero, for even first predictions. With the scale, one learning rate fits all backbones.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, features: Tensor, num_classes: int):
+        super().__init__()
+        mean = features.mean(0)
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", (features - mean).square().mean().sqrt().clamp_min(1e-12))
+        self.dropout, self.linear = nn.Dropout(DROPOUT), nn.Linear(features.shape[1], num_classes)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logits (n, classes) of features (n, hidden)."""
+        return self.linear(self.dropout((features - self.mean) / self.scale))
+
+
+def make_accelerator(device: torch.device) -> Accelerator:
+    """Return an accelerator with bfloat16 where the device has it, unless accelerate is configured already."""
+    is_open = device.type != "cpu" and not is_initialized() and is_bf16_available(ignore_tpu=True)
+    return Accelerator(mixed_precision="bf16" if is_open else None)
+
+
+def group_parameters(module: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
+    """Return the trained parameters as groups for an optimizer, without weight decay on biases and norms."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    matrices, vectors = [p for p in trained if p.dim() > 1], [p for p in trained if p.dim() <= 1]
+    groups = (matrices, WEIGHT_DECAY), (vectors, 0.0)
+    return [{"params": part, "lr": learning_rate, "weight_decay": decay} for part, decay in groups if part]
+
+
+def draw_batches(count: int, seed: int) -> list[list[int]]:
+    """Draw the indices of the examples of every step: ten epochs, or more of few examples."""
+    generator, batches = torch.Generator().manual_seed(seed), list[list[int]]()
+    steps = max(MIN_STEPS, EPOCHS * math.ceil(count / BATCH_SIZE))
+    while len(batches) < steps:
+        batches += [part.tolist() for part in torch.randperm(count, generator=generator).split(BATCH_SIZE)]
+    return batches[:steps]
+
+
+def optimize(groups: list[dict[str, Any]], losses: Losses, batches: list[list[int]], accelerator: Accelerator) -> None:
+    """Minimize a loss by AdamW, with a step for each batch, linear warm-up and decay, and clipped gradients.
+
+    Nothing is prepared with the accelerator: each process of a launch trains on its own.
+
+    Raises:
+        FloatingPointError: When the loss is not finite.
+    """
+    optimizer = torch.optim.AdamW(groups)
+    scheduler = get_scheduler("linear", optimizer, math.ceil(WARMUP * len(batches)), len(batches))
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    for step, chosen in enumerate(batches, start=1):
+        loss = 0.0
+        for term in losses(chosen):
+            accelerator.backward(term)
+            loss += term.item()
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss is {loss} at step {step} of {len(batches)}: fine-tune with a lower learning_rate, or leave "
+                "fine-tuning out for this backbone."
+            )
+        accelerator.clip_grad_norm_(parameters, MAX_GRAD_NORM)
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+
+
+__all__ = ["Head", "PooledEncoder", "choose_part", "draw_batches", "fine_tune", "group_parameters", "optimize"]

@@ -1,79 +1,86 @@
-"""A backbone and a reasoner that methods share."""
+"""The model to evaluate: composed as the pipeline composes it, with its processor and its language model."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.backbones.reference import BackboneReference
-from transformers_tart.configuration_tart import TartAudioConfig, TartBaseConfig, TartImageConfig
-from transformers_tart.embeddings import encode_texts
-from transformers_tart.embeddings.media import MediaEmbedder
+from transformers_tart.backbones.reference import BackboneReference, load_processor
+from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.evaluation.prompting import can_be_prompted
-from transformers_tart.evaluation.tasks import Item
-from transformers_tart.inputs.examples import Examples
-from transformers_tart.loading.auto import load_auto, load_auto_model
+from transformers_tart.evaluation.tasks import MODALITIES
+from transformers_tart.loading.auto import find_model, load_auto_model
 from transformers_tart.loading.report import load_and_report
-from transformers_tart.reasoners.modeling_reasoner import TartReasoner
+from transformers_tart.modeling_base import TartPreTrainedModel
+from transformers_tart.modeling_tart import class_for, load_any
+from transformers_tart.repository import DEFAULT_REASONER
 
 
-@dataclass(frozen=True)
+@dataclass
 class Models:
-    r"""
-    A backbone and a reasoner, loaded when a method first asks for them.
+    """A composed model and what belongs to it, each loaded on first use.
 
-    Args:
-        name (`str`):
-            Hub id or folder of the backbone, or `"mini"`.
-        revision (`str`, *optional*):
-            Of its repository.
-        reasoner (`str`, *optional*, defaults to `"kernel"`):
-            As [`TartReasoner.from_pretrained`] takes it.
-        dtype (`str`, *optional*, defaults to `"auto"`):
-            Precision of the backbone.
-        device (`torch.device`, *optional*, defaults to the CPU):
-            Where everything runs.
-        batch_size (`int`, *optional*):
-            Most texts of a forward pass.
-        max_length (`int`, *optional*):
-            Longest text in tokens.
+    Attributes:
+        name: Hub id or folder of a TART repository or of any backbone, or `"mini"`.
+        revision: revision of its repository.
+        reasoner: reasoner of a backbone, as [`TartReasoner.from_pretrained`] takes it; the one inside this package
+            when not given. A TART repository has its own.
+        dtype: precision of the backbone.
+        device: device of all models.
+        batch_size: largest number of inputs in a forward pass.
+        max_length: longest text in tokens; the model's own when not given.
     """
 
     name: str
     revision: str | None = None
-    reasoner_name: str = "kernel"
+    reasoner: str | None = None
     dtype: str = "auto"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int | None = None
     max_length: int | None = None
+    _loaded: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def title(self) -> str:
         """The name without the folders above it."""
         return Path(self.name).name if Path(self.name).exists() else self.name
 
-    @cached_property
-    def config(self) -> PreTrainedConfig:
-        """The backbone's config."""
-        return load_auto(AutoConfig, self._reference.path, **self._reference.place)
+    @property
+    def reasoner_name(self) -> str:
+        """The name of the reasoner; that of the repository where the reasoner is part of it."""
+        return self.reasoner or (self.title if self._is_task else DEFAULT_REASONER)
 
-    @cached_property
+    def model(self, modality: str, protocol: str | None = None) -> TartPreTrainedModel:
+        """Return the composed model for inputs of a modality, without a support set.
+
+        With a protocol in place of the model's own, backbone and reasoner are the same objects.
+
+        Raises:
+            ValueError: When the model does not classify such inputs, or has a reasoner besides the one given.
+        """
+        key = ("model", modality, protocol)
+        if key not in self._loaded:
+            self._loaded[key] = (
+                self._compose(modality) if protocol is None else self._with_protocol(modality, protocol)
+            )
+        return self._loaded[key]
+
+    def processor(self, modality: str) -> Any:
+        """Return the tokenizer, image processor or feature extractor of the model."""
+        key = ("processor", modality)
+        if key not in self._loaded:
+            self._loaded[key] = load_processor(self.model(modality))
+        return self._loaded[key]
+
+    @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The backbone's tokenizer."""
-        return load_auto(AutoTokenizer, self._reference.path, **self._reference.place)
+        """The tokenizer of a model of texts."""
+        return self.processor("text")
 
     @cached_property
     def language_model(self) -> PreTrainedModel:
@@ -82,65 +89,75 @@ class Models:
         Raises:
             ValueError: When it has none.
         """
-        if not can_be_prompted(self.config):
+        reference = self.backbone_reference
+        if not can_be_prompted(find_model(reference.path, **reference.place).config):
             raise ValueError(
                 f"{self.title} is no causal language model with a vocabulary head: it cannot be prompted."
             )
-        return self.load(AutoModelForCausalLM)
-
-    @cached_property
-    def backbone(self) -> PreTrainedModel:
-        """The frozen backbone: the same weights as the language model's, where it is one."""
-        if can_be_prompted(self.config):
-            return self.language_model.base_model  # type: ignore[return-value]
-        return self.load(AutoModel)
-
-    @cached_property
-    def images(self) -> tuple[MediaEmbedder, Any]:
-        """What reads images: the tower of the backbone, and its processor."""
-        return self._load_media(TartImageConfig())
-
-    @cached_property
-    def audio(self) -> tuple[MediaEmbedder, Any]:
-        """What reads audio: the tower of the backbone, and its feature extractor."""
-        return self._load_media(TartAudioConfig())
-
-    @cached_property
-    def reasoner(self) -> TartReasoner:
-        """The reasoner, in evaluation mode."""
-        return TartReasoner.from_pretrained(self.reasoner_name).to(self.device).eval()
-
-    def load(self, auto_class: Any, **options: Any) -> PreTrainedModel:
-        """Load the backbone anew, through any Auto class, in evaluation mode."""
-        loading = {**self._reference.place, "dtype": self._dtype, **options}
-        return (
-            load_and_report(partial(load_auto_model, auto_class), self._reference.path, **loading)
-            .to(self.device)
-            .eval()
-        )
+        load, backbone = partial(load_auto_model, AutoModelForCausalLM), self.model("text").backbone
+        model = load_and_report(load, reference.path, dtype=self._torch_dtype, **reference.place)
+        if type(model.base_model) is type(backbone):  # one copy of the weights is enough
+            setattr(model, model.base_model_prefix, backbone)
+            model.tie_weights()
+        return model.to(self.device).eval()
 
     @property
-    def _dtype(self) -> Any:
-        return self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
+    def backbone_reference(self) -> BackboneReference:
+        """The reference to the backbone.
+
+        Raises:
+            ValueError: When a TART repository from the Hub refers to a folder of this machine.
+        """
+        if not isinstance(self._config, TartBaseConfig):
+            return self._reference
+        reference = BackboneReference.from_config(self._config)
+        reference.check_origin(self.name)
+        return reference
 
     @property
     def _reference(self) -> BackboneReference:
         return BackboneReference.of(self.name, self.revision)
 
-    def _load_media(self, config: TartBaseConfig) -> tuple[MediaEmbedder, Any]:
-        tower = self._reference.load(config.modality, dtype=self._dtype)
-        tower.to(self.device).eval()  # type: ignore[arg-type]
-        return MediaEmbedder(tower, config), self._reference.load_processor(config.modality)
+    @cached_property
+    def _config(self) -> PreTrainedConfig:
+        return find_model(self._reference.path, **self._reference.place).config
 
-    def embed(self, items: Sequence[Item], modality: str) -> Tensor:
-        """Embeddings (n, layers, hidden) float32 on the CPU, each item alone, of every layer."""
-        options: dict[str, Any] = {"batch_size": self.batch_size}
-        if modality == "text":
-            options |= {"layers": "all", "max_length": self.max_length}
-            return encode_texts(self.backbone, self.tokenizer, items, **options).cpu()  # type: ignore[arg-type]
-        embedder, processor = self.images if modality == "image" else self.audio
-        given = Examples(list(items), [0] * len(items), ())
-        return embedder.embed_examples(given, processor, **options).embeddings.cpu()
+    @property
+    def _is_task(self) -> bool:
+        return isinstance(self._config, TartBaseConfig)
+
+    @property
+    def _torch_dtype(self) -> Any:
+        return self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
+
+    def _compose(self, modality: str) -> TartPreTrainedModel:
+        if self._is_task:
+            model = self._load_task(modality)
+        else:
+            loading = {"revision": self.revision, "dtype": self._torch_dtype, "max_length": self.max_length}
+            model = class_for(modality).from_backbone(self.name, self.reasoner, **loading)
+        return model.to(self.device).eval()  # type: ignore[arg-type]
+
+    def _load_task(self, modality: str) -> TartPreTrainedModel:
+        if self.reasoner is not None:
+            raise ValueError(f"{self.title} is a TART repository with its own reasoner; leave the other one out.")
+        own = self._config.modality
+        if own != modality:
+            raise ValueError(f"{self.title} classifies {own} inputs, and the task has {MODALITIES[modality]}.")
+        model = load_any(self._reference.path, dtype=self._torch_dtype, **self._reference.place)
+        model.set_support(None)
+        if self.max_length is not None:
+            if not model.config.modality.is_tokenized:
+                raise ValueError(f"max_length is {self.max_length}, which is for texts; cut {own} inputs before.")
+            model.config.max_length = self.max_length
+        return model
+
+    def _with_protocol(self, modality: str, protocol: str) -> TartPreTrainedModel:
+        model = self.model(modality)
+        config = copy.deepcopy(model.config)
+        config.protocol = protocol
+        config.validate()
+        return type(model)(config, backbone=model.backbone, reasoner=model.reasoner).eval()
 
 
 __all__ = ["Models"]

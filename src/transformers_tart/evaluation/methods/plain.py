@@ -1,4 +1,4 @@
-"""What needs no language model: class shares, and words."""
+"""Methods without a language model: class shares and bags of words."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from transformers_tart.inputs.examples import Text
 
 
 def majority(context: TaskContext, support: Support) -> Tensor:
-    """Shares of the classes in the support set, one example added to each so that no class is impossible."""
+    """Return the shares of the classes in the support set, with one example added to each class."""
     counts = torch.bincount(context.labels(support), minlength=context.task.num_classes).double() + 1
     return (counts / counts.sum()).expand(len(context.task.test_texts), -1).clone()
 
 
 def tfidf(context: TaskContext, support: Support) -> Tensor:
-    """Logistic regression on weighted words and pairs of neighboring words.
+    """Fit logistic regression on TF-IDF weights of words and pairs of neighboring words.
 
-    A class without an example has probability 0; examples without any word leave the class shares.
+    A class without an example has probability 0. Examples without any word give the class shares.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -36,7 +36,7 @@ def tfidf(context: TaskContext, support: Support) -> Tensor:
 
 
 def join_pairs(texts: Sequence[Text]) -> list[str]:
-    """Texts for what knows no pairs: both texts of a pair, one after the other."""
+    """Return texts in which both texts of a pair stand one after the other."""
     return [text if isinstance(text, str) else "\n".join(text) for text in texts]
 
 

@@ -6,37 +6,36 @@ from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.prompting import prompt_log_probs
 
 
-# Queries that say nothing (contextual calibration, arXiv 2102.09690, section 5).
+# Queries without content (contextual calibration, arXiv 2102.09690, section 5).
 CONTENT_FREE = ("N/A", "[MASK]", "")
 
 
 def prompting(context: TaskContext, support: Support) -> Tensor:
-    """Probabilities in proportion to the mean likelihood of the tokens of each label name."""
+    """Return probabilities in proportion to the mean likelihood of the tokens of each label name."""
     return _log_probs(context, support, ()).log_softmax(-1).exp()
 
 
 def calibrated_prompting(context: TaskContext, support: Support) -> Tensor:
-    """The same, divided by what the prompt says of queries without content (arXiv 2102.09690)."""
+    """Divide the probabilities of prompting by those of queries without content (arXiv 2102.09690)."""
     log_probs = _log_probs(context, support, CONTENT_FREE).log_softmax(-1)
     empty = log_probs[-len(CONTENT_FREE) :].exp().mean(0)
     return (log_probs[: -len(CONTENT_FREE)] - empty.log()).softmax(-1)
 
 
 def _log_probs(context: TaskContext, support: Support, more: tuple[str, ...]) -> Tensor:
-    """Log-likelihoods (n, classes) of the label names after each test text and after more texts."""
+    """Return the log-likelihoods (n, classes) of the label names after each test text and after more texts."""
     texts, queries = context.texts(support), [*context.test_texts, *more]
     single = [text for text in (*texts, *queries) if isinstance(text, str)]
     if len(single) < len(texts) + len(queries):
         raise ValueError(f"{context.task.name} has text pairs, for which there is no prompt.")
-    models = context.models
     result = prompt_log_probs(
-        models.language_model,
-        models.tokenizer,
+        context.models.language_model,
+        context.models.tokenizer,
         single[: len(texts)],
         context.labels(support).tolist(),
         single[len(texts) :],
         context.task.label_names,
-        batch_size=models.batch_size,
+        batch_size=context.models.batch_size,
     )
     return result.log_probs.double()
 

@@ -1,24 +1,24 @@
 """SetFit (arXiv 2209.11055): a sentence encoder fine-tuned on pairs of examples, then logistic regression."""
 
 import tempfile
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from transformers.utils import cached_file
 
 from transformers_tart.backbones.reference import BackboneReference
-from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext, seeded
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import join_pairs
-from transformers_tart.evaluation.methods.seeding import seeded
 
 
 PAIRS = 20  # of like and of unlike examples for each example, as in the paper
-MODULES_FILE = "modules.json"  # what makes a repository one of sentence-transformers
+MODULES_FILE = "modules.json"  # of every repository of sentence-transformers
 
 
 def setfit(context: TaskContext, support: Support) -> Tensor:
-    """SetFit as its library does it, with the paper's number of pairs, on a sentence encoder loaded anew.
+    """Train SetFit by its library, with the paper's number of pairs, on a sentence encoder loaded anew.
 
     A class without an example has probability 0.
 
@@ -35,13 +35,12 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
     from sklearn.linear_model import LogisticRegression
 
     models = context.models
-    _check_is_sentence_encoder(models)
+    reference = _find_sentence_encoder(models)
     columns = {"text": join_pairs(context.texts(support)), "label": context.labels(support).tolist()}
-    reference = BackboneReference.of(models.name, models.revision)
     with tempfile.TemporaryDirectory() as folder, seeded(support.seed):
         encoder = SentenceTransformer(
             reference.path,
-            **reference.place,
+            revision=reference.place.get("revision"),
             device=str(models.device),
             trust_remote_code=False,
             model_kwargs={"use_safetensors": True},
@@ -65,8 +64,9 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
     return result
 
 
-def _check_is_sentence_encoder(models: Models) -> None:
-    reference = BackboneReference.of(models.name, models.revision)
+def _find_sentence_encoder(models: Models) -> BackboneReference:
+    """Return the reference to the backbone, checked to be a repository of sentence-transformers."""
+    reference = replace(models.backbone_reference, subfolder=None)  # the folder of a module
     try:
         cached_file(reference.path, MODULES_FILE, **reference.place)
     except OSError as err:
@@ -74,6 +74,7 @@ def _check_is_sentence_encoder(models: Models) -> None:
             f"SetFit fine-tunes models of sentence-transformers, and {models.title} is none: {MODULES_FILE} cannot be "
             "loaded. Give one, such as sentence-transformers/paraphrase-mpnet-base-v2, or leave this method out."
         ) from err
+    return reference
 
 
 __all__ = ["setfit"]

@@ -1,6 +1,7 @@
-"""Results as tables, plots and a page: what is compared, how sure it is, and how it looks."""
+"""Reports of results: tables, plots and a page."""
 
-from transformers_tart.evaluation.report.page import Comparison, write_report
+from transformers_tart.evaluation.report.comparison import Comparison
+from transformers_tart.evaluation.report.page import write_report
 
 
 __all__ = ["Comparison", "write_report"]

@@ -1,184 +1,276 @@
-"""The plots of a report, each as PNG and SVG."""
+"""The plots of a report, each as PNG and SVG; matplotlib is imported where it is used."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from transformers_tart.evaluation.records import CALIBRATION_BINS, Record
-from transformers_tart.evaluation.report import drawing
-from transformers_tart.evaluation.report.display import Metric
-from transformers_tart.evaluation.report.drawing import Look
-from transformers_tart.evaluation.report.matching import Group, Matched, match_cells, mean_over_tasks
-from transformers_tart.evaluation.report.statistics import Estimate
+from transformers_tart.evaluation.records import Record
+from transformers_tart.evaluation.report.comparison import Comparison, Matched, MetricFormat, match_runs
+from transformers_tart.files import explain_full_disk
 
 
 if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-STEP, SPREAD = 0.03, 0.4  # octaves between the error bars of two methods at a k, and between all
-EXAMPLES = "k, labeled examples"
+# Paul Tol's "muted" scheme and black: ten colors that color-blind readers can tell apart
+COLORS = ["#000000", "#CC6677", "#332288", "#117733", "#DDAA33", "#88CCEE", "#AA4499", "#44AA99", "#999933", "#882255"]
+MARKERS = "os^DvPX<>ph*"
+LINES = ("-", "--", ":")
+LEGEND_WIDTH, LEGEND_ROW = 2.4, 0.2  # inches
+DIAGONAL: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (4, 3))}
+BARS: dict[str, Any] = {"color": "#cccccc"}
+MARGIN = 1.35  # factor beyond the smallest and the largest k
+MAX_UPRIGHT = 5  # the labels of more sizes are rotated
+LINEAR_RATIO = 3  # largest to smallest seconds up to which a linear axis has more ticks
+SECONDS_TICKS = ((20, (1, 1.5, 2, 3, 5, 7)), (5000, (1, 2, 5)), (math.inf, (1,)))  # per power of ten, up to a ratio
+STEP, SPREAD = 0.03, 0.4  # octaves between the error bars of two methods at a k, and between the outermost
+SMALL, LARGE = (4, 2.6, 2.1), (2, 5.0, 3.5)  # panels in a row, and inches of each
+SETTINGS: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.dpi": 130,
+    "text.parse_math": False,  # names may contain dollar signs
+    "svg.hashsalt": "transformers-tart",  # same numbers, same bytes
+}
 
-Curves = dict[str, list[tuple[float, Estimate]]]
+Style = dict[str, Any]  # options of matplotlib's `Line2D`
+Panel = tuple[list[str], list[int]]  # tasks and sizes
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A plot that was written.
+def require_matplotlib() -> None:
+    """Check that matplotlib is installed.
 
-    Attributes:
-        path: of the PNG; the SVG is beside it.
-        caption: what it shows.
+    Raises:
+        ImportError: When it is not; the message names the extra to install.
     """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as err:
+        raise ImportError('Plots need matplotlib: pip install "transformers-tart[plots]".') from err
 
-    path: Path
-    caption: str
+
+@contextmanager
+def plotting() -> Iterator[None]:
+    """Apply the settings of all plots."""
+    require_matplotlib()
+    import matplotlib
+
+    with matplotlib.rc_context(SETTINGS):
+        yield
 
 
-def draw_tasks(matched: Matched, metric: Metric, looks: dict[str, Look]) -> "Figure":
-    """A metric against k, a panel for each task."""
-    groups_of: dict[str, list[Group]] = {}
-    for group in matched.groups:
-        groups_of.setdefault(group.task, []).append(group)
-    figure, panels = drawing.make_panels(len(groups_of), 4, 2.6, 2.1, len(looks))
-    for axes, (task, groups) in zip(panels, groups_of.items(), strict=True):
-        curves: Curves = {
-            method: [(group.k, found) for group in groups if (found := group.estimate(method)) is not None]
-            for method in matched.methods
+def choose_styles(methods: Sequence[str], reference: str) -> dict[str, Style]:
+    """Return a line style for each method; the reference is black, thicker and in front."""
+    ordered = [reference, *(method for method in methods if method != reference)]
+    return {
+        method: {
+            "color": COLORS[i % len(COLORS)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "linestyle": LINES[i // len(COLORS) % len(LINES)],
+            "linewidth": 2.0 if method == reference else 1.0,
+            "markersize": 4.5 if method == reference else 3.6,
+            "zorder": 4 if method == reference else 3,
         }
-        _draw_curves(axes, curves, metric, looks)
-        drawing.set_size_axis(axes, [group.k for group in groups])
-        axes.set_title(drawing.shorten(task, 34))
-    drawing.label(figure, EXAMPLES, metric.label)
-    drawing.add_legend(figure, looks)
-    return figure
+        for i, method in enumerate(ordered)
+    }
 
 
-def _mean_at(matched: Matched, tasks: Sequence[str], k: int, method: str) -> Estimate | None:
-    return mean_over_tasks([group for group in matched.groups if group.k == k and group.task in tasks], method)
+def _shorten(name: str, longest: int) -> str:
+    """Cut the middle out of a long name."""
+    name = " ".join(name.split())
+    kept = longest - 1
+    return name if len(name) <= longest else name[: kept - kept // 2] + "…" + name[-(kept // 2) :]
+
+
+def _make_panels(
+    titles: Sequence[str], layout: tuple[int, float, float], x: str, y: str, legend: Sequence["Artist"]
+) -> tuple["Figure", list["Axes"]]:
+    """Make a figure of equal panels, row by row, with the labels of its axes and a legend at the right."""
+    from matplotlib.figure import Figure
+
+    columns, width, height = layout
+    columns = min(columns, len(titles))
+    rows = -(-len(titles) // columns)
+    size = (columns * width + LEGEND_WIDTH, max(rows * height + 0.3, (len(legend) + 1) * LEGEND_ROW))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for unused in panels[len(titles) :]:
+        unused.remove()
+    for axes, title in zip(panels, titles, strict=False):
+        axes.set_title(title)
+    figure.supxlabel(x, fontsize="medium")
+    figure.supylabel(y, fontsize="medium")
+    figure.legend(handles=legend, loc="outside right upper", handlelength=2.6)
+    return figure, panels[: len(titles)]
+
+
+def _method_legend(styles: dict[str, Style]) -> list["Artist"]:
+    from matplotlib.lines import Line2D
+
+    return [Line2D([], [], label=_shorten(method, 34), **style) for method, style in styles.items()]
 
 
 def _title(tasks: Sequence[str]) -> str:
-    return drawing.shorten(tasks[0], 50) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
+    return _shorten(tasks[0], 34) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
 
 
-def draw_means(matched: Matched, metric: Metric, looks: dict[str, Look]) -> "Figure":
-    """The mean of a metric over tasks against k, a panel for the tasks of the same sizes."""
-    panels_of = matched.panels()
-    figure, panels = drawing.make_panels(len(panels_of), 2, 5.0, 3.5, len(looks))
-    for axes, (tasks, sizes) in zip(panels, panels_of, strict=True):
-        curves: Curves = {
-            method: [(k, found) for k in sizes if (found := _mean_at(matched, tasks, k, method)) is not None]
-            for method in matched.methods
-        }
-        _draw_curves(axes, curves, metric, looks)
-        drawing.set_size_axis(axes, sizes)
-        axes.set_title(_title(tasks))
-    drawing.label(figure, EXAMPLES, metric.label)
-    drawing.add_legend(figure, looks)
+def draw_tasks(matched: Matched, metric: MetricFormat, styles: dict[str, Style]) -> "Figure":
+    """Draw a metric against k, with a panel for each task."""
+    sizes_of: dict[str, list[int]] = {}
+    for group in matched.groups:
+        sizes_of.setdefault(group.task, []).append(group.k)
+    panels = [([task], sizes) for task, sizes in sizes_of.items()]
+    return _draw_against_size(matched, metric, styles, panels, SMALL)
+
+
+def draw_means(matched: Matched, metric: MetricFormat, styles: dict[str, Style]) -> "Figure":
+    """Draw the mean of a metric over tasks against k, with a panel for the tasks of the same sizes."""
+    return _draw_against_size(matched, metric, styles, matched.panels(), LARGE)
+
+
+def _draw_against_size(
+    matched: Matched,
+    metric: MetricFormat,
+    styles: dict[str, Style],
+    panels: Sequence[Panel],
+    layout: tuple[int, float, float],
+) -> "Figure":
+    titles = [_title(tasks) for tasks, _ in panels]
+    figure, drawn = _make_panels(titles, layout, "k, labeled examples", metric.label, _method_legend(styles))
+    step = min(STEP, SPREAD / len(matched.methods))
+    for axes, (tasks, sizes) in zip(drawn, panels, strict=True):
+        for i, method in enumerate(matched.methods):
+            aside = 2 ** (step * (i - (len(matched.methods) - 1) / 2))  # keeps error bars from hiding each other
+            found = {k: mean for k in sizes if (mean := matched.mean(method, tasks, [k])) is not None}
+            x = [k * aside for k in found]
+            y = [metric.factor * mean.mean for mean in found.values()]
+            half = [metric.factor * (mean.half_width or 0.0) for mean in found.values()]
+            axes.plot(x, y, **styles[method])
+            axes.errorbar(x, y, half, fmt="none", ecolor=styles[method]["color"], elinewidth=0.8, alpha=0.6, zorder=2)
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(sizes[0] / MARGIN, sizes[-1] * MARGIN)
+        axes.set_xticks(sizes, list(map(str, sizes)), rotation=0 if len(sizes) <= MAX_UPRIGHT else 60)
+        axes.set_xticks([], minor=True)
     return figure
 
 
-def _draw_curves(axes: "Axes", curves: Curves, metric: Metric, looks: dict[str, Look]) -> None:
-    step = min(STEP, SPREAD / len(curves))
-    for i, (method, points) in enumerate(curves.items()):
-        aside = 2 ** (step * (i - (len(curves) - 1) / 2))  # bars at the same place would hide each other
-        x = [k * aside for k, _ in points]
-        y = [metric.factor * found.mean for _, found in points]
-        half = [metric.factor * (found.half_width or 0.0) for _, found in points]
-        axes.plot(x, y, **looks[method].line)
-        axes.errorbar(x, y, half, fmt="none", ecolor=looks[method].color, elinewidth=0.8, alpha=0.6, zorder=2)
-
-
-def draw_costs(matched: Matched, seconds: Matched, metric: Metric, looks: dict[str, Look]) -> "Figure":
-    """The mean of a metric against the mean seconds of a cell, a point for each k and a panel as in the means."""
-    panels_of = matched.panels()
-    figure, panels = drawing.make_panels(len(panels_of), 2, 5.0, 3.5, len(looks))
-    for axes, (tasks, sizes) in zip(panels, panels_of, strict=True):
-        for method, look in looks.items():
-            found = [(_mean_at(seconds, tasks, k, method), _mean_at(matched, tasks, k, method)) for k in sizes]
+def draw_costs(matched: Matched, seconds: Matched, metric: MetricFormat, styles: dict[str, Style]) -> "Figure":
+    """Draw the mean of a metric against the mean seconds of a run: a point for each k, panels as for the means."""
+    panels = matched.panels()
+    titles = [f"{_title(tasks)}, k = {', '.join(map(str, sizes))}" for tasks, sizes in panels]
+    figure, drawn = _make_panels(titles, LARGE, "seconds per run", metric.label, _method_legend(styles))
+    for axes, (tasks, sizes) in zip(drawn, panels, strict=True):
+        for method, style in styles.items():
+            found = [(seconds.mean(method, tasks, [k]), matched.mean(method, tasks, [k])) for k in sizes]
             points = [(time.mean, metric.factor * value.mean) for time, value in found if time and value]
             if points:
-                axes.plot(*zip(*points, strict=True), **{**look.line, "linewidth": 0.8, "alpha": 0.8})
-        drawing.set_seconds_axis(axes)
-        axes.set_title(f"{_title(tasks)}, k = {', '.join(map(str, sizes))}")
-    drawing.label(figure, "seconds for a cell", metric.label)
-    drawing.add_legend(figure, looks)
+                axes.plot(*zip(*points, strict=True), **{**style, "linewidth": 0.8, "alpha": 0.8})
+        _set_seconds_axis(axes)
     return figure
 
 
-def pool_calibration(records: Sequence[Record], matched: Matched) -> dict[str, list[list[float]]]:
-    """The sums of the calibration bins of each method over the compared cells; without methods that have none."""
+def _set_seconds_axis(axes: "Axes") -> None:
+    """Make the x axis logarithmic, with plain numbers."""
+    from matplotlib.ticker import AutoLocator, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    smallest, largest = axes.get_xlim()
+    ticks = next(subs for ratio, subs in SECONDS_TICKS if largest <= ratio * smallest)
+    is_short = largest <= LINEAR_RATIO * smallest
+    axes.xaxis.set_major_locator(AutoLocator() if is_short else LogLocator(base=10, subs=ticks))
+    axes.xaxis.set_major_formatter(lambda seconds, _: f"{seconds:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def pool_calibration(records: Sequence[Record], matched: Matched) -> dict[str, "np.ndarray"]:
+    """Sum the calibration bins (bins, 3) of each method over the compared runs; methods without bins are left out."""
+    import numpy as np
+
     compared = {
         (group.task, group.k, seed, method)
         for group in matched.groups
         for method, values in group.values.items()
         for seed in values
     }
-    pooled: dict[str, list[list[float]]] = {}
+    pooled: dict[str, np.ndarray] = {}
     for record in records:
         if record.key in compared and record.calibration:
-            sums = pooled.setdefault(record.method, [[0.0, 0.0, 0.0] for _ in range(CALIBRATION_BINS)])
-            for total, row in zip(sums, record.calibration, strict=True):
-                total[:] = [a + b for a, b in zip(total, row, strict=True)]
+            bins = np.array(record.calibration)
+            sums = pooled.setdefault(record.method, np.zeros_like(bins, dtype=float))
+            places = np.arange(len(bins))
+            if len(bins) != len(sums):  # the records of another version: by mean confidence
+                confidence = bins[:, 1] / np.maximum(bins[:, 0], 1)
+                places = np.ceil(len(sums) * confidence - 1e-9).astype(int).clip(1) - 1
+            np.add.at(sums, places, bins)
     return {method: pooled[method] for method in matched.methods if method in pooled}
 
 
-def draw_calibration(pooled: dict[str, list[list[float]]], looks: dict[str, Look]) -> "Figure":
-    """Accuracy against confidence, with the share of the predictions in each bin; a panel for each method."""
-    figure, panels = drawing.make_panels(len(pooled), 4, 2.1, 2.2, legend_rows=3)
+def draw_calibration(pooled: dict[str, "np.ndarray"], styles: dict[str, Style]) -> "Figure":
+    """Draw accuracy against confidence with the share of predictions in each bin, a panel for each method."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    legend = [
+        Line2D([], [], color="#000000", marker="o", markersize=4, label="accuracy"),
+        Line2D([], [], **DIAGONAL, label="accuracy = confidence"),
+        Patch(**BARS, label="share of predictions, %"),
+    ]
+    titles = [f"{_shorten(method, 28)}\n{bins[:, 0].sum():,.0f} predictions" for method, bins in pooled.items()]
+    figure, panels = _make_panels(titles, (4, 2.1, 2.2), "confidence, %", "accuracy, %", legend)
     for axes, (method, bins) in zip(panels, pooled.items(), strict=True):
-        total = sum(count for count, _, _ in bins)
-        width = 100 / len(bins)
+        counts, width = bins[:, 0], 100 / len(bins)
         middles = [width * (i + 0.5) for i in range(len(bins))]
-        shares = [100 * count / total for count, _, _ in bins]
-        axes.bar(middles, shares, 0.9 * width, **drawing.BARS, zorder=1)
-        axes.plot([0, 100], [0, 100], **drawing.DIAGONAL, zorder=2)
-        filled = [(100 * sure / count, 100 * right / count) for count, sure, right in bins if count]
-        axes.plot(*zip(*filled, strict=True), **{**looks[method].line, "linestyle": "-"})
+        axes.bar(middles, 100 * counts / counts.sum(), 0.9 * width, **BARS, zorder=1)
+        axes.plot([0, 100], [0, 100], **DIAGONAL, zorder=2)
+        confidence, accuracy = (100 * bins[counts > 0, column] / counts[counts > 0] for column in (1, 2))
+        axes.plot(confidence, accuracy, **{**styles[method], "linestyle": "-"})
         axes.set(xlim=(0, 100), ylim=(0, 102), xticks=[0, 50, 100], yticks=[0, 50, 100])
-        axes.set_title(f"{drawing.shorten(method, 28)}\n{total:,.0f} predictions")
-    drawing.label(figure, "confidence, %", "accuracy, %")
-    drawing.add_calibration_legend(figure)
     return figure
 
 
-def write_plots(
-    folder: Path, records: Sequence[Record], matched: Matched, metric: Metric, reference: str
-) -> list[Plot]:
-    r"""
-    Write all plots.
+def save(figure: "Figure", folder: Path, name: str) -> Path:
+    """Write a figure as SVG and as PNG, and return the path of the PNG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with explain_full_disk(folder):
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(folder / f"{name}.png")
+    return folder / f"{name}.png"
 
-    Args:
-        folder (`Path`):
-            Where to; it is made when there is none.
-        records (`list[Record]`):
-            What was measured.
-        matched ([`Matched`]):
-            What of it is compared.
-        metric ([`Metric`]):
-            The main metric, that of the curves.
-        reference (`str`):
-            The method that is drawn in front.
+
+def write_plots(folder: Path, comparison: Comparison) -> dict[Path, str]:
+    """Write the plots of the first metric, and return the caption of each PNG.
 
     Raises:
-        ImportError: Without matplotlib.
+        ImportError: When matplotlib is not installed.
     """
-    looks = drawing.choose_looks(matched.methods, reference)
-    seconds = match_cells(records, matched.methods, lambda record: record.seconds)
-    pooled = pool_calibration(records, matched)
-    with drawing.plotting():
-        figures = [("tasks", f"{metric.title} against k for every task.", draw_tasks(matched, metric, looks))]
+    metric = comparison.metrics[0]
+    matched = comparison.match(metric)
+    seconds = match_runs(comparison.records, comparison.methods, lambda record: record.seconds)
+    styles = choose_styles(matched.methods, comparison.reference)
+    pooled = pool_calibration(comparison.records, matched)
+    with plotting():
+        figures = [("tasks", f"{metric.title} against k for every task.", draw_tasks(matched, metric, styles))]
         if matched.panels():
             means = f"{metric.title} against k, mean over tasks."
-            figures.insert(0, ("means", means, draw_means(matched, metric, looks)))
-            costs = f"{metric.title} against the seconds of a cell; a point for each k, joined from small to large."
-            figures.append(("seconds", costs, draw_costs(matched, seconds, metric, looks)))
+            figures.insert(0, ("means", means, draw_means(matched, metric, styles)))
+            costs = f"{metric.title} against the seconds of a run; a point for each k, joined from small to large."
+            figures.append(("seconds", costs, draw_costs(matched, seconds, metric, styles)))
         if pooled:
-            calibration = "Accuracy against confidence, over all compared cells; the bars are shares of predictions."
-            figures.append(("calibration", calibration, draw_calibration(pooled, looks)))
-        return [Plot(drawing.save(figure, folder, name), caption) for name, caption, figure in figures]
+            calibration = "Accuracy against confidence, over all compared runs; the bars are shares of predictions."
+            figures.append(("calibration", calibration, draw_calibration(pooled, styles)))
+        return {save(figure, folder, name): caption for name, caption, figure in figures}
 
 
-__all__ = ["Plot", "draw_calibration", "draw_costs", "draw_means", "draw_tasks", "pool_calibration", "write_plots"]
+__all__ = ["require_matplotlib", "write_plots"]

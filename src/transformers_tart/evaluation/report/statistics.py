@@ -1,26 +1,44 @@
-"""Means, intervals and paired tests; scipy is imported where it is used, since it takes its time."""
+"""Means with 95% intervals, and paired tests; scipy is imported on use because its import is slow."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, variance
 
 
 EXACT_PAIRS = 50  # as in scipy
-DIGITS = 12  # differences of fractions that are equal on paper differ behind these
+DIGITS = 12  # rounding errors are smaller
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, and half the width of its 95% interval; None where nothing is known of the spread."""
+    """A mean and half the width of its 95% interval, `None` where the spread is unknown."""
 
     mean: float
     half_width: float | None = None
 
+    @property
+    def low(self) -> float:
+        """Lower end of the interval; minus infinity where the spread is unknown."""
+        return self.mean - (math.inf if self.half_width is None else self.half_width)
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval; infinity where the spread is unknown."""
+        return self.mean + (math.inf if self.half_width is None else self.half_width)
+
+    def __neg__(self) -> "Estimate":
+        return Estimate(-self.mean, self.half_width)
+
+    def format(self, factor: float = 1.0, digits: int = 1, signed: bool = False) -> str:
+        """Return the mean and its interval, times a factor."""
+        spread = "" if self.half_width is None else f" ± {factor * self.half_width:.{digits}f}"
+        return f"{factor * self.mean:{'+' if signed else ''}.{digits}f}{spread}"
+
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A paired test: p value, and number of pairs with and without a difference."""
+    """The p value of a paired test, the number of pairs, and how many of them do not differ."""
 
     p_value: float
     pairs: int
@@ -28,63 +46,51 @@ class PairedTest:
 
 
 def _half_width(squared_error: float, freedom: float) -> float:
-    from scipy.special import stdtrit  # scipy.stats.t.ppf gives the same, a hundred times as slowly
+    from scipy.special import stdtrit  # 100 times as fast as scipy.stats.t.ppf
 
     return float(stdtrit(freedom, 0.975)) * math.sqrt(squared_error)
 
 
-def _variance(values: Sequence[float]) -> float:
-    middle = fmean(values)
-    return math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1)
-
-
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of independent values with its interval by Student's t; without one for a single value."""
+    """Return the mean of independent values with its interval by Student's t, which a single value lacks."""
     if len(values) < 2:
         return Estimate(fmean(values))
-    return Estimate(fmean(values), _half_width(_variance(values) / len(values), len(values) - 1))
+    return Estimate(fmean(values), _half_width(variance(values) / len(values), len(values) - 1))
 
 
 def average(tasks: Sequence[Sequence[dict[int, float]]]) -> Estimate:
-    r"""
-    The mean over tasks and sizes, with the interval that the draws of support sets leave.
+    """Return the mean of values by seed, for each size of each task, with the interval over draws of support sets.
 
-    The tasks are taken as they are: the interval says nothing about others. Support sets of a seed and task hold each
-    other, so that the sizes of a task are averaged by seed before their spread is taken. Draws for different tasks are
-    independent, with the degrees of freedom by Welch and Satterthwaite.
-
-    Args:
-        tasks (`list[list[dict[int, float]]]`):
-            For each task, for each size, the values by seed.
+    The tasks are taken as fixed. Support sets of one seed and task contain each other, so the sizes of a task are
+    averaged by seed before the variance is computed. Draws for different tasks are independent; the degrees of freedom
+    are those of Welch and Satterthwaite.
     """
-    middle = fmean(fmean(size.values()) for sizes in tasks for size in sizes)
-    weights = [len(sizes) / sum(len(others) for others in tasks) for sizes in tasks]
-    seeds = [sorted(set.intersection(*(set(size) for size in sizes))) for sizes in tasks]
+    mean = fmean(fmean(size.values()) for sizes in tasks for size in sizes)
+    weights = [len(sizes) / sum(map(len, tasks)) for sizes in tasks]
+    seeds = [set.intersection(*map(set, sizes)) for sizes in tasks]
     if min(map(len, seeds)) < 2:
-        return Estimate(middle)
+        return Estimate(mean)
     errors = [
-        weight**2 * _variance([fmean(size[seed] for size in sizes) for seed in shared]) / len(shared)
+        weight**2 * variance([fmean(size[seed] for size in sizes) for seed in shared]) / len(shared)
         for sizes, weight, shared in zip(tasks, weights, seeds, strict=True)
     ]
     total = sum(errors)
     if total == 0:
-        return Estimate(middle, 0.0)
+        return Estimate(mean, 0.0)
     freedom = total**2 / sum(error**2 / (len(shared) - 1) for error, shared in zip(errors, seeds, strict=True))
-    return Estimate(middle, _half_width(total, freedom))
+    return Estimate(mean, _half_width(total, freedom))
 
 
 def paired_test(differences: Sequence[float]) -> PairedTest:
-    """Wilcoxon's signed-rank test, two-sided; pairs without a difference are ranked and not counted (Pratt 1959).
+    """Run Wilcoxon's signed-rank test, two-sided; pairs that do not differ are ranked but not counted (Pratt 1959).
 
-    Up to 50 pairs it is exact, also where differences are alike; of more it is the normal approximation.
+    Up to 50 pairs the test is exact, also with ties; beyond, it uses the normal approximation.
     """
     from scipy.stats import wilcoxon
 
     rounded = [round(difference, DIGITS) for difference in differences]
     ties = rounded.count(0.0)
-    if ties == len(rounded):
-        p_value = 1.0
-    elif len(rounded) <= EXACT_PAIRS:
+    if len(rounded) <= EXACT_PAIRS or ties == len(rounded):
         p_value = _exact_p_value(rounded)
     else:
         p_value = float(wilcoxon(rounded, zero_method="pratt", method="asymptotic").pvalue)
@@ -92,25 +98,22 @@ def paired_test(differences: Sequence[float]) -> PairedTest:
 
 
 def _exact_p_value(differences: Sequence[float]) -> float:
-    """By the distribution of the sum of positive ranks over all signs.
-
-    scipy leaves the exact test where ranks are alike, or spends seconds on it.
-    """
+    """Compare the sum of positive ranks with its distribution over all signs; scipy's exact test excludes ties."""
     import numpy as np
     from scipy.stats import rankdata
 
-    doubled = [int(rank) for rank in 2 * rankdata(np.abs(differences))]  # ranks that are alike end in a half
+    doubled = (2 * rankdata(np.abs(differences))).astype(int)  # tied ranks may end in .5
     ranked = [(rank, difference) for rank, difference in zip(doubled, differences, strict=True) if difference]
-    ways = np.zeros(sum(rank for rank, _ in ranked) + 1)
-    ways[0] = 1.0
+    counts = np.zeros(sum(rank for rank, _ in ranked) + 1)
+    counts[0] = 1.0
     for rank, _ in ranked:
-        ways[rank:] += ways[:-rank].copy()
+        counts[rank:] += counts[:-rank].copy()
     found = sum(rank for rank, difference in ranked if difference > 0)
-    return min(1.0, 2 * float(min(ways[: found + 1].sum(), ways[found:].sum()) / ways.sum()))
+    return min(1.0, 2 * float(min(counts[: found + 1].sum(), counts[found:].sum()) / counts.sum()))
 
 
 def wins_ties_losses(differences: Sequence[float]) -> tuple[int, int, int]:
-    """How many differences are above, at and below zero."""
+    """Count the differences above, at and below zero."""
     rounded = [round(difference, DIGITS) for difference in differences]
     return sum(d > 0 for d in rounded), rounded.count(0.0), sum(d < 0 for d in rounded)
 

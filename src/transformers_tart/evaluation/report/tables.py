@@ -1,169 +1,173 @@
 """The tables of a report, in markdown."""
 
+import re
+from collections import defaultdict
 from collections.abc import Sequence
+from itertools import groupby
 from statistics import fmean
 
 from transformers_tart.evaluation.records import Record
-from transformers_tart.evaluation.report.display import NOTHING, Metric, code, plain, table, write_seeds
-from transformers_tart.evaluation.report.matching import Group, Matched, match_cells, mean_over_tasks
+from transformers_tart.evaluation.report.comparison import Group, Matched, MetricFormat, match_runs, mean_over_tasks
 from transformers_tart.evaluation.report.statistics import Estimate, average, paired_test, wins_ties_losses
 
 
-TART = "tart"
+NOTHING = "–"
+MAX_MESSAGE = 200  # characters
+MARKUP = re.compile(r"([\\|<*`\[\]])")
 
 
-def list_methods(records: Sequence[Record]) -> list[str]:
-    """All methods, in the order in which they first succeeded."""
-    return list(dict.fromkeys(record.method for record in records if record.error is None))
+def escape_markdown(text: str) -> str:
+    """Escape markdown, on one line."""
+    return MARKUP.sub(r"\\\1", " ".join(text.split()))
 
 
-def choose_reference(methods: Sequence[str], reference: str | None = None) -> str:
-    r"""
-    The method that the others are compared with.
-
-    Args:
-        methods (`list[str]`):
-            All of them.
-        reference (`str`, *optional*):
-            Its name; the first one that begins with "tart" when not given, or the first.
-
-    Raises:
-        ValueError: When there is no such method.
-    """
-    if reference is None:
-        return next((method for method in methods if method.lower().startswith(TART)), methods[0])
-    if reference not in methods:
-        raise ValueError(f"The method {reference!r} was not measured; these were: {', '.join(methods)}.")
-    return reference
+def as_code(text: str) -> str:
+    """Format the first line of a message as code for the cell of a table."""
+    line = (text.strip().splitlines() or [""])[0]
+    line = line if len(line) <= MAX_MESSAGE else line[: MAX_MESSAGE - 1] + "…"
+    return "`" + line.replace("|", "\\|").replace("`", "'") + "`" if line else NOTHING
 
 
-def _estimates(metric: Metric, found: Sequence[Estimate | None]) -> list[str]:
-    """A row of means, the best of them in bold: all that look alike."""
-    written = [metric.write_estimate(one) for one in found]
-    shown = [None if one is None else float(metric.write(one.mean)) for one in found]
-    known = [number for number in shown if number is not None]
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1) -> str:
+    """Format a table; the columns from `numbers_from` on are aligned right."""
+    rule = "|---" * min(numbers_from, len(header)) + "|--:" * max(0, len(header) - numbers_from) + "|"
+    first, *others = (f"| {' | '.join(row)} |" for row in (header, *rows))
+    return "\n".join([first, rule, *others])
+
+
+def format_seeds(seeds: Sequence[int]) -> str:
+    """Format numbers, consecutive ones as a range."""
+    ordered = enumerate(sorted(set(seeds)))
+    runs = [[seed for _, seed in run] for _, run in groupby(ordered, lambda pair: pair[1] - pair[0])]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+
+
+def _format_row(metric: MetricFormat, estimates: Sequence[Estimate | None]) -> list[str]:
+    """Format the means of a row, with all that round to the best one in bold."""
+    texts = [NOTHING if found is None else found.format(metric.factor, metric.digits) for found in estimates]
+    means = [None if text == NOTHING else float(text.split(" ")[0]) for text in texts]
+    known = [mean for mean in means if mean is not None]
     if len(known) < 2:
-        return written
+        return texts
     best = max(known) if metric.higher_is_better else min(known)
     return [
-        text.replace(text.split(" ")[0], f"**{text.split(' ')[0]}**", 1) if number == best else text
-        for text, number in zip(written, shown, strict=True)
+        re.sub(r"^\S+", r"**\g<0>**", text) if mean == best else text for text, mean in zip(texts, means, strict=True)
     ]
 
 
-def format_tasks(matched: Matched, metric: Metric) -> str:
-    """Mean and interval over the seeds, for each task and k."""
+def format_tasks(matched: Matched, metric: MetricFormat) -> str:
+    """Format the mean and the interval over the seeds, for each task and k."""
     rows = [
-        [plain(group.task), str(group.k), str(_seed_count(group))]
-        + _estimates(metric, [group.estimate(method) for method in matched.methods])
+        [escape_markdown(group.task), str(group.k), str(group.seeds)]
+        + _format_row(metric, [mean_over_tasks([group], method) for method in matched.methods])
         for group in matched.groups
     ]
-    return table([metric.label, "k", "seeds", *map(plain, matched.methods)], rows)
+    return table([metric.label, "k", "seeds", *map(escape_markdown, matched.methods)], rows)
 
 
-def _seed_count(group: Group) -> int:
-    return len(next(iter(group.values.values())))
-
-
-def _mean_row(matched: Matched, metric: Metric, sizes: list[int], title: str) -> list[str]:
-    groups = matched.complete(sizes)
-    count = len({group.task for group in groups})
-    tasks = "1 task" if count == 1 else f"mean of {count} tasks"
-    return [tasks, title, *_estimates(metric, [mean_over_tasks(groups, method) for method in matched.methods])]
-
-
-def format_means(matched: Matched, metric: Metric) -> str:
-    """Means over the tasks that all methods have, for each k and for all."""
-    rows = [_mean_row(matched, metric, [size], str(size)) for size in matched.sizes]
-    if len(matched.sizes) > 1:
-        rows.append(_mean_row(matched, metric, matched.sizes, "all"))
-    return table([metric.label, "k", *map(plain, matched.methods)], rows)
+def format_means(matched: Matched, metric: MetricFormat) -> str:
+    """Format the means over the tasks that all methods have, for each k and for all k."""
+    rows = []
+    for sizes in [[k] for k in matched.sizes] + [matched.sizes] * (len(matched.sizes) > 1):
+        groups = matched.complete(sizes)
+        count = len({group.task for group in groups})
+        title = ["1 task" if count == 1 else f"mean of {count} tasks", "all" if len(sizes) > 1 else str(sizes[0])]
+        rows.append(title + _format_row(metric, [mean_over_tasks(groups, method) for method in matched.methods]))
+    return table([metric.label, "k", *map(escape_markdown, matched.methods)], rows)
 
 
 def describe_matching(matched: Matched) -> str:
-    """How many cells are compared, and what is not in the means."""
-    cells = f"{matched.counted} of {matched.counted + matched.left_out} cells (task, k, seed) are compared"
+    """Describe how many support sets are compared, and what the means leave out."""
+    text = f"{matched.counted} of {matched.counted + matched.left_out} support sets (task, k, seed) are compared"
     if matched.left_out:
-        cells += "; the others lack a method that was measured at their task and k"
+        text += "; the others lack a method that was measured at their task and k"
     missing = len(matched.groups) - len(matched.complete(matched.sizes))
     if missing:
-        cells += (
-            f". {missing} of {len(matched.groups)} pairs of task and k lack a method: the mean over all leaves them "
-            "out, and the mean at a k leaves out the tasks that lack a method which others have at that k"
+        text += (
+            f". {missing} of {len(matched.groups)} pairs of task and k lack a method: the mean over all k leaves them "
+            "out, and the mean at one k leaves out the tasks that lack a method which others have at that k"
         )
-    return cells + "."
+    return text + "."
 
 
-def format_differences(records: Sequence[Record], methods: Sequence[str], reference: str, metric: Metric) -> str:
-    """Every method minus the reference, over the cells that both have; "" when there is no other method."""
+def format_differences(records: Sequence[Record], methods: Sequence[str], reference: str, metric: MetricFormat) -> str:
+    """Format every method minus the reference, over the support sets that both have; "" without another method."""
     rows = []
     for method in methods:
         if method == reference:
             continue
-        matched = match_cells(records, [reference, method], metric.value)
+        matched = match_runs(records, [reference, method], metric.value)
         groups = [group for group in matched.groups if len(group.values) == 2]
-        cells = sum(map(_seed_count, groups))
-        left_out = matched.counted + matched.left_out - cells
+        count = sum(group.seeds for group in groups)
         compared = _compare(groups, reference, method, metric) if groups else [NOTHING] * 6
-        rows.append([plain(method), *compared, str(cells), str(left_out)])
-    unit = f", {metric.difference_unit}" if metric.difference_unit else ""
-    header = [f"{metric.title}, minus {plain(reference)}", f"difference{unit}", "wins / ties / losses"]
-    header += ["p over cells", "cells alike", "p over tasks", "tasks", "cells", "left out"]
+        rows.append([escape_markdown(method), *compared, str(count), str(matched.counted + matched.left_out - count)])
+    unit = {"": "", "%": ", points"}.get(metric.unit, f", {metric.unit}")
+    header = [f"{metric.title}, minus {escape_markdown(reference)}", f"difference{unit}", "wins / ties / losses"]
+    header += ["p over support sets", "equal", "p over tasks", "tasks", "support sets", "left out"]
     return table(header, rows) if rows else ""
 
 
-def _compare(groups: Sequence[Group], reference: str, method: str, metric: Metric) -> list[str]:
-    by_task: dict[str, list[dict[int, float]]] = {}
+def _compare(groups: Sequence[Group], reference: str, method: str, metric: MetricFormat) -> list[str]:
+    by_task = defaultdict(list)
     for group in groups:
         first, second = group.values[reference], group.values[method]
-        by_task.setdefault(group.task, []).append({seed: second[seed] - first[seed] for seed in first})
+        by_task[group.task].append({seed: second[seed] - first[seed] for seed in first})
     means = [fmean(size.values()) for sizes in by_task.values() for size in sizes]
-    over_cells = paired_test([value for sizes in by_task.values() for size in sizes for value in size.values()])
+    over_supports = paired_test([value for sizes in by_task.values() for size in sizes for value in size.values()])
     over_tasks = paired_test([fmean(fmean(size.values()) for size in sizes) for sizes in by_task.values()])
     return [
-        metric.write_difference(average(list(by_task.values()))),
+        average(list(by_task.values())).format(metric.factor, metric.digits + 1, signed=True),
         " / ".join(map(str, wins_ties_losses(means if metric.higher_is_better else [-value for value in means]))),
-        f"{over_cells.p_value:.2g}",
-        str(over_cells.ties),
+        f"{over_supports.p_value:.2g}",
+        str(over_supports.ties),
         f"{over_tasks.p_value:.2g}",
         str(over_tasks.pairs),
     ]
 
 
 def format_costs(records: Sequence[Record], methods: Sequence[str]) -> str:
-    """Mean seconds of a cell at each k, and the largest memory."""
-    matched = match_cells(records, methods, lambda record: record.seconds)
+    """Format the mean seconds of a run at each k, and the largest memory."""
+    matched = match_runs(records, methods, lambda record: record.seconds)
     rows = []
     for method in methods:
         own = [record for record in records if record.method == method and record.error is None]
         seconds = [mean_over_tasks(matched.complete([k]), method) for k in matched.sizes]
         devices = ", ".join(dict.fromkeys(record.device for record in own))
-        memory = max(record.memory_mb for record in own)
-        times = [NOTHING if one is None else f"{one.mean:.3g}" for one in seconds]
-        rows.append([plain(method), plain(devices), f"{memory:.0f}", *times])
+        times = [NOTHING if found is None else f"{found.mean:.3g}" for found in seconds]
+        rows.append(
+            [
+                escape_markdown(method),
+                escape_markdown(devices),
+                f"{max(record.memory_mb for record in own):.0f}",
+                *times,
+            ]
+        )
     return table(["method", "device", "largest memory, MB", *(f"s, k={k}" for k in matched.sizes)], rows, 2)
 
 
 def format_failures(records: Sequence[Record]) -> str:
-    """The cells that failed, those that failed alike in one line; "" when none did."""
-    failed: dict[tuple[str, int, str, str], list[int]] = {}
+    """Format the failed runs, those with the same error in one line; "" when none failed."""
+    failed = defaultdict(list)
     for record in records:
         if record.error is not None:
-            failed.setdefault((record.task, record.k, record.method, record.error), []).append(record.seed)
+            failed[record.task, record.k, record.method, record.error].append(record.seed)
     rows = [
-        [plain(task), str(k), write_seeds(seeds), plain(method), code(error)]
+        [escape_markdown(task), str(k), format_seeds(seeds), escape_markdown(method), as_code(error)]
         for (task, k, method, error), seeds in failed.items()
     ]
     return table(["task", "k", "seeds", "method", "error"], rows, numbers_from=5) if rows else ""
 
 
 __all__ = [
-    "choose_reference",
+    "NOTHING",
+    "as_code",
     "describe_matching",
+    "escape_markdown",
     "format_costs",
     "format_differences",
     "format_failures",
     "format_means",
+    "format_seeds",
     "format_tasks",
-    "list_methods",
+    "table",
 ]

@@ -1,12 +1,11 @@
-"""Measures a reasoner on saved embeddings, beside baselines on the same embeddings."""
+"""Tasks of saved embeddings, on which reasoners and baselines are measured."""
 
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,24 +13,24 @@ from torch import Tensor
 
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.evaluation.metrics import METRICS
+from transformers_tart.evaluation.report.statistics import estimate
 from transformers_tart.inputs.balance import classes_in_turn
 from transformers_tart.projection import LayerScaling
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
+from transformers_tart.training.validation import Predictor
 
 
 REASONER = "reasoner"
 
-Predictor = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-
 
 @dataclass(frozen=True)
 class EmbeddedTask:
-    """A labeled data set as embeddings: the first `train_rows` are for support sets, the others are queries.
+    """Labeled embeddings, of which the first `train_rows` are for support sets and the others are queries.
 
     Attributes:
-        name: of the file.
-        embeddings: (n, dim), or (n, layers, hidden).
-        labels: (n,) int64 from 0.
+        name: name of the file.
+        embeddings: (n, dim) or (n, layers, hidden) float32.
+        labels: (n,) int64, from 0.
         train_rows: number of rows for support sets.
     """
 
@@ -47,17 +46,17 @@ class EmbeddedTask:
 
     @classmethod
     def load(cls, path: str | Path, train_rows: int | None = None) -> "EmbeddedTask":
-        """Read a safetensors file with `embeddings` and `labels`.
+        """Load a safetensors file with `embeddings` and `labels`.
 
         Args:
             path (`str` or `Path`):
-                The file.
+                Path of the file.
             train_rows (`int`, *optional*):
-                Number of rows for support sets; the file's metadata `train_rows` when not given.
+                Number of rows for support sets; by default `train_rows` of the file's metadata.
 
         Raises:
-            CorruptFileError: When the file cannot be read or lacks one of the two.
-            ValueError: When the rows do not fit each other, or nothing says how many are for support sets.
+            CorruptFileError: If the file cannot be read or lacks one of the two tensors.
+            ValueError: If the tensors do not fit each other, or the number of train rows is missing or out of range.
         """
         try:
             with safe_open(str(path), "pt") as file:
@@ -67,9 +66,7 @@ class EmbeddedTask:
             raise CorruptFileError(f"{path} is no readable file of embeddings and labels: {err}") from err
         if train_rows is None:
             if "train_rows" not in metadata:
-                raise ValueError(
-                    f"{path} does not say which rows are for support sets; give the number of train rows."
-                )
+                raise ValueError(f"{path} has no train_rows in its metadata; give the number of train rows.")
             train_rows = int(metadata["train_rows"])
         if embeddings.dim() not in (2, 3) or labels.shape != embeddings.shape[:1]:
             raise ValueError(
@@ -81,14 +78,14 @@ class EmbeddedTask:
         return cls(Path(path).stem, embeddings, labels, train_rows)
 
     def draw_support(self, k: int, seed: int) -> Tensor:
-        """Indices (k,) of train rows, the classes in turn as long as they last; larger sets hold the smaller ones."""
+        """Draw k train rows, the classes in turn as long as they last; larger sets contain the smaller ones."""
         order = torch.randperm(self.train_rows, generator=torch.Generator().manual_seed(seed))
         return order[classes_in_turn(self.labels[order])[:k]]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One method on one support set."""
+    """Metrics of a method with a support set."""
 
     task: str
     num_classes: int
@@ -100,7 +97,7 @@ class Measurement:
 
 
 def reasoner_predictor(reasoner: TartReasoner) -> Predictor:
-    """A reasoner, called as the baselines are."""
+    """Wrap a reasoner as a function with the signature of the baselines."""
 
     def predict(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
         with torch.inference_mode():
@@ -112,15 +109,9 @@ def reasoner_predictor(reasoner: TartReasoner) -> Predictor:
 
 
 def choose_sizes(task: EmbeddedTask, sizes: Sequence[int], per_class: Sequence[int] | None = None) -> list[int]:
-    """Sizes of the support sets, none above the number of train rows.
+    """Return the sizes of support sets for a task, none above its number of train rows.
 
-    Args:
-        task ([`EmbeddedTask`]):
-            The task.
-        sizes (`list[int]`):
-            Total sizes; those below the number of classes are left out.
-        per_class (`list[int]`, *optional*):
-            Examples of each class, for tasks of more than two classes, instead of `sizes`.
+    `per_class`, examples per class, replaces the total `sizes` for tasks of more than two classes.
     """
     if per_class is not None and task.num_classes > 2:
         sizes = [count * task.num_classes for count in per_class]
@@ -130,7 +121,7 @@ def choose_sizes(task: EmbeddedTask, sizes: Sequence[int], per_class: Sequence[i
 def measure_task(
     task: EmbeddedTask, methods: dict[str, Predictor], sizes: Sequence[int], seeds: Sequence[int]
 ) -> Iterator[Measurement]:
-    """Every method on every support set; layers are centered and scaled by the support set first."""
+    """Measure every method with every support set; the support set first centers and scales the layers."""
     embeddings = task.embeddings if task.embeddings.dim() == 3 else task.embeddings[:, None]
     query, truth = embeddings[task.train_rows :], task.labels[task.train_rows :]
     for k in sizes:
@@ -148,17 +139,8 @@ def measure_task(
                 yield Measurement(task.name, task.num_classes, k, seed, name, seconds, values)
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95% interval by Student's t; 0 for a single value."""
-    from scipy.stats import t
-
-    if len(values) < 2:
-        return mean(values), 0.0
-    return mean(values), float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-
-
 def format_table(measurements: Sequence[Measurement], metric: str) -> str:
-    """A markdown table of one metric: a line for each task and k, then the means over tasks; accuracy in %."""
+    """Return a markdown table of a metric: lines for each task and k, then means over tasks; accuracy in %."""
     methods = list(dict.fromkeys(m.method for m in measurements))
     factor, digits = (100, 1) if metric == "accuracy" else (1, 3)
     lines = [f"| {metric} | k | " + " | ".join(methods) + " |", "|---" * (len(methods) + 2) + "|"]
@@ -166,8 +148,9 @@ def format_table(measurements: Sequence[Measurement], metric: str) -> str:
     for m in measurements:
         cells.setdefault((m.task, m.k, m.method), []).append(factor * m.metrics[metric])
     for task, k in dict.fromkeys((m.task, m.k) for m in measurements):
-        pairs = [interval(cells[task, k, method]) for method in methods]
-        lines.append(f"| {task} | {k} | " + " | ".join(f"{a:.{digits}f} ± {b:.{digits}f}" for a, b in pairs) + " |")
+        found = [estimate(cells[task, k, method]) for method in methods]
+        shown = [f"{value.mean:.{digits}f} ± {value.half_width or 0.0:.{digits}f}" for value in found]
+        lines.append(f"| {task} | {k} | " + " | ".join(shown) + " |")
     for title, group in _groups(measurements).items():
         means = [mean(factor * m.metrics[metric] for m in group if m.method == method) for method in methods]
         lines.append(f"| **{title}** | | " + " | ".join(f"{value:.{digits}f}" for value in means) + " |")
@@ -175,7 +158,7 @@ def format_table(measurements: Sequence[Measurement], metric: str) -> str:
 
 
 def _groups(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
-    """Measurements that are averaged: tasks of two classes at each k, those of more, and all."""
+    """Group measurements to average: tasks of two classes at each k, tasks of more classes, and all."""
     binary = [m for m in measurements if m.num_classes == 2]
     groups = {f"two classes, k={k}": [m for m in binary if m.k == k] for k in sorted({m.k for m in binary})}
     groups["two classes"] = binary
@@ -185,7 +168,7 @@ def _groups(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]
 
 
 def as_json(measurements: Sequence[Measurement], facts: dict[str, object]) -> str:
-    """All measurements, and what they were made with."""
+    """Return all measurements and facts about the run as JSON."""
     return json.dumps({**facts, "measurements": [asdict(m) for m in measurements]}, indent=1) + "\n"
 
 
@@ -196,7 +179,6 @@ __all__ = [
     "as_json",
     "choose_sizes",
     "format_table",
-    "interval",
     "measure_task",
     "reasoner_predictor",
 ]

@@ -1,11 +1,11 @@
-"""The tasks of the paper, of RAFT, some of more than two classes, and those with images and recordings, on the Hub.
+"""Registry of tasks on the Hub: those of the paper and of RAFT, multiclass tasks, images and recordings.
 
-arXiv 2306.07536, appendix; RAFT: arXiv 2109.14076. The paper's YouTube task has no data set of its authors on the Hub:
-give its file, as any other.
+Sources: arXiv 2306.07536, appendix; RAFT: arXiv 2109.14076. The paper's YouTube task has no data set of its authors on
+the Hub; pass its file.
 
-The class pairs of images and recordings are those that the published code classifies: labels 0 and 1 of each data set
-in its evaluation scripts, digits 2 and 4 in its notebook. As there, the class that is named first has the label 1. The
-published code reads version 0.01 of Speech Commands; here it is 0.02, with more recordings of the same words.
+The class pairs of images and recordings are those of the published code: labels 0 and 1 of each data set in its
+evaluation scripts, digits 2 and 4 in its notebook. As there, the class that is named first has the label 1. The
+published code reads version 0.01 of Speech Commands, this registry version 0.02 with more recordings of the words.
 """
 
 from dataclasses import dataclass, replace
@@ -16,23 +16,23 @@ SEEDS = (42, 69, 128, 512, 1024)  # of the published code
 
 @dataclass(frozen=True)
 class TaskSource:
-    """Where a task is and how its columns are called.
+    """Data set of a task, and the names of its columns.
 
     Attributes:
-        path: id of a data set on the Hub.
-        config: its configuration, where it has several.
-        revision: branch, tag or commit; the newest when not given.
+        path: Hub id of the data set.
+        config: configuration, if there are several.
+        revision: branch, tag or commit; the newest by default.
         text: column of texts.
         text_pair: column of second texts.
-        label: column of labels: names, numbers, or shares that `threshold` makes two classes of.
+        label: column of labels: names, numbers, or shares that `threshold` divides into two classes.
         train: split for support sets.
-        test: split that is classified; `None`: three quarters of `train`, as the published code has it.
-        positive: name of one class against all others.
-        threshold: from where on a share counts as the second class.
-        modality: what is classified: `"text"`, `"image"` or `"audio"`.
-        input: column of images or recordings; named as the modality when not given.
-        classes: the classes that are kept, in the order of their labels; all when not given. For images and audio.
-        data_dir: folder of the repository that holds the data, where a revision knows no configurations.
+        test: split to classify; `None` for three quarters of `train`, as in the published code.
+        positive: name of the class that is classified against all others.
+        threshold: smallest share of the second class.
+        modality: `"text"`, `"image"` or `"audio"`.
+        input: column of images or recordings; named as the modality by default.
+        classes: classes to keep, in the order of their labels; all by default.
+        data_dir: folder of the data in the repository, for revisions without configurations.
     """
 
     path: str
@@ -79,7 +79,7 @@ RAFT_NAMES = (
     "tweet_eval_hate",
     "twitter_complaints",
 )
-# the labels of its test split are secret: three quarters of the 50 known ones are classified
+# the labels of its test split are secret, so three quarters of the 50 labeled texts are classified
 RAFT = {
     f"raft-{name}": TaskSource("ought/raft", config=name, text="Sentence", label="Label", test=None)
     for name in RAFT_NAMES
@@ -95,8 +95,8 @@ MULTICLASS = {
 }
 MNIST = TaskSource("ylecun/mnist", modality="image")
 CIFAR10 = TaskSource("uoft-cs/cifar10", modality="image", input="img")
-# The words that its test split is made for. The repository's own branch is a loading script, which `datasets` does not
-# run any more; the branch of its conversion knows folders instead of configurations.
+# The words of its test split. The main branch holds a loading script, which `datasets` no longer runs; the branch of
+# its conversion has folders instead of configurations.
 SPEECH_COMMANDS = TaskSource(
     "google/speech_commands",
     revision="refs/convert/parquet",
@@ -107,7 +107,7 @@ SPEECH_COMMANDS = TaskSource(
 
 
 def _pair(source: TaskSource, first: str, second: str) -> TaskSource:
-    """Two classes of a data set, of which the published code gives the label 1 to the first."""
+    """Return a task of two classes, of which the first has the label 1 as in the published code."""
     return replace(source, classes=(second, first))
 
 

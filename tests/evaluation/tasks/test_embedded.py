@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from transformers_tart.cli import main
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.evaluation.metrics import accuracy
+from transformers_tart.evaluation.report.statistics import Estimate, estimate
 from transformers_tart.evaluation.tasks.embedded import (
     EmbeddedTask,
     choose_sizes,
-    interval,
     measure_task,
     reasoner_predictor,
 )
@@ -77,10 +77,9 @@ def test__measure_task__reasoner__what_it_says_itself(layers: int | None) -> Non
     assert (found.k, found.num_classes, found.seed) == (30, 3, 0)
 
 
-def test__interval__five_values__students_t() -> None:
-    middle, half = interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (middle, half) == (3.0, pytest.approx(1.963, abs=1e-3))
-    assert interval([2.0]) == (2.0, 0.0)
+def test__estimate__five_values__students_t() -> None:
+    assert estimate([1.0, 2.0, 3.0, 4.0, 5.0]) == Estimate(3.0, pytest.approx(1.963, abs=1e-3))
+    assert estimate([2.0]) == Estimate(2.0, None)
 
 
 def test__evaluate_reasoner__files__tables_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +111,7 @@ def test__evaluate_reasoner__impossible_sizes__said(
 
 
 def test__load__bad_files__say_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="does not say which rows"):
+    with pytest.raises(ValueError, match="no train_rows in its metadata"):
         EmbeddedTask.load(save(make_task(), tmp_path / "silent.safetensors"))
     (tmp_path / "broken.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00garbage!")
     with pytest.raises(CorruptFileError, match="no readable file of embeddings and labels"):

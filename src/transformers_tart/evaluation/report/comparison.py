@@ -1,0 +1,195 @@
+"""The results that a report compares: metrics, methods, and the runs that all compared methods have."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from transformers_tart.evaluation.records import Record
+from transformers_tart.evaluation.report.statistics import Estimate, average
+
+
+@dataclass(frozen=True)
+class MetricFormat:
+    """The display of a metric: its name in the records and on the Hub, title, unit and direction.
+
+    A metric whose unit is % is a fraction in the records.
+    """
+
+    name: str
+    title: str
+    unit: str = ""
+    higher_is_better: bool = True
+
+    @property
+    def factor(self) -> float:
+        """Factor from the records to the display."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    @property
+    def digits(self) -> int:
+        """Digits after the decimal point."""
+        return 1 if self.unit == "%" else 3
+
+    @property
+    def label(self) -> str:
+        """Title and unit."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
+    def value(self, record: Record) -> float | None:
+        """Return the metric of a record, `None` if the record lacks it."""
+        return record.metrics.get(self.name)
+
+
+METRIC_FORMATS = {
+    metric.name: metric
+    for metric in (
+        MetricFormat("accuracy", "Accuracy", "%"),
+        MetricFormat("macro_f1", "Macro F1", "%"),
+        MetricFormat("matthews_correlation", "Matthews correlation"),
+        MetricFormat("log_loss", "Log loss", "nats", higher_is_better=False),
+        MetricFormat("brier_score", "Brier score", higher_is_better=False),
+        MetricFormat("calibration_error", "Expected calibration error", "%", higher_is_better=False),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Values of a task and k: for each method measured there, by the same seeds."""
+
+    task: str
+    k: int
+    values: dict[str, dict[int, float]]
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return len(next(iter(self.values.values())))
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The compared runs."""
+
+    methods: tuple[str, ...]  # the compared methods
+    groups: tuple[Group, ...]  # their values, by task and k
+    counted: int  # number of compared support sets (task, k, seed)
+    left_out: int  # number of support sets on which some method of the same task and k was not measured
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Sizes of the support sets."""
+        return sorted({group.k for group in self.groups})
+
+    def complete(self, sizes: Sequence[int]) -> list[Group]:
+        """Return the groups at these k that have every method measured at any of these k."""
+        groups = [group for group in self.groups if group.k in sizes]
+        methods = set().union(*(group.values for group in groups))
+        return [group for group in groups if group.values.keys() >= methods]
+
+    def panels(self) -> list[tuple[list[str], list[int]]]:
+        """Return tasks of the same sizes with these sizes, so that a mean has the same tasks at each k.
+
+        Tasks that lack a method which others have at the same k are left out. So is a task with sizes of its own,
+        unless all tasks are like that.
+        """
+        complete = {k: {group.task for group in self.complete([k])} for k in self.sizes}
+        sizes_of = defaultdict(list)
+        for group in self.groups:
+            sizes_of[group.task].append(group.k)
+        tasks_of = defaultdict(list)
+        for task, sizes in sizes_of.items():
+            if all(task in complete[k] for k in sizes):
+                tasks_of[tuple(sizes)].append(task)
+        shared = {sizes: tasks for sizes, tasks in tasks_of.items() if len(tasks) > 1} or tasks_of
+        return [(tasks, list(sizes)) for sizes, tasks in sorted(shared.items(), key=lambda item: -len(item[1]))]
+
+    def mean(self, method: str, tasks: Sequence[str], sizes: Sequence[int]) -> Estimate | None:
+        """Return a method's mean over tasks at some k, `None` where one of them lacks it."""
+        return mean_over_tasks([group for group in self.groups if group.task in tasks and group.k in sizes], method)
+
+
+def match_runs(records: Sequence[Record], methods: Sequence[str], value: Callable[[Record], float | None]) -> Matched:
+    """Select the comparable runs: at each task and k, the seeds that all methods measured there have in common.
+
+    A method that cannot read 77 classes or 1024 examples is compared at the other tasks and k.
+    """
+    found: dict[str, dict[int, dict[str, dict[int, float]]]] = {}
+    for record in records:
+        number = value(record) if record.error is None and record.method in methods else None
+        if number is not None:
+            by_method = found.setdefault(record.task, {}).setdefault(record.k, {})
+            by_method.setdefault(record.method, {})[record.seed] = number
+    groups, counted, left_out = [], 0, 0
+    for task, by_size in found.items():
+        for k, by_method in sorted(by_size.items()):
+            shared = sorted(set.intersection(*map(set, by_method.values())))
+            counted += len(shared)
+            left_out += len(set().union(*by_method.values())) - len(shared)
+            if shared:
+                ordered = [method for method in methods if method in by_method]
+                values = {method: {seed: by_method[method][seed] for seed in shared} for method in ordered}
+                groups.append(Group(task, k, values))
+    return Matched(tuple(methods), tuple(groups), counted, left_out)
+
+
+def mean_over_tasks(groups: Sequence[Group], method: str) -> Estimate | None:
+    """Return a method's mean over groups of equal weight, `None` where a group lacks the method."""
+    by_task = defaultdict(list)
+    for group in groups:
+        if method not in group.values:
+            return None
+        by_task[group.task].append(group.values[method])
+    return average(list(by_task.values())) if by_task else None
+
+
+def choose_reference(methods: Sequence[str], reference: str | None = None) -> str:
+    """Return the method that others are compared with: by default the first whose name begins with "tart", if any.
+
+    Raises:
+        ValueError: When the requested method was not measured.
+    """
+    if reference is None:
+        return next((method for method in methods if method.lower().startswith("tart")), methods[0])
+    if reference not in methods:
+        raise ValueError(f"The method {reference!r} was not measured; these were: {', '.join(methods)}.")
+    return reference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The subject of a report."""
+
+    records: Sequence[Record]  # all records
+    methods: list[str]  # methods that succeeded at least once
+    reference: str  # the method that the others are compared with
+    metrics: list[MetricFormat]  # the reported metrics; the first is plotted
+
+    @classmethod
+    def of(
+        cls, records: Sequence[Record], reference: str | None = None, metrics: Sequence[str] | None = None
+    ) -> "Comparison":
+        """Choose what to compare: by default the first TART method with all others, by all measured metrics.
+
+        Raises:
+            ValueError: When no run succeeded, or when the reference or a metric was not measured.
+        """
+        methods = list(dict.fromkeys(record.method for record in records if record.error is None))
+        if not methods:
+            errors = [record.error for record in records]
+            raise ValueError(f"All {len(errors)} runs failed, the first with: {errors[0]}" if errors else "No runs.")
+        measured = [name for name in METRIC_FORMATS if any(name in record.metrics for record in records)]
+        chosen = measured if metrics is None else metrics
+        if missing := [name for name in chosen if name not in measured]:
+            raise ValueError(f"Not measured: {', '.join(missing)}; the results have {', '.join(measured)}.")
+        if not chosen:
+            raise ValueError(f"The results have none of the metrics {', '.join(METRIC_FORMATS)}.")
+        return cls(records, methods, choose_reference(methods, reference), [METRIC_FORMATS[name] for name in chosen])
+
+    def match(self, metric: MetricFormat) -> Matched:
+        """Return the runs that are compared in a metric."""
+        return match_runs(self.records, self.methods, metric.value)
+
+
+__all__ = ["METRIC_FORMATS", "Comparison", "Group", "Matched", "MetricFormat", "match_runs", "mean_over_tasks"]

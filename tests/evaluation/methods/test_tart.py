@@ -1,0 +1,147 @@
+"""The method `tart` is the composed model: its answers are those of the pipeline on the same support set."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.builders import build_reasoner, compose, make_examples, make_texts, save_backbone, score_all
+from transformers import pipeline
+
+from transformers_tart import TartClassificationPipeline
+from transformers_tart.cli import main
+from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
+from transformers_tart.evaluation.methods.baselines import logistic_regression
+from transformers_tart.evaluation.metric import TartMetric
+from transformers_tart.evaluation.records import read_records
+from transformers_tart.evaluation.tasks import Task, load_task
+from transformers_tart.projection import LayerScaling
+
+
+K = 12
+NAMES = ("a", "b", "c")
+
+
+def save_task(folder: Path, reasoner: str = "kernel", **options: object) -> str:
+    """A TART folder with a support set of other examples."""
+    save_backbone(folder / "backbone")
+    backbone = compose("llama", reasoner, **options)
+    model = type(backbone).from_backbone(folder / "backbone", backbone.reasoner, **options)
+    classify = TartClassificationPipeline(model=model, examples=make_examples(8, ("x", "y"), seed=7))
+    classify.save_pretrained(folder / "task")
+    return str(folder / "task")
+
+
+def save_sentence_encoder(folder: Path) -> str:
+    """A repository of sentence-transformers: the first token, divided by its norm, of at most five tokens."""
+    save_backbone(folder, "bert")
+    kinds = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+    rows = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(kinds.items())
+    ]
+    (folder / "modules.json").write_text(json.dumps(rows))
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 5, "do_lower_case": false}')
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(
+        '{"word_embedding_dimension": 32, "pooling_mode_cls_token": true}'
+    )
+    return str(folder)
+
+
+MODELS: dict[str, Callable[[Path], str]] = {
+    "backbone": lambda folder: save_backbone(folder, "gpt2"),
+    "task": lambda folder: save_task(folder, pooling="last", normalize=True, layers=1, max_length=4),
+    "task_of_a_gpt2_reasoner": lambda folder: save_task(folder, "gpt2"),
+    "task_of_a_prompt": lambda folder: save_task(folder, protocol="vanilla", template="{text} is {label}\n"),
+    "sentence_encoder": save_sentence_encoder,
+}
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    labels = [i % 3 for i in range(30)]
+    return Task("made", NAMES, make_texts(30, 1, 9), labels, make_texts(15, 2, 9), labels[:15])
+
+
+@pytest.fixture(scope="module", params=list(MODELS))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return MODELS[request.param](tmp_path_factory.mktemp("model") / request.param)
+
+
+def build_pipeline(folder: str, task: Task, support: Support) -> TartClassificationPipeline:
+    examples = [{"text": task.train_texts[i], "label": NAMES[task.train_labels[i]]} for i in support.indices]
+    return pipeline("tart-classification", model=folder, examples=examples)
+
+
+def test__tart__any_model_of_the_pipeline__answers_of_the_pipeline(folder: str, task: Task) -> None:
+    context, support = TaskContext(task, Models(folder)), Support.draw(task, K, seed=0)
+    expected = score_all(build_pipeline(folder, task, support), task.test_texts)
+    found = METHODS["tart"](context, support)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)
+    METHODS["logistic_regression"](context, support)
+    assert torch.equal(METHODS["tart"](context, support), found)  # from the embeddings that are kept
+
+
+def test__probe__any_model_of_the_pipeline__reads_its_embeddings(folder: str, task: Task) -> None:
+    context, support = TaskContext(task, Models(folder)), Support.draw(task, K, seed=0)
+    classify = build_pipeline(folder, task, support)
+    stored, embedder = classify.model.support, classify.model.embedder()
+    rows = embedder.tokenize(classify.tokenizer, task.test_texts)
+    queries = embedder.embed_rows(rows, stored.prompt, embedder.read_prompt(stored.prompt), pad_token_id=0)
+    scaling = LayerScaling.fit(stored.embeddings)
+    given = (scaling.transform(stored.embeddings), stored.labels, scaling.transform(queries))
+    found = METHODS["logistic_regression"](context, support)
+    torch.testing.assert_close(found, logistic_regression(*given, 3), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("protocol", ["vanilla", "loo"])
+def test__tart__other_protocol__model_of_that_protocol(task: Task, tmp_path: Path, protocol: str) -> None:
+    folder = save_backbone(tmp_path)
+    context, support = TaskContext(task, Models(folder, max_length=5)), Support.draw(task, K, seed=0)
+    options = {"protocol": protocol, "max_length": 5}
+    model = type(context.model).from_backbone(folder, **options)
+    expected = score_all(build_pipeline(model, task, support), task.test_texts)
+    found = METHODS[f"tart_{protocol}"](context, support)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)
+    assert context.model.config.protocol == "stream"
+
+
+def test__tart__reasoner_of_a_backbone__read_with_its_projection(task: Task, tmp_path: Path) -> None:
+    build_reasoner("gpt2").save_pretrained(tmp_path / "reasoner")
+    folder, support = save_backbone(tmp_path / "llama"), Support.draw(task, K, seed=0)
+    model = TaskContext(task, Models(folder)).model
+    model = type(model).from_backbone(folder, tmp_path / "reasoner")
+    assert model.config.layers == -1
+    expected = score_all(build_pipeline(model, task, support), task.test_texts)
+    found = METHODS["tart"](TaskContext(task, Models(folder, reasoner=str(tmp_path / "reasoner"))), support)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test__models__task_that_does_not_fit__refused(task: Task, tmp_path: Path) -> None:
+    folder = save_task(tmp_path)
+    with pytest.raises(ValueError, match="task is a TART repository with its own reasoner"):
+        Models(folder, reasoner="kernel").model("text")
+    with pytest.raises(ValueError, match="task classifies text inputs, and the task has images"):
+        Models(folder).model("image")
+    assert Models(folder).model("text").support is None
+
+
+def test__evaluate_command__task_folder__metrics_of_its_pipeline(tmp_path: Path) -> None:
+    texts, labels = make_texts(40, 1, 9), [NAMES[i % 3] for i in range(40)]
+    rows = [
+        {"text": text, "label": label, "split": ("train", "test")[i >= 25]}
+        for i, (text, label) in enumerate(zip(texts, labels, strict=True))
+    ]
+    (tmp_path / "made.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = save_task(tmp_path, pooling="last")
+    command = ["evaluate", "--model", folder, "--task", str(tmp_path / "made.jsonl"), "--methods", "tart"]
+    command += ["--k", str(K), "--seeds", "1", "--device", "cpu", "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    (record,) = read_records(tmp_path / "out")
+    task = load_task(str(tmp_path / "made.jsonl"))
+    scores = score_all(build_pipeline(folder, task, Support.draw(task, K, record.seed)), task.test_texts)
+    expected = TartMetric().compute(prediction_scores=scores, references=task.test_labels)
+    assert record.metrics == pytest.approx(expected, abs=1e-4)
