@@ -200,7 +200,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         preprocess, forward, postprocess = self._sanitize_parameters(**kwargs)
         progress_bar = as_flag(progress_bar, "progress_bar")
         batch_size = None if batch_size is None else as_count(batch_size, "batch_size", ", or None")
-        inputs = unpack(inputs, self._modality.columns)
+        inputs = unpack(inputs, self._modality)
         if examples is None or isinstance(examples, SupportSet):
             with self.device_placement():
                 support = self.model.prepare_support(examples)

@@ -36,7 +36,7 @@ def check_texts(texts: Any, name: str) -> list[Text]:
         TypeError: When they are not many, or one is something else.
         ValueError: When there are none.
     """
-    items = _as_list(unpack(texts, TEXT.columns), name)
+    items = _as_list(unpack(texts, TEXT), name)
     if not items:
         raise ValueError(f"{name} is empty: there are no texts to embed.")
     return [_check_text(item, f"{name}[{i}]") for i, item in enumerate(items)]

@@ -1,12 +1,20 @@
 """Containers of inputs: tables, columns, lists and streams."""
 
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 
 PAIR = "text_pair"
+
+
+class Columns(Protocol):
+    """The part of a `Modality` that containers need."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a table that hold an input, the required one first."""
 
 
 def is_eager(inputs: Any) -> bool:
@@ -107,20 +115,20 @@ def as_list(column: Any, where: str) -> list[Any]:
         raise error from err
 
 
-def unpack(inputs: Any, keys: Sequence[str]) -> Any:
+def unpack(inputs: Any, modality: Columns) -> Any:
     """Return the inputs inside a table, a dataset or an Arrow array; anything else as it is.
 
     Args:
         inputs (`object`):
             The argument of a pipeline call.
-        keys (`Sequence[str]`):
-            The columns to read, `Modality.columns`: the first is required, of texts `"text_pair"` may follow.
+        modality (`Modality`):
+            Its columns are read; the first is required, of texts `"text_pair"` may follow.
 
     Raises:
         ValueError: When there is no such column.
         TypeError: On a set, which has no order.
     """
-    key = keys[0]
+    keys, key = modality.columns, modality.columns[0]
     if isinstance(inputs, (set, frozenset)):
         raise TypeError(f"The {key} input is a {type(inputs).__name__}, which has no order; give a list.")
     if is_dataset(inputs, "The inputs"):

@@ -1,4 +1,4 @@
-"""Arguments of a text pipeline's call that `pipeline("text-classification")` passes to its tokenizer."""
+"""Arguments of a call that `pipeline("text-classification")` passes on to its tokenizer: ignored, used or refused."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from transformers_tart.inputs.modality import Modality
 
 
 ANY = object()
-# Arguments that change no prediction, because texts of a batch never see each other or their padding.
+# Allowed values that change no prediction: texts of a batch do not depend on each other or on their padding.
 NEUTRAL: dict[str, Any] = {
     "padding": (True, False, None, "longest", "max_length", "do_not_pad"),
     "padding_side": ("left", "right", None),
@@ -20,7 +20,7 @@ NEUTRAL: dict[str, Any] = {
     "return_tensors": ANY,
     "verbose": (True, False),
 }
-# Arguments of which only these values embed queries as the examples were embedded.
+# Other values would embed queries differently from the examples.
 FIXED: dict[str, Any] = {
     "add_special_tokens": (True,),
     "is_split_into_words": (False, None),
@@ -37,9 +37,9 @@ class TextOptions:
     """Options for reading texts.
 
     Attributes:
-        max_length: most tokens of a text.
-        truncates: truncate longer texts, rather than refuse them.
-        single: the argument for which pairs of texts are refused, if any.
+        max_length: longest text in tokens.
+        truncates: whether longer texts are truncated rather than refused.
+        single: the argument that rules out pairs of texts, if any.
     """
 
     max_length: int | None = None
@@ -48,13 +48,14 @@ class TextOptions:
 
 
 def text_options(arguments: dict[str, Any], modality: Modality) -> dict[str, Any]:
-    """Return the fields of [`TextOptions`] that the arguments of a call set.
+    """Return the fields of [`TextOptions`] that arguments of a call set.
 
     Raises:
-        TypeError: On unknown arguments, and on these arguments for images and audio.
-        ValueError: On values that are not allowed, or would embed queries otherwise than the examples.
+        TypeError: On unknown arguments, and on any for inputs that are not texts.
+        ValueError: On values that are invalid or not supported.
     """
-    if unknown := [name for name in arguments if name not in NAMES]:
+    unknown = [name for name in arguments if name not in NAMES]
+    if unknown:
         hint = "; for the scores of all classes pass top_k=None" if "return_all_scores" in unknown else ""
         raise TypeError(f"The pipeline got the unexpected keyword arguments {unknown}{hint}.")
     if arguments and not modality.is_tokenized:
@@ -69,7 +70,7 @@ def text_options(arguments: dict[str, Any], modality: Modality) -> dict[str, Any
     if "truncation" in arguments:
         truncation = _check_value("truncation", arguments["truncation"], TRUNCATIONS)
         options["truncates"] = truncation not in (False, "do_not_truncate")
-        if truncation == "only_first":  # the same as True for a single text
+        if truncation == "only_first":  # which is the same for a single text
             options["single"] = 'truncation="only_first"'
     if _check_value("return_token_type_ids", arguments.get("return_token_type_ids"), (True, False, None)) is False:
         options["single"] = "return_token_type_ids=False"
@@ -80,7 +81,7 @@ def _check_value(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     value = getattr(value, "value", value)  # members of transformers' enums
     if not any(type(value) is type(other) and value == other for other in allowed):
         reason = (
-            "other values would embed the queries otherwise than the examples" if name in FIXED else "or be left out"
+            "other values would embed queries differently from the examples" if name in FIXED else "or be left out"
         )
         raise ValueError(f"{name} is {shorten(value)}; it must be one of {allowed}, {reason}.")
     return value
