@@ -8,7 +8,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from transformers_tart.checks.arguments import well_formed
 
@@ -75,8 +75,7 @@ def read_columns(path: str, rows: int = 1000) -> list[str] | None:
     if kind == "parquet":
         return _open_parquet(path).schema_arrow.names
     if kind == "csv":
-        with _open_text(path) as file:
-            return _read_header(path, csv.reader(_lines(path, file), delimiter=_separator(path), strict=True)) or None
+        return _read_header(path, _csv_rows(path)) or None
     found: dict[str, None] = {}
     try:
         for row in itertools.islice(read_rows(path), rows):
@@ -97,67 +96,62 @@ def open_table(path: str) -> "IterableDataset":
     return IterableDataset.from_generator(read_rows, features=features, gen_kwargs={"path": path})
 
 
-def _open_text(path: str) -> TextIO:
-    """Open text, with surrogates for bytes that are not UTF-8."""
+def _read_lines(path: str) -> Iterator[str]:
     opened: Any = gzip.open if path.lower().endswith(".gz") else open
-    return opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-def _lines(path: str, file: TextIO) -> Iterator[str]:
-    for number, line in enumerate(file, start=1):
-        if well_formed(line) != line:
-            raise ValueError(f"Line {number} of {path} is not UTF-8; convert the file to UTF-8.")
-        yield line
+    with opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        for number, line in enumerate(file, start=1):
+            if well_formed(line) != line:  # surrogates stand for bytes that are not UTF-8
+                raise ValueError(f"Line {number} of {path} is not UTF-8; convert the file to UTF-8.")
+            yield line
 
 
 def _separator(path: str) -> str:
     return "\t" if _ending(path) == ".tsv" else ","
 
 
-def _read_header(path: str, reader: Any) -> list[str]:
-    try:
-        header: list[str] = next((row for row in reader if row), [])
-    except csv.Error as err:
-        raise ValueError(f"Line {max(reader.line_num, 1)} of {path} is not csv: {err}.") from err
+def _csv_rows(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each row that is not empty, after the number of its first line."""
+    csv.field_size_limit(LONGEST_CELL)
+    reader = csv.reader(_read_lines(path), delimiter=_separator(path), strict=True)
+    while True:
+        start = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as err:
+            raise ValueError(f"The row that begins in line {start} of {path} is not csv: {err}.") from err
+        if cells is None:
+            return
+        if cells:
+            yield start, cells
+
+
+def _read_header(path: str, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
+    line, header = next(rows, (1, []))
     if repeated := sorted({name for name in header if name and header.count(name) > 1}):
-        raise ValueError(
-            f"Line {reader.line_num} of {path} names the columns {repeated} more than once; rename one of each."
-        )
+        raise ValueError(f"Line {line} of {path} names the columns {repeated} more than once; rename one of each.")
     return header
 
 
 def _read_csv(path: str) -> Iterator[Row]:
-    csv.field_size_limit(LONGEST_CELL)
-    with _open_text(path) as file:
-        reader = csv.reader(_lines(path, file), delimiter=_separator(path), strict=True)
-        header = _read_header(path, reader)
-        while True:
-            start = reader.line_num + 1
-            try:
-                cells = next(reader, None)
-            except csv.Error as err:
-                raise ValueError(f"The row that begins in line {start} of {path} is not csv: {err}.") from err
-            if cells is None:
-                return
-            if cells and len(cells) != len(header):
-                raise ValueError(
-                    f"Line {start} of {path} has {len(cells)} cells, but the header has {len(header)}; put cells that "
-                    f"hold the separator {_separator(path)!r} into double quotes."
-                )
-            if cells:  # empty lines are skipped
-                yield dict(zip(header, cells, strict=True))
+    rows = _csv_rows(path)
+    header = _read_header(path, rows)
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise ValueError(
+                f"Line {line} of {path} has {len(cells)} cells, but the header has {len(header)}; put cells that "
+                f"hold the separator {_separator(path)!r} into double quotes."
+            )
+        yield dict(zip(header, cells, strict=True))
 
 
 def _read_json(path: str) -> Iterator[Row]:
-    with _open_text(path) as file:
-        lines = _lines(path, file)
-        for number, line in enumerate(lines, start=1):
-            if line.lstrip().startswith("["):  # an array instead of lines
-                array = _parse_json(path, line + "".join(lines), number)
-                yield from (_as_row(item, f"Item {i} of the array in {path}") for i, item in enumerate(array))
-                return
-            if line.strip():
-                yield _as_row(_parse_json(path, line, number), f"Line {number} of {path}")
+    lines = _read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        if line.lstrip().startswith("["):  # an array instead of lines
+            array = _parse_json(path, line + "".join(lines), number)
+            yield from (_as_row(item, f"Item {i} of the array in {path}") for i, item in enumerate(array))
+        elif line.strip():
+            yield _as_row(_parse_json(path, line, number), f"Line {number} of {path}")
 
 
 def _as_row(value: Any, where: str) -> Row:
@@ -177,16 +171,12 @@ def _parse_json(path: str, text: str, first_line: int) -> Any:
 
 
 def _open_parquet(path: str) -> Any:
-    from pyarrow import ArrowException
+    from pyarrow import ArrowException, BufferReader
     from pyarrow.parquet import ParquetFile
 
     try:
-        if path.lower().endswith(".gz"):
-            from io import BytesIO
-
-            with gzip.open(path) as file:
-                return ParquetFile(BytesIO(file.read()))
-        return ParquetFile(path)
+        is_packed = path.lower().endswith(".gz")
+        return ParquetFile(BufferReader(gzip.decompress(Path(path).read_bytes())) if is_packed else path)
     except ArrowException as err:
         raise ValueError(f"{path} cannot be read as a parquet file: {err}") from err
 
@@ -207,9 +197,7 @@ def _read_parquet(path: str) -> Iterator[Row]:
 
 
 def _read_text(path: str) -> Iterator[Row]:
-    with _open_text(path) as file:
-        for line in _lines(path, file):
-            yield {"text": line.removesuffix("\n").removesuffix("\r")}
+    return ({"text": line.removesuffix("\n").removesuffix("\r")} for line in _read_lines(path))
 
 
 READERS: dict[str, Callable[[str], Iterator[Row]]] = {
