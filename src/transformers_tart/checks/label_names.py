@@ -41,7 +41,7 @@ def class_numbers(id2label: Any, where: str) -> dict[int, Any]:
         ValueError: When this is not a dict of numbers.
     """
     if not isinstance(id2label, Mapping):
-        raise ValueError(f"{where} is {type(id2label).__name__}; it must be a dict of class numbers and names.")
+        raise ValueError(f"{where} is {shorten(id2label)}; it must be a dict of class numbers and names.")
     try:
         return {int(number): name for number, name in id2label.items()}
     except (TypeError, ValueError) as err:
@@ -90,7 +90,7 @@ def take_names(arguments: dict[str, Any]) -> tuple[str, ...] | None:
     names = None if id2label is None else _in_order(id2label, "id2label")
     if label2id is not None:
         if not isinstance(label2id, Mapping):
-            raise ValueError(f"label2id is {type(label2id).__name__}; it must be a dict of names and class numbers.")
+            raise ValueError(f"label2id is {shorten(label2id)}; it must be a dict of names and class numbers.")
         inverse = _in_order({number: name for name, number in label2id.items()}, "label2id")
         if names not in (None, inverse):
             raise ValueError(
