@@ -134,14 +134,8 @@ def format_costs(records: Sequence[Record], methods: Sequence[str]) -> str:
         seconds = [mean_over_tasks(matched.complete([k]), method) for k in matched.sizes]
         devices = ", ".join(dict.fromkeys(record.device for record in own))
         times = [NOTHING if found is None else f"{found.mean:.3g}" for found in seconds]
-        rows.append(
-            [
-                escape_markdown(method),
-                escape_markdown(devices),
-                f"{max(record.memory_mb for record in own):.0f}",
-                *times,
-            ]
-        )
+        memory = max(record.memory_mb for record in own)
+        rows.append([escape_markdown(method), escape_markdown(devices), f"{memory:.0f}", *times])
     return table(["method", "device", "largest memory, MB", *(f"s, k={k}" for k in matched.sizes)], rows, 2)
 
 
