@@ -15,9 +15,10 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerBase
 
-from transformers_tart.inputs.audio import BYTES, read_audio
+from transformers_tart.inputs.audio import read_audio
 from transformers_tart.inputs.containers import PAIR, can_iterate
 from transformers_tart.inputs.images import read_image
+from transformers_tart.inputs.sources import BYTES
 from transformers_tart.inputs.texts import parse_text
 
 

@@ -31,7 +31,8 @@ SLICED, LARGEST = 0, 1  # columns of distances; those of the features follow
 @dataclass(frozen=True)
 class FeatureShift:
     """The shift of a feature: its distance in standard deviations of the training distribution, its percentile
-    among new training tasks, and its direction."""
+    among new training tasks, and its direction.
+    """
 
     name: str
     distance: float
