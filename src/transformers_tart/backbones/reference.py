@@ -85,7 +85,7 @@ class BackboneReference:
 
     @property
     def is_local(self) -> bool:
-        """Whether the backbone is a folder of this machine, which nobody else has."""
+        """`True` for a folder of this machine, which nobody else has."""
         return self.name is not None and is_local(self.name)
 
     @property
