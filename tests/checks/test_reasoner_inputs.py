@@ -11,12 +11,13 @@ from transformers_tart import TartReasoner
 from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.in_context import write_prompt
 from transformers_tart.inputs.examples import Examples
+from transformers_tart.reasoners.architectures import ARCHITECTURES
 
 
 pytestmark = pytest.mark.core
 
 
-ARCHITECTURES = pytest.mark.parametrize("name", ["kernel", "gpt2"])
+EACH_ARCHITECTURE = pytest.mark.parametrize("name", ARCHITECTURES)
 SUPPORT, LABELS, QUERY, TRUTH = draw_task(12, 5, dim=20)
 
 
@@ -24,7 +25,7 @@ def get_reasoner(name: str) -> TartReasoner:
     return shared_reasoner() if name == "kernel" else build_reasoner(name)
 
 
-@ARCHITECTURES
+@EACH_ARCHITECTURE
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 def test__query__not_finite__said(name: str, value: float, dtype: torch.dtype) -> None:
@@ -36,7 +37,7 @@ def test__query__not_finite__said(name: str, value: float, dtype: torch.dtype) -
             ask()
 
 
-@ARCHITECTURES
+@EACH_ARCHITECTURE
 def test__query__beyond_float32__said(name: str) -> None:
     state = get_reasoner(name).prepare(SUPPORT, LABELS)
     with pytest.raises(ValueError, match="query embeddings hold NaN or infinite"):
@@ -45,7 +46,7 @@ def test__query__beyond_float32__said(name: str) -> None:
         get_reasoner(name).prepare(SUPPORT.double() * 1e300, LABELS)
 
 
-@ARCHITECTURES
+@EACH_ARCHITECTURE
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test__reasoner__other_floating_dtypes__as_their_values_in_float32(name: str, dtype: torch.dtype) -> None:
     support, query = SUPPORT.to(dtype), QUERY.to(dtype)
@@ -56,7 +57,7 @@ def test__reasoner__other_floating_dtypes__as_their_values_in_float32(name: str,
     assert torch.equal(found, expected)
 
 
-@ARCHITECTURES
+@EACH_ARCHITECTURE
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -76,7 +77,7 @@ def test__reasoner__embeddings_of_another_type__type_error(name: str, change: An
         reasoner(change(SUPPORT), LABELS, QUERY)
 
 
-@ARCHITECTURES
+@EACH_ARCHITECTURE
 @pytest.mark.parametrize(
     ("query", "message"),
     [
@@ -93,13 +94,13 @@ def test__query__shape_that_does_not_fit__names_both(name: str, query: torch.Ten
             reasoner.query(state, query)
 
 
-@ARCHITECTURES
+@EACH_ARCHITECTURE
 def test__query__none_at_all__no_logits(name: str) -> None:
     reasoner = get_reasoner(name)
     assert reasoner.query(reasoner.prepare(SUPPORT, LABELS), QUERY[:, :0]).shape == (1, 0, 2)
 
 
-@ARCHITECTURES
+@EACH_ARCHITECTURE
 @pytest.mark.parametrize(
     ("labels", "error", "message"),
     [
@@ -114,7 +115,7 @@ def test__prepare__bad_labels__said(name: str, labels: Any, error: type[Exceptio
         get_reasoner(name).prepare(SUPPORT, labels)
 
 
-@ARCHITECTURES
+@EACH_ARCHITECTURE
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
 def test__prepare__small_integer_labels__as_int64(name: str, dtype: torch.dtype) -> None:
     with torch.no_grad():

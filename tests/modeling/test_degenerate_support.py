@@ -6,6 +6,7 @@ from helpers.builders import build_reasoner, draw_task, shared_reasoner
 from torch import Tensor
 
 from transformers_tart import TartReasoner
+from transformers_tart.reasoners.architectures import ARCHITECTURES
 
 
 def get_reasoner(name: str) -> TartReasoner:
@@ -18,7 +19,7 @@ def assert_finite(name: str, support: Tensor, labels: Tensor, query: Tensor, **k
     assert torch.isfinite(logits).all()
 
 
-pytestmark = pytest.mark.parametrize("name", ["kernel", "gpt2"])
+pytestmark = pytest.mark.parametrize("name", ARCHITECTURES)
 
 
 def test__reasoner__duplicate_rows__finite(name: str) -> None:

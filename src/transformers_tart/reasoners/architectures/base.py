@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class ArchitectureState(Protocol):
-    """An encoded support set of an architecture; immutable."""
+    """An encoded support set of an architecture, mostly a frozen dataclass; immutable."""
 
     def to(self, device: torch.device | str) -> Any:
         """Move the state to another device."""
@@ -16,6 +16,8 @@ class ArchitectureState(Protocol):
 
 class Architecture(nn.Module, ABC):
     """A network that encodes a support set once, then reads any number of queries, independently of each other.
+
+    It is built from a [`TartReasonerConfig`] alone, and has a weight at least, which tells its device and dtype.
 
     Attributes:
         max_classes: largest number of classes in one pass; `None` for no limit.
