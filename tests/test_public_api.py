@@ -25,7 +25,6 @@ from transformers_tart.bench.summaries import SUMMARIES
 from transformers_tart.cli import main
 from transformers_tart.commands import evaluate_reasoner, report
 from transformers_tart.embeddings import embed
-from transformers_tart.evaluation.methods.baselines import BASELINES
 from transformers_tart.evaluation.metrics import METRICS
 from transformers_tart.evaluation.report.comparison import METRIC_FORMATS
 from transformers_tart.projection import WhitenedPCA
@@ -149,7 +148,6 @@ def test__command__version__is_printed(capsys: pytest.CaptureFixture[str]) -> No
 def test__choices__names_in_help__those_of_what_is_imported_later() -> None:
     assert list(SUMMARIES) == list(PAIRS)
     assert {name: pair.summary for name, pair in PAIRS.items()} == SUMMARIES
-    assert list(evaluate_reasoner.BASELINES) == list(BASELINES)
     assert list(evaluate_reasoner.METRICS) == list(METRICS)
     assert list(report.METRIC_NAMES) == list(METRIC_FORMATS)
 

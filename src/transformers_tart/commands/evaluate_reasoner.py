@@ -10,14 +10,6 @@ from transformers_tart.repository import DEFAULT_REASONER
 
 
 # those of `evaluation`, which is imported only when the command runs
-BASELINES = (
-    "logistic_regression",
-    "logistic_regression_cv",
-    "linear_discriminant",
-    "nearest_centroid",
-    "nearest_neighbours",
-    "kernel_ridge",
-)
 METRICS = ("accuracy", "log_loss", "brier_score", "calibration_error")
 
 
@@ -36,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--per-class", type=int, nargs="+", help="examples of each class, for more than two classes")
     parser.add_argument("--seeds", type=int, default=5, help="number of support sets of each size (default: 5)")
     parser.add_argument(
-        "--baselines", nargs="*", choices=BASELINES, default=list(BASELINES), help="other methods (default: all)"
+        "--baselines", nargs="*", help="other methods by name; an unknown one lists them (default: all)"
     )
     parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS), help="(default: all)")
     parser.add_argument("--device", default="cpu", help="device of the reasoner (default: cpu)")
@@ -50,20 +42,24 @@ def run(args: argparse.Namespace) -> None:
     from tqdm.auto import tqdm
     from transformers import __version__ as transformers_version
 
-    from transformers_tart.evaluation.methods import baselines
+    from transformers_tart.evaluation.methods.baselines import BASELINES
     from transformers_tart.evaluation.tasks import embedded as report
     from transformers_tart.files import write_whole
     from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
     if min([*(args.per_class or ()), args.seeds]) < 1 or min(args.k) < 2:
         raise ValueError("--k must be at least 2, --per-class and --seeds at least 1.")
+    names = list(BASELINES) if args.baselines is None else args.baselines
+    unknown = [name for name in names if name not in BASELINES]
+    if unknown:
+        raise ValueError(f"Unknown --baselines {unknown}; choose from {', '.join(BASELINES)}.")
     if args.output is not None:
         check_output_file(Path(args.output), inputs=args.files)
     tasks = [report.EmbeddedTask.load(path, args.train_rows) for path in args.files]
     reasoner = TartReasoner.from_pretrained(args.reasoner).to(args.device).eval()
     methods = {
         report.REASONER: report.reasoner_predictor(reasoner),
-        **{name: baselines.BASELINES[name] for name in args.baselines},
+        **{name: BASELINES[name] for name in names},
     }
     facts: dict[str, object] = {
         "reasoner": Path(args.reasoner).name,

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from transformers_tart.cli import main
 from transformers_tart.errors import CorruptFileError
+from transformers_tart.evaluation.methods.baselines import BASELINES
 from transformers_tart.evaluation.metrics import accuracy
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
 from transformers_tart.evaluation.tasks.embedded import (
@@ -108,6 +109,11 @@ def test__evaluate_reasoner__impossible_sizes__said(
     file = save(make_task(), tmp_path / "made.safetensors", train_rows="60")
     assert main(["evaluate-reasoner", file, *command]) == 1
     assert capsys.readouterr().out == ""
+
+
+def test__evaluate_reasoner__unknown_baseline__error_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate-reasoner", "absent.safetensors", "--baselines", "guess"]) == 1
+    assert f"Unknown --baselines ['guess']; choose from {', '.join(BASELINES)}" in capsys.readouterr().err
 
 
 def test__load__bad_files__say_what_is_wrong(tmp_path: Path) -> None:
