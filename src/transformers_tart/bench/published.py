@@ -38,11 +38,7 @@ def predict_one_by_one(
     chosen: Sequence[int],
     meter: Meter,
 ) -> Tensor:
-    """Predict each chosen query by a run of the head on the whole sequence of the support set and the query.
-
-    Returns:
-        `torch.FloatTensor` of shape `(len(chosen),)`: probabilities of the second class.
-    """
+    """Return the probability of the second class, by a run of the head on the support set and each chosen query."""
     known, new = whiten(support, queries, architecture.input_dim)
     asked = torch.cat([labels, labels.new_zeros(1)])[None]  # the label of the query is masked
     probabilities = []
@@ -89,6 +85,3 @@ class SampledProcedure(PublishedProcedure):
             return torch.zeros(len(ids), self.backbone.config.get_text_config().hidden_size)
         with self.meter.sample(made, total):
             return super()._hidden(ids)
-
-
-__all__ = ["SampledProcedure", "predict_one_by_one", "whiten"]

@@ -114,7 +114,7 @@ class EmbeddingCache:
         if embeddings.dim() == 0 or embeddings.is_meta or len(keys) != len(embeddings):
             raise ValueError(f"There are {len(keys)} keys for embeddings of shape {tuple(embeddings.shape)}.")
         rows = embeddings.detach().to("cpu", torch.float32).contiguous()
-        payloads = [safetensors.torch.save({"embedding": row}) for row in rows]
+        payloads = (safetensors.torch.save({"embedding": row}) for row in rows)
         entries = [(key, _checksum(key, each) + each) for key, each in zip(keys, payloads, strict=True)]
         statement = "INSERT OR REPLACE INTO embeddings VALUES (?, ?)"
         self._database.run(lambda connection: connection.executemany(statement, entries))
