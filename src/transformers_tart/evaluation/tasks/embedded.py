@@ -25,18 +25,11 @@ REASONER = "reasoner"
 
 @dataclass(frozen=True)
 class EmbeddedTask:
-    """Labeled embeddings, of which the first `train_rows` are for support sets and the others are queries.
-
-    Attributes:
-        name: name of the file.
-        embeddings: (n, dim) or (n, layers, hidden) float32.
-        labels: (n,) int64, from 0.
-        train_rows: number of rows for support sets.
-    """
+    """Labeled embeddings, of which the first `train_rows` are for support sets and the others are queries."""
 
     name: str
-    embeddings: Tensor
-    labels: Tensor
+    embeddings: Tensor  # (n, dim) or (n, layers, hidden) float32
+    labels: Tensor  # (n,) int64, from 0
     train_rows: int
 
     @property
@@ -46,18 +39,7 @@ class EmbeddedTask:
 
     @classmethod
     def load(cls, path: str | Path, train_rows: int | None = None) -> "EmbeddedTask":
-        """Load a safetensors file with `embeddings` and `labels`.
-
-        Args:
-            path (`str` or `Path`):
-                Path of the file.
-            train_rows (`int`, *optional*):
-                Number of rows for support sets; by default `train_rows` of the file's metadata.
-
-        Raises:
-            CorruptFileError: If the file cannot be read or lacks one of the two tensors.
-            ValueError: If the tensors do not fit each other, or the number of train rows is missing or out of range.
-        """
+        """Load a safetensors file with `embeddings`, `labels` and, unless given, `train_rows` in its metadata."""
         try:
             with safe_open(str(path), "pt") as file:
                 metadata = file.metadata() or {}
@@ -170,15 +152,3 @@ def _groups(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]
 def as_json(measurements: Sequence[Measurement], facts: dict[str, object]) -> str:
     """Return all measurements and facts about the run as JSON."""
     return json.dumps({**facts, "measurements": [asdict(m) for m in measurements]}, indent=1) + "\n"
-
-
-__all__ = [
-    "REASONER",
-    "EmbeddedTask",
-    "Measurement",
-    "as_json",
-    "choose_sizes",
-    "format_table",
-    "measure_task",
-    "reasoner_predictor",
-]
