@@ -8,11 +8,10 @@ import pytest
 import torch
 from helpers.benchmarks import TINY, FakeClock, _tiny_model, compare, constant  # noqa: F401 - the fixture is used by name
 
-from transformers_tart.bench.inputs import draw_texts
 from transformers_tart.bench.pairs import PAIRS
 from transformers_tart.bench.published import SampledProcedure, whiten
 from transformers_tart.bench.timing import TOLERANCE, Meter, Times, check, format_row, measure, pair_result
-from transformers_tart.bench.workload import draw_embeddings, load_language_model
+from transformers_tart.bench.workload import draw_embeddings, draw_texts, load_language_model
 from transformers_tart.embeddings.reference import LABEL_WORDS, PublishedProcedure
 from transformers_tart.projection import WhitenedPCA
 

@@ -8,10 +8,16 @@ from torch import Tensor
 
 from transformers_tart.backbones.forward import backbone_max_length, resolve_max_length
 from transformers_tart.backbones.traits import BackboneTraits
-from transformers_tart.bench.inputs import draw_texts
 from transformers_tart.bench.published import SampledProcedure, predict_one_by_one
 from transformers_tart.bench.timing import Comparison, Meter, Pair
-from transformers_tart.bench.workload import POSITIONS, LanguageModel, Workload, draw_embeddings, load_language_model
+from transformers_tart.bench.workload import (
+    POSITIONS,
+    LanguageModel,
+    Workload,
+    draw_embeddings,
+    draw_texts,
+    load_language_model,
+)
 from transformers_tart.embeddings import embed, encode_texts
 from transformers_tart.embeddings.reference import LABEL_WORDS
 from transformers_tart.reasoners.architectures.gpt2 import GPT2Architecture
@@ -99,16 +105,14 @@ def compare_protocols(workload: Workload, protocol: str) -> Comparison:
         procedure = SampledProcedure(
             model.with_head, model.tokenizer, workload.seed, workload.max_characters, groups, meter
         )
-        support, query, _ = procedure.embed(protocol, texts, labels, queries)
-        return torch.cat([support, query])[rows]
+        return torch.cat(procedure.embed(protocol, texts, labels, queries)[:2])[rows]
 
     traits = BackboneTraits(model.backbone)  # kept from one run to the next, as a pipeline keeps them
 
     def ours() -> Tensor:
         options: dict[str, Any] = {"protocol": protocol, "layers": -1, "label_names": LABEL_WORDS, "max_length": None}
         options |= {"seed": workload.seed, "traits": traits}
-        support, query, _ = embed(model.backbone, model.tokenizer, texts, labels, queries, **options)
-        return torch.cat([support, query])
+        return torch.cat(embed(model.backbone, model.tokenizer, texts, labels, queries, **options)[:2])
 
     rows = [*embedded, *(len(texts) + i for i in groups[1][1])]
     return Comparison(

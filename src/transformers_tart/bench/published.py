@@ -40,12 +40,12 @@ def predict_one_by_one(
 ) -> Tensor:
     """Return the probability of the second class, by a run of the head on the support set and each chosen query."""
     known, new = whiten(support, queries, architecture.input_dim)
-    asked = torch.cat([labels, labels.new_zeros(1)])[None]  # the label of the query is masked
+    all_labels = torch.cat([labels, labels.new_zeros(1)])[None]  # the label of the query is masked
     probabilities = []
     with meter.sample(len(chosen), len(queries)):
         for i in chosen:
             sequence = torch.cat([known, new[i : i + 1]])[None]
-            probabilities.append(torch.sigmoid(architecture.sequence_logits(sequence, asked)[0, -1]).item())
+            probabilities.append(torch.sigmoid(architecture.sequence_logits(sequence, all_labels)[0, -1]).item())
     return torch.tensor(probabilities)
 
 

@@ -1,12 +1,15 @@
-"""Workloads of benchmarks: options, models and embeddings, all drawn from one seed."""
+"""Workloads of benchmarks: options, inputs, models and embeddings, all drawn from one seed."""
 
 import copy
 import itertools
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -21,7 +24,6 @@ from transformers import (
 
 from transformers_tart.backbones.forward import backbone_max_length
 from transformers_tart.backbones.reference import MINI, BackboneReference
-from transformers_tart.bench.inputs import images, texts
 from transformers_tart.loading.auto import load_auto, load_auto_model
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 
@@ -37,6 +39,22 @@ RANDOM_VISION: dict[str, Callable[[], ViTConfig]] = {
     "vit-base": lambda: ViTConfig(),
 }
 DECAY = 0.85  # ratio of the scales of successive directions; without gaps the first 16 could not be identified
+# Phrases that begin, continue and end a sentence, without the label words of the published prompts.
+PHRASES = [
+    part.split("|")
+    for part in (
+        "the old teacher|my neighbor|a young doctor|the last train|our garden|the small shop|her dog|a quiet river|"
+        "the evening news|the second film|this phone|the service|his brother|the weather",
+        "waits for|remembers|follows|changes|opens|brings back|leaves behind|looks at|misses|pays for|talks about|"
+        "works with|hardly notices|asks for",
+        "the green door|a cup of tea|the long road home|nothing at all|an empty house|the first page|two large boxes|"
+        "a better answer|the broken window|some fresh bread|the whole story|a new ticket",
+        "in the morning|without a word|because it rained|as usual|for the third time|near the station|"
+        "while others sleep|on a cold day|until late at night|with great care||",
+    )
+]
+SIDES = (96, 384)  # pixels
+COARSE_SIDE = 8
 
 
 @dataclass(frozen=True)
@@ -130,6 +148,31 @@ def load_language_model(workload: Workload) -> LanguageModel:
         backbone = copy.deepcopy(backbone)
         backbone.compile(dynamic=True)
     return LanguageModel(model, backbone, tokenizer)
+
+
+def texts(seed: int, min_words: int, max_words: int) -> Iterator[str]:
+    """Yield texts without end, of `min_words` to `max_words` words."""
+    lengths, draw = random.Random(f"lengths {seed}"), random.Random(seed)
+    while True:
+        count, words = lengths.randint(min_words, max_words), list[str]()
+        while len(words) < count:
+            sentence = " ".join(draw.choice(parts) for parts in PHRASES).strip()
+            words += f"{sentence.capitalize()}.".split()
+        yield " ".join(words[:count])
+
+
+def draw_texts(count: int, seed: int, min_words: int, max_words: int) -> list[str]:
+    """Return the first `count` of [`texts`]."""
+    return list(itertools.islice(texts(seed, min_words, max_words), count))
+
+
+def images(seed: int) -> Iterator[Image.Image]:
+    """Yield images without end, of many sizes and as smooth as photographs."""
+    rng = np.random.default_rng(seed)
+    while True:
+        width, height = (int(side) for side in rng.integers(*SIDES, size=2))
+        coarse = rng.integers(0, 256, (COARSE_SIDE, COARSE_SIDE, 3), dtype=np.uint8)
+        yield Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
 
 
 def make_pipeline(workload: Workload, min_words: int, max_words: int) -> TartClassificationPipeline:

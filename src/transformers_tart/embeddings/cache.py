@@ -40,24 +40,14 @@ NOISE = {"transformers_version", "architectures", "name_or_path", "_name_or_path
 
 
 class EmbeddingCache:
-    r"""
-    Embeddings on disk, keyed by a digest of the backbone and the token ids.
+    """Embeddings on disk, keyed by a digest of the backbone, the settings and the token ids.
 
     Processes and threads may share a folder on a local disk. Entries survive when the process that wrote them is
     killed. Only hashes of token ids are stored, but embeddings reveal much about their texts: protect the folder like
     the texts. The cache grows without limit; delete the folder when no process uses it.
 
-    Args:
-        folder (`str` or `os.PathLike`):
-            Folder of the cache, created if missing.
-        backbone (`PreTrainedModel`):
-            Model that embeds. Its weights are read once: create another cache object after they change.
-        settings (`dict`, *optional*):
-            Other settings that change an embedding, such as protocol, pooling and layers. JSON values.
-
-    Raises:
-        ValueError: If weights of the backbone are offloaded.
-        OSError: If the folder cannot be written, or the cache in it is damaged.
+    The weights of the backbone are read once: create another cache object after they change. Settings are JSON values
+    on which an embedding depends, such as protocol, pooling and layers.
     """
 
     def __init__(self, folder: str | os.PathLike, backbone: PreTrainedModel, **settings: object):
@@ -97,19 +87,7 @@ class EmbeddingCache:
         return self._database.run(read)
 
     def put(self, keys: Sequence[bytes], embeddings: Tensor) -> None:
-        r"""
-        Store embeddings: all of them or, after an error, none.
-
-        Args:
-            keys (`Sequence[bytes]`):
-                Keys of the embeddings.
-            embeddings (`torch.FloatTensor` of shape `(n, layers, hidden)`):
-                One embedding per key.
-
-        Raises:
-            ValueError: If there are not as many keys as embeddings.
-            OSError: If the disk is full, or the folder can no longer be written.
-        """
+        """Store embeddings (n, layers, hidden), one per key: all of them or, after an error, none."""
         check_kind("embeddings", embeddings, Tensor)
         if embeddings.dim() == 0 or embeddings.is_meta or len(keys) != len(embeddings):
             raise ValueError(f"There are {len(keys)} keys for embeddings of shape {tuple(embeddings.shape)}.")

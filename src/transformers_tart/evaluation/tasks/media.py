@@ -20,7 +20,7 @@ def read_folders(path: Path) -> Splits | None:
     if not folders and not _media_files(path):
         return None
     named = [folder for folder in folders if split_of(folder)]
-    # a class may be called "train", but then it stands beside others and holds files
+    # a class may be called "train", but then there are others and it holds files
     if folders and (len(named) == len(folders) or any(_subfolders(folder) for folder in named)):
         splits = {split: [f for f in named if split_of(f) == split] for split in ("train", "test")}
         if not all(splits.values()):
