@@ -102,9 +102,8 @@ def compare_protocols(workload: Workload, protocol: str) -> Comparison:
     embedded = range(len(texts)) if protocol == "vanilla" else groups[0][1]
 
     def naive(meter: Meter) -> Tensor:
-        procedure = SampledProcedure(
-            model.with_head, model.tokenizer, workload.seed, workload.max_characters, groups, meter
-        )
+        published = model.with_head, model.tokenizer, workload.seed, workload.max_characters
+        procedure = SampledProcedure(groups, meter, *published)
         return torch.cat(procedure.embed(protocol, texts, labels, queries)[:2])[rows]
 
     traits = BackboneTraits(model.backbone)  # kept from one run to the next, as a pipeline keeps them

@@ -128,11 +128,10 @@ def load_language_model(workload: Workload) -> LanguageModel:
     name = workload.random_name
     if name is None:
         source = BackboneReference.of(workload.backbone).path
-        dtype = workload.dtype if workload.dtype == "auto" else getattr(torch, workload.dtype)
         text = load_auto(AutoConfig, source).get_text_config()
         is_short = getattr(text, "rope_parameters", None) and text.max_position_embeddings < POSITIONS
         positions = {"max_position_embeddings": POSITIONS} if is_short else {}  # rotary ones can be extended
-        model = load_auto_model(AutoModelForCausalLM, source, dtype=dtype, **positions)
+        model = load_auto_model(AutoModelForCausalLM, source, dtype=workload.dtype, **positions)
     elif name in RANDOM:
         torch.manual_seed(workload.seed)
         model, source = AutoModelForCausalLM.from_config(RANDOM[name](), dtype=workload.random_dtype), str(MINI)

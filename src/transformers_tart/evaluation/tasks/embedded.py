@@ -91,10 +91,7 @@ def reasoner_predictor(reasoner: TartReasoner) -> Predictor:
 
 
 def choose_sizes(task: EmbeddedTask, sizes: Sequence[int], per_class: Sequence[int] | None = None) -> list[int]:
-    """Return the sizes of support sets for a task, none above its number of train rows.
-
-    `per_class`, examples per class, replaces the total `sizes` for tasks of more than two classes.
-    """
+    """Return sizes of support sets, at most all train rows; of more than two classes `per_class` examples each."""
     if per_class is not None and task.num_classes > 2:
         sizes = [count * task.num_classes for count in per_class]
     return sorted({min(k, task.train_rows) for k in sizes if k >= task.num_classes})
@@ -122,7 +119,7 @@ def measure_task(
 
 
 def format_table(measurements: Sequence[Measurement], metric: str) -> str:
-    """Return a markdown table of a metric: lines for each task and k, then means over tasks; accuracy in %."""
+    """Return a markdown table of a metric for each task and k, then of means over tasks; accuracy in %."""
     methods = list(dict.fromkeys(m.method for m in measurements))
     factor, digits = (100, 1) if metric == "accuracy" else (1, 3)
     lines = [f"| {metric} | k | " + " | ".join(methods) + " |", "|---" * (len(methods) + 2) + "|"]
@@ -140,7 +137,7 @@ def format_table(measurements: Sequence[Measurement], metric: str) -> str:
 
 
 def _groups(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
-    """Group measurements to average: tasks of two classes at each k, tasks of more classes, and all."""
+    """Group measurements by number of classes and k, for averages."""
     binary = [m for m in measurements if m.num_classes == 2]
     groups = {f"two classes, k={k}": [m for m in binary if m.k == k] for k in sorted({m.k for m in binary})}
     groups["two classes"] = binary

@@ -77,19 +77,14 @@ def build_task(name: str, data: Splits, source: TaskSource, max_test: int | None
         raise ValueError(f"{name} has no rows of the classes {absent}; its classes are {sorted(found)}.")
     number = {label: i for i, label in enumerate(_order_classes(found, source, data.class_names))}
     limits = (None, None) if data.modality.is_tokenized else (MAX_TRAIN, max_test)
-    drawn = [
-        _draw([number.get(label) for label in column], limit, draw)
-        for column, limit, draw in zip(named, limits, (SPLIT_SEED, seed), strict=True)
-    ]
+    drawn = []
+    for column, limit, split_seed in zip(named, limits, (SPLIT_SEED, seed), strict=True):
+        kept = [i for i, label in enumerate(column) if label in number]
+        chosen = draw_with_shares([number[column[i]] for i in kept], limit, split_seed)
+        drawn.append([kept[i] for i in chosen])
     labels = [[number[column[i]] for i in places] for column, places in zip(named, drawn, strict=True)]
     items = [rows.read(places) for rows, places in zip(splits, drawn, strict=True)]
     return Task(name, tuple(number), items[0], labels[0], items[1], labels[1], data.modality)
-
-
-def _draw(labels: Sequence[int | None], count: int | None, seed: int) -> list[int]:
-    """Draw rows of the classes that are kept, with their shares."""
-    kept = [(i, label) for i, label in enumerate(labels) if label is not None]
-    return [kept[i][0] for i in draw_with_shares([label for _, label in kept], count, seed)]
 
 
 def split_of(path: Path) -> str | None:
