@@ -1,4 +1,4 @@
-"""Repositories of composed models: loading their parts, and writing what stands beside the reasoner.
+"""Repositories of composed models: their parts are loaded and composed, or written beside the reasoner.
 
 Parts are loaded apart and composed afterwards: weights cannot be loaded inside a model's constructor, and a loaded
 backbone that passes through another `from_pretrained` loses its non-persistent buffers.
@@ -175,7 +175,7 @@ def _load_config(config_class: type[TartBaseConfig], name: Any, **hub: Any) -> T
 def _load_backbone(
     config: TartBaseConfig, name: str, given: str | os.PathLike | None, place: dict, shared: dict, loading: dict
 ) -> PreTrainedModel:
-    """Load the backbone that is given by name, saved with a task, or referred to by its config."""
+    """Load the backbone that is given by name, saved with a task, or named in its config."""
     loading = {**shared, **loading}
     if given is not None:
         reference = _refer_to_copy(config, given, shared)
@@ -250,8 +250,7 @@ def _load_support(model: Any, name: str, digest: Any, hub: dict) -> SupportSet:
             "is not checked. Save the task again to store one."
         )
         (config.sha256 or {}).pop(SUPPORT_FILE, None)  # which is not the file that was saved with the config
-        # by which later changes are seen
-        return replace(support, digest=digest, options=current)
+        return replace(support, digest=digest, options=current)  # later changes are compared with these
     support = replace(support, digest=replace(support.digest, name=config.base_model_name_or_path))
     support.check_backbone(digest)
     return support
@@ -270,7 +269,7 @@ def config_to_save(model: Any, include_backbone: bool) -> TartBaseConfig:
             part.name_or_path = ""  # where it was loaded from may be a path of this machine
     config.reasoner.sha256 = None
     if include_backbone and BackboneReference.from_config(config).is_local:
-        config.base_model_name_or_path = None  # a path of this machine, which nobody needs any more
+        config.base_model_name_or_path = None  # a path of this machine, which is no longer needed
     return config
 
 

@@ -1,4 +1,4 @@
-"""Support sets: labeled embeddings, and what a model keeps of them."""
+"""Support sets: labeled embeddings, as they are stored and as a reasoner has read them."""
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
@@ -45,14 +45,14 @@ class SupportSet:
         label_names (`tuple[str, ...]`):
             Names of the classes, in order.
         texts (`tuple`, *optional*):
-            The texts, where the user asked to keep them.
+            Texts of the examples, if they are kept.
         prompt ([`Prompt`], *optional*):
-            The token ids of the examples in their prompt, for the protocols that read queries after it.
+            Token ids of the examples in their prompt, for the protocols that read queries after it.
         options ([`EmbeddingOptions`], *optional*):
-            The options with which the embeddings were made. `None` where they are not known, as in files of version
-            0.1: nothing is compared then.
+            Options of the embeddings, to which those of a model are compared; `None` if unknown, as in files of
+            version 0.1.
         digest ([`BackboneDigest`], *optional*):
-            Of the backbone that made the embeddings; `None` where it is not known.
+            Digest of the backbone that made the embeddings; `None` if unknown.
 
     Raises:
         ValueError: On lengths that do not fit, labels out of range, fewer than two classes, or embeddings that are not
@@ -107,8 +107,10 @@ class SupportSet:
                 check_kind(name, values, tuple, list)
                 object.__setattr__(self, name, tuple(values))
         check_label_names("label_names", self.label_names)
-        if any(not isinstance(part, str) for text in self.texts or () for part in _parts(text)):
-            raise TypeError("texts must hold strings or pairs of strings.")
+        for text in self.texts or ():
+            parts = text if isinstance(text, tuple) and len(text) == 2 else (text,)
+            if not all(isinstance(part, str) for part in parts):
+                raise TypeError("texts must hold strings or pairs of strings.")
         for name, kind in (("prompt", Prompt), ("options", EmbeddingOptions), ("digest", BackboneDigest)):
             check_kind(name, getattr(self, name), kind, type(None))
 
@@ -170,16 +172,16 @@ class SupportSet:
             )
 
     def save(self, path: str | Path, include_texts: bool = False) -> None:
-        """Write a safetensors file. The token ids of a prompt are part of it, and texts can be read from those.
+        """Write a safetensors file. It holds the token ids of a prompt, from which its texts can be decoded.
 
         Args:
             path (`str` or `Path`):
-                The file.
+                Path of the file.
             include_texts (`bool`, *optional*, defaults to `False`):
-                Whether to store the texts too, where the support set has them.
+                Whether to store the texts too.
 
         Raises:
-            ValueError: When texts are asked for and there are none.
+            ValueError: If texts are to be stored and there are none.
         """
         path = as_source(path, "path")
         facts: dict[str, Any] = {"label_names": self.label_names}
@@ -226,20 +228,17 @@ class SupportSet:
 
 @dataclass(frozen=True)
 class PreparedSupport:
-    """A support set that the reasoner has read: all that queries need, and nothing that depends on one.
-
-    `token` is that of backbone and reasoner ([`state_token`]) when the support set was compared and read.
-    """
+    """A support set that the reasoner has read."""
 
     support: SupportSet
     scaling: LayerScaling
     state: ReasonerState
     prefix: Prefix | None = None
-    token: tuple[object, ...] | None = None
+    token: tuple[object, ...] | None = None  # `state_token` of backbone and reasoner when they read it
 
 
 def describe_differences(made_with: EmbeddingOptions, current: EmbeddingOptions) -> tuple[str, str] | None:
-    """Return the fields that differ, with the values of each side; `None` where all are equal."""
+    """Return the fields that differ, with the values of each side; `None` if all are equal."""
     names = [each.name for each in fields(current) if getattr(made_with, each.name) != getattr(current, each.name)]
     if not names:
         return None
@@ -248,16 +247,12 @@ def describe_differences(made_with: EmbeddingOptions, current: EmbeddingOptions)
 
 
 def check_is_support(support: Any) -> None:
-    """Raise a TypeError for anything but a support set."""
+    """Raise a TypeError unless an argument is a support set."""
     if not isinstance(support, SupportSet):
         raise TypeError(
             f"support is {shorten(support)} of type {type(support).__name__}; give a SupportSet, such as "
             "model.encode_support(examples, tokenizer)."
         )
-
-
-def _parts(text: Any) -> tuple[Any, ...]:
-    return text if isinstance(text, tuple) and len(text) == 2 else (text,)
 
 
 def _describe(digest: BackboneDigest) -> str:

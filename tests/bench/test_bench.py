@@ -8,11 +8,10 @@ import pytest
 import torch
 from helpers.benchmarks import TINY, FakeClock, _tiny_model, compare, constant  # noqa: F401 - the fixture is used by name
 
-from transformers_tart.bench.inputs import draw_texts
 from transformers_tart.bench.pairs import PAIRS
 from transformers_tart.bench.published import SampledProcedure, whiten
 from transformers_tart.bench.timing import TOLERANCE, Meter, Times, check, format_row, measure, pair_result
-from transformers_tart.bench.workload import draw_embeddings, load_language_model
+from transformers_tart.bench.workload import draw_embeddings, draw_texts, load_language_model
 from transformers_tart.embeddings.reference import LABEL_WORDS, PublishedProcedure
 from transformers_tart.projection import WhitenedPCA
 
@@ -158,7 +157,7 @@ def test__sampled_procedure__some_passes__as_the_whole_procedure_in_those(protoc
     clock, model_and = FakeClock(), (model.with_head, model.tokenizer, 7, 100)
     whole = torch.cat(PublishedProcedure(*model_and).embed(protocol, texts[:5], labels, texts[5:])[:2])
     passes = 1 if protocol == "vanilla" else 5
-    sampled = SampledProcedure(*model_and, [(passes, [0]), (4, [1, 3])], Meter(clock))
+    sampled = SampledProcedure([(passes, [0]), (4, [1, 3])], Meter(clock), *model_and)
     rows = torch.cat(sampled.embed(protocol, texts[:5], labels, texts[5:])[:2])
     made = [*(range(5) if protocol == "vanilla" else [0]), 6, 8]
     torch.testing.assert_close(rows[made], whole[made])

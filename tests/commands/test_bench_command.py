@@ -18,7 +18,7 @@ from transformers import ViTConfig
 
 from transformers_tart.bench import memory
 from transformers_tart.bench.machine import machine_facts, version_facts
-from transformers_tart.bench.pairs import PAIRS, Pair
+from transformers_tart.bench.pairs import PAIRS
 from transformers_tart.bench.profile import (
     BACKBONE,
     MEDIA_PARTS,
@@ -29,7 +29,7 @@ from transformers_tart.bench.profile import (
     profile_pipeline,
     share_outside,
 )
-from transformers_tart.bench.timing import Times, format_row
+from transformers_tart.bench.timing import Pair, Times, format_row
 from transformers_tart.bench.workload import RANDOM_VISION, make_pipeline, stream_queries
 from transformers_tart.cli import main
 
@@ -70,7 +70,7 @@ def test__bench__unknown_pair__exit_code_2(capsys: pytest.CaptureFixture[str]) -
 def test__bench__sides_disagree__exit_code_1_and_no_row(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wrong = Pair("wrong", "made", 4, 4, build=lambda workload: compare(constant(0), constant(1)))
+    wrong = Pair("wrong", 4, 4, build=lambda workload: compare(constant(0), constant(1)))
     monkeypatch.setitem(PAIRS, "wrong", wrong)
     assert run_bench("wrong") == 1
     captured = capsys.readouterr()

@@ -26,20 +26,15 @@ def _processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _accelerator_name() -> str | None:
-    device = default_device()
-    if device.type == "cpu":
-        return None
-    return getattr(torch.get_device_module(device), "get_device_name", lambda: device.type)()
-
-
 def machine_facts() -> dict[str, str | int | None]:
     """Return processor, number of cores, number of threads of torch, and accelerator."""
+    device = default_device()
+    name_of = getattr(torch.get_device_module(device), "get_device_name", lambda: device.type)
     return {
         "processor": _processor_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
-        "accelerator": _accelerator_name(),
+        "accelerator": None if device.type == "cpu" else name_of(),
     }
 
 
@@ -62,6 +57,3 @@ def describe(machine: dict[str, str | int | None], versions: dict[str, str]) -> 
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} torch threads, {accelerator}\n"
         + ", ".join(f"{name} {version}" for name, version in versions.items())
     )
-
-
-__all__ = ["default_device", "describe", "dtype_name", "machine_facts", "version_facts"]

@@ -42,11 +42,7 @@ def classify_stream(workload: Workload) -> Peak:
 
 
 def measure_memory(workload: Workload) -> Peak:
-    """Run [`classify_stream`] in a new process.
-
-    Raises:
-        ValueError: If the process fails; its messages are on stderr.
-    """
+    """Run [`classify_stream`] in a new process, whose messages are on stderr."""
     options = json.dumps({**asdict(workload), "device": str(workload.device)})
     command = [sys.executable, "-m", "transformers_tart.bench.memory", options]
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
@@ -73,5 +69,3 @@ def main(arguments: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
-
-__all__ = ["Peak", "classify_stream", "format_memory", "measure_memory"]

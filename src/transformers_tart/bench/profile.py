@@ -25,10 +25,7 @@ def profile_pipeline(
     clock: Clock = timer,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Return the seconds of each part of a classification with the stored support set, for each run.
-
-    A first run is not counted. `progress` is called after each run.
-    """
+    """Return the seconds of each part of a classification in each run, without those of a first run."""
     runs, parts = [], TEXT_PARTS if classify.model.config.modality.is_tokenized else MEDIA_PARTS
     activities = {ProfilerActivity.CPU, ProfilerActivity.CUDA, ProfilerActivity.XPU} & supported_activities()
     for _ in range(repeats + 1):
@@ -63,8 +60,7 @@ def own_times(events: Iterable[Any]) -> dict[str, float]:
 
 def share_outside(seconds: dict[str, list[float]]) -> float:
     """Return the share of time outside the backbone's forward pass, by the medians."""
-    medians = {part: median(values) for part, values in seconds.items()}
-    return 1 - medians[BACKBONE] / sum(medians.values())
+    return 1 - median(seconds[BACKBONE]) / sum(map(median, seconds.values()))
 
 
 def format_profile(seconds: dict[str, list[float]]) -> str:
@@ -75,6 +71,3 @@ def format_profile(seconds: dict[str, list[float]]) -> str:
     lines += [f"| {part} | {value:.3g} | {value / total:.1%} |" for part, value in medians.items()]
     lines.append(f"| **all** | {total:.3g} | 100% |")
     return "\n".join(lines) + f"\n\noutside the backbone's forward pass: {share_outside(seconds):.1%}"
-
-
-__all__ = ["MEDIA_PARTS", "TEXT_PARTS", "format_profile", "profile_pipeline", "share_outside"]

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformers_tart.bench.timing import Meter
 from transformers_tart.embeddings.reference import MAX_TOKENS, PublishedProcedure
@@ -31,25 +31,16 @@ def whiten(support: Tensor, queries: Tensor, n_components: int) -> tuple[Tensor,
 
 @torch.no_grad()
 def predict_one_by_one(
-    architecture: GPT2Architecture,
-    support: Tensor,
-    labels: Tensor,
-    queries: Tensor,
-    chosen: Sequence[int],
-    meter: Meter,
+    head: GPT2Architecture, support: Tensor, labels: Tensor, queries: Tensor, chosen: Sequence[int], meter: Meter
 ) -> Tensor:
-    """Predict each chosen query by a run of the head on the whole sequence of the support set and the query.
-
-    Returns:
-        `torch.FloatTensor` of shape `(len(chosen),)`: probabilities of the second class.
-    """
-    known, new = whiten(support, queries, architecture.input_dim)
-    asked = torch.cat([labels, labels.new_zeros(1)])[None]  # the label of the query is masked
+    """Return the probability of the second class, by a run of the head on the support set and each chosen query."""
+    known, new = whiten(support, queries, head.input_dim)
+    all_labels = torch.cat([labels, labels.new_zeros(1)])[None]  # that of the query is masked
     probabilities = []
     with meter.sample(len(chosen), len(queries)):
         for i in chosen:
             sequence = torch.cat([known, new[i : i + 1]])[None]
-            probabilities.append(torch.sigmoid(architecture.sequence_logits(sequence, asked)[0, -1]).item())
+            probabilities.append(torch.sigmoid(head.sequence_logits(sequence, all_labels)[0, -1]).item())
     return torch.tensor(probabilities)
 
 
@@ -57,18 +48,11 @@ class SampledProcedure(PublishedProcedure):
     """The published protocols with only some of their forward passes; the others return zeros.
 
     `groups` are groups of forward passes of equal cost, in order: the size of each, and the indices that are computed.
+    `args` are the arguments of [`PublishedProcedure`].
     """
 
-    def __init__(
-        self,
-        backbone: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        seed: int,
-        max_characters: int,
-        groups: Sequence[tuple[int, Collection[int]]],
-        meter: Meter,
-    ):
-        super().__init__(backbone, tokenizer, seed, max_characters)
+    def __init__(self, groups: Sequence[tuple[int, Collection[int]]], meter: Meter, *args: Any):
+        super().__init__(*args)
         self.calls = iter([(i in made, len(made), total) for total, made in groups for i in range(total)])
         self.meter = meter
         self.places: list[int] = []
@@ -89,6 +73,3 @@ class SampledProcedure(PublishedProcedure):
             return torch.zeros(len(ids), self.backbone.config.get_text_config().hidden_size)
         with self.meter.sample(made, total):
             return super()._hidden(ids)
-
-
-__all__ = ["SampledProcedure", "predict_one_by_one", "whiten"]

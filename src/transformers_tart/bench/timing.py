@@ -23,15 +23,10 @@ COLUMNS = ("pair", "model", "dtype", "device", "k", "queries", "naive, s", "ours
 
 @dataclass
 class Meter:
-    """A clock, and the estimated time of the part of a work that was left out.
+    """A clock, and the estimated time of the part of a work that was left out."""
 
-    Attributes:
-        clock: seconds; torch's waits for the accelerator.
-        left_out: seconds.
-    """
-
-    clock: Clock = timer
-    left_out: float = 0.0
+    clock: Clock = timer  # torch's waits for the accelerator
+    left_out: float = 0.0  # seconds
 
     @contextmanager
     def sample(self, computed: int, total: int) -> Iterator[None]:
@@ -43,75 +38,42 @@ class Meter:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A naive and our way to do the same work.
+    """A naive and our way to do the same work."""
 
-    Attributes:
-        naive: function of a [`Meter`] that returns some rows of the result.
-        ours: function that returns all rows of the result.
-        rows: rows that the naive way computes.
-        size: number of all rows.
-        computed: number of forward passes of the naive way.
-        total: number of forward passes that the naive way needs for the whole work.
-        model: name of the model.
-        dtype: precision of the model.
-        device: device of the model.
-        agrees: whether both ways must give the same values; else only the number of rows is compared.
-    """
-
-    naive: Callable[[Meter], Tensor]
-    ours: Callable[[], Tensor]
-    rows: list[int]
-    size: int
-    computed: int
-    total: int
+    naive: Callable[[Meter], Tensor]  # returns some rows of the result
+    ours: Callable[[], Tensor]  # returns all rows of the result
+    rows: list[int]  # that the naive way computes
+    size: int  # number of all rows
+    computed: int  # forward passes of the naive way
+    total: int  # forward passes that the naive way needs for the whole work
     model: str
     dtype: torch.dtype
     device: torch.device
-    agrees: bool = True
+    agrees: bool = True  # both ways must give the same values; else only the number of rows is compared
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A comparison of the command line.
-
-    Attributes:
-        name: name on the command line.
-        summary: line of the help.
-        k: default size of the support set; `None` for a comparison without one.
-        queries: default number of queries.
-        build: function that loads and draws what both ways need.
-    """
+    """A comparison of the command line, with its default sizes."""
 
     name: str
-    summary: str
-    k: int | None
+    k: int | None  # `None` for a comparison without a support set
     queries: int
-    build: Callable[[Workload], Comparison]
+    build: Callable[[Workload], Comparison]  # loads and draws what both ways need
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of each run, and the largest difference of the two results.
+    """Seconds of each run, and the largest difference of the two results."""
 
-    Attributes:
-        naive: of the items that the naive way computed.
-        scaled: of the naive way, for the whole work.
-        ours: of our way, for the whole work.
-        difference: as [`check`] returns it; `None` for results that are not comparable.
-    """
-
-    naive: list[float]
-    scaled: list[float]
+    naive: list[float]  # for the items that the naive way computed
+    scaled: list[float]  # of the naive way, for the whole work
     ours: list[float]
-    difference: float | None
+    difference: float | None  # `None` for results that are not comparable
 
 
 def check(comparison: Comparison, naive: Tensor, ours: Tensor) -> float | None:
-    """Return the largest difference of both results, relative to the naive values' root mean square or to 1.
-
-    Raises:
-        ValueError: If the results differ in shape or by more than rounding.
-    """
+    """Return the largest difference of both results, of which a ValueError is raised beyond rounding."""
     if len(naive) != len(comparison.rows) or len(ours) != comparison.size:
         raise ValueError(
             f"The naive side gives {len(naive)} of {len(comparison.rows)} rows, ours {len(ours)} of "
@@ -135,11 +97,7 @@ def check(comparison: Comparison, naive: Tensor, ours: Tensor) -> float | None:
 def measure(
     comparison: Comparison, repeats: int, clock: Clock = timer, progress: Callable[[], object] = lambda: None
 ) -> Times:
-    """Time both ways in turn, the naive one first, after one run of each that is not counted.
-
-    Raises:
-        ValueError: If the results of both ways differ.
-    """
+    """Time both ways in turn, the naive one first, after one run of each that is not counted."""
     runs, differences = [], []
     for _ in range(repeats + 1):
         meter, start = Meter(clock), clock()
@@ -198,6 +156,3 @@ def _spread(seconds: Sequence[float]) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-__all__ = ["Comparison", "Meter", "Pair", "Times", "check", "format_heading", "format_row", "measure", "pair_result"]

@@ -1,12 +1,15 @@
-"""Workloads of benchmarks: options, models and embeddings, all drawn from one seed."""
+"""Workloads of benchmarks: options, inputs, models and embeddings, all drawn from one seed."""
 
 import copy
 import itertools
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -21,7 +24,6 @@ from transformers import (
 
 from transformers_tart.backbones.forward import backbone_max_length
 from transformers_tart.backbones.reference import MINI, BackboneReference
-from transformers_tart.bench.inputs import images, texts
 from transformers_tart.loading.auto import load_auto, load_auto_model
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 
@@ -37,33 +39,37 @@ RANDOM_VISION: dict[str, Callable[[], ViTConfig]] = {
     "vit-base": lambda: ViTConfig(),
 }
 DECAY = 0.85  # ratio of the scales of successive directions; without gaps the first 16 could not be identified
+# Phrases that begin, continue and end a sentence, without the label words of the published prompts.
+PHRASES = [
+    part.split("|")
+    for part in (
+        "the old teacher|my neighbor|a young doctor|the last train|our garden|the small shop|her dog|a quiet river|"
+        "the evening news|the second film|this phone|the service|his brother|the weather",
+        "waits for|remembers|follows|changes|opens|brings back|leaves behind|looks at|misses|pays for|talks about|"
+        "works with|hardly notices|asks for",
+        "the green door|a cup of tea|the long road home|nothing at all|an empty house|the first page|two large boxes|"
+        "a better answer|the broken window|some fresh bread|the whole story|a new ticket",
+        "in the morning|without a word|because it rained|as usual|for the third time|near the station|"
+        "while others sleep|on a cold day|until late at night|with great care||",
+    )
+]
+SIDES = (96, 384)  # pixels
+COARSE_SIDE = 8
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Options of a measurement.
+    """Options of a measurement."""
 
-    Attributes:
-        k: size of the support set.
-        queries: number of queries.
-        naive_queries: maximum number of queries, or of prompts of a kind, that the naive side computes; 0 for all.
-        backbone: `mini`, a folder, a Hub id, or the name of a random model after `random:`.
-        max_characters: number of characters to which texts in prompts are cut.
-        dtype: precision of the backbone, or `auto`.
-        device: device of models and embeddings.
-        compile: whether to compile the backbone of our side.
-        seed: seed of texts, embeddings and random weights.
-    """
-
-    k: int
+    k: int  # size of the support set
     queries: int
-    naive_queries: int = 20
-    backbone: str = "mini"
-    max_characters: int = 100
-    dtype: str = "auto"
+    naive_queries: int = 20  # maximum number, or of prompts of a kind, that the naive side computes; 0 for all
+    backbone: str = "mini"  # a folder, a Hub id, or the name of a random model after `random:`
+    max_characters: int = 100  # to which texts in prompts are truncated
+    dtype: str = "auto"  # of the backbone
     device: torch.device = torch.device("cpu")
-    compile: bool = False
-    seed: int = 0
+    compile: bool = False  # the backbone of our side
+    seed: int = 0  # of texts, embeddings and random weights
 
     def __post_init__(self) -> None:
         if self.k < 2 or self.queries < 1 or self.naive_queries < 0 or self.max_characters < 1:
@@ -107,65 +113,65 @@ class Workload:
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         return sorted(order[i] for i in self.sample(len(texts)))
 
-    def cut(self, texts: Sequence[str]) -> list[str]:
-        """Cut texts as prompts do."""
-        return [text[: self.max_characters].strip() for text in texts]
-
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model with its tokenizer.
+    """A causal language model with its tokenizer."""
 
-    Attributes:
-        with_head: whole model, which the published procedure runs.
-        backbone: model without the vocabulary head, which this package runs; compiled if asked for.
-        tokenizer: its tokenizer.
-    """
-
-    with_head: PreTrainedModel
-    backbone: PreTrainedModel
+    with_head: PreTrainedModel  # which the published procedure runs
+    backbone: PreTrainedModel  # without the vocabulary head, which this package runs; compiled if asked for
     tokenizer: PreTrainedTokenizerBase
 
 
 def load_language_model(workload: Workload) -> LanguageModel:
-    """Load the backbone of a workload, with positions for the published prompts where they are not learned.
-
-    Raises:
-        ValueError: If there is no random model of that name.
-    """
-    if workload.random_name is not None:
-        model, source = _random_model(workload), str(MINI)
-    else:
+    """Load the backbone of a workload, with positions for the published prompts where they are not learned."""
+    name = workload.random_name
+    if name is None:
         source = BackboneReference.of(workload.backbone).path
-        config = load_auto(AutoConfig, source)
-        dtype = workload.dtype if workload.dtype == "auto" else getattr(torch, workload.dtype)
-        model = load_auto_model(AutoModelForCausalLM, source, dtype=dtype, **_more_positions(config))
+        text = load_auto(AutoConfig, source).get_text_config()
+        is_short = getattr(text, "rope_parameters", None) and text.max_position_embeddings < POSITIONS
+        positions = {"max_position_embeddings": POSITIONS} if is_short else {}  # rotary ones can be extended
+        model = load_auto_model(AutoModelForCausalLM, source, dtype=workload.dtype, **positions)
+    elif name in RANDOM:
+        torch.manual_seed(workload.seed)
+        model, source = AutoModelForCausalLM.from_config(RANDOM[name](), dtype=workload.random_dtype), str(MINI)
+    else:
+        also = f"; {sorted(RANDOM_VISION)} are for --profile and --memory" if name in RANDOM_VISION else ""
+        raise ValueError(f'There is no random language model "{name}"; choose one of {sorted(RANDOM)}{also}.')
     tokenizer = load_auto(AutoTokenizer, source)
     # the published code ignores the limit of the tokenizer
     tokenizer.model_max_length = backbone_max_length(model) or POSITIONS
-    model.to(workload.device).eval()  # type: ignore[arg-type]
-    backbone: PreTrainedModel = model.base_model  # type: ignore[assignment]
+    model.to(workload.device).eval()
+    backbone: PreTrainedModel = model.base_model
     if workload.compile:
         backbone = copy.deepcopy(backbone)
         backbone.compile(dynamic=True)
     return LanguageModel(model, backbone, tokenizer)
 
 
-def _random_model(workload: Workload) -> PreTrainedModel:
-    name = workload.random_name
-    if name not in RANDOM:
-        also = f"; {sorted(RANDOM_VISION)} are for --profile and --memory" if name in RANDOM_VISION else ""
-        raise ValueError(f'There is no random language model "{name}"; choose one of {sorted(RANDOM)}{also}.')
-    torch.manual_seed(workload.seed)
-    return AutoModelForCausalLM.from_config(RANDOM[name](), dtype=workload.random_dtype)
+def texts(seed: int, min_words: int, max_words: int) -> Iterator[str]:
+    """Yield texts without end, of `min_words` to `max_words` words."""
+    lengths, draw = random.Random(f"lengths {seed}"), random.Random(seed)
+    while True:
+        count, words = lengths.randint(min_words, max_words), list[str]()
+        while len(words) < count:
+            sentence = " ".join(draw.choice(parts) for parts in PHRASES).strip()
+            words += f"{sentence.capitalize()}.".split()
+        yield " ".join(words[:count])
 
 
-def _more_positions(config: PreTrainedConfig) -> dict[str, int]:
-    """Return the config field that extends rotary positions; learned positions cannot be extended."""
-    text = config.get_text_config()
-    if getattr(text, "rope_parameters", None) and text.max_position_embeddings < POSITIONS:
-        return {"max_position_embeddings": POSITIONS}
-    return {}
+def draw_texts(count: int, seed: int, min_words: int, max_words: int) -> list[str]:
+    """Return the first `count` of [`texts`]."""
+    return list(itertools.islice(texts(seed, min_words, max_words), count))
+
+
+def images(seed: int) -> Iterator[Image.Image]:
+    """Yield images without end, of many sizes and as smooth as photographs."""
+    rng = np.random.default_rng(seed)
+    while True:
+        width, height = (int(side) for side in rng.integers(*SIDES, size=2))
+        coarse = rng.integers(0, 256, (COARSE_SIDE, COARSE_SIDE, 3), dtype=np.uint8)
+        yield Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
 
 
 def make_pipeline(workload: Workload, min_words: int, max_words: int) -> TartClassificationPipeline:
@@ -173,11 +179,12 @@ def make_pipeline(workload: Workload, min_words: int, max_words: int) -> TartCla
     modality = "image" if workload.reads_images else "text"
     inputs = _inputs(workload, workload.seed, min_words, max_words)
     examples = [{modality: given, "label": str(label)} for given, label in zip(inputs, workload.labels, strict=False)]
-    options: dict[str, Any] = {"examples": examples, "device": workload.device}
     if workload.reads_images:
-        return TartClassificationPipeline(**_vision_parts(workload), **options)
-    model = load_language_model(workload)
-    return TartClassificationPipeline(model=model.backbone, tokenizer=model.tokenizer, **options)
+        parts = _vision_parts(workload)
+    else:
+        model = load_language_model(workload)
+        parts = {"model": model.backbone, "tokenizer": model.tokenizer}
+    return TartClassificationPipeline(**parts, examples=examples, device=workload.device)
 
 
 def _vision_parts(workload: Workload) -> dict[str, Any]:
@@ -213,6 +220,3 @@ def draw_embeddings(workload: Workload, dim: int) -> tuple[Tensor, Tensor, Tenso
     rotation = torch.linalg.qr(torch.randn(dim, dim, generator=generator)).Q
     rows = ((latent + means[truth]) @ rotation).to(workload.device)
     return rows[: workload.k], labels.to(workload.device), rows[workload.k :]
-
-
-__all__ = ["LanguageModel", "Workload", "draw_embeddings", "load_language_model", "make_pipeline", "stream_queries"]

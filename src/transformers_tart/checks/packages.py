@@ -7,11 +7,7 @@ from transformers_tart.errors import MissingPackageError
 
 
 def import_package(name: str, extra: str, purpose: str) -> ModuleType:
-    """Import a package of an extra.
-
-    Raises:
-        MissingPackageError: If it is not installed; the message names the extra.
-    """
+    """Import a package of an extra, or raise a MissingPackageError that names the extra."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as err:
@@ -20,6 +16,3 @@ def import_package(name: str, extra: str, purpose: str) -> ModuleType:
         raise MissingPackageError(
             f"{purpose} needs the package {name}: pip install 'transformers-tart[{extra}]'.", name=name
         ) from err
-
-
-__all__ = ["import_package"]

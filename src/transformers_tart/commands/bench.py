@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from transformers_tart.bench.summaries import SUMMARIES
+from transformers_tart.bench import SUMMARIES
 from transformers_tart.commands.common import DTYPES, add_subparser
 
 

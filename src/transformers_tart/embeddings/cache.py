@@ -1,6 +1,6 @@
 """An optional cache of embeddings on disk, safe under concurrent processes and after a kill."""
 
-import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -8,10 +8,10 @@ import sqlite3
 import struct
 import threading
 import time
-import weakref
 import zlib
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import safetensors.torch
@@ -40,24 +40,14 @@ NOISE = {"transformers_version", "architectures", "name_or_path", "_name_or_path
 
 
 class EmbeddingCache:
-    r"""
-    Embeddings on disk, keyed by a digest of the backbone and the token ids.
+    """Embeddings on disk, keyed by a digest of the backbone, the settings and the token ids.
 
     Processes and threads may share a folder on a local disk. Entries survive when the process that wrote them is
     killed. Only hashes of token ids are stored, but embeddings reveal much about their texts: protect the folder like
     the texts. The cache grows without limit; delete the folder when no process uses it.
 
-    Args:
-        folder (`str` or `os.PathLike`):
-            Folder of the cache, created if missing.
-        backbone (`PreTrainedModel`):
-            Model that embeds. Its weights are read once: create another cache object after they change.
-        settings (`dict`, *optional*):
-            Other settings that change an embedding, such as protocol, pooling and layers. JSON values.
-
-    Raises:
-        ValueError: If weights of the backbone are offloaded.
-        OSError: If the folder cannot be written, or the cache in it is damaged.
+    The weights of the backbone are read once: create another cache object after they change. Settings are JSON values
+    on which an embedding depends, such as protocol, pooling and layers.
     """
 
     def __init__(self, folder: str | os.PathLike, backbone: PreTrainedModel, **settings: object):
@@ -97,53 +87,19 @@ class EmbeddingCache:
         return self._database.run(read)
 
     def put(self, keys: Sequence[bytes], embeddings: Tensor) -> None:
-        r"""
-        Store embeddings: all of them or, after an error, none.
-
-        Args:
-            keys (`Sequence[bytes]`):
-                Keys of the embeddings.
-            embeddings (`torch.FloatTensor` of shape `(n, layers, hidden)`):
-                One embedding per key.
-
-        Raises:
-            ValueError: If there are not as many keys as embeddings.
-            OSError: If the disk is full, or the folder can no longer be written.
-        """
+        """Store embeddings (n, layers, hidden), one per key: all of them or, after an error, none."""
         check_kind("embeddings", embeddings, Tensor)
         if embeddings.dim() == 0 or embeddings.is_meta or len(keys) != len(embeddings):
             raise ValueError(f"There are {len(keys)} keys for embeddings of shape {tuple(embeddings.shape)}.")
         rows = embeddings.detach().to("cpu", torch.float32).contiguous()
-        entries = [(key, _encode(key, row)) for key, row in zip(keys, rows, strict=True)]
-
+        payloads = (safetensors.torch.save({"embedding": row}) for row in rows)
+        entries = [(key, _checksum(key, each) + each) for key, each in zip(keys, payloads, strict=True)]
         statement = "INSERT OR REPLACE INTO embeddings VALUES (?, ?)"
         self._database.run(lambda connection: connection.executemany(statement, entries))
 
-    def __getstate__(self) -> tuple[str, bytes]:
-        return self._database.folder, self._prefix
-
-    def __setstate__(self, state: tuple[str, bytes]) -> None:
-        folder, self._prefix = state
-        self._database = _Database(folder)
-
-
-def _checksum(key: bytes, payload: bytes) -> bytes:
-    return struct.pack("<I", zlib.crc32(payload, zlib.crc32(key)))
-
-
-def _encode(key: bytes, embedding: Tensor) -> bytes:
-    payload = safetensors.torch.save({"embedding": embedding})
-    return _checksum(key, payload) + payload
-
-
-def _decode(key: bytes, row: tuple[object] | None) -> Tensor | None:
-    """Return a stored embedding; `None` for one that is missing or damaged."""
-    if row is None or not isinstance(row[0], bytes) or row[0][:4] != _checksum(key, row[0][4:]):
-        return None
-    try:
-        return safetensors.torch.load(row[0][4:])["embedding"]
-    except (SafetensorError, KeyError):
-        return None
+    def __del__(self) -> None:
+        if hasattr(self, "_database"):
+            self._database.close()
 
 
 class _Database:
@@ -159,8 +115,11 @@ class _Database:
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         if hasattr(os, "register_at_fork"):
-            release = _weakly(self._after_fork)
-            os.register_at_fork(before=_weakly(self._before_fork), after_in_parent=release, after_in_child=release)
+            release = self._after_fork
+            os.register_at_fork(before=self._before_fork, after_in_parent=release, after_in_child=release)
+
+    def __reduce__(self) -> tuple[type["_Database"], tuple[str]]:
+        return _Database, (self.folder,)
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run work in a transaction, which is rolled back after an error."""
@@ -180,24 +139,21 @@ class _Database:
         if connection is not None:
             connection.close()
 
-    __del__ = close
-
     def _open(self) -> sqlite3.Connection:
         """Return the connection, opened anew if the file has been deleted or replaced."""
         if self._connection is not None and self._identity is not None and self._identity == self._identify():
             return self._connection
         self.close()
         os.makedirs(self.folder, exist_ok=True)
-        self._connection = sqlite3.connect(
-            self._path, timeout=TIMEOUT, isolation_level="IMMEDIATE", check_same_thread=False
-        )
-        _use_write_ahead_log(self._connection)
-        self._connection.execute("CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
+        connection = sqlite3.connect(self._path, TIMEOUT, isolation_level="IMMEDIATE", check_same_thread=False)
+        self._connection = connection
+        _use_write_ahead_log(connection)
+        connection.execute("CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
         self._identity = self._identify()
-        return self._connection
+        return connection
 
     def _identify(self) -> tuple[int, int] | None:
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             status = os.stat(self._path)
             return status.st_dev, status.st_ino
         return None
@@ -207,20 +163,8 @@ class _Database:
         self.close()
 
     def _after_fork(self) -> None:
-        with contextlib.suppress(RuntimeError):  # of a cache that another thread created during the fork
+        with suppress(RuntimeError):  # of a cache that another thread created during the fork
             self._lock.release()
-
-
-def _weakly(method: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that calls a method as long as its object exists."""
-    reference = weakref.WeakMethod(method)
-
-    def call() -> None:
-        bound = reference()
-        if bound is not None:
-            bound()
-
-    return call
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
@@ -237,62 +181,54 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
 
 
+def _checksum(key: bytes, payload: bytes) -> bytes:
+    return struct.pack("<I", zlib.crc32(payload, zlib.crc32(key)))
+
+
+def _decode(key: bytes, row: tuple[object] | None) -> Tensor | None:
+    """Return a stored embedding; `None` for one that is missing or damaged."""
+    if row is None or not isinstance(row[0], bytes) or row[0][:4] != _checksum(key, row[0][4:]):
+        return None
+    try:
+        return safetensors.torch.load(row[0][4:])["embedding"]
+    except (SafetensorError, KeyError):
+        return None
+
+
 def _fingerprint(backbone: PreTrainedModel) -> bytes:
     """Return a hash of the config, the revision and all weights of a model, the same on every device."""
-    config = _without_noise(json.loads(backbone.config.to_json_string(use_diff=False)))
+    text = backbone.config.to_json_string(use_diff=False)
+    config = json.loads(text, object_hook=lambda fields: {name: fields[name] for name in fields if name not in NOISE})
     facts = [config, str(backbone.dtype), getattr(backbone.config, "_commit_hash", None)]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    multipliers: dict[torch.device, Tensor] = {}
-    for name, value in backbone.state_dict().items():
-        if name.startswith(f"{UNREAD}."):
-            continue
-        for path, tensor in plain_tensors(name, value):
-            _check_readable(path, tensor)
-            if tensor.device not in multipliers:
-                multipliers[tensor.device] = _multipliers(tensor.device)
-            digest.update(repr((path, str(tensor.dtype), tuple(tensor.shape))).encode())
-            for sums in _checksums(tensor, multipliers[tensor.device]):
-                digest.update(struct.pack("<2q", *sums))
+    values = [item for item in backbone.state_dict().items() if not item[0].startswith(f"{UNREAD}.")]
+    for name, tensor in (plain for item in values for plain in plain_tensors(*item)):
+        if not isinstance(tensor, Tensor) or tensor.is_meta:
+            reason = "is offloaded" if isinstance(tensor, Tensor) else f"is of type {type(tensor).__name__}"
+            raise ValueError(
+                f"A cache cannot be used with this backbone: its {name} {reason}, so its changes would go unnoticed. "
+                "Load the backbone without offloading, or leave the cache out."
+            )
+        digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        for chunk in tensor.detach().reshape(-1).view(torch.uint8).split(8 * CHUNK):
+            digest.update(struct.pack("<2q", *_checksums(chunk)))
     return digest.digest()
 
 
-def _without_noise(value: object) -> object:
-    if isinstance(value, dict):
-        return {name: _without_noise(item) for name, item in value.items() if name not in NOISE}
-    return value
-
-
-def _check_readable(name: str, value: object) -> None:
-    if not isinstance(value, Tensor):
-        raise ValueError(
-            f"A cache cannot be used with this backbone: its state {name} is of type {type(value).__name__}, so its "
-            "changes would go unnoticed."
-        )
-    if value.device.type == "meta":
-        raise ValueError(
-            f"A cache cannot be used with this backbone: its weight {name} is offloaded, so its changes would go "
-            "unnoticed. Load the backbone without offloading, or leave the cache out."
-        )
-
-
-def _multipliers(device: torch.device) -> Tensor:
-    """Return a fixed pseudorandom odd number for each word of a chunk."""
-    factor = 0x1E3779B97F4A7C15
-    mixed = torch.arange(1, CHUNK + 1, device=device) * factor
-    return (mixed ^ (mixed >> 32)) * factor | 1
-
-
-def _checksums(tensor: Tensor, multipliers: Tensor) -> Iterator[list[int]]:
-    """Yield two position-weighted sums per chunk of a tensor's memory, computed on its device.
+def _checksums(chunk: Tensor) -> list[int]:
+    """Return two position-weighted sums of the memory of a chunk, computed on its device.
 
     Integer sums overflow in the same way everywhere; float sums would depend on the number of threads.
     """
-    memory = tensor.detach().reshape(-1).view(torch.uint8)
-    for chunk in memory.split(8 * CHUNK):
-        words = pad(chunk, (0, -len(chunk) % 8)).view(torch.int64)
-        factors = multipliers[: len(words)]
-        # changes of the top bits alone may cancel in the first sum, but not in the second
-        yield torch.stack(((words * factors).sum(), ((words >> 32) * factors).sum())).tolist()
+    words = pad(chunk, (0, -len(chunk) % 8)).view(torch.int64)
+    factors = _multipliers(CHUNK, chunk.device)[: len(words)]
+    # changes of the top bits alone may cancel in the first sum, but not in the second
+    return torch.stack(((words * factors).sum(), ((words >> 32) * factors).sum())).tolist()
 
 
-__all__ = ["EmbeddingCache"]
+@functools.lru_cache(maxsize=1)
+def _multipliers(count: int, device: torch.device) -> Tensor:
+    """Return fixed pseudorandom odd numbers."""
+    factor = 0x1E3779B97F4A7C15
+    mixed = torch.arange(1, count + 1, device=device) * factor
+    return (mixed ^ (mixed >> 32)) * factor | 1

@@ -25,18 +25,11 @@ REASONER = "reasoner"
 
 @dataclass(frozen=True)
 class EmbeddedTask:
-    """Labeled embeddings, of which the first `train_rows` are for support sets and the others are queries.
-
-    Attributes:
-        name: name of the file.
-        embeddings: (n, dim) or (n, layers, hidden) float32.
-        labels: (n,) int64, from 0.
-        train_rows: number of rows for support sets.
-    """
+    """Labeled embeddings, of which the first `train_rows` are for support sets and the others are queries."""
 
     name: str
-    embeddings: Tensor
-    labels: Tensor
+    embeddings: Tensor  # (n, dim) or (n, layers, hidden) float32
+    labels: Tensor  # (n,) int64, from 0
     train_rows: int
 
     @property
@@ -46,18 +39,7 @@ class EmbeddedTask:
 
     @classmethod
     def load(cls, path: str | Path, train_rows: int | None = None) -> "EmbeddedTask":
-        """Load a safetensors file with `embeddings` and `labels`.
-
-        Args:
-            path (`str` or `Path`):
-                Path of the file.
-            train_rows (`int`, *optional*):
-                Number of rows for support sets; by default `train_rows` of the file's metadata.
-
-        Raises:
-            CorruptFileError: If the file cannot be read or lacks one of the two tensors.
-            ValueError: If the tensors do not fit each other, or the number of train rows is missing or out of range.
-        """
+        """Load a safetensors file with `embeddings`, `labels` and, unless given, `train_rows` in its metadata."""
         try:
             with safe_open(str(path), "pt") as file:
                 metadata = file.metadata() or {}
@@ -109,10 +91,7 @@ def reasoner_predictor(reasoner: TartReasoner) -> Predictor:
 
 
 def choose_sizes(task: EmbeddedTask, sizes: Sequence[int], per_class: Sequence[int] | None = None) -> list[int]:
-    """Return the sizes of support sets for a task, none above its number of train rows.
-
-    `per_class`, examples per class, replaces the total `sizes` for tasks of more than two classes.
-    """
+    """Return sizes of support sets, at most all train rows; of more than two classes `per_class` examples each."""
     if per_class is not None and task.num_classes > 2:
         sizes = [count * task.num_classes for count in per_class]
     return sorted({min(k, task.train_rows) for k in sizes if k >= task.num_classes})
@@ -140,7 +119,7 @@ def measure_task(
 
 
 def format_table(measurements: Sequence[Measurement], metric: str) -> str:
-    """Return a markdown table of a metric: lines for each task and k, then means over tasks; accuracy in %."""
+    """Return a markdown table of a metric for each task and k, then of means over tasks; accuracy in %."""
     methods = list(dict.fromkeys(m.method for m in measurements))
     factor, digits = (100, 1) if metric == "accuracy" else (1, 3)
     lines = [f"| {metric} | k | " + " | ".join(methods) + " |", "|---" * (len(methods) + 2) + "|"]
@@ -158,7 +137,7 @@ def format_table(measurements: Sequence[Measurement], metric: str) -> str:
 
 
 def _groups(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
-    """Group measurements to average: tasks of two classes at each k, tasks of more classes, and all."""
+    """Group measurements by number of classes and k, for averages."""
     binary = [m for m in measurements if m.num_classes == 2]
     groups = {f"two classes, k={k}": [m for m in binary if m.k == k] for k in sorted({m.k for m in binary})}
     groups["two classes"] = binary
@@ -170,15 +149,3 @@ def _groups(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]
 def as_json(measurements: Sequence[Measurement], facts: dict[str, object]) -> str:
     """Return all measurements and facts about the run as JSON."""
     return json.dumps({**facts, "measurements": [asdict(m) for m in measurements]}, indent=1) + "\n"
-
-
-__all__ = [
-    "REASONER",
-    "EmbeddedTask",
-    "Measurement",
-    "as_json",
-    "choose_sizes",
-    "format_table",
-    "measure_task",
-    "reasoner_predictor",
-]

@@ -1,12 +1,12 @@
 """Loading of tasks by name, from a file, or from a folder."""
 
 from collections.abc import Collection, Sequence
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 from transformers_tart.evaluation.tasks.media import dataset_rows, read_cell, read_folders
 from transformers_tart.evaluation.tasks.registry import GROUPS, TASKS, TaskSource
-from transformers_tart.evaluation.tasks.rows import Rows, Splits, build_task, split_of, splits_of
+from transformers_tart.evaluation.tasks.rows import SPLIT_NAMES, Rows, Splits, build_task, split_of
 from transformers_tart.evaluation.tasks.task import Item, Task
 from transformers_tart.inputs.examples import Text, parse_text
 from transformers_tart.inputs.modality import MODALITIES, TEXT, Modality
@@ -61,16 +61,21 @@ def _read_file(path: Path) -> Splits:
         raise ValueError(f"{path} is empty; it must hold the columns text and label.")
     if splits is None:
         return data
-    train, test = (data.train.select(chosen) for chosen in splits_of(splits, path))
-    return Splits(data.modality, train, test, data.class_names)
+    names = [str(value) for value in splits]
+    if unknown := sorted(set(names) - set(SPLIT_NAMES)):
+        raise ValueError(f"The column split of {path} holds {unknown}; it must hold one of {sorted(SPLIT_NAMES)}.")
+    train, test = (
+        data.train.select([i for i, name in enumerate(names) if SPLIT_NAMES[name] == split])
+        for split in ("train", "test")
+    )
+    return replace(data, train=train, test=test)
 
 
 def _read_folder(path: Path) -> Splits:
-    files = [file for file in sorted(path.iterdir()) if file.is_file() and split_of(file) and _is_table(file)]
-    if not files:
-        media = read_folders(path)
-        if media is not None:
-            return media
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and split_of(file)]
+    files = [file for file in files if Path(file.name.lower().removesuffix(".gz")).suffix in FORMATS]
+    if not files and (media := read_folders(path)) is not None:
+        return media
     tables = {file: _read_table(file)[0] for file in files}
     held = {file.name: data.modality.name for file, data in tables.items()}
     if len(set(held.values())) > 1:
@@ -85,12 +90,7 @@ def _read_folder(path: Path) -> Splits:
             f"folders of images or recordings, one for each class; it holds {[own.name for own in path.iterdir()]}."
         )
     train, test = (Rows.join([data.train for data in found]) for found in parts.values())
-    first = parts["train"][0]
-    return Splits(first.modality, train, test, first.class_names)
-
-
-def _is_table(file: Path) -> bool:
-    return Path(file.name.lower().removesuffix(".gz")).suffix in FORMATS
+    return replace(parts["train"][0], train=train, test=test)
 
 
 def _read_table(path: Path) -> tuple[Splits, list[object] | None]:
@@ -106,7 +106,15 @@ def _read_table(path: Path) -> tuple[Splits, list[object] | None]:
         splits.append(row.get("split"))
         if modality.is_tokenized:
             texts.append(_parse_text(path.name.split(".")[0], row, source))
-    rows = Rows.of(texts, labels) if modality.is_tokenized else Rows(labels, partial(_read_cells, path, modality))
+
+    def read(indices: Sequence[int]) -> list[Item]:
+        wanted, found = set(indices), dict[int, Item]()
+        for i, row in enumerate(read_rows(table)):
+            if i in wanted:
+                found[i] = read_cell(row.get(modality.name), table, path.parent)
+        return [found[i] for i in indices]
+
+    rows = Rows.of(texts, labels) if modality.is_tokenized else Rows(labels, read)
     names = getattr((open_table(table).features or {}).get("label"), "names", None)
     return Splits(modality, rows, class_names=names), splits if "split" in first else None
 
@@ -121,16 +129,6 @@ def _modality(columns: Collection[str], path: Path) -> Modality:
     if "label" not in columns:
         raise ValueError(f"{path} has the columns {sorted(columns)}, without label.")
     return found[0]
-
-
-def _read_cells(path: Path, column: str, indices: Sequence[int]) -> list[Item]:
-    wanted = set(indices)
-    found = {
-        i: read_cell(row.get(column), str(path), path.parent)
-        for i, row in enumerate(read_rows(str(path)))
-        if i in wanted
-    }
-    return [found[i] for i in indices]
 
 
 def _read_hub(name: str, source: TaskSource) -> Splits:
@@ -168,6 +166,3 @@ def _parse_text(name: str, row: Row, source: TaskSource) -> Text:
     pair = row.get(source.text_pair or "text_pair")
     given = row[source.text] if pair is None else {"text": row[source.text], "text_pair": pair}
     return parse_text(given, f"A text of {name}")
-
-
-__all__ = ["load_task"]

@@ -15,19 +15,12 @@ ENDINGS = {suffix: each for each in MODALITIES for suffix in each.suffixes}
 
 
 def read_folders(path: Path) -> Splits | None:
-    """Read a folder of images or recordings: a folder for each class, perhaps inside folders of splits.
-
-    Returns:
-        [`Splits`]: or `None` if the folder holds neither folders nor media files.
-
-    Raises:
-        ValueError: If classes are empty, or files are of two modalities or of none.
-    """
+    """Read a folder for each class, perhaps inside folders of splits; `None` without folders and media files."""
     folders = _subfolders(path)
     if not folders and not _media_files(path):
         return None
     named = [folder for folder in folders if split_of(folder)]
-    # a class may be called "train", but then it stands beside others and holds files
+    # a class may be called "train", but then there are others and it holds files
     if folders and (len(named) == len(folders) or any(_subfolders(folder) for folder in named)):
         splits = {split: [f for f in named if split_of(f) == split] for split in ("train", "test")}
         if not all(splits.values()):
@@ -89,11 +82,7 @@ def dataset_rows(split: "Dataset", column: str, label: str, modality: Modality, 
 
 
 def read_cell(cell: object, where: str, folder: Path | None = None) -> bytes:
-    """Return the encoded file of a row, given as bytes, as a path relative to `folder`, or as `{"bytes", "path"}`.
-
-    Raises:
-        ValueError: If there is no such file, or it is empty.
-    """
+    """Return the encoded file of a row, given as bytes, as a path relative to `folder`, or as `{"bytes", "path"}`."""
     if isinstance(cell, Mapping):
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes) and cell:
@@ -113,6 +102,3 @@ def _read_file(file: Path) -> bytes:
     if not content:
         raise ValueError(f"The file {file} is empty; leave it out.")
     return content
-
-
-__all__ = ["dataset_rows", "read_cell", "read_folders"]

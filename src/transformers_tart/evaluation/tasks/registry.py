@@ -18,39 +18,22 @@ SEEDS = (42, 69, 128, 512, 1024)  # of the published code
 
 @dataclass(frozen=True)
 class TaskSource:
-    """Data set of a task, and the names of its columns.
-
-    Attributes:
-        path: Hub id of the data set.
-        config: configuration, if there are several.
-        revision: branch, tag or commit; the newest by default.
-        text: column of texts.
-        text_pair: column of second texts.
-        label: column of labels: names, numbers, or shares that `threshold` divides into two classes.
-        train: split for support sets.
-        test: split to classify; `None` for three quarters of `train`, as in the published code.
-        positive: name of the class that is classified against all others.
-        threshold: smallest share of the second class.
-        modality: what is classified.
-        input: column of images or recordings; named as the modality by default.
-        classes: classes to keep, in the order of their labels; all by default.
-        data_dir: folder of the data in the repository, for revisions without configurations.
-    """
+    """Data set of a task on the Hub, and the names of its columns."""
 
     path: str
     config: str | None = None
-    revision: str | None = None
+    revision: str | None = None  # the newest by default
     text: str = "text"
     text_pair: str | None = None
-    label: str = "label"
+    label: str = "label"  # column of names, numbers, or shares that `threshold` divides into two classes
     train: str = "train"
-    test: str | None = "test"
-    positive: str | None = None
-    threshold: float | None = None
+    test: str | None = "test"  # `None` for three quarters of `train`, as in the published code
+    positive: str | None = None  # name of the class that is classified against all others
+    threshold: float | None = None  # smallest share of the second class
     modality: Modality = TEXT
-    input: str | None = None
-    classes: tuple[str, ...] | None = None
-    data_dir: str | None = None
+    input: str | None = None  # column of images or recordings; named as the modality by default
+    classes: tuple[str, ...] | None = None  # classes to keep, in the order of their labels; all by default
+    data_dir: str | None = None  # folder of the data in the repository, for revisions without configurations
 
 
 AG_NEWS = TaskSource("fancyzhx/ag_news")
@@ -133,5 +116,3 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "audio": tuple(AUDIO_TASKS),
 }
 TASKS: dict[str, TaskSource] = {**PAPER, **RAFT, **MULTICLASS, **VISION_TASKS, **AUDIO_TASKS}
-
-__all__ = ["GROUPS", "SEEDS", "TASKS", "TaskSource"]

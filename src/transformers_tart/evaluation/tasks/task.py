@@ -1,8 +1,9 @@
 """Tasks: labeled texts, images or recordings, from which support sets are drawn."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from transformers.utils import logging
@@ -124,47 +125,30 @@ class Task:
             f"{len(self.train_texts) - len(kept)} training {self.noun} of {self.name} stand in the test split too; "
             "they are left out of support sets."
         )
-        return replace(
-            self,
-            train_texts=[self.train_texts[i] for i in kept],
-            train_labels=[self.train_labels[i] for i in kept],
-        )
+        return self._select("train", kept)
 
     def with_tests(self, count: int | None, seed: int) -> "Task":
         """Return the task with at most `count` test inputs, drawn with the shares of the classes."""
         chosen = draw_with_shares(self.test_labels, count, seed)
         if len(chosen) == len(self.test_texts):
             return self
-        return replace(
-            self,
-            test_texts=[self.test_texts[i] for i in chosen],
-            test_labels=[self.test_labels[i] for i in chosen],
-        )
+        return self._select("test", chosen)
+
+    def _select(self, split: str, chosen: Sequence[int]) -> "Task":
+        names = f"{split}_texts", f"{split}_labels"
+        columns: dict[str, Any] = {name: [getattr(self, name)[i] for i in chosen] for name in names}
+        return replace(self, **columns)
 
 
 def draw_with_shares(labels: Sequence[int], count: int | None, seed: int) -> list[int]:
-    """Draw at most `count` rows with the shares of the classes, and return their indices in ascending order.
-
-    Raises:
-        ValueError: If `count` is below 1.
-    """
+    """Draw at most `count` rows with the shares of the classes, and return their indices in ascending order."""
     if count is not None and count < 1:
         raise ValueError(f"The number of test texts is {count}; it must be at least 1.")
     if count is None or count >= len(labels):
         return list(range(len(labels)))
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist()
-    return sorted(_with_shares(order, [labels[i] for i in order], count))
-
-
-def _with_shares(order: Sequence[int], labels: Sequence[int], count: int) -> list[int]:
-    """Return the first `count` rows of an order whose every prefix has about the shares of the whole."""
-    totals = {label: labels.count(label) for label in set(labels)}
-    seen = dict.fromkeys(totals, 0)
-    places = []
-    for i, label in zip(order, labels, strict=True):
-        seen[label] += 1
-        places.append(((seen[label] - 0.5) / totals[label], i))
-    return [i for _, i in sorted(places)[:count]]
-
-
-__all__ = ["MODALITIES", "SAMPLINGS", "Item", "Task", "draw_with_shares"]
+    totals, seen = Counter(labels), Counter[int]()
+    places = []  # an order whose every prefix has about the shares of the whole
+    for i in torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).tolist():
+        seen[labels[i]] += 1
+        places.append(((seen[labels[i]] - 0.5) / totals[labels[i]], i))
+    return sorted(i for _, i in sorted(places)[:count])

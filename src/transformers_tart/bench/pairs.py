@@ -1,0 +1,188 @@
+"""Pairs of the published procedure and ours; a new pair is a function that builds a comparison, and an entry below."""
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transformers_tart.backbones.forward import backbone_max_length, resolve_max_length
+from transformers_tart.backbones.traits import BackboneTraits
+from transformers_tart.bench.published import SampledProcedure, predict_one_by_one
+from transformers_tart.bench.timing import Comparison, Meter, Pair
+from transformers_tart.bench.workload import (
+    POSITIONS,
+    LanguageModel,
+    Workload,
+    draw_embeddings,
+    draw_texts,
+    load_language_model,
+)
+from transformers_tart.embeddings import embed, encode_texts
+from transformers_tart.embeddings.reference import LABEL_WORDS
+from transformers_tart.reasoners.architectures.gpt2 import GPT2Architecture
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
+from transformers_tart.repository import DEFAULT_REASONER
+from transformers_tart.training.presets import PRESETS
+
+
+PROMPT_WORDS, STREAM_WORDS = (3, 30), (1, 120)  # fewest and most of a text
+DIM = 768
+SPREAD = 0.1  # of random weights; with the usual 0.02 every probability is about one half
+
+
+def _random_head(workload: Workload) -> TartReasoner:
+    """Build the published head with random weights."""
+    torch.manual_seed(workload.seed)
+    reasoner = TartReasoner(PRESETS["paper-258"].build_config())
+    if not reasoner.config.num_components < workload.k <= reasoner.max_support:
+        raise ValueError(
+            f"k is {workload.k}; the published procedure needs more than the {reasoner.config.num_components} "
+            f"dimensions that it whitens, and its head reads at most {reasoner.max_support}."
+        )
+    with torch.no_grad():
+        for parameter in reasoner.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, SPREAD)
+    return reasoner.to(workload.device).eval()  # type: ignore[arg-type]
+
+
+def _compare(workload: Workload, reasoner: TartReasoner, head: TartReasoner) -> Comparison:
+    """Compare the head query by query with a reasoner; their results must agree if the reasoner is the head."""
+    support, labels, queries = draw_embeddings(workload, DIM)
+    chosen = workload.sample(len(queries))
+    architecture = head.architecture
+    if not isinstance(architecture, GPT2Architecture):
+        raise TypeError(f"The head is {type(architecture).__name__}, not a GPT2Architecture.")
+
+    def naive(meter: Meter) -> Tensor:
+        return predict_one_by_one(architecture, support, labels, queries, chosen, meter)
+
+    @torch.no_grad()
+    def ours() -> Tensor:
+        state = reasoner.prepare(support[None], labels[None])
+        return reasoner.query(state, queries[None])[0].softmax(-1)[:, 1].cpu()
+
+    return Comparison(
+        naive=naive,
+        ours=ours,
+        rows=chosen,
+        size=len(queries),
+        computed=len(chosen),
+        total=len(queries),
+        model=f"{reasoner.config.architecture} reasoner",
+        dtype=reasoner.dtype,
+        device=workload.device,
+        agrees=reasoner is head,
+    )
+
+
+def compare_heads(workload: Workload) -> Comparison:
+    """Compare the published head query by query with the same head on one prefix cache."""
+    head = _random_head(workload)
+    return _compare(workload, head, head)
+
+
+def compare_default_reasoner(workload: Workload) -> Comparison:
+    """Compare the published head query by query with the reasoner inside this package."""
+    reasoner = TartReasoner.from_pretrained(DEFAULT_REASONER).to(workload.device).eval()
+    return _compare(workload, reasoner, _random_head(workload))
+
+
+def compare_protocols(workload: Workload, protocol: str) -> Comparison:
+    """Embed the same support set and queries on both sides; ours computes no vocabulary head."""
+    model = load_language_model(workload)
+    whole = draw_texts(workload.k + workload.queries, workload.seed, *PROMPT_WORDS)
+    drawn = [text[: workload.max_characters].strip() for text in whole]  # as prompts truncate them
+    texts, queries, labels = drawn[: workload.k], drawn[workload.k :], workload.labels
+    if protocol != "stream":
+        _check_room(model, texts, queries)
+    support_passes = 1 if protocol == "vanilla" else len(texts)
+    groups = [(total, workload.sample(total)) for total in (support_passes, len(queries))]
+    embedded = range(len(texts)) if protocol == "vanilla" else groups[0][1]
+
+    def naive(meter: Meter) -> Tensor:
+        published = model.with_head, model.tokenizer, workload.seed, workload.max_characters
+        procedure = SampledProcedure(groups, meter, *published)
+        return torch.cat(procedure.embed(protocol, texts, labels, queries)[:2])[rows]
+
+    traits = BackboneTraits(model.backbone)  # kept from one run to the next, as a pipeline keeps them
+
+    def ours() -> Tensor:
+        options: dict[str, Any] = {"protocol": protocol, "layers": -1, "label_names": LABEL_WORDS, "max_length": None}
+        options |= {"seed": workload.seed, "traits": traits}
+        return torch.cat(embed(model.backbone, model.tokenizer, texts, labels, queries, **options)[:2])
+
+    rows = [*embedded, *(len(texts) + i for i in groups[1][1])]
+    return Comparison(
+        naive=naive,
+        ours=ours,
+        rows=rows,
+        size=len(drawn),
+        computed=sum(len(made) for _, made in groups),
+        total=sum(total for total, _ in groups),
+        model=workload.model,
+        dtype=model.backbone.dtype,
+        device=workload.device,
+        # the span of an example ends at its label in our prompts, and before the line of the label in the published
+        agrees=protocol == "stream",
+    )
+
+
+def _check_room(model: LanguageModel, texts: list[str], queries: list[str]) -> None:
+    """Check that the longest prompt is not truncated."""
+    blocks = [f"Sentence: {text}\nLabel: {LABEL_WORDS[0]}\n" for text in texts]
+    length = len(model.tokenizer("".join([*blocks, f"Sentence: {max(queries, key=len)}\nLabel:"]))["input_ids"])
+    room = min(POSITIONS, backbone_max_length(model.with_head) or POSITIONS)
+    if length > room:
+        raise ValueError(
+            f"The prompt of {len(texts)} examples has {length} tokens, and {room} are read: use a smaller k, fewer "
+            "characters or a backbone with more positions."
+        )
+
+
+def compare_streams(workload: Workload) -> Comparison:
+    """Embed the queries with the same backbone on both sides, without a vocabulary head."""
+    model = load_language_model(workload)
+    texts = draw_texts(workload.queries, workload.seed, *STREAM_WORDS)
+    chosen = workload.sample_by_length(texts)
+    max_length = resolve_max_length(model.backbone, model.tokenizer)
+    alone = model.with_head.base_model
+
+    @torch.no_grad()
+    def naive(meter: Meter) -> Tensor:
+        embeddings = []
+        with meter.sample(len(chosen), len(texts)):
+            for i in chosen:
+                batch = model.tokenizer(texts[i], truncation=True, max_length=max_length, return_tensors="pt")
+                hidden = alone(input_ids=batch["input_ids"].to(workload.device)).last_hidden_state
+                embeddings.append(hidden[0].float().mean(0).cpu())
+        return torch.stack(embeddings)
+
+    def ours() -> Tensor:
+        return encode_texts(model.backbone, model.tokenizer, texts).squeeze(1).cpu()
+
+    return Comparison(
+        naive=naive,
+        ours=ours,
+        rows=chosen,
+        size=len(texts),
+        computed=len(chosen),
+        total=len(texts),
+        model=workload.model,
+        dtype=model.backbone.dtype,
+        device=workload.device,
+    )
+
+
+PAIRS: dict[str, Pair] = {
+    name: Pair(name, k, queries, build)
+    for name, k, queries, build in (
+        ("gpt2-reasoner", 256, 1000, compare_heads),
+        ("kernel-reasoner", 256, 1000, compare_default_reasoner),
+        ("vanilla", 48, 200, functools.partial(compare_protocols, protocol="vanilla")),
+        ("loo", 48, 200, functools.partial(compare_protocols, protocol="loo")),
+        ("stream-protocol", 48, 200, functools.partial(compare_protocols, protocol="stream")),
+        ("stream", None, 500, compare_streams),
+    )
+}
