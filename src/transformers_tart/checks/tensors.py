@@ -121,14 +121,3 @@ def check_query_labels(labels: Any, shape: Sequence[int], num_labels: int, name:
 def is_integer(tensor: Tensor) -> bool:
     """Return whether a tensor holds integers, and not booleans."""
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
-
-
-__all__ = [
-    "check_embeddings",
-    "check_queries",
-    "check_query_labels",
-    "check_seed",
-    "check_support",
-    "check_tensor",
-    "is_integer",
-]

@@ -167,6 +167,3 @@ def write_json(args: argparse.Namespace, found: dict[str, Any]) -> None:
 
     if args.json is not None:
         write_whole(args.json, json.dumps(found, indent=1) + "\n")
-
-
-__all__ = ["add_parser", "run"]

@@ -237,6 +237,3 @@ def _predict(classify: "TartClassificationPipeline", rows: Sequence[Row], batch_
             prediction |= {"score": None, "error": error}
         predictions.append({"row": number, **prediction})
     return predictions
-
-
-__all__ = ["add_parser", "run"]

@@ -198,19 +198,3 @@ def _beside(path: str, value: Any) -> Any:
     if not isinstance(value, str) or "://" in value or value.startswith("data:"):
         return value
     return str(Path(path).parent / value)
-
-
-__all__ = [
-    "DTYPES",
-    "add_model_options",
-    "add_subparser",
-    "check_columns",
-    "check_options",
-    "check_output_file",
-    "join_processes",
-    "load_config",
-    "load_pipeline",
-    "loading_options",
-    "read_examples",
-    "stream_inputs",
-]

@@ -30,6 +30,3 @@ def run(args: argparse.Namespace) -> None:
     reasoner = convert_reference_checkpoint(args.checkpoint, args.config)
     reasoner.save_pretrained(args.output)
     print(f"saved a reasoner of {reasoner.num_parameters():,} parameters", file=sys.stderr)
-
-
-__all__ = ["add_parser", "run"]

@@ -149,6 +149,3 @@ def _print_table(tasks: Sequence[DemoTask], accuracies: Sequence[Sequence[float 
     for task, cells in zip(tasks, accuracies, strict=True):
         row = f"{task.name} ({len(set(task.labels))} labels, {len(task.texts)} texts)"
         print(f"{row:32}" + "".join(f"{'-' if cell is None else f'{cell:.0%}':>14}" for cell in cells))
-
-
-__all__ = ["DemoTask", "add_parser", "load_demo_task", "run"]

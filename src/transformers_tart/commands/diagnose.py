@@ -77,6 +77,3 @@ def run(args: argparse.Namespace) -> None:
     if args.json is not None:
         write_whole(args.json, as_json(found))
     print(format_diagnosis(found), end="")
-
-
-__all__ = ["add_parser", "run"]

@@ -66,6 +66,3 @@ def run(args: argparse.Namespace) -> None:
         state.destroy_process_group()
     if failed and state.is_main_process:
         print(f"{failed} runs have failed; the same command tries them again", file=sys.stderr)
-
-
-__all__ = ["add_parser", "run"]

@@ -77,6 +77,3 @@ def run(args: argparse.Namespace) -> None:
         if args.output is not None:
             write_whole(args.output, report.as_json(measurements, facts))
     print("\n\n".join(report.format_table(measurements, metric) for metric in args.metrics))
-
-
-__all__ = ["add_parser", "run"]

@@ -94,6 +94,3 @@ def check_fingerprint(output: Path, fingerprint: Mapping[str, Any]) -> None:
 def write_fingerprint(output: Path, fingerprint: Mapping[str, Any]) -> None:
     """Write the fingerprint of an output file."""
     write_whole(fingerprint_file(output), json.dumps(fingerprint, indent=1) + "\n")
-
-
-__all__ = ["check_fingerprint", "fingerprint_file", "fingerprint_of", "write_fingerprint"]

@@ -150,6 +150,3 @@ def _to_csv(rows: Sequence[OutputRow]) -> bytes:
     text = io.StringIO(newline="")
     csv.DictWriter(text, FIELDS).writerows(rows)
     return well_formed(text.getvalue()).encode()
-
-
-__all__ = ["Finished", "OutputRow", "cut_torn_row", "is_csv", "lock_output", "open_output", "read_finished"]

@@ -63,6 +63,3 @@ def run(args: argparse.Namespace) -> None:
     classify = load_pipeline(args, config, examples)
     classify.model.card_facts = facts
     print(classify.push_to_hub(args.repo_id, **options))
-
-
-__all__ = ["add_parser", "run"]

@@ -52,6 +52,3 @@ def run(args: argparse.Namespace) -> None:
     if failed := sum(record.error is not None for record in records):
         print(f"failed runs: {failed}, listed in the page", file=sys.stderr)
     print(f"wrote {', '.join(file.name for file in files)}", file=sys.stderr)
-
-
-__all__ = ["add_parser", "run"]

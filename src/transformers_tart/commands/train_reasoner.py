@@ -62,6 +62,3 @@ def run(args: argparse.Namespace) -> None:
         log_with=args.log_with,
         preset=args.preset,
     )
-
-
-__all__ = ["add_parser", "run"]

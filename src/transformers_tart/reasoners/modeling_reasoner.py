@@ -279,6 +279,3 @@ class TartReasoner(HubMixin, PreTrainedModel):
             query_labels = check_query_labels(query_labels, logits.shape[:2], logits.shape[2])
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), query_labels.flatten())
         return TartReasonerOutput(loss=loss, logits=logits)
-
-
-__all__ = ["ReasonerState", "TartReasoner", "TartReasonerOutput"]

@@ -60,6 +60,3 @@ def align_weights(model: nn.Module) -> None:
         is_plain = type(tensor.data) is Tensor and tensor.device.type == "cpu"
         if is_plain and tensor.data_ptr() % ALIGNMENT:
             tensor.data = tensor.data.clone()
-
-
-__all__ = ["align_weights", "check_finite", "check_headers"]

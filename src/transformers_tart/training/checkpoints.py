@@ -142,6 +142,3 @@ def _training_facts(progress: Progress, references: dict[str, dict[str, Score]],
         for shape, score in found.items()
     }
     return TrainingFacts(run, table)
-
-
-__all__ = ["load_checkpoint", "save_checkpoint", "save_run"]

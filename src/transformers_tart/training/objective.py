@@ -39,6 +39,3 @@ class Objective(nn.Module):
         log_odds = self.reasoner.architecture.sequence_logits(batch.embeddings, batch.labels)  # type: ignore[operator]
         losses = binary_cross_entropy_with_logits(log_odds, batch.labels.float(), reduction="none").mean(1)
         return losses / math.log(2), ((log_odds > 0) == batch.labels.bool()).float().mean(1)
-
-
-__all__ = ["Objective"]

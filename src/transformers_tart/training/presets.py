@@ -114,5 +114,3 @@ PRESETS: dict[str, Preset] = {
         ReasonerTrainingArguments(max_steps=11_000, learning_rate=1e-3, weight_decay=0.0),
     ),
 }
-
-__all__ = ["PRESETS", "Preset", "ReasonerTrainingArguments"]

@@ -79,6 +79,3 @@ class TaskStream:
 
     def _submit(self, step: int) -> Future[tuple[TrainingBatch, Tensor]]:
         return self.worker.submit(lambda: (self.tasks.draw(step, self.generator), self.generator.get_state()))
-
-
-__all__ = ["Progress", "TaskStream"]

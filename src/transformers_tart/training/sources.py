@@ -211,6 +211,3 @@ class PaperTasks(TaskSource):
         if not self.variable_alpha:
             return self.alpha * weights
         return weights * torch.randint(1, self.alpha + 1, (len(weights), 1, 1), generator=generator)
-
-
-__all__ = ["PaperTasks", "Ramp", "RichTasks", "TaskSource", "TrainingBatch", "draw_batch", "draw_task"]

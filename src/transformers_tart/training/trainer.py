@@ -232,6 +232,3 @@ def _is_late(accelerator: Accelerator, begin: float, max_minutes: float | None) 
         return False
     late = torch.tensor(float(time.monotonic() - begin > 60 * max_minutes), device=accelerator.device)
     return accelerator.reduce(late, "sum").item() > 0
-
-
-__all__ = ["train_reasoner"]

@@ -103,6 +103,3 @@ def _predict_one_by_one(batch: TrainingBatch, predict: Predictor) -> Tensor:
     tasks = zip(batch.embeddings, batch.labels, strict=True)
     found = [predict(x[:size], y[:size], x[size:], batch.num_classes) for x, y in tasks]
     return torch.stack(found).clamp_min(SMALLEST).log()
-
-
-__all__ = ["VALIDATION_SEED", "Predictor", "Score", "Validation", "overall"]

@@ -35,6 +35,3 @@ class Architecture(nn.Module, ABC):
 
     def init_weights(self) -> None:
         """Initialize weights that need other values than the defaults of transformers."""
-
-
-__all__ = ["Architecture", "ArchitectureState"]

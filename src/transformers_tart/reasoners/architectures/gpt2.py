@@ -101,6 +101,3 @@ class GPT2Architecture(Architecture):
         wide[..., 0] = labels.to(embeddings.dtype)
         tokens = torch.stack([embeddings, wide], dim=2).flatten(1, 2)
         return tokens.to(self.read_in.weight.dtype)
-
-
-__all__ = ["GPT2Architecture"]

@@ -259,6 +259,3 @@ def _relative_errors(predictions: Tensor, targets: Tensor) -> Tensor:
     error = (predictions - targets[:, :, None]).square().mean(1)
     blind = targets.square().mean(1)[:, None]
     return torch.log((error + ERROR_FLOOR) / (blind + ERROR_FLOOR)).clamp(-5.0, 5.0)
-
-
-__all__ = ["KernelArchitecture", "KernelState"]

@@ -183,6 +183,3 @@ def to_device(state: Any, device: torch.device | str) -> Any:
     if is_dataclass(state) and not isinstance(state, type):
         return replace(state, **{f.name: to_device(getattr(state, f.name), device) for f in fields(state)})
     return state
-
-
-__all__ = ["Geometry", "Kernel", "Smoothers", "half_squared_distances", "in_float32", "smooth", "to_device"]

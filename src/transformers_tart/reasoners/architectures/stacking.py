@@ -139,6 +139,3 @@ def _first_best(objectives: Tensor) -> Tensor:
     """Return the index (B,) of the first of (sizes, B) objectives that equals the least up to rounding."""
     least = objectives.amin(0)
     return (objectives <= least + ROUNDING * least.abs()).int().argmax(0)
-
-
-__all__ = ["StackPrior", "fit_stack"]

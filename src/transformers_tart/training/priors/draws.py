@@ -40,6 +40,3 @@ def choose(registry: Mapping[Part, float], generator: Generator) -> Part:
 def power_law(size: int, exponent: float) -> Tensor:
     """Return numbers (size,) that fall as a power of the position."""
     return torch.arange(1, size + 1, dtype=torch.float32) ** -exponent
-
-
-__all__ = ["chance", "choose", "log_uniform", "power_law", "randn", "uniform"]

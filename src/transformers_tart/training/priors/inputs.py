@@ -113,6 +113,3 @@ def draw_inputs(size: int, generator: Generator) -> Inputs:
         count = int(log_uniform(1, rank + 1, generator))
         relevance = relevance * (torch.randperm(rank, generator=generator) < count)
     return Inputs(latent, spread, relevance / relevance.norm(), cluster)
-
-
-__all__ = ["INPUTS", "Inputs", "draw_inputs", "grouped_centers"]

@@ -116,6 +116,3 @@ def label_weights(classes: int) -> dict[Labels, float]:
     """Return the probability of each kind of labels; with many classes, most have means of their own."""
     of_means = min(0.85, 0.4 + 0.2 * math.log2(classes / 2))
     return {scored_labels: 1 - of_means, class_mean_labels: of_means}
-
-
-__all__ = ["SCORES", "class_mean_labels", "label_weights", "scored_labels"]

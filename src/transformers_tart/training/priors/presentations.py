@@ -45,5 +45,3 @@ PRESENTATIONS: dict[Callable[[Tensor, Generator], Tensor], float] = {
     normalized_embeddings: 0.35,
     layered_embeddings: 0.25,
 }
-
-__all__ = ["PRESENTATIONS"]
