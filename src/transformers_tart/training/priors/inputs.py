@@ -14,19 +14,12 @@ MAX_RANK = 384
 
 @dataclass(frozen=True)
 class Inputs:
-    """Latent inputs of a task.
+    """Latent inputs of a task."""
 
-    Attributes:
-        latent: (n, rank) coordinates of unit variance.
-        spread: (rank,) standard deviation of each coordinate in the embedding, decreasing.
-        relevance: (rank,) weight of each coordinate in label functions.
-        cluster: (n,) int64 cluster of each row; all zero without clusters.
-    """
-
-    latent: Tensor
-    spread: Tensor
-    relevance: Tensor
-    cluster: Tensor
+    latent: Tensor  # (n, rank) coordinates of unit variance
+    spread: Tensor  # (rank,) standard deviation of each coordinate in the embedding, decreasing
+    relevance: Tensor  # (rank,) weight of each coordinate in label functions
+    cluster: Tensor  # (n,) int64 cluster of each row; all zero without clusters
 
 
 def gaussian_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
