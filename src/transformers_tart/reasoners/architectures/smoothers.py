@@ -32,19 +32,12 @@ def in_float32(function: F) -> F:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The k examples of each of B support sets, in units in which their mean squared norm is 1.
+    """The k examples of each of B support sets, in units in which their mean squared norm is 1."""
 
-    Attributes:
-        support: (B, k, dim) centered and scaled embeddings.
-        center: (B, 1, dim) mean of the embeddings, in units of `unit`.
-        unit: (B, 1, 1) largest absolute entry of the support, divided out first so that squares do not overflow.
-        scale: (B, 1, 1) root mean squared norm of the centered support, in units of `unit`.
-    """
-
-    support: Tensor
-    center: Tensor
-    unit: Tensor
-    scale: Tensor
+    support: Tensor  # (B, k, dim) centered and scaled embeddings
+    center: Tensor  # (B, 1, dim) mean of the embeddings, in units of `unit`
+    unit: Tensor  # (B, 1, 1) largest absolute entry of the support, divided out first so that squares do not overflow
+    scale: Tensor  # (B, 1, 1) root mean squared norm of the centered support, in units of `unit`
 
     @property
     def device(self) -> torch.device:
@@ -89,16 +82,11 @@ class Kernel:
     """The kernel exp(-sharpness * half the squared distance), centered and scaled on the support set.
 
     At sharpness 0 it is its limit, the inner product.
-
-    Attributes:
-        sharpness: rate at which similarity falls with distance, in the units of [`Geometry`].
-        means: (B, 1, k) column means over the support; `None` for inner products, which are already centered.
-        scale: (B, 1, 1) mean of the centered diagonal; `None` for inner products.
     """
 
-    sharpness: float
-    means: Tensor | None = None
-    scale: Tensor | None = None
+    sharpness: float  # rate at which similarity falls with distance, in the units of `Geometry`
+    means: Tensor | None = None  # (B, 1, k) of columns; `None` for inner products, which are centered already
+    scale: Tensor | None = None  # (B, 1, 1) mean of the centered diagonal; `None` for them too
 
     @classmethod
     def fit(cls, sharpness: float, geometry: Geometry, distances: Tensor) -> tuple["Kernel", Tensor]:
