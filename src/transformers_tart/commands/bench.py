@@ -54,8 +54,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _pair_name(name: str) -> str:  # `choices` would refuse the empty list in Python 3.11
-    if name not in SUMMARIES:
-        raise argparse.ArgumentTypeError(f'there is no pair "{name}"; choose from {", ".join(SUMMARIES)}')
+    from transformers_tart.bench.pairs import PAIRS
+
+    if name not in PAIRS:
+        raise argparse.ArgumentTypeError(f'there is no pair "{name}"; choose from {", ".join(PAIRS)}')
     return name
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from transformers_tart.inputs.balance import classes_in_turn
-from transformers_tart.training.priors.draws import chance, choose, log_uniform, randn
+from transformers_tart.training.priors.draws import chance, choose, log_uniform
 from transformers_tart.training.priors.inputs import draw_inputs
 from transformers_tart.training.priors.labels import label_weights
 from transformers_tart.training.priors.presentations import PRESENTATIONS
@@ -148,13 +148,10 @@ class PaperTasks(TaskSource):
 
     def draw(self, step: int, generator: Generator) -> TrainingBatch:
         """Draw sequences of the length and the number of dimensions that the step has reached."""
-        x = randn(self.batch_size, self.points.at(step), self.dim, generator=generator)
+        x = torch.randn(self.batch_size, self.points.at(step), self.dim, generator=generator)
         x[..., self.dims.at(step) :] = 0.0
-        weights = randn(self.batch_size, self.dim, 1, generator=generator)
-        alpha: Tensor | int = self.alpha
-        if self.variable_alpha:
-            alpha = torch.randint(1, self.alpha + 1, (len(weights), 1, 1), generator=generator)
-        labels = torch.bernoulli(torch.sigmoid(x @ (alpha * weights))[..., 0], generator=generator).long()
+        weights = self._draw_weights(generator)
+        labels = torch.bernoulli(torch.sigmoid(x @ weights)[..., 0], generator=generator).long()
         return TrainingBatch(x, labels, num_classes=2)
 
     def validation(self, generator: Generator) -> tuple[TrainingBatch, ...]:
@@ -167,6 +164,12 @@ class PaperTasks(TaskSource):
             both = (batch.labels[:, :size] != batch.labels[:, :1]).any(1)
             batches.append(TrainingBatch(batch.embeddings[both], batch.labels[both], 2, support_size=size))
         return tuple(batches)
+
+    def _draw_weights(self, generator: Generator) -> Tensor:
+        weights = torch.randn(self.batch_size, self.dim, 1, generator=generator)
+        if not self.variable_alpha:
+            return self.alpha * weights
+        return weights * torch.randint(1, self.alpha + 1, (len(weights), 1, 1), generator=generator)
 
 
 class TaskStream:

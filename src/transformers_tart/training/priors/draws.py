@@ -26,11 +26,6 @@ def chance(probability: float, generator: Generator) -> bool:
     return torch.rand((), generator=generator).item() < probability
 
 
-def randn(*shape: int, generator: Generator) -> Tensor:
-    """Draw standard normal numbers."""
-    return torch.randn(shape, generator=generator)
-
-
 def choose(registry: Mapping[Part, float], generator: Generator) -> Part:
     """Draw one of the parts by weight."""
     weights = torch.tensor(list(registry.values()))
