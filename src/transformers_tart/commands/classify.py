@@ -106,10 +106,8 @@ def _check_arguments(args: argparse.Namespace, config: Any, output: Path | None)
     if args.template is not None:
         parse_template(args.template)
     if args.examples is None and not getattr(config, "has_support", False):
-        raise ValueError(
-            f"{args.model} holds no support set; give labeled examples: --examples FILE, or the folder or Hub id of a "
-            "saved task."
-        )
+        remedy = "give labeled examples: --examples FILE, or the folder or Hub id of a saved task."
+        raise ValueError(f"{args.model} holds no support set; {remedy}")
     check_columns(args.input, [modality])
     if args.examples is not None:
         check_columns(args.examples, [modality, "label"])
@@ -128,10 +126,8 @@ def _count_rows(path: str) -> int | None:
         for _ in read_rows(path):
             count += 1
     except ValueError as err:
-        print(
-            f"classify: {err} The {count:,} rows before are classified first; mended, the file is another input.",
-            file=sys.stderr,
-        )
+        rest = f"The {count:,} rows before are classified first; mended, the file is another input."
+        print(f"classify: {err} {rest}", file=sys.stderr)
     return count
 
 

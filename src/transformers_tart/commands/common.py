@@ -1,4 +1,4 @@
-"""Code that several commands share: options that load a model, tables, and checks before anything is loaded.
+"""Code of several commands: shared options, loading, tables, and checks before anything is loaded.
 
 Commands import heavy packages when they run, so that `--help` is fast.
 """
@@ -108,12 +108,10 @@ def load_pipeline(
 ) -> TartClassificationPipeline:
     """Load the pipeline of the model; `config` is the result of [`load_config`]."""
     name, hub = hub_options(args)
-    model = PipelineModel.from_pretrained(
-        name, config=config, **hub, **embedding_options(args), **loading_options(args)
-    )
-    return TartClassificationPipeline(
-        model=model, examples=examples, device=args.device, embedding_cache=embedding_cache
-    )
+    options = {**hub, **embedding_options(args), **loading_options(args)}
+    model = PipelineModel.from_pretrained(name, config=config, **options)
+    given = {"examples": examples, "device": args.device, "embedding_cache": embedding_cache}
+    return TartClassificationPipeline(model=model, **given)
 
 
 def join_processes(device: str | None) -> "PartialState":

@@ -61,25 +61,18 @@ def read_finished(output: Path) -> Finished:
     rows, bad, size = 0, 0, 0
     with open(output, "rb") as file:
         try:
-            if is_csv(output):
-                size = _skip_header(file)
+            if is_csv(output) and (header := file.readline()).endswith(b"\n"):
+                size = len(header)
+                if header != HEADER:
+                    raise ValueError(f"the header is not {HEADER.decode().strip()}")
             for content, row in _read_csv(file) if is_csv(output) else _read_jsonl(file):
                 if row["row"] != rows:
                     raise ValueError(f"row {rows} is missing")
                 rows, bad, size = rows + 1, bad + (row["label"] is None), size + len(content)
         except (ValueError, KeyError, TypeError, csv.Error) as err:
-            raise ValueError(
-                f"{output} is not an interrupted output of this command: after {rows} rows, {err}; give another file, "
-                "or pass --overwrite to start it anew."
-            ) from err
+            reason = f"after {rows} rows, {err}; {REMEDY}"
+            raise ValueError(f"{output} is not an interrupted output of this command: {reason}") from err
     return Finished(rows, bad, size)
-
-
-def _skip_header(file: BinaryIO) -> int:
-    header = file.readline()
-    if header.endswith(b"\n") and header != HEADER:
-        raise ValueError(f"the header is not {HEADER.decode().strip()}")
-    return len(header) if header == HEADER else 0
 
 
 def _read_jsonl(file: BinaryIO) -> Iterator[tuple[bytes, OutputRow]]:
@@ -115,9 +108,7 @@ def lock_output(output: Path) -> Iterator[None]:
         try:
             stack.enter_context(locked(output, wait=False))
         except BlockingIOError as err:
-            raise ValueError(
-                f"Another process is writing to {output}; wait until it has ended, or give another file."
-            ) from err
+            raise ValueError(f"Another process is writing to {output}; wait for it, or give another file.") from err
         yield
 
 
@@ -190,18 +181,15 @@ def _describe_model(name: str, revision: str | None, config: PreTrainedConfig) -
     commit = getattr(config, "_commit_hash", None)
     facts: dict[str, Any] = {"name": reference.name, "revision": commit or reference.revision}
     if reference.is_local:
-        facts = {"files": _digest_folder(Path(str(reference.name)))}
+        folder = Path(str(reference.name))
+        stats = {path: path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
+        files = [(path.relative_to(folder).as_posix(), s.st_size, s.st_mtime_ns) for path, s in stats.items()]
+        facts = {"files": hashlib.sha256(json.dumps(files).encode()).hexdigest()}
     if isinstance(config, TartBaseConfig) and config.base_model_name_or_path and not config.include_backbone:
         base, backbone_config = config.base_model_name_or_path, config.base_model_config
         if backbone_config is not None:
             facts["backbone"] = _describe_model(base, config.base_model_revision, backbone_config)
     return facts
-
-
-def _digest_folder(folder: Path) -> str:
-    stats = {path: path.stat() for path in sorted(folder.rglob("*")) if path.is_file()}
-    facts = [(path.relative_to(folder).as_posix(), s.st_size, s.st_mtime_ns) for path, s in stats.items()]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def fingerprint_file(output: Path) -> Path:
@@ -214,10 +202,10 @@ def check_fingerprint(output: Path, fingerprint: Mapping[str, Any]) -> None:
     if not output.exists() or output.stat().st_size == 0:
         return
     file = fingerprint_file(output)
-    if not file.exists():
-        raise ValueError(f"{output} is not empty and has no {file.name} beside it; {REMEDY}")
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        raise ValueError(f"{output} is not empty and has no {file.name} beside it; {REMEDY}") from err
     except ValueError as err:
         raise ValueError(f"{file} is damaged; {REMEDY}") from err
     kept = kept if isinstance(kept, dict) else {}

@@ -8,7 +8,6 @@ matters. Queries attend to the support set, and not to each other.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,8 +99,7 @@ class KernelArchitecture(Architecture):
     """A reasoner of any k, width and class count, equivariant in examples and classes and invariant to rotations.
 
     The first tokens hold the predictions of all smoothers, leave-one-out for examples. The predictions are stacked
-    (`stacking.py`) under a prior computed from the support tokens, and each query's tokens set its temperature. Before
-    training this is a good kernel classifier already; training calibrates it.
+    under a prior computed from the support tokens, and each query's tokens set its temperature.
     """
 
     def __init__(self, config: TartReasonerConfig):
@@ -192,15 +190,13 @@ class KernelArchitecture(Architecture):
         """Return the first tokens (B, C, n, width), of queries, or of the support with its labels (B, C, n)."""
         size, classes = located.shape[1], frequency.shape[1]
         shape = (located.shape[0], classes, size)
-        made: dict[str, Any] = {"dtype": located.dtype, "device": located.device}
-        is_query = torch.full(shape, float(labels is None), **made)
         plain = [
-            torch.zeros(shape, **made) if labels is None else labels * 2.0,
-            is_query,
+            located.new_zeros(shape) if labels is None else labels * 2.0,
+            located.new_full(shape, float(labels is None)),
             torch.log(located.norm(dim=-1) + 0.1)[:, None].expand(shape),
             torch.log(frequency * classes + 1e-3)[..., None].expand(shape),
-            torch.full(shape, math.log(support_size or size) / 5, **made),
-            torch.full(shape, math.log(classes), **made),
+            located.new_full(shape, math.log(support_size or size) / 5),
+            located.new_full(shape, math.log(classes)),
         ]
         features = [
             torch.stack(plain, dim=-1),
