@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from transformers_tart.loading.lock import one_at_a_time
 from transformers_tart.projection import Projection, fit_projection
 from transformers_tart.reasoners import locate
 from transformers_tart.reasoners.architectures import ARCHITECTURES
-from transformers_tart.reasoners.architectures.base import Architecture
+from transformers_tart.reasoners.architectures.base import Architecture, to_device
 from transformers_tart.reasoners.weights import align_weights, check_finite, check_headers
 
 
@@ -47,8 +47,7 @@ class ReasonerState:
 
     def to(self, device: torch.device | str) -> "ReasonerState":
         """Move the state to another device."""
-        parts = tuple((projection.to(device), state.to(device)) for projection, state in self.parts)
-        return replace(self, parts=parts)
+        return to_device(self, device)
 
 
 @dataclass

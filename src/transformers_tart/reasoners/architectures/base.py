@@ -1,8 +1,10 @@
 """The interface of architectures; the code that they share is in `modeling_reasoner.py`."""
 
 from abc import ABC, abstractmethod
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -14,7 +16,7 @@ class Architecture(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, embeddings: Tensor, labels: Tensor, num_classes: int) -> Any:
-        """Encode support embeddings (B, k, dim) and labels (B, k) int64 as an immutable state with `to(device)`."""
+        """Encode support embeddings (B, k, dim) and labels (B, k) int64 as a frozen dataclass."""
 
     @abstractmethod
     def query(self, state: Any, embeddings: Tensor) -> Tensor:
@@ -22,3 +24,12 @@ class Architecture(nn.Module, ABC):
 
     def init_weights(self) -> None:
         """Initialize weights that need other values than the defaults of transformers."""
+
+
+def to_device(state: Any, device: torch.device | str) -> Any:
+    """Move tensors, projections, and tuples and dataclasses of them to another device; other values stay."""
+    if isinstance(state, tuple):
+        return tuple(to_device(value, device) for value in state)
+    if is_dataclass(state) and not isinstance(state, type):
+        return replace(state, **{f.name: to_device(getattr(state, f.name), device) for f in fields(state)})
+    return state.to(device) if hasattr(state, "to") else state

@@ -22,7 +22,6 @@ from transformers_tart.reasoners.architectures.smoothers import (
     half_squared_distances,
     in_float32,
     smooth,
-    to_device,
 )
 from transformers_tart.reasoners.architectures.stacking import StackPrior, fit_stack
 
@@ -49,10 +48,6 @@ class KernelState:
     offset: Tensor  # (B, C) offset of the logits of each class
     smoothed: tuple[Tensor, ...]  # (B, k, A, C, head_dim) of each layer, values multiplied by each ridge inverse
     values: tuple[Tensor, ...]  # (B, R, k, C * head_dim) of each layer, values of the R softmax heads
-
-    def to(self, device: torch.device | str) -> "KernelState":
-        """Move the state to another device."""
-        return to_device(self, device)
 
 
 class KernelLayer(nn.Module):

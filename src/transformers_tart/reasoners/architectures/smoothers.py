@@ -5,7 +5,7 @@ Nothing here is learned. All computations are in float32, under autocast too.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -160,14 +160,3 @@ def smooth(grams: Sequence[Tensor], solved: Tensor) -> Tensor:
     """Return predictions (B, n, A, ...) of queries: their kernels (B, n, k) times the first result of `solve`."""
     each = solved.shape[2] // len(grams)
     return torch.cat([apply(gram, solved[:, :, i * each : (i + 1) * each]) for i, gram in enumerate(grams)], 2)
-
-
-def to_device(state: Any, device: torch.device | str) -> Any:
-    """Move a frozen dataclass of tensors, numbers, tuples and further such dataclasses to another device."""
-    if isinstance(state, Tensor):
-        return state.to(device)
-    if isinstance(state, tuple):
-        return tuple(to_device(value, device) for value in state)
-    if is_dataclass(state) and not isinstance(state, type):
-        return replace(state, **{f.name: to_device(getattr(state, f.name), device) for f in fields(state)})
-    return state
