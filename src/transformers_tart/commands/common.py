@@ -6,6 +6,7 @@ Commands import heavy packages when they run, so that `--help` is fast.
 import argparse
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,15 +177,9 @@ def read_examples(path: str) -> "IterableDataset":
 
 
 def stream_inputs(path: str, modality: str = "text", skip: int = 0) -> Iterator[Any]:
-    """Yield the inputs of a file lazily, after the first `skip`: texts or text pairs, images or audio.
-
-    An unreadable row yields `Unreadable` with the error, which has the number of the row in the file, from 0. The
-    error of a damaged file is raised after the rows before the damage.
-    """
+    """Yield the inputs of a file, or `Unreadable` with an error; that of damage is raised after the rows before it."""
     column = "text" if file_format(path) == "text" else modality  # the lines of a text file may be paths
-    for number, row in enumerate(read_rows(path)):
-        if number < skip:
-            continue
+    for number, row in enumerate(islice(read_rows(path), skip, None), start=skip):
         try:
             yield _input_of(path, row, column, modality, f"Row {number}")
         except (ValueError, TypeError) as err:
