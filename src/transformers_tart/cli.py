@@ -33,7 +33,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(title="commands", dest="command", required=True)
     for command in COMMANDS:
-        command.add_parser(subparsers)
+        name = command.__name__.rpartition(".")[2].replace("_", "-")
+        parser_of_command = subparsers.add_parser(
+            name,
+            help=command.SUMMARY,
+            description=command.SUMMARY,
+            epilog=f"example:\n  transformers-tart {name} {command.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_options(parser_of_command)
+        parser_of_command.set_defaults(run=command.run)
     return parser
 
 

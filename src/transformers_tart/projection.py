@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -19,20 +19,18 @@ STEPS = 40  # of the bisection, on a logarithmic scale
 CONSTANT = 1e-6  # share of the size of a layer below which its spread is only rounding errors
 
 
-class Projection(Protocol):
-    """A fitted map of embeddings (..., n, dim) to reasoner inputs (..., n, m)."""
+class Projection:
+    """A map of embeddings (..., n, dim) to reasoner inputs (..., n, m), whose fitted tensors are attributes."""
+
+    mean: Tensor | None = None  # until `fit`
+
+    def fit(self, x: Tensor) -> Self:
+        """Fit on support embeddings."""
+        raise NotImplementedError
 
     def transform(self, x: Tensor) -> Tensor:
         """Project embeddings."""
-
-    def to(self, device: torch.device | str) -> "Projection":
-        """Copy the projection to another device."""
-
-
-class _Fitted:
-    """A base of projections whose fitted tensors are attributes, `None` before `fit`."""
-
-    mean: Tensor | None = None
+        raise NotImplementedError
 
     def _center(self, x: Tensor) -> Tensor:
         if self.mean is None:
@@ -49,10 +47,10 @@ class _Fitted:
         return moved
 
 
-class Identity(_Fitted):
+class Identity(Projection):
     """The projection that changes nothing."""
 
-    def fit(self, x: Tensor) -> "Identity":
+    def fit(self, x: Tensor) -> Self:
         """Return the projection, which has no parameters."""
         return self
 
@@ -61,7 +59,7 @@ class Identity(_Fitted):
         return x
 
 
-class WhitenedPCA(_Fitted):
+class WhitenedPCA(Projection):
     """The first principal components, each scaled to unit variance over the support set (arXiv 2306.07536, section 4).
 
     Directions in which the support set does not vary are left at zero instead of being divided by zero, so with k at
@@ -77,7 +75,7 @@ class WhitenedPCA(_Fitted):
         self.n_components = as_count(n_components, "n_components")
         self.components: Any = None
 
-    def fit(self, x: Tensor) -> "WhitenedPCA":
+    def fit(self, x: Tensor) -> Self:
         """Fit on embeddings (..., k, dim), k at least 2, in float32."""
         _check(x)
         if x.dim() < 2 or x.shape[-2] < 2 or x.shape[-1] == 0:
@@ -111,7 +109,7 @@ def _check(x: Tensor) -> None:
         raise TypeError(f"The embeddings are {x.dtype}; they must be real numbers.")
 
 
-class ClippedSpectrum(_Fitted):
+class ClippedSpectrum(Projection):
     """Centered and scaled embeddings, in which the variance of dominant directions is clipped.
 
     In some embeddings a few directions hold nearly all of the variance, whatever the task (the brightness of an image,
@@ -128,7 +126,7 @@ class ClippedSpectrum(_Fitted):
     def __init__(self, participation: float = 40.0):
         self.participation = participation
 
-    def fit(self, x: Tensor) -> "ClippedSpectrum":
+    def fit(self, x: Tensor) -> Self:
         """Fit on embeddings (batch, k, dim), in float64 where the device has it."""
         tiny, wide = torch.finfo(torch.float32).tiny, torch.float32 if x.device.type == "mps" else torch.float64
         mean = x.float().mean(-2, keepdim=True)
@@ -180,14 +178,10 @@ class LayerScaling:
     """Concatenated layers, each centered and scaled on the support set to a mean squared norm of 1.
 
     The Gram matrix of the result is the sum of the Gram matrices of the layers. Constant layers become 0.
-
-    Attributes:
-        mean: (layers, hidden).
-        scale: (layers, 1) factor of each centered layer.
     """
 
-    mean: Tensor
-    scale: Tensor
+    mean: Tensor  # (layers, hidden)
+    scale: Tensor  # (layers, 1), factor of each centered layer
 
     @classmethod
     def fit(cls, support: Tensor) -> "LayerScaling":
@@ -205,7 +199,7 @@ class LayerScaling:
         return ((x.float() - self.mean) * self.scale).flatten(1)
 
 
-PROJECTIONS: dict[str, Callable[[int], Any]] = {
+PROJECTIONS: dict[str, Callable[[int], Projection]] = {
     "none": lambda n_components: Identity(),
     "clipped": lambda n_components: ClippedSpectrum(),
     "whitened_pca": WhitenedPCA,

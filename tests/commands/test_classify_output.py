@@ -18,8 +18,7 @@ from helpers.full_disk import fill
 
 from transformers_tart.cli import main
 from transformers_tart.commands import classify as command
-from transformers_tart.commands.fingerprint import fingerprint_file
-from transformers_tart.commands.output import FIELDS, Finished, cut_torn_row, read_finished
+from transformers_tart.commands.output import FIELDS, Finished, cut_torn_row, fingerprint_file, read_finished
 
 
 LABELS = ("plain", 'a "b",\r\nc', "x\ny", "\u2028é")

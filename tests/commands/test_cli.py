@@ -14,10 +14,9 @@ from helpers.published import SIZES, published_state
 from transformers import AutoModel, AutoTokenizer
 
 from transformers_tart.backbones.reference import MINI
-from transformers_tart.cli import COMMANDS, main
+from transformers_tart.cli import COMMANDS, build_parser, main
 from transformers_tart.commands.demo import load_demo_task
-from transformers_tart.commands.fingerprint import fingerprint_file
-from transformers_tart.commands.output import read_finished
+from transformers_tart.commands.output import fingerprint_file, read_finished
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +122,23 @@ def test__demo__model_without_vocabulary_head__not_prompted(
     AutoTokenizer.from_pretrained(MINI).save_pretrained(tmp_path)
     assert main(["demo", "--model", str(tmp_path), "--device", "cpu"]) == 0
     assert [cells[2] for cells in read_demo(capsys.readouterr().out).values()] == ["-"] * 3
+
+
+@pytest.mark.slow
+def test__demo__protocol_and_template__change_the_predictions(capsys: pytest.CaptureFixture[str]) -> None:
+    tables = []
+    for options in ([], ["--protocol", "loo", "--template", r"Text: {text}\nLabel: {label}\n"]):
+        assert main(["demo", "--device", "cpu", *options]) == 0
+        tables.append(capsys.readouterr().out)
+    assert tables[0].split("accuracy on")[0] != tables[1].split("accuracy on")[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(r"{text}\n\t{label}", "{text}\n\t{label}"), ("{text}\\t\n{label}", "{text}\\t\n{label}")],
+)
+def test__template__escapes__replaced_unless_it_has_line_breaks(given: str, expected: str) -> None:
+    assert build_parser().parse_args(["demo", "--template", given]).template == expected
 
 
 def test__classify__embedded_model__by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Generator
 
 from transformers_tart import TartReasoner
-from transformers_tart.training.objective import Objective
 from transformers_tart.training.presets import PRESETS
 from transformers_tart.training.sources import PaperTasks, Ramp, RichTasks, TaskSource
+from transformers_tart.training.trainer import Objective
 
 
 @pytest.mark.parametrize("source", [TASKS, PAPER], ids=["rich", "paper"])

@@ -20,10 +20,9 @@ from torch import Generator
 from transformers_tart import TartReasoner, TartReasonerConfig
 from transformers_tart.evaluation.methods.baselines import logistic_regression
 from transformers_tart.reasoners.architectures.smoothers import Geometry, half_squared_distances
-from transformers_tart.training.objective import Objective
 from transformers_tart.training.presets import ReasonerTrainingArguments
 from transformers_tart.training.sources import Ramp, RichTasks, TaskSource, TrainingBatch
-from transformers_tart.training.trainer import train_reasoner
+from transformers_tart.training.trainer import Objective, train_reasoner
 from transformers_tart.training.validation import Validation, overall
 
 

@@ -1,1 +1,1 @@
-"""The commands of `transformers-tart`, a module each, in which `add_parser` adds the parser and `run` the action."""
+"""The commands of `transformers-tart`: a module each, with `SUMMARY`, `EXAMPLE`, `add_options` and `run`."""

@@ -2,11 +2,17 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+from tqdm.auto import tqdm
+
 from transformers_tart.bench import SUMMARIES
-from transformers_tart.commands.common import DTYPES, add_subparser
+from transformers_tart.bench.machine import default_device, describe, dtype_name, machine_facts, version_facts
+from transformers_tart.commands.common import add_shared
+from transformers_tart.files import write_whole
 
 
 if TYPE_CHECKING:
@@ -17,24 +23,19 @@ PROFILE_LENGTHS = (1, 60)  # in words
 MEMORY_INPUTS = (1_000, 100_000)
 OPTIONS = ("naive_queries", "backbone", "max_characters", "dtype", "compile", "seed")
 
+SUMMARY = "Time this package and the published procedure in turn, profile the pipeline, or measure its peak memory."
+EXAMPLE = "vanilla loo --backbone random:gpt2-small --json times.json"
 
-def add_parser(subparsers: Any) -> None:
-    """Add the command to the parser."""
-    parser = add_subparser(
-        subparsers,
-        "bench",
-        "Time this package and the published procedure in turn, profile the pipeline, or measure its peak memory.",
-        "transformers-tart bench vanilla loo --backbone random:gpt2-small --json times.json",
-    )
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     summaries = "; ".join(f"{name}: {summary}" for name, summary in SUMMARIES.items())
     parser.add_argument("pairs", nargs="*", type=_pair_name, metavar="PAIR", help=f"(default: all) {summaries}")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--profile", action="store_true", help="instead: split the pipeline's time into parts")
     instead.add_argument("--memory", action="store_true", help="instead: peak memory of few and of many inputs")
     parser.add_argument("--repeats", type=int, default=3, help="counted runs of each side (default: 3)")
-    parser.add_argument(
-        "--naive-queries", type=int, default=20, help="number that the naive side computes; 0: all (default: 20)"
-    )
+    parser.add_argument("--naive-queries", type=int, default=20, help="of the naive side; 0: all (default: 20)")
     parser.add_argument("--k", type=int, help="size of the support set (default: the pair's; for the pipeline 64)")
     parser.add_argument("--queries", type=int, help="number of queries (default: the pair's; for --profile 500)")
     parser.add_argument(
@@ -46,18 +47,13 @@ def add_parser(subparsers: Any) -> None:
         help="mini, a folder, a Hub id or random:gpt2-small; for --profile and --memory also the image models "
         "random:vit-tiny and random:vit-base (default: mini)",
     )
-    parser.add_argument(
-        "--max-characters", type=int, default=100, help="characters of a prompt's texts (default: 100)"
-    )
-    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="precision of the backbone (default: auto)")
-    parser.add_argument("--device", help="device (default: the first accelerator)")
+    parser.add_argument("--max-characters", type=int, default=100, help="of a prompt's texts (default: 100)")
+    add_shared(parser, "--dtype", "--device", "--json")
     parser.add_argument("--compile", action="store_true", help="compile the backbone of our side")
     parser.add_argument("--seed", type=int, default=0, help="seed of texts, embeddings and weights (default: 0)")
-    parser.add_argument("--json", metavar="FILE", help="JSON file for the time of every run, written after each pair")
-    parser.set_defaults(run=run)
 
 
-def _pair_name(name: str) -> str:
+def _pair_name(name: str) -> str:  # `choices` would refuse the empty list in Python 3.11
     from transformers_tart.bench.pairs import PAIRS
 
     if name not in PAIRS:
@@ -66,9 +62,7 @@ def _pair_name(name: str) -> str:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run the command."""
-    from transformers_tart.bench.machine import describe, machine_facts, version_facts
-
+    """Measure, and print and write the results."""
     if args.repeats < 1:
         raise ValueError(f"--repeats is {args.repeats}; it must be at least 1.")
     if args.pairs and (args.profile or args.memory):
@@ -76,18 +70,14 @@ def run(args: argparse.Namespace) -> None:
     machine, versions = machine_facts(), version_facts()
     print(describe(machine, versions) + "\n", flush=True)
     facts = {"machine": machine, "versions": versions, "options": {name: vars(args)[name] for name in OPTIONS}}
-    if args.profile:
-        run_profile(args, facts)
-    elif args.memory:
-        run_memory(args, facts)
-    else:
-        run_pairs(args, facts)
+    measure = run_profile if args.profile else run_memory if args.memory else run_pairs
+    for found in measure(args):
+        if args.json is not None:
+            write_whole(args.json, json.dumps({**facts, **found}, indent=1) + "\n")
 
 
-def run_pairs(args: argparse.Namespace, facts: dict[str, Any]) -> None:
-    """Time pairs, and print a line of the table for each."""
-    from tqdm.auto import tqdm
-
+def run_pairs(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Time pairs, and print a line of the table for each; yield all results after each."""
     from transformers_tart.bench.pairs import PAIRS
     from transformers_tart.bench.timing import format_heading, format_row, measure, pair_result
 
@@ -102,14 +92,11 @@ def run_pairs(args: argparse.Namespace, facts: dict[str, Any]) -> None:
             found.append(pair_result(pair, workload, comparison, times))
             with bar.external_write_mode():
                 print(format_row(found[-1]), flush=True)
-            write_json(args, {**facts, "pairs": found})
+            yield {"pairs": found}
 
 
-def run_profile(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+def run_profile(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Split the time of the pipeline into parts."""
-    from tqdm.auto import tqdm
-
-    from transformers_tart.bench.machine import dtype_name
     from transformers_tart.bench.profile import format_profile, profile_pipeline, share_outside
     from transformers_tart.bench.workload import make_pipeline, stream_queries
 
@@ -122,14 +109,11 @@ def run_profile(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     print(f"{describe_pipeline(workload, dtype)}, {len(inputs)} inputs, medians of {args.repeats} runs\n")
     print(format_profile(seconds))
     found = {"dtype": dtype, "device": str(workload.device), "k": workload.k, "queries": len(inputs)}
-    found |= {"seconds": seconds, "outside_backbone": share_outside(seconds)}
-    write_json(args, {**facts, "profile": found})
+    yield {"profile": {**found, "seconds": seconds, "outside_backbone": share_outside(seconds)}}
 
 
-def run_memory(args: argparse.Namespace, facts: dict[str, Any]) -> None:
+def run_memory(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure the peak memory of two processes."""
-    from tqdm.auto import tqdm
-
     from transformers_tart.bench.memory import format_memory, measure_memory
 
     workloads = [replace(make_workload(args, PIPELINE_K, 1), queries=count) for count in args.memory_inputs]
@@ -137,15 +121,11 @@ def run_memory(args: argparse.Namespace, facts: dict[str, Any]) -> None:
     first = workloads[0]
     print(f"{describe_pipeline(first, peaks[0].dtype)}, each number of inputs in a process of its own\n")
     print(format_memory(peaks))
-    found = {"device": str(first.device), "k": first.k, "peaks": [asdict(peak) for peak in peaks]}
-    write_json(args, {**facts, "memory": found})
+    yield {"memory": {"device": str(first.device), "k": first.k, "peaks": [asdict(peak) for peak in peaks]}}
 
 
 def make_workload(args: argparse.Namespace, k: int, queries: int) -> "Workload":
     """Build the workload of the options, with these sizes by default."""
-    import torch
-
-    from transformers_tart.bench.machine import default_device
     from transformers_tart.bench.workload import Workload
 
     return Workload(
@@ -159,14 +139,3 @@ def make_workload(args: argparse.Namespace, k: int, queries: int) -> "Workload":
 def describe_pipeline(workload: "Workload", dtype: str) -> str:
     """Describe the pipeline of a workload in a line."""
     return f"pipeline on {workload.model}, {dtype}, {workload.device}, k = {workload.k}"
-
-
-def write_json(args: argparse.Namespace, found: dict[str, Any]) -> None:
-    """Write the results to the file of `--json`, if given."""
-    from transformers_tart.files import write_whole
-
-    if args.json is not None:
-        write_whole(args.json, json.dumps(found, indent=1) + "\n")
-
-
-__all__ = ["add_parser", "run"]

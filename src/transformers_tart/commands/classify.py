@@ -2,15 +2,19 @@
 
 import argparse
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tqdm.auto import tqdm
+
+from transformers_tart.checks.templates import parse_template
 from transformers_tart.commands.common import (
-    add_model_options,
-    add_subparser,
+    LOADING,
+    add_shared,
     check_columns,
     check_output_file,
     join_processes,
@@ -19,45 +23,40 @@ from transformers_tart.commands.common import (
     read_examples,
     stream_inputs,
 )
-from transformers_tart.commands.fingerprint import check_fingerprint, fingerprint_of, write_fingerprint
 from transformers_tart.commands.output import (
     Finished,
     OutputRow,
+    check_fingerprint,
     cut_torn_row,
+    fingerprint_file,
+    fingerprint_of,
     is_csv,
     lock_output,
     open_output,
     read_finished,
 )
+from transformers_tart.configuration_tart import TartBaseConfig
+from transformers_tart.embeddings.text import Unreadable
+from transformers_tart.files import write_whole
 from transformers_tart.inputs.tables import file_format, read_rows
+from transformers_tart.modeling_tart import backbone_modality
+from transformers_tart.pipeline_tart import TartClassificationPipeline
 
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-    from transformers_tart.pipeline_tart import TartClassificationPipeline
-
 BATCHES_PER_WINDOW = 4  # of each process; inputs are sorted by length within a window
 USUAL_BATCH_SIZE = 32  # sets the size of windows where no batch size is given
+Row: TypeAlias = tuple[int, Any]  # the number of a row in the file, from 0, and its input or `Unreadable`
+
+SUMMARY = "Classify the texts, images or audio of a table."
+EXAMPLE = "--model EleutherAI/pythia-160m --examples train.csv --input new.csv --output out.jsonl"
 
 
-class Row(NamedTuple):
-    """An input, or `Unreadable` in its place, and its number in the file, from 0."""
-
-    number: int
-    given: Any
-
-
-def add_parser(subparsers: Any) -> None:
-    """Add the parser of the command."""
-    parser = add_subparser(
-        subparsers,
-        "classify",
-        "Classify the texts, images or audio of a table.",
-        "transformers-tart classify --model EleutherAI/pythia-160m --examples train.csv --input new.csv --output "
-        "out.jsonl",
-    )
-    add_model_options(parser)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_shared(parser, *LOADING, "--batch-size")
     parser.add_argument("--embedding-cache", metavar="FOLDER", help="folder to keep embeddings in for later runs")
     parser.add_argument("--compile", action="store_true", help="compile the backbone; worthwhile for many inputs")
     parser.add_argument(
@@ -76,12 +75,8 @@ def add_parser(subparsers: Any) -> None:
         help="jsonl or csv file; the same command continues an interrupted run, which it recognizes by "
         "OUTPUT.fingerprint.json (default: jsonl to stdout)",
     )
-    parser.add_argument("--batch-size", type=int, help="largest number of inputs in a batch (default: a token budget)")
     parser.add_argument("--overwrite", action="store_true", help="start the output file anew")
-    parser.add_argument(
-        "--strict", action="store_true", help="stop at the first unreadable row (default: write its error)"
-    )
-    parser.set_defaults(run=run)
+    parser.add_argument("--strict", action="store_true", help="stop at an unreadable row (default: write its error)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -107,18 +102,12 @@ def run(args: argparse.Namespace) -> None:
 
 def _check_arguments(args: argparse.Namespace, config: Any, output: Path | None) -> str:
     """Check the arguments before a model is loaded, and return its modality."""
-    from transformers_tart.checks.templates import parse_template
-    from transformers_tart.configuration_tart import TartBaseConfig
-    from transformers_tart.modeling_tart import backbone_modality
-
     modality = config.modality if isinstance(config, TartBaseConfig) else backbone_modality(config)
     if args.template is not None:
         parse_template(args.template)
     if args.examples is None and not getattr(config, "has_support", False):
-        raise ValueError(
-            f"{args.model} holds no support set; give labeled examples: --examples FILE, or the folder or Hub id of a "
-            "saved task."
-        )
+        remedy = "give labeled examples: --examples FILE, or the folder or Hub id of a saved task."
+        raise ValueError(f"{args.model} holds no support set; {remedy}")
     check_columns(args.input, [modality])
     if args.examples is not None:
         check_columns(args.examples, [modality, "label"])
@@ -137,10 +126,8 @@ def _count_rows(path: str) -> int | None:
         for _ in read_rows(path):
             count += 1
     except ValueError as err:
-        print(
-            f"classify: {err} The {count:,} rows before are classified first; mended, the file is another input.",
-            file=sys.stderr,
-        )
+        rest = f"The {count:,} rows before are classified first; mended, the file is another input."
+        print(f"classify: {err} {rest}", file=sys.stderr)
     return count
 
 
@@ -156,7 +143,7 @@ def _prepare_output(
     if state.is_main_process:
         if args.overwrite:
             os.truncate(output, 0)  # first, as rows must not stand beside another fingerprint
-        write_fingerprint(output, fingerprint)
+        write_whole(fingerprint_file(output), json.dumps(fingerprint, indent=1) + "\n")
         cut_torn_row(output, finished)
     if args.strict and finished.bad:
         raise ValueError(f"{output} holds {finished.bad} rows that could not be read; --strict allows none.")
@@ -165,7 +152,7 @@ def _prepare_output(
 
 def _classify(
     args: argparse.Namespace,
-    classify: "TartClassificationPipeline",
+    classify: TartClassificationPipeline,
     output: Path | None,
     finished: Finished,
     total: int | None,
@@ -173,7 +160,6 @@ def _classify(
 ) -> None:
     """Classify the remaining rows window by window, and print their number to stderr in the end."""
     from accelerate.utils import gather_object
-    from tqdm.auto import tqdm
 
     modality, is_main = classify.model.config.modality, state.is_main_process
     size = (args.batch_size or USUAL_BATCH_SIZE) * BATCHES_PER_WINDOW * state.num_processes
@@ -208,7 +194,7 @@ def _windows(path: str, modality: str, skip: int, size: int) -> Iterator[list[Ro
     window: list[Row] = []
     try:
         for row in enumerate(stream_inputs(path, modality, skip), start=skip):
-            window.append(Row(*row))
+            window.append(row)
             if len(window) == size:
                 yield window
                 window = []
@@ -220,12 +206,10 @@ def _windows(path: str, modality: str, skip: int, size: int) -> Iterator[list[Ro
         yield window
 
 
-def _predict(classify: "TartClassificationPipeline", rows: Sequence[Row], batch_size: int | None) -> list[OutputRow]:
+def _predict(classify: TartClassificationPipeline, rows: Sequence[Row], batch_size: int | None) -> list[OutputRow]:
     """Return a prediction for each row, with an error in place of the label where the row is unreadable."""
-    from transformers_tart.embeddings.text import Unreadable
-
-    readable = [row for row in rows if not isinstance(row.given, Unreadable)]
-    found = iter(enumerate(classify([row.given for row in readable], batch_size=batch_size)) if readable else ())
+    readable = [given for _, given in rows if not isinstance(given, Unreadable)]
+    found = iter(enumerate(classify(readable, batch_size=batch_size)) if readable else ())
     predictions: list[OutputRow] = []
     for number, given in rows:
         if isinstance(given, Unreadable):
@@ -237,6 +221,3 @@ def _predict(classify: "TartClassificationPipeline", rows: Sequence[Row], batch_
             prediction |= {"score": None, "error": error}
         predictions.append({"row": number, **prediction})
     return predictions
-
-
-__all__ = ["add_parser", "run"]

@@ -1,4 +1,4 @@
-"""Code that several commands share: options that load a model, tables, and checks before anything is loaded.
+"""Code of several commands: shared options, loading, tables, and checks before anything is loaded.
 
 Commands import heavy packages when they run, so that `--help` is fast.
 """
@@ -6,103 +6,117 @@ Commands import heavy packages when they run, so that `--help` is fast.
 import argparse
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+from transformers import PreTrainedConfig
+
+from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.checks.arguments import as_source, check_device
+from transformers_tart.configuration_tart import PROTOCOLS
+from transformers_tart.embeddings.text import Unreadable
+from transformers_tart.inputs.examples import parse_text
 from transformers_tart.inputs.tables import file_format, open_table, read_columns, read_rows
+from transformers_tart.loading.auto import find_model
+from transformers_tart.modeling_tart import PipelineModel
+from transformers_tart.pipeline_tart import TartClassificationPipeline
 
 
 if TYPE_CHECKING:
     from accelerate import PartialState
     from datasets import IterableDataset
-    from transformers import PreTrainedConfig
-
-    from transformers_tart.pipeline_tart import TartClassificationPipeline
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-TEXT = "text"
 COUNTS = ("batch_size", "max_length", "max_steps", "max_test", "queries", "repeats", "seeds", "tasks")
 
 
-def add_subparser(subparsers: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
-    """Add the parser of a command, whose help ends with an example."""
-    return subparsers.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=f"example:\n  {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _unescape(template: str) -> str:
+    """Replace the escapes of line breaks and tabs, which a shell leaves, in a template without line breaks."""
+    return template if "\n" in template else template.replace(r"\n", "\n").replace(r"\t", "\t")
 
 
-def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Add the options that name a model and control how it is loaded."""
-    from transformers_tart.configuration_tart import PROTOCOLS
-
-    parser.add_argument(
-        "--model", required=required, help="Hub id or folder of a TART repository or of any backbone, or mini"
-    )
-    parser.add_argument("--revision", help="branch, tag or commit of the model")
-    parser.add_argument("--token", help="access token for the Hub (default: the stored one)")
-    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="precision of the backbone (default: auto)")
-    parser.add_argument("--device", help="device, for example cpu or cuda:1 (default: the first accelerator)")
-    parser.add_argument("--device-map", help='"auto" spreads the backbone over all devices')
-    parser.add_argument(
-        "--protocol",
-        choices=PROTOCOLS,
-        help="stream embeds each text alone; vanilla and loo embed it after a prompt of the examples (default: the "
+LOADING = ("--model", "--revision", "--token", "--dtype", "--device", "--device-map", "--protocol", "--template")
+EVALUATION = ("--model", "--revision", "--reasoner", "--max-length", "--batch-size", "--dtype", "--device")
+SHARED_OPTIONS: dict[str, dict[str, Any]] = {
+    "--model": {"required": True, "help": "Hub id or folder of a TART repository or of any backbone, or mini"},
+    "--revision": {"help": "branch, tag or commit of the model"},
+    "--reasoner": {"help": "kernel, or the folder or Hub id of a reasoner, for a backbone (default: kernel)"},
+    "--token": {"help": "access token for the Hub (default: the stored one)"},
+    "--dtype": {"choices": DTYPES, "default": "auto", "help": "precision of the backbone (default: auto)"},
+    "--device": {"help": "device, for example cpu or cuda:1 (default: the first accelerator)"},
+    "--device-map": {"help": '"auto" spreads the backbone over all devices'},
+    "--protocol": {
+        "choices": PROTOCOLS,
+        "help": "stream embeds each text alone; vanilla and loo embed it after a prompt of the examples (default: the "
         "model's, or stream)",
-    )
-    parser.add_argument(
-        "--template",
-        help='template of an example in a prompt, with real line breaks (default: "Sentence: {text}" and "Label: '
-        '{label}" on two lines)',
-    )
+    },
+    "--template": {
+        "type": _unescape,
+        "help": "template of an example in a prompt; \\n is a line break and \\t a tab (default: "
+        r'"Sentence: {text}\nLabel: {label}\n")',
+    },
+    "--max-length": {"type": int, "help": "longest text in tokens (default: the model's limit)"},
+    "--batch-size": {"type": int, "help": "largest number of inputs in a batch (default: a token budget)"},
+    "--json": {"metavar": "FILE", "help": "JSON file for all numbers"},
+}
 
 
-def load_config(args: argparse.Namespace) -> "PreTrainedConfig":
-    """Load the config of the model in the options."""
-    from transformers_tart.backbones.reference import BackboneReference
-    from transformers_tart.loading.auto import find_model
+def add_shared(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:
+    """Add options that several commands have."""
+    for name in names:
+        parser.add_argument(name, **SHARED_OPTIONS[name] | changes)
 
+
+def evaluation_options(args: argparse.Namespace, default_device: torch.device) -> dict[str, Any]:
+    """Return the options `EVALUATION` as arguments of `evaluation.methods.Models`."""
+    device = default_device if args.device is None else torch.device(args.device)
+    names = ("revision", "reasoner", "dtype", "batch_size", "max_length")
+    return {"name": args.model, "device": device, **{name: vars(args)[name] for name in names}}
+
+
+def hub_options(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Return the repository or folder of the model, and where in the Hub to find it."""
+    reference = BackboneReference.of(args.model, args.revision)
+    return reference.path, {**reference.place, "token": args.token}
+
+
+def load_config(args: argparse.Namespace) -> PreTrainedConfig:
+    """Load the config of the model."""
     try:
-        reference = BackboneReference.of(args.model, args.revision)
-        return find_model(reference.path, **reference.place, token=args.token).config
+        name, hub = hub_options(args)
+        return find_model(name, **hub).config
     except OSError as err:
         reason = str(err).removeprefix(f"{args.model} cannot be loaded: ")
         raise OSError(f'The model "{args.model}" cannot be loaded: {reason}') from err
 
 
 def loading_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the precision and device map in the options as arguments of `from_pretrained`."""
-    import torch
-
+    """Return the precision and device map as arguments of `from_pretrained`."""
     dtype = args.dtype if args.dtype == "auto" else getattr(torch, args.dtype)
     return {"dtype": dtype} if args.device_map is None else {"dtype": dtype, "device_map": args.device_map}
 
 
-def load_pipeline(
-    args: argparse.Namespace, config: "PreTrainedConfig", examples: Any = None, embedding_cache: str | None = None
-) -> "TartClassificationPipeline":
-    """Load the pipeline of the model in the options; `config` is the result of [`load_config`]."""
-    from transformers_tart.backbones.reference import BackboneReference
-    from transformers_tart.modeling_tart import PipelineModel
-    from transformers_tart.pipeline_tart import TartClassificationPipeline
+def embedding_options(args: argparse.Namespace) -> dict[str, str]:
+    """Return the protocol and template, as far as they are given."""
+    given = {"protocol": args.protocol, "template": args.template}
+    return {name: value for name, value in given.items() if value is not None}
 
-    reference = BackboneReference.of(args.model, args.revision)
-    hub = {**reference.place, "token": args.token}
-    chosen = {"protocol": args.protocol, "template": args.template}
-    embedding = {name: value for name, value in chosen.items() if value is not None}
-    model = PipelineModel.from_pretrained(reference.path, config=config, **hub, **embedding, **loading_options(args))
-    return TartClassificationPipeline(
-        model=model, examples=examples, device=args.device, embedding_cache=embedding_cache
-    )
+
+def load_pipeline(
+    args: argparse.Namespace, config: PreTrainedConfig, examples: Any = None, embedding_cache: str | None = None
+) -> TartClassificationPipeline:
+    """Load the pipeline of the model; `config` is the result of [`load_config`]."""
+    name, hub = hub_options(args)
+    options = {**hub, **embedding_options(args), **loading_options(args)}
+    model = PipelineModel.from_pretrained(name, config=config, **options)
+    given = {"examples": examples, "device": args.device, "embedding_cache": embedding_cache}
+    return TartClassificationPipeline(model=model, **given)
 
 
 def join_processes(device: str | None) -> "PartialState":
     """Join the processes of `accelerate launch`, which do not find each other without an accelerator otherwise."""
-    import torch
     from accelerate import PartialState
 
     return PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
@@ -162,18 +176,10 @@ def read_examples(path: str) -> "IterableDataset":
     return table
 
 
-def stream_inputs(path: str, modality: str = TEXT, skip: int = 0) -> Iterator[Any]:
-    """Yield the inputs of a file lazily, after the first `skip`: texts or text pairs, images or audio.
-
-    An unreadable row yields `Unreadable` with the error, which has the number of the row in the file, from 0. The
-    error of a damaged file is raised after the rows before the damage.
-    """
-    from transformers_tart.embeddings.text import Unreadable
-
-    column = TEXT if file_format(path) == "text" else modality  # the lines of a text file may be paths
-    for number, row in enumerate(read_rows(path)):
-        if number < skip:
-            continue
+def stream_inputs(path: str, modality: str = "text", skip: int = 0) -> Iterator[Any]:
+    """Yield the inputs of a file, or `Unreadable` with an error; that of damage is raised after the rows before it."""
+    column = "text" if file_format(path) == "text" else modality  # the lines of a text file may be paths
+    for number, row in enumerate(islice(read_rows(path), skip, None), start=skip):
         try:
             yield _input_of(path, row, column, modality, f"Row {number}")
         except (ValueError, TypeError) as err:
@@ -181,12 +187,10 @@ def stream_inputs(path: str, modality: str = TEXT, skip: int = 0) -> Iterator[An
 
 
 def _input_of(path: str, row: dict[str, Any], column: str, modality: str, where: str) -> Any:
-    from transformers_tart.inputs.examples import parse_text
-
     value, pair = row.get(column), row.get("text_pair")
     if value is None:
         raise ValueError(f"{where} has no {modality}.")
-    if modality != TEXT:
+    if modality != "text":
         return _beside(path, value)
     given = value if pair is None else {"text": value, "text_pair": pair}
     parse_text(given, where)
@@ -198,19 +202,3 @@ def _beside(path: str, value: Any) -> Any:
     if not isinstance(value, str) or "://" in value or value.startswith("data:"):
         return value
     return str(Path(path).parent / value)
-
-
-__all__ = [
-    "DTYPES",
-    "add_model_options",
-    "add_subparser",
-    "check_columns",
-    "check_options",
-    "check_output_file",
-    "join_processes",
-    "load_config",
-    "load_pipeline",
-    "loading_options",
-    "read_examples",
-    "stream_inputs",
-]

@@ -4,18 +4,18 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
-from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.commands.common import (
-    add_model_options,
-    add_subparser,
+    LOADING,
+    add_shared,
+    embedding_options,
+    hub_options,
     load_config,
     load_pipeline,
     loading_options,
@@ -23,8 +23,9 @@ from transformers_tart.commands.common import (
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings import encode_texts
 from transformers_tart.loading.auto import load_auto, load_auto_model
+from transformers_tart.modeling_tart import compose_any
 from transformers_tart.pipeline_tart import TartClassificationPipeline
-from transformers_tart.support import SupportSet
+from transformers_tart.projection import LayerScaling
 
 
 logger = logging.get_logger(__name__)
@@ -34,8 +35,7 @@ TASKS = ("spam", "topic", "sentiment")
 SHOWN, WIDTH = 4, 74
 
 
-@dataclass(frozen=True)
-class DemoTask:
+class DemoTask(NamedTuple):
     """Labeled examples, and new texts with their true labels."""
 
     name: str
@@ -52,16 +52,13 @@ def load_demo_task(name: str) -> DemoTask:
     return DemoTask(name, examples, [row["text"] for row in queries], [row["label"] for row in queries])
 
 
-def add_parser(subparsers: Any) -> None:
-    """Add the parser of the command."""
-    parser = add_subparser(
-        subparsers,
-        "demo",
-        "Classify new texts of three tasks from a few labeled ones each; by default offline, with the model mini.",
-        "transformers-tart demo --model EleutherAI/pythia-160m",
-    )
-    add_model_options(parser, required=False)
-    parser.set_defaults(run=run)
+SUMMARY = "Classify new texts of three tasks from a few labeled ones each; by default offline, with the model mini."
+EXAMPLE = "--model EleutherAI/pythia-160m"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    add_shared(parser, *LOADING, required=False)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -75,11 +72,10 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.model}: {size / 1e6:.1f} million parameters, frozen; nothing is trained on these tasks\n")
     tasks, accuracies, fitting = [load_demo_task(name) for name in TASKS], [], []
     for task in tasks:
-        support = classify.model.encode_support(task.examples, classify.tokenizer)
-        predictions = classify(task.texts, examples=support)
+        predictions = classify(task.texts, examples=task.examples)
         _print_predictions(task, predictions)
         right = [found["label"] == label for found, label in zip(predictions, task.labels, strict=True)]
-        probe, prompting, shown = _measure_others(task, support, classify, language_model)
+        probe, prompting, shown = _measure_others(task, classify, language_model)
         accuracies.append((sum(right) / len(right), probe, prompting, 1 / len(set(task.labels))))
         fitting.append((shown, len(task.examples)))
     _print_table(tasks, accuracies)
@@ -95,39 +91,37 @@ def _load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrai
     config = load_config(args)
     if isinstance(config, TartBaseConfig) or not can_be_prompted(config):
         return load_pipeline(args, config), None
-    reference = BackboneReference.of(args.model, args.revision)
-    source, hub = reference.path, {**reference.place, "token": args.token}
-    language_model = load_auto_model(AutoModelForCausalLM, source, **hub, **loading_options(args))
-    tokenizer = load_auto(AutoTokenizer, source, **hub)
-    classify = TartClassificationPipeline(model=language_model, tokenizer=tokenizer, device=args.device)
+    name, hub = hub_options(args)
+    language_model = load_auto_model(AutoModelForCausalLM, name, **hub, **loading_options(args))
+    tokenizer = load_auto(AutoTokenizer, name, **hub)
+    model = compose_any(language_model, **embedding_options(args))
+    classify = TartClassificationPipeline(model=model, tokenizer=tokenizer, device=args.device)
     if not hasattr(language_model, "hf_device_map"):
         language_model.to(classify.device)
     return classify, language_model
 
 
 def _measure_others(
-    task: DemoTask,
-    support: SupportSet,
-    classify: TartClassificationPipeline,
-    language_model: PreTrainedModel | None,
+    task: DemoTask, classify: TartClassificationPipeline, language_model: PreTrainedModel | None
 ) -> tuple[float, float | None, int]:
     """Return the accuracies of a linear probe and of prompting, and the number of examples that fit into a prompt."""
     from transformers_tart.evaluation.methods.baselines import logistic_regression
     from transformers_tart.evaluation.metrics import accuracy
     from transformers_tart.evaluation.prompting import prompt_log_probs
 
-    config, names = classify.model.config, support.label_names
+    config, names = classify.model.config, sorted(set(task.labels))
+    texts = [row["text"] for row in task.examples]
+    labels = torch.tensor([names.index(row["label"]) for row in task.examples])
     truth = torch.tensor([names.index(label) for label in task.labels])
-    embedding = {field: getattr(config, field) for field in ("pooling", "normalize", "layers", "max_length")}
-    query = encode_texts(classify.model.backbone, classify.tokenizer, task.texts, **embedding)
-    scaling = classify.model.prepare_support(support).scaling
-    known, new = (scaling.transform(rows.to(scaling.mean.device)) for rows in (support.embeddings, query))
-    probe = accuracy(logistic_regression(known, support.labels, new, len(names)), truth)
+    options = {field: getattr(config, field) for field in ("pooling", "normalize", "layers", "max_length")}
+    embedded = [encode_texts(classify.model.backbone, classify.tokenizer, x, **options) for x in (texts, task.texts)]
+    scaling = LayerScaling.fit(embedded[0])
+    known, new = (scaling.transform(rows) for rows in embedded)
+    probe = accuracy(logistic_regression(known, labels, new, len(names)), truth)
     if language_model is None:
         return probe, None, 0
-    texts, labels = [row["text"] for row in task.examples], support.labels.tolist()
     try:
-        found = prompt_log_probs(language_model, classify.tokenizer, texts, labels, task.texts, names)
+        found = prompt_log_probs(language_model, classify.tokenizer, texts, labels.tolist(), task.texts, names)
     except ValueError as err:
         logger.warning(f"The model cannot be prompted: {err}")
         return probe, None, 0
@@ -149,6 +143,3 @@ def _print_table(tasks: Sequence[DemoTask], accuracies: Sequence[Sequence[float 
     for task, cells in zip(tasks, accuracies, strict=True):
         row = f"{task.name} ({len(set(task.labels))} labels, {len(task.texts)} texts)"
         print(f"{row:32}" + "".join(f"{'-' if cell is None else f'{cell:.0%}':>14}" for cell in cells))
-
-
-__all__ = ["DemoTask", "add_parser", "load_demo_task", "run"]

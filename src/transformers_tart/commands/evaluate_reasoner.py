@@ -3,24 +3,26 @@
 import argparse
 import platform
 from pathlib import Path
-from typing import Any
 
-from transformers_tart.commands.common import add_subparser, check_output_file
+import torch
+from tqdm.auto import tqdm
+from transformers import __version__ as transformers_version
+
+from transformers_tart.commands.common import check_output_file
+from transformers_tart.files import write_whole
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.repository import DEFAULT_REASONER
 
 
 # those of `evaluation`, which is imported only when the command runs
 METRICS = ("accuracy", "log_loss", "brier_score", "calibration_error")
 
+SUMMARY = "Measure a reasoner and baselines on saved embeddings."
+EXAMPLE = "embeddings/*.safetensors --k 16 64 256 --output report.json"
 
-def add_parser(subparsers: Any) -> None:
-    """Add the parser of the command."""
-    parser = add_subparser(
-        subparsers,
-        "evaluate-reasoner",
-        "Measure a reasoner and baselines on saved embeddings.",
-        "transformers-tart evaluate-reasoner embeddings/*.safetensors --k 16 64 256 --output report.json",
-    )
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     parser.add_argument("files", nargs="+", help="safetensors files with `embeddings` and `labels`")
     parser.add_argument("--reasoner", default=DEFAULT_REASONER, help="kernel, a folder or a Hub id (default: kernel)")
     parser.add_argument("--train-rows", type=int, help="leading rows for support sets (default: those of the file)")
@@ -28,39 +30,39 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--per-class", type=int, nargs="+", help="examples of each class, for more than two classes")
     parser.add_argument("--seeds", type=int, default=5, help="number of support sets of each size (default: 5)")
     parser.add_argument(
-        "--baselines", nargs="*", help="other methods by name; an unknown one lists them (default: all)"
+        "--baselines",
+        nargs="*",
+        type=_baseline,
+        metavar="NAME",
+        help="other methods by name; an unknown one lists them (default: all)",
     )
     parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS), help="(default: all)")
     parser.add_argument("--device", default="cpu", help="device of the reasoner (default: cpu)")
     parser.add_argument("--output", help="JSON file for the measurements, written after each data set")
-    parser.set_defaults(run=run)
+
+
+def _baseline(name: str) -> str:
+    from transformers_tart.evaluation.methods.baselines import BASELINES
+
+    if name not in BASELINES:
+        raise argparse.ArgumentTypeError(f"there is no {name!r}; choose from {', '.join(BASELINES)}")
+    return name
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure, and print a table for each metric."""
-    import torch
-    from tqdm.auto import tqdm
-    from transformers import __version__ as transformers_version
-
     from transformers_tart.evaluation.methods.baselines import BASELINES
     from transformers_tart.evaluation.tasks import embedded as report
-    from transformers_tart.files import write_whole
-    from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
     if min([*(args.per_class or ()), args.seeds]) < 1 or min(args.k) < 2:
         raise ValueError("--k must be at least 2, --per-class and --seeds at least 1.")
     names = list(BASELINES) if args.baselines is None else args.baselines
-    unknown = [name for name in names if name not in BASELINES]
-    if unknown:
-        raise ValueError(f"Unknown --baselines {unknown}; choose from {', '.join(BASELINES)}.")
     if args.output is not None:
         check_output_file(Path(args.output), inputs=args.files)
     tasks = [report.EmbeddedTask.load(path, args.train_rows) for path in args.files]
     reasoner = TartReasoner.from_pretrained(args.reasoner).to(args.device).eval()
-    methods = {
-        report.REASONER: report.reasoner_predictor(reasoner),
-        **{name: BASELINES[name] for name in names},
-    }
+    methods = {report.REASONER: report.reasoner_predictor(reasoner)}
+    methods |= {name: BASELINES[name] for name in names}
     facts: dict[str, object] = {
         "reasoner": Path(args.reasoner).name,
         "versions": {"torch": torch.__version__, "transformers": transformers_version},
@@ -73,6 +75,3 @@ def run(args: argparse.Namespace) -> None:
         if args.output is not None:
             write_whole(args.output, report.as_json(measurements, facts))
     print("\n\n".join(report.format_table(measurements, metric) for metric in args.metrics))
-
-
-__all__ = ["add_parser", "run"]

@@ -1,32 +1,23 @@
-"""Tables, plots and a page of results: `transformers-tart report`."""
+"""`transformers-tart report`: tables, plots and a page of results."""
 
 import argparse
 import sys
-from typing import Any
-
-from transformers_tart.commands.common import add_subparser
 
 
 # the keys of `evaluation.report.comparison.METRIC_FORMATS`, which is imported only when the command runs
 METRIC_NAMES = ("accuracy", "macro_f1", "matthews_correlation", "log_loss", "brier_score", "calibration_error")
 
+SUMMARY = "Compare methods by their results: tables, plots and a page."
+EXAMPLE = "results --reference tart --metrics accuracy log_loss"
 
-def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
-    parser = add_subparser(
-        subparsers,
-        "report",
-        "Compare methods by their results: tables, plots and a page.",
-        "transformers-tart report results --reference tart --metrics accuracy log_loss",
-    )
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     parser.add_argument("folder", metavar="DIR", help="folder with results.jsonl, or several results.*.jsonl")
     parser.add_argument("--output", help="folder of the page and the plots (default: DIR)")
     parser.add_argument("--reference", help="method that the others are compared with (default: the first TART)")
-    parser.add_argument(
-        "--metrics", nargs="+", choices=METRIC_NAMES, help="what is compared, the first is plotted (default: all)"
-    )
+    parser.add_argument("--metrics", nargs="+", choices=METRIC_NAMES, help="the first is plotted (default: all)")
     parser.add_argument("--no-plots", dest="plots", action="store_false", help="tables alone, without matplotlib")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -52,6 +43,3 @@ def run(args: argparse.Namespace) -> None:
     if failed := sum(record.error is not None for record in records):
         print(f"failed runs: {failed}, listed in the page", file=sys.stderr)
     print(f"wrote {', '.join(file.name for file in files)}", file=sys.stderr)
-
-
-__all__ = ["add_parser", "run"]

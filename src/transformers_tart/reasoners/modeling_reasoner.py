@@ -2,7 +2,7 @@
 
 import math
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,34 +30,24 @@ from transformers_tart.loading.lock import one_at_a_time
 from transformers_tart.projection import Projection, fit_projection
 from transformers_tart.reasoners import locate
 from transformers_tart.reasoners.architectures import ARCHITECTURES
-from transformers_tart.reasoners.architectures.base import Architecture
+from transformers_tart.reasoners.architectures.base import Architecture, to_device
 from transformers_tart.reasoners.weights import align_weights, check_finite, check_headers
 
 
 @dataclass(frozen=True)
 class ReasonerState:
-    """An encoded support set, an argument of [`TartReasoner.query`].
-
-    Attributes:
-        num_labels: number of classes C of the task.
-        one_vs_rest: whether the classes were read as C binary tasks, stacked in the batch.
-        parts: a (projection, architecture state) pair for each subset of the support set; mostly one.
-        weights: share of the support set in each part.
-        batch: number of support sets.
-        dim: width of the embeddings.
-    """
+    """An encoded support set, an argument of [`TartReasoner.query`]."""
 
     num_labels: int
-    one_vs_rest: bool
-    parts: tuple[tuple[Projection, Any], ...]
-    weights: tuple[float, ...]
+    one_vs_rest: bool  # the classes were read as as many binary tasks, stacked in the batch
+    parts: tuple[tuple[Projection, Any], ...]  # with the architecture's state, for each subset of the support set
+    weights: tuple[float, ...]  # share of the support set in each part
     batch: int
     dim: int
 
     def to(self, device: torch.device | str) -> "ReasonerState":
         """Move the state to another device."""
-        parts = tuple((projection.to(device), state.to(device)) for projection, state in self.parts)
-        return replace(self, parts=parts)
+        return to_device(self, device)
 
 
 @dataclass
@@ -206,10 +196,11 @@ class TartReasoner(HubMixin, PreTrainedModel):
         support_embeddings, support_labels, num_labels = check_support(support_embeddings, support_labels, num_labels)
         seed = check_seed(seed)
         one_vs_rest = self.max_classes is not None and num_labels > self.max_classes
+        batch, _, dim = support_embeddings.shape
         parts, weights = [], []
         subsets = balanced_subsets(support_embeddings, support_labels, self.max_support)
         for index in [order for subset in subsets for order in seeded_orders(subset, self.config.num_orders, seed)]:
-            embeddings = support_embeddings.gather(1, index[..., None].expand(-1, -1, support_embeddings.shape[-1]))
+            embeddings = support_embeddings.gather(1, index[..., None].expand(-1, -1, dim))
             labels = support_labels.gather(1, index)
             projection = fit_projection(self.config.projection or "none", self.config.num_components, embeddings)
             embeddings = projection.transform(embeddings)
@@ -219,7 +210,6 @@ class TartReasoner(HubMixin, PreTrainedModel):
             state = self.architecture.prepare(embeddings, labels, 2 if one_vs_rest else num_labels)
             parts.append((projection, state))
             weights.append(index.shape[1] / support_labels.shape[1] / self.config.num_orders)
-        batch, _, dim = support_embeddings.shape
         return ReasonerState(num_labels, one_vs_rest, tuple(parts), tuple(weights), batch, dim)
 
     @record_function("tart/reasoner")
@@ -279,6 +269,3 @@ class TartReasoner(HubMixin, PreTrainedModel):
             query_labels = check_query_labels(query_labels, logits.shape[:2], logits.shape[2])
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), query_labels.flatten())
         return TartReasonerOutput(loss=loss, logits=logits)
-
-
-__all__ = ["ReasonerState", "TartReasoner", "TartReasonerOutput"]

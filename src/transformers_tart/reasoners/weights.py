@@ -61,9 +61,5 @@ def align_weights(model: nn.Module) -> None:
     Matrix products of unaligned weights are rounded differently, by the last bit, than those of the saved model.
     """
     for tensor in (*model.parameters(), *model.buffers()):
-        is_plain = type(tensor.data) is Tensor and tensor.device.type == "cpu"
-        if is_plain and tensor.data_ptr() % ALIGNMENT:
+        if type(tensor.data) is Tensor and tensor.device.type == "cpu" and tensor.data_ptr() % ALIGNMENT:
             tensor.data = tensor.data.clone()
-
-
-__all__ = ["align_weights", "check_finite", "check_headers"]

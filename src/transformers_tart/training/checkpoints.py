@@ -7,10 +7,13 @@ only files of tensors and numbers.
 import json
 import pickle
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from accelerate import Accelerator
+from torch import Tensor
 
 from transformers_tart.checks.bounds import read_object
 from transformers_tart.errors import CorruptFileError
@@ -18,8 +21,8 @@ from transformers_tart.files import explain_full_disk, write_whole
 from transformers_tart.hub.card import TrainingFacts, reasoner_card
 from transformers_tart.hub.push import CARD_FILE
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.training.progress import Progress
-from transformers_tart.training.validation import Score, Validation
+from transformers_tart.training.sources import TrainingBatch
+from transformers_tart.training.validation import Validation
 
 
 PREFIX = "checkpoint-"
@@ -27,6 +30,41 @@ STATES_FILE = "states.json"
 PARTIAL = "partial-checkpoint"
 TRAINING_RECORD = "training.json"
 REASONER = "reasoner"
+
+
+@dataclass
+class Progress:
+    """The position of a run, saved with its checkpoints; a resumed run must have the same arguments."""
+
+    arguments: dict[str, Any]
+    random_state: Tensor  # of the task generator after the last finished step
+    step: int = 0  # finished ones
+    tasks_seen: int = 0
+    running: dict[str, float] = field(default_factory=dict)  # moving averages
+    history: list[dict[str, Any]] = field(default_factory=list)  # averages and validation at each save
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all fields as JSON values."""
+        return {**vars(self), "random_state": self.random_state.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state of a run with the same arguments."""
+        if missing := sorted(vars(self).keys() - state.keys()):
+            raise ValueError(f"The checkpoint lacks {missing}; start anew.")
+        arguments = json.loads(json.dumps(self.arguments))
+        if changed := sorted(name for name, value in arguments.items() if state["arguments"].get(name) != value):
+            raise ValueError(f"The checkpoint is of a run with other {changed}; repeat them, or do not resume.")
+        for name in vars(self):
+            setattr(self, name, state[name])
+        self.random_state = torch.tensor(state["random_state"], dtype=torch.uint8)
+
+    def finish_step(self, batch: TrainingBatch, random_state: Tensor, **values: float) -> None:
+        """Count a step and fold its values into the averages."""
+        self.step += 1
+        self.tasks_seen += len(batch)
+        self.random_state = random_state
+        for name, value in values.items():
+            self.running[name] = 0.99 * self.running.get(name, value) + 0.01 * value
 
 
 class State(Protocol):
@@ -113,20 +151,15 @@ def save_run(
     state = {name: tensor.detach().clone() for name, tensor in reasoner.state_dict().items()}
     reasoner.save_pretrained(output_dir, state_dict=state)
     references = {} if validation is None else validation.reference_scores
-    record = {
-        "arguments": progress.arguments,
-        "tasks_seen": progress.tasks_seen,
-        "references": {
-            name: {shape: vars(score) for shape, score in scores.items()} for name, scores in references.items()
-        },
-        "history": progress.history,
-    }
-    facts = _training_facts(progress, references, preset)
+    by_shape = {name: {shape: vars(score) for shape, score in scores.items()} for name, scores in references.items()}
+    record = {"arguments": progress.arguments, "tasks_seen": progress.tasks_seen, "references": by_shape}
+    record["history"] = progress.history
+    facts = _training_facts(progress, by_shape, preset)
     write_whole(output_dir / TRAINING_RECORD, json.dumps(record, indent=2) + "\n")
     write_whole(output_dir / CARD_FILE, str(reasoner_card(reasoner.config, reasoner.card_facts, facts)))
 
 
-def _training_facts(progress: Progress, references: dict[str, dict[str, Score]], preset: str | None) -> TrainingFacts:
+def _training_facts(progress: Progress, references: dict[str, Any], preset: str | None) -> TrainingFacts:
     """Return the card's facts about a run: its arguments, and a table of its last validation."""
     arguments, last = progress.arguments, progress.history[-1]
     run: dict[str, object] = {"preset": f"`{preset}`"} if preset else {}
@@ -137,11 +170,5 @@ def _training_facts(progress: Progress, references: dict[str, dict[str, Score]],
         "training loss": f"{last['loss']:.3f} of a blind guess's, accuracy {last['accuracy']:.3f} (moving averages)",
     }
     found: dict[str, dict[str, Any]] = last.get("validation", {})
-    table = {
-        shape: {REASONER: score, **{name: vars(scores[shape]) for name, scores in references.items()}}
-        for shape, score in found.items()
-    }
-    return TrainingFacts(run, table)
-
-
-__all__ = ["load_checkpoint", "save_checkpoint", "save_run"]
+    scores = {REASONER: found, **references}
+    return TrainingFacts(run, {shape: {name: scores[name][shape] for name in scores} for shape in found})

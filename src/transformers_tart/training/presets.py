@@ -9,46 +9,18 @@ from transformers_tart.training.sources import PaperTasks, Ramp, RichTasks, Task
 
 @dataclass(frozen=True)
 class ReasonerTrainingArguments:
-    r"""
-    Optimizer, schedule and seed of a training run.
-
-    Args:
-        max_steps (`int`, *optional*, defaults to 10000):
-            Optimizer steps.
-        learning_rate (`float`, *optional*, defaults to 1.5e-3):
-            Peak of the schedule.
-        weight_decay (`float`, *optional*, defaults to 0.01):
-            Weight decay of AdamW.
-        schedule (`str`, *optional*, defaults to `"cosine"`):
-            Learning rate schedule after the warm-up: a name of `transformers.get_scheduler`.
-        warmup_steps (`int`, *optional*, defaults to 200):
-            Steps of linear warm-up.
-        max_grad_norm (`float`, *optional*, defaults to 1.0):
-            Norm to which gradients are clipped; `None` for no clipping.
-        gradient_accumulation_steps (`int`, *optional*, defaults to 1):
-            Number of parts in which a process reads its tasks of a step.
-        mixed_precision (`str`, *optional*):
-            `"bf16"` or `"no"`; accelerate's configuration when not given. The linear algebra of the `kernel`
-            architecture stays in float32.
-        save_steps (`int`, *optional*, defaults to 500):
-            Steps between two saves, each with a validation and an entry of the record.
-        seed (`int`, *optional*, defaults to 0):
-            Seed of the weights and of every task.
-
-    Raises:
-        ValueError: When a number of steps is below 1.
-    """
+    """Optimizer (AdamW), schedule and seed of a training run; a ValueError for a number of steps below 1."""
 
     max_steps: int = 10_000
-    learning_rate: float = 1.5e-3
+    learning_rate: float = 1.5e-3  # peak of the schedule
     weight_decay: float = 0.01
-    schedule: str = "cosine"
+    schedule: str = "cosine"  # after the warm-up: a name of `transformers.get_scheduler`
     warmup_steps: int = 200
-    max_grad_norm: float | None = 1.0
-    gradient_accumulation_steps: int = 1
-    mixed_precision: str | None = None
-    save_steps: int = 500
-    seed: int = 0
+    max_grad_norm: float | None = 1.0  # to which gradients are clipped; `None` for no clipping
+    gradient_accumulation_steps: int = 1  # parts in which a process reads its tasks of a step
+    mixed_precision: str | None = None  # "bf16" or "no"; accelerate's configuration when `None`
+    save_steps: int = 500  # between two saves, each with a validation and an entry of the record
+    seed: int = 0  # of the weights and of every task
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "gradient_accumulation_steps", "save_steps"):
@@ -58,17 +30,10 @@ class ReasonerTrainingArguments:
 
 @dataclass(frozen=True)
 class Preset:
-    """A recipe: architecture and sizes, tasks, and training arguments.
+    """A recipe: architecture and sizes, tasks, and training arguments."""
 
-    Attributes:
-        summary: a line for the command line's help.
-        config: fields of [`TartReasonerConfig`].
-        tasks: source of the training tasks.
-        arguments: training arguments.
-    """
-
-    summary: str
-    config: dict[str, Any]
+    summary: str  # for the command line's help
+    config: dict[str, Any]  # fields of `TartReasonerConfig`
     tasks: TaskSource
     arguments: ReasonerTrainingArguments
 
@@ -114,5 +79,3 @@ PRESETS: dict[str, Preset] = {
         ReasonerTrainingArguments(max_steps=11_000, learning_rate=1e-3, weight_decay=0.0),
     ),
 }
-
-__all__ = ["PRESETS", "Preset", "ReasonerTrainingArguments"]

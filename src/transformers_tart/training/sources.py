@@ -4,18 +4,20 @@ Every draw comes from the generator that is passed in, so the same seed gives th
 """
 
 from abc import ABC, abstractmethod
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
 from transformers_tart.inputs.balance import classes_in_turn
-from transformers_tart.training.priors.draws import chance, choose, log_uniform, randn
+from transformers_tart.training.priors.draws import chance, choose, log_uniform
 from transformers_tart.training.priors.inputs import draw_inputs
 from transformers_tart.training.priors.labels import label_weights
 from transformers_tart.training.priors.presentations import PRESENTATIONS
 
 
+# support sizes and numbers of classes
 VALIDATION_SHAPES = ((16, 2), (64, 2), (256, 2), (1024, 2), (20, 5), (80, 5), (320, 20), (240, 60))
 
 
@@ -35,19 +37,12 @@ class Ramp:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """The tasks of a step: a support set and queries each, or sequences in which every example is a query in turn.
+    """The tasks of a step: a support set and queries each, or sequences in which every example is a query in turn."""
 
-    Attributes:
-        embeddings: (tasks, n, dim) float32.
-        labels: (tasks, n) int64 from 0.
-        num_classes: number of classes.
-        support_size: number of leading rows that are the support set of each task; `None` for sequences.
-    """
-
-    embeddings: Tensor
-    labels: Tensor
+    embeddings: Tensor  # (tasks, n, dim) float32
+    labels: Tensor  # (tasks, n) int64 from 0
     num_classes: int
-    support_size: int | None = None
+    support_size: int | None = None  # leading rows that are the support set of each task; `None` for sequences
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,11 +58,7 @@ class TrainingBatch:
 
 
 def draw_task(size: int, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Draw one task of the rich prior: embeddings (size, dim) of random width, and labels (size,).
-
-    Each of the three parts comes from a registry in `priors`: the inputs (`INPUTS`), the labels (`label_weights`), and
-    the way from inputs to embeddings (`PRESENTATIONS`).
-    """
+    """Draw one task of the rich prior: embeddings (size, dim) of random width, and labels (size,)."""
     inputs = draw_inputs(size, generator)
     latent, labels = choose(label_weights(classes), generator)(inputs, classes, generator)
     return choose(PRESENTATIONS, generator)(latent * inputs.spread, generator), labels
@@ -112,34 +103,19 @@ class TaskSource(ABC):
 
 @dataclass(frozen=True)
 class RichTasks(TaskSource):
-    r"""
-    Tasks of the rich prior, of random sizes and numbers of classes.
+    """Tasks of the rich prior. Their sizes are log-uniform and at least the number of classes.
 
-    Args:
-        support ([`Ramp`], *optional*, defaults to 128 to 1024, by 128 every 120 steps):
-            Largest support set. Sizes are log-uniform from `min_support`, and at least the number of classes.
-        classes ([`Ramp`], *optional*, defaults to 10 to 100, by 15 every 120 steps):
-            Most classes: two in 40% of the steps, else 3 to this many, log-uniform.
-        min_support (`int`, *optional*, defaults to 4):
-            Smallest support set.
-        query_size (`int`, *optional*, defaults to 64):
-            Queries of a task.
-        effort (`int`, *optional*, defaults to 20000):
-            Compute of a step, which sets the number of its tasks: examples times (classes + support size / 64), which
-            is about proportional to the cost of the `kernel` architecture.
-        validation_shapes (`tuple[tuple[int, int], ...]`, *optional*):
-            Support size and classes of the tasks to validate on; shapes beyond the end of the ramps are left out.
-        validation_tasks (`int`, *optional*, defaults to 16):
-            Tasks of each shape.
+    40% of the steps have two classes, the others a log-uniform number. A step has as many tasks as `effort` allows:
+    examples times (classes + support size / 64), about proportional to the cost of the `kernel` architecture.
     """
 
-    support: Ramp = Ramp(start=128, end=1024, increment=128, interval=120)
-    classes: Ramp = Ramp(start=10, end=100, increment=15, interval=120)
+    support: Ramp = Ramp(start=128, end=1024, increment=128, interval=120)  # largest support set
+    classes: Ramp = Ramp(start=10, end=100, increment=15, interval=120)  # most classes
     min_support: int = 4
     query_size: int = 64
     effort: int = 20_000
-    validation_shapes: tuple[tuple[int, int], ...] = VALIDATION_SHAPES
-    validation_tasks: int = 16
+    validation_shapes: tuple[tuple[int, int], ...] = VALIDATION_SHAPES  # those beyond the ramps are left out
+    validation_tasks: int = 16  # of each shape
 
     def draw(self, step: int, generator: Generator) -> TrainingBatch:
         """Draw tasks of one size and number of classes."""
@@ -161,34 +137,18 @@ class RichTasks(TaskSource):
 
 @dataclass(frozen=True)
 class PaperTasks(TaskSource):
-    r"""
-    The family of arXiv 2306.07536 (section 4.1): x ~ N(0, I), w ~ alpha N(0, I), y ~ Bernoulli(sigmoid(w·x)).
+    """The family of arXiv 2306.07536 (section 4.1): x ~ N(0, I), w ~ alpha N(0, I), y ~ Bernoulli(sigmoid(w·x))."""
 
-    Args:
-        dims ([`Ramp`]):
-            Coordinates of x in use; the others are 0.
-        points ([`Ramp`]):
-            Examples of a sequence.
-        dim (`int`, *optional*, defaults to 16):
-            Width of x.
-        alpha (`int`, *optional*, defaults to 10):
-            Scale of w: the larger, the less noise in the labels.
-        variable_alpha (`bool`, *optional*, defaults to `False`):
-            Whether each task draws its own scale, an integer from 1 to `alpha`.
-        batch_size (`int`, *optional*, defaults to 128):
-            Sequences of a step.
-    """
-
-    dims: Ramp
-    points: Ramp
-    dim: int = 16
-    alpha: int = 10
-    variable_alpha: bool = False
-    batch_size: int = 128
+    dims: Ramp  # coordinates of x in use; the others are 0
+    points: Ramp  # examples of a sequence
+    dim: int = 16  # width of x
+    alpha: int = 10  # the larger, the less noise in the labels
+    variable_alpha: bool = False  # a scale for each task, an integer from 1 to `alpha`
+    batch_size: int = 128  # sequences of a step
 
     def draw(self, step: int, generator: Generator) -> TrainingBatch:
         """Draw sequences of the length and the number of dimensions that the step has reached."""
-        x = randn(self.batch_size, self.points.at(step), self.dim, generator=generator)
+        x = torch.randn(self.batch_size, self.points.at(step), self.dim, generator=generator)
         x[..., self.dims.at(step) :] = 0.0
         weights = self._draw_weights(generator)
         labels = torch.bernoulli(torch.sigmoid(x @ weights)[..., 0], generator=generator).long()
@@ -206,11 +166,31 @@ class PaperTasks(TaskSource):
         return tuple(batches)
 
     def _draw_weights(self, generator: Generator) -> Tensor:
-        """Draw w (batch, dim, 1)."""
-        weights = randn(self.batch_size, self.dim, 1, generator=generator)
+        weights = torch.randn(self.batch_size, self.dim, 1, generator=generator)
         if not self.variable_alpha:
             return self.alpha * weights
         return weights * torch.randint(1, self.alpha + 1, (len(weights), 1, 1), generator=generator)
 
 
-__all__ = ["PaperTasks", "Ramp", "RichTasks", "TaskSource", "TrainingBatch", "draw_batch", "draw_task"]
+class TaskStream:
+    """A stream of tasks that draws those of the next step in the background; the order of the draws is fixed."""
+
+    def __init__(self, tasks: TaskSource, step: int, random_state: Tensor):
+        self.tasks, self.generator = tasks, Generator()
+        self.generator.set_state(random_state)
+        self.worker = ThreadPoolExecutor(1, "tasks")
+        self.step, self.pending = step, self._submit(step)
+
+    def take(self) -> tuple[TrainingBatch, Tensor]:
+        """Return the tasks of the next step, and the state of the generator after them."""
+        drawn = self.pending.result()
+        self.step += 1
+        self.pending = self._submit(self.step)
+        return drawn
+
+    def close(self) -> None:
+        """Wait for the draw in progress."""
+        self.worker.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, step: int) -> Future[tuple[TrainingBatch, Tensor]]:
+        return self.worker.submit(lambda: (self.tasks.draw(step, self.generator), self.generator.get_state()))

@@ -14,26 +14,56 @@ import torch
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker
 from accelerate.utils import InitProcessGroupKwargs, set_seed
-from torch import Generator
+from torch import Generator, Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from tqdm.auto import tqdm
 from transformers import get_scheduler
 
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.loading.checksums import FIELD
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.training.checkpoints import load_checkpoint, save_checkpoint, save_run
-from transformers_tart.training.objective import Objective
+from transformers_tart.training.checkpoints import Progress, load_checkpoint, save_checkpoint, save_run
 from transformers_tart.training.presets import ReasonerTrainingArguments
-from transformers_tart.training.progress import Progress, TaskStream
-from transformers_tart.training.sources import RichTasks, TaskSource, TrainingBatch
+from transformers_tart.training.sources import RichTasks, TaskSource, TaskStream, TrainingBatch
 from transformers_tart.training.validation import Validation, overall
 
 
-PROJECT = "transformers-tart"
 VALIDATION_TIMEOUT = timedelta(hours=2)  # the other processes wait while the main one validates
 DIVERGED = 3.0  # mean loss, in units of a blind guess, from which training does not recover
 
 Tracker: TypeAlias = str | GeneralTracker
+
+
+class Objective(nn.Module):
+    """A reasoner whose forward pass returns losses, so that accelerate shares its gradients between processes."""
+
+    def __init__(self, reasoner: TartReasoner):
+        super().__init__()
+        self.reasoner = reasoner
+
+    def forward(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        """Return the mean loss (tasks,) and accuracy (tasks,) of each task.
+
+        The unit of the loss is that of a blind guess, so that tasks of many classes weigh no more than binary ones.
+        """
+        if batch.support_size is None:
+            return self._sequence_loss(batch)
+        support, query = slice(None, batch.support_size), slice(batch.support_size, None)
+        labels = batch.labels[:, query]
+        logits = self.reasoner(
+            batch.embeddings[:, support],
+            batch.labels[:, support],
+            batch.embeddings[:, query],
+            num_labels=batch.num_classes,
+        ).logits
+        losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1) / math.log(batch.num_classes)
+        return losses, (logits.argmax(-1) == labels).float().mean(1)
+
+    def _sequence_loss(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+        """Return loss and accuracy of every example, given those before it (arXiv 2306.07536, section 4.1)."""
+        log_odds = self.reasoner.architecture.sequence_logits(batch.embeddings, batch.labels)  # type: ignore[operator]
+        losses = binary_cross_entropy_with_logits(log_odds, batch.labels.float(), reduction="none").mean(1)
+        return losses / math.log(2), ((log_odds > 0) == batch.labels.bool()).float().mean(1)
 
 
 class Run:
@@ -81,12 +111,9 @@ class Run:
         """Take an optimizer step on tasks that each process draws in full and reads a share of."""
         batch, random_state = stream.take()
         totals = torch.zeros(2, device=self.accelerator.device)
-        parts = self._parts(batch)
-        # gradients are averaged over the processes, which may have unequal numbers of tasks
-        weight = self.accelerator.num_processes / len(batch) if self._has_tasks(batch) else 0.0
+        parts, weight = self._parts(batch)
         for i, part in enumerate(parts):
-            is_last = i == len(parts) - 1
-            with nullcontext() if is_last else self.accelerator.no_sync(self.objective):
+            with nullcontext() if i == len(parts) - 1 else self.accelerator.no_sync(self.objective):
                 losses, right = self.objective(part)
                 self.accelerator.backward(losses.sum() * weight)
             totals += torch.stack([losses.detach().sum(), right.sum()]) * weight
@@ -108,15 +135,14 @@ class Run:
                 "blind guess. Lower the learning rate, or lengthen the warm-up."
             )
 
-    def _has_tasks(self, batch: TrainingBatch) -> bool:
-        return self.accelerator.process_index < len(batch)
-
-    def _parts(self, batch: TrainingBatch) -> list[TrainingBatch]:
-        """Return this process's tasks on its device; with more processes than tasks, a task of weight 0."""
-        index, count = self.accelerator.process_index, self.accelerator.num_processes
-        mine = batch.share(index, count) if self._has_tasks(batch) else batch.share(0, len(batch))
+    def _parts(self, batch: TrainingBatch) -> tuple[list[TrainingBatch], float]:
+        """Return this process's tasks on its device, and their weight; with more processes than tasks, 0."""
+        index, count, device = self.accelerator.process_index, self.accelerator.num_processes, self.accelerator.device
+        has_tasks = index < len(batch)
+        mine = batch.share(index, count) if has_tasks else batch.share(0, len(batch))
         parts = min(self.args.gradient_accumulation_steps, len(mine))
-        return [mine.share(i, parts).to(self.accelerator.device) for i in range(parts)]
+        # gradients are averaged over the processes, which may have unequal numbers of tasks
+        return [mine.share(i, parts).to(device) for i in range(parts)], count / len(batch) if has_tasks else 0.0
 
     def save(self, output_dir: Path, validation: Validation | None, preset: str | None) -> None:
         """Validate, then save weights, config, record, card and checkpoint; none when a weight is not finite."""
@@ -130,9 +156,8 @@ class Run:
             scores = validation.measure(self.reasoner)
             entry["validation"] = {shape: asdict(score) for shape, score in scores.items()}
             mean = overall(scores)
-            self.accelerator.log(
-                {"validation_loss": mean.loss, "validation_accuracy": mean.accuracy}, step=self.progress.step
-            )
+            values = {"validation_loss": mean.loss, "validation_accuracy": mean.accuracy}
+            self.accelerator.log(values, step=self.progress.step)
         self.progress.history.append(entry)
         save_run(self.accelerator, self.reasoner, self.progress, validation, preset, output_dir)
         save_checkpoint(self.accelerator, output_dir, self.progress.step, *self.states)
@@ -187,7 +212,8 @@ def train_reasoner(
     run = Run(config, args, tasks or RichTasks(), log_with, output_dir)
     if resume:
         load_checkpoint(run.accelerator, output_dir, *run.states)
-    _start_trackers(run)
+    facts = {k: v if isinstance(v, int | float | str) else json.dumps(v) for k, v in run.progress.arguments.items()}
+    run.accelerator.init_trackers("transformers-tart", facts)
     run.objective.train()
     stream = TaskStream(run.tasks, run.progress.step, run.progress.random_state)
     is_quiet = not run.accelerator.is_local_main_process
@@ -212,18 +238,9 @@ def train_reasoner(
 def _check_trackers(accelerator: Accelerator, log_with: Tracker | Sequence[Tracker] | None) -> None:
     """Raise for trackers whose package is missing, which accelerate leaves out with a warning."""
     asked = log_with if isinstance(log_with, list | tuple) else [log_with]
-    found = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
-    missing = [name for name in asked if isinstance(name, str) and name != "all" and name not in found]
-    if missing:
+    found = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with} | {"all"}
+    if missing := [name for name in asked if isinstance(name, str) and name not in found]:
         raise ValueError(f"The trackers {missing} are not installed: pip install them, or leave log_with out.")
-
-
-def _start_trackers(run: Run) -> None:
-    facts = {
-        name: value if isinstance(value, int | float | str) else json.dumps(value)
-        for name, value in run.progress.arguments.items()
-    }
-    run.accelerator.init_trackers(PROJECT, facts)
 
 
 def _is_late(accelerator: Accelerator, begin: float, max_minutes: float | None) -> bool:
@@ -232,6 +249,3 @@ def _is_late(accelerator: Accelerator, begin: float, max_minutes: float | None) 
         return False
     late = torch.tensor(float(time.monotonic() - begin > 60 * max_minutes), device=accelerator.device)
     return accelerator.reduce(late, "sum").item() > 0
-
-
-__all__ = ["train_reasoner"]

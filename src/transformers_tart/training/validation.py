@@ -13,7 +13,8 @@ from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.training.sources import TrainingBatch
 
 
-Predictor = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # support, labels, queries, classes -> probabilities
+# support embeddings (k, dim), labels (k,), query embeddings (n, dim), number of classes -> probabilities (n, classes)
+Predictor = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 VALIDATION_SEED = 2**31 - 1  # unlikely to be the seed of a training run
 SMALLEST = 1e-12  # keeps the log loss of a wrong certain prediction finite
@@ -29,23 +30,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Validation:
-    r"""
-    Fixed tasks, and the classifiers that a reasoner is compared with on them.
+    """Fixed tasks, and the classifiers that a reasoner is compared with on them."""
 
-    Args:
-        batches (`tuple[TrainingBatch, ...]`):
-            Tasks with a support set and queries, each batch of a shape of its own; see `TaskSource.validation`.
-        references (`dict[str, Predictor]`, *optional*):
-            Classifiers by name, such as those of `transformers_tart.evaluation.methods.baselines`: functions of
-            support embeddings (k, dim), labels (k,), query embeddings (n, dim) and the number of classes that return
-            probabilities (n, classes).
-
-    Raises:
-        ValueError: When there is no batch, a batch has no support set, or two batches are of one shape.
-    """
-
-    batches: tuple[TrainingBatch, ...]
-    references: Mapping[str, Predictor] = field(default_factory=dict)
+    batches: tuple[TrainingBatch, ...]  # with a support set, and each of another shape; see `TaskSource.validation`
+    references: Mapping[str, Predictor] = field(default_factory=dict)  # by name
 
     def __post_init__(self) -> None:
         if not self.batches or any(batch.support_size is None for batch in self.batches):
@@ -103,6 +91,3 @@ def _predict_one_by_one(batch: TrainingBatch, predict: Predictor) -> Tensor:
     tasks = zip(batch.embeddings, batch.labels, strict=True)
     found = [predict(x[:size], y[:size], x[size:], batch.num_classes) for x, y in tasks]
     return torch.stack(found).clamp_min(SMALLEST).log()
-
-
-__all__ = ["VALIDATION_SEED", "Predictor", "Score", "Validation", "overall"]

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.training.priors.draws import choose, log_uniform, randn, uniform
+from transformers_tart.training.priors.draws import choose, log_uniform, uniform
 from transformers_tart.training.sources import PaperTasks, Ramp, RichTasks, draw_batch
 
 
@@ -89,7 +89,7 @@ def draw_episodes(reasoner: TartReasoner, shape: Shape, count: int, generator: G
 def move_queries(episode: Episode, generator: Generator) -> Episode:
     """Move all queries in one direction, by up to twice the spread of the support set."""
     centered = episode.support - episode.support.mean(0)
-    direction = randn(centered.shape[1], generator=generator)
+    direction = torch.randn(centered.shape[1], generator=generator)
     length = uniform(0.0, 2.0, generator) * centered.square().sum(1).mean().sqrt()
     return replace(episode, query=episode.query + direction / direction.norm() * length)
 
@@ -103,9 +103,8 @@ def scale_queries(episode: Episode, generator: Generator) -> Episode:
 def scale_rows(episode: Episode, generator: Generator) -> Episode:
     """Scale every row by a random factor of its own."""
     level = uniform(0.0, 1.5, generator)
-    support, query = (
-        rows * torch.exp(level * randn(len(rows), 1, generator=generator)) for rows in (episode.support, episode.query)
-    )
+    both = (episode.support, episode.query)
+    support, query = (rows * torch.exp(level * torch.randn(len(rows), 1, generator=generator)) for rows in both)
     return replace(episode, support=support, query=query)
 
 
@@ -113,7 +112,7 @@ def project_rows(episode: Episode, generator: Generator) -> Episode:
     """Project all rows to a random subspace of 1 to 64 dimensions."""
     dim = episode.support.shape[1]
     rank = min(int(2 ** uniform(0.0, 6.0, generator)), dim)
-    basis = torch.linalg.qr(randn(dim, rank, generator=generator)).Q
+    basis = torch.linalg.qr(torch.randn(dim, rank, generator=generator)).Q
     return replace(episode, support=episode.support @ basis @ basis.T, query=episode.query @ basis @ basis.T)
 
 

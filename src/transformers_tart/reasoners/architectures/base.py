@@ -1,35 +1,26 @@
 """The interface of architectures; the code that they share is in `modeling_reasoner.py`."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
-class ArchitectureState(Protocol):
-    """An encoded support set of an architecture, mostly a frozen dataclass; immutable."""
-
-    def to(self, device: torch.device | str) -> Any:
-        """Move the state to another device."""
-
-
 class Architecture(nn.Module, ABC):
     """A network that encodes a support set once, then reads any number of queries, independently of each other.
 
-    It is built from a [`TartReasonerConfig`] alone, and has a weight at least, which tells its device and dtype.
-
-    Attributes:
-        max_classes: largest number of classes in one pass; `None` for no limit.
-        max_support: size of the largest support set; `None` for no limit.
+    It is built from a [`TartReasonerConfig`] alone, and has a weight at least, which tells its device and dtype. The
+    state of a support set is a frozen dataclass of tensors, which `to_device` moves.
     """
 
-    max_classes: int | None = None
-    max_support: int | None = None
+    max_classes: int | None = None  # largest number of classes in one pass; `None` for no limit
+    max_support: int | None = None  # size of the largest support set; `None` for no limit
 
     @abstractmethod
     def prepare(self, embeddings: Tensor, labels: Tensor, num_classes: int) -> Any:
-        """Encode support embeddings (B, k, dim) float with labels (B, k) int64 as an [`ArchitectureState`]."""
+        """Encode support embeddings (B, k, dim) and labels (B, k) int64 as a frozen dataclass."""
 
     @abstractmethod
     def query(self, state: Any, embeddings: Tensor) -> Tensor:
@@ -39,4 +30,10 @@ class Architecture(nn.Module, ABC):
         """Initialize weights that need other values than the defaults of transformers."""
 
 
-__all__ = ["Architecture", "ArchitectureState"]
+def to_device(state: Any, device: torch.device | str) -> Any:
+    """Move tensors, projections, and tuples and dataclasses of them to another device; other values stay."""
+    if isinstance(state, tuple):
+        return tuple(to_device(value, device) for value in state)
+    if is_dataclass(state) and not isinstance(state, type):
+        return replace(state, **{f.name: to_device(getattr(state, f.name), device) for f in fields(state)})
+    return state.to(device) if hasattr(state, "to") else state

@@ -47,11 +47,9 @@ class GPT2Architecture(Architecture):
         self.read_out = nn.Linear(config.hidden_size, 1)
 
     def sequence_logits(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Return log-odds (B, n) of each label of a sequence, given the examples before it and its own embedding.
+        """Return log-odds (B, n) of the binary labels (B, n) of sequences of embeddings (B, n, num_components).
 
-        Args:
-            embeddings: (B, n, num_components) float.
-            labels: (B, n), 0 or 1.
+        Those of each label depend on the examples before it and its own embedding.
         """
         tokens = self._interleave(embeddings, labels)
         hidden = self.backbone(inputs_embeds=self.read_in(tokens), use_cache=False).last_hidden_state
@@ -64,17 +62,15 @@ class GPT2Architecture(Architecture):
                 f"The gpt2 reasoner reads {self.input_dim} dimensions, the embeddings have {embeddings.shape[-1]}: "
                 'set projection="whitened_pca" in its config.'
             )
-        tokens = self._interleave(embeddings, labels)
         cache = DynamicCache(config=self.backbone.config)
-        given = {cache_argument(self.backbone): cache}
-        self.backbone(inputs_embeds=self.read_in(tokens), use_cache=True, **given)
+        tokens = self.read_in(self._interleave(embeddings, labels))
+        self.backbone(inputs_embeds=tokens, use_cache=True, **{cache_argument(self.backbone): cache})
         return PrefixCache.from_cache(cache)
 
     def query(self, state: PrefixCache, embeddings: Tensor) -> Tensor:
         """Return logits (B, n, 2) of query embeddings (B, n, num_components); that of the first class is 0."""
-        log_odds = torch.cat(
-            [self._query_block(state, block) for block in embeddings.split(QUERY_BLOCK, dim=1)], dim=1
-        )
+        blocks = embeddings.split(QUERY_BLOCK, dim=1)
+        log_odds = torch.cat([self._query_block(state, block) for block in blocks], dim=1)
         return torch.stack([torch.zeros_like(log_odds), log_odds], dim=-1)
 
     def _query_block(self, state: PrefixCache, embeddings: Tensor) -> Tensor:
@@ -99,8 +95,4 @@ class GPT2Architecture(Architecture):
         """Return tokens x_1, y_1, x_2, ... (B, 2 * n, num_components), with labels in their first coordinate."""
         wide = torch.zeros_like(embeddings)
         wide[..., 0] = labels.to(embeddings.dtype)
-        tokens = torch.stack([embeddings, wide], dim=2).flatten(1, 2)
-        return tokens.to(self.read_in.weight.dtype)
-
-
-__all__ = ["GPT2Architecture"]
+        return torch.stack([embeddings, wide], dim=2).flatten(1, 2).to(self.read_in.weight.dtype)

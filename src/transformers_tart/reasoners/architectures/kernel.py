@@ -8,7 +8,6 @@ matters. Queries attend to the support set, and not to each other.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,6 @@ from transformers_tart.reasoners.architectures.smoothers import (
     half_squared_distances,
     in_float32,
     smooth,
-    to_device,
 )
 from transformers_tart.reasoners.architectures.stacking import StackPrior, fit_stack
 
@@ -39,33 +37,17 @@ ERROR_FLOOR = 1e-3  # keeps the logarithm of a perfect fit finite
 
 @dataclass(frozen=True)
 class KernelState:
-    """An encoded support set of k examples in C classes, for a batch of B sets and A smoothers.
-
-    Attributes:
-        geometry: coordinates of the examples.
-        kernels: a kernel for each sharpness.
-        frequency: (B, C) share of each class in the support set.
-        solved_labels: (B, k, A, C) centered and scaled labels, multiplied by each ridge inverse.
-        errors: (B, A, C) log of the leave-one-out squared error of each smoother, relative to a blind guess.
-        weights: (B, A) weight of each smoother.
-        offset: (B, C) offset of the logits of each class.
-        smoothed: a (B, k, A, C, head_dim) tensor for each layer, values multiplied by each ridge inverse.
-        values: a (B, R, k, C * head_dim) tensor for each layer, values of the R softmax heads.
-    """
+    """An encoded support set of k examples in C classes, for a batch of B sets and A smoothers."""
 
     geometry: Geometry
-    kernels: tuple[Kernel, ...]
-    frequency: Tensor
-    solved_labels: Tensor
-    errors: Tensor
-    weights: Tensor
-    offset: Tensor
-    smoothed: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-
-    def to(self, device: torch.device | str) -> "KernelState":
-        """Move the state to another device."""
-        return to_device(self, device)
+    kernels: tuple[Kernel, ...]  # one for each sharpness
+    frequency: Tensor  # (B, C) share of each class in the support set
+    solved_labels: Tensor  # (B, k, A, C) centered and scaled labels, multiplied by each ridge inverse
+    errors: Tensor  # (B, A, C) log of the leave-one-out squared error of each smoother, relative to a blind guess
+    weights: Tensor  # (B, A) weight of each smoother
+    offset: Tensor  # (B, C) offset of the logits of each class
+    smoothed: tuple[Tensor, ...]  # (B, k, A, C, head_dim) of each layer, values multiplied by each ridge inverse
+    values: tuple[Tensor, ...]  # (B, R, k, C * head_dim) of each layer, values of the R softmax heads
 
 
 class KernelLayer(nn.Module):
@@ -112,8 +94,7 @@ class KernelArchitecture(Architecture):
     """A reasoner of any k, width and class count, equivariant in examples and classes and invariant to rotations.
 
     The first tokens hold the predictions of all smoothers, leave-one-out for examples. The predictions are stacked
-    (`stacking.py`) under a prior computed from the support tokens, and each query's tokens set its temperature. Before
-    training this is a good kernel classifier already; training calibrates it.
+    under a prior computed from the support tokens, and each query's tokens set its temperature.
     """
 
     def __init__(self, config: TartReasonerConfig):
@@ -154,19 +135,6 @@ class KernelArchitecture(Architecture):
         errors = _relative_errors(predictions, targets)
         hidden = self._tokens(geometry.support, frequency, predictions, errors, labels=targets.transpose(1, 2))
         distances.diagonal(dim1=1, dim2=2).fill_(FAR)  # examples do not attend to themselves
-        hidden, smoothed, values = self._read(hidden, distances, smoothers)
-        prior = self._stack_prior(self.norm(hidden).mean(dim=(1, 2)))
-        log_share = torch.log(frequency + 0.5 / labels.shape[1])
-        weights, offset = fit_stack(predictions, members, log_share, prior)
-        offset = offset + log_share
-        return KernelState(
-            geometry, smoothers.kernels, frequency, solved_labels, errors, weights, offset, smoothed, values
-        )
-
-    def _read(
-        self, hidden: Tensor, distances: Tensor, smoothers: Smoothers
-    ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Return the last tokens (B, C, k, width) of the examples, and the values of each layer for queries."""
         smoothed, values = [], []
         for layer in self._layers():
             normed = layer.attention_norm(hidden)
@@ -175,7 +143,11 @@ class KernelArchitecture(Architecture):
             smoothed.append(solved)
             values.append(softmax)
             hidden = layer.update(hidden, normed, held_out, layer.attend_softmax(distances, softmax))
-        return hidden, tuple(smoothed), tuple(values)
+        prior = self._stack_prior(self.norm(hidden).mean(dim=(1, 2)))
+        log_share = torch.log(frequency + 0.5 / labels.shape[1])
+        weights, offset = fit_stack(predictions, members, log_share, prior)
+        fitted = (frequency, solved_labels, errors, weights, offset + log_share)
+        return KernelState(geometry, smoothers.kernels, *fitted, tuple(smoothed), tuple(values))
 
     def query(self, state: KernelState, embeddings: Tensor) -> Tensor:
         """Return logits (B, n, C) of query embeddings (B, n, dim)."""
@@ -187,7 +159,9 @@ class KernelArchitecture(Architecture):
         for layer, smoothed, values in zip(self._layers(), state.smoothed, state.values, strict=True):
             normed = layer.attention_norm(hidden)
             hidden = layer.update(hidden, normed, smooth(grams, smoothed), layer.attend_softmax(distances, values))
-        return self._logits(self.norm(hidden), predictions, state)
+        temperature = self.temperature(self.norm(hidden)).mean(dim=1).float().clamp(-2.0, 2.0).exp()
+        blended = torch.einsum("bnac,ba->bnc", predictions, state.weights)
+        return blended / temperature + state.offset[:, None]
 
     def _layers(self) -> list[KernelLayer]:
         return list(self.layers)  # type: ignore[arg-type]
@@ -195,20 +169,9 @@ class KernelArchitecture(Architecture):
     def _stack_prior(self, pooled: Tensor) -> StackPrior:
         """Compute the prior of the smoothers' weights from the mean (B, width) of the support tokens."""
         shares, rest = self.prior(pooled).float().split([self.num_smoothers, len(FIRST_PRIOR)], dim=1)
-        level, level_precision, deviation_precision, offset_precision = rest.clamp(-5.0, 5.0).exp().split(1, dim=1)
-        return StackPrior(
-            shares.softmax(-1),
-            level,
-            level_precision,
-            deviation_precision.clamp_min(LEAST_DEVIATION_PRECISION),
-            offset_precision,
-        )
-
-    def _logits(self, hidden: Tensor, predictions: Tensor, state: KernelState) -> Tensor:
-        """Return logits (B, n, C) from last tokens (B, C, n, width) and predictions (B, n, A, C) of the smoothers."""
-        temperature = self.temperature(hidden).mean(dim=1).float().clamp(-2.0, 2.0).exp()
-        blended = torch.einsum("bnac,ba->bnc", predictions, state.weights)
-        return blended / temperature + state.offset[:, None]
+        level, of_level, of_deviation, of_offset = rest.clamp(-5.0, 5.0).exp().split(1, dim=1)
+        of_deviation = of_deviation.clamp_min(LEAST_DEVIATION_PRECISION)
+        return StackPrior(shares.softmax(-1), level, of_level, of_deviation, of_offset)
 
     def _tokens(
         self,
@@ -219,27 +182,16 @@ class KernelArchitecture(Architecture):
         support_size: int | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """Return the first tokens (B, C, n, width).
-
-        Args:
-            located: (B, n, dim) embeddings in the units of the support.
-            frequency: (B, C) shares of the classes.
-            predictions: (B, n, A, C) predictions of the smoothers.
-            errors: (B, A, C) errors of the smoothers.
-            support_size: size of the support set; n when not given.
-            labels: (B, C, n) centered and scaled labels of the support; `None` for queries.
-        """
+        """Return the first tokens (B, C, n, width), of queries, or of the support with its labels (B, C, n)."""
         size, classes = located.shape[1], frequency.shape[1]
         shape = (located.shape[0], classes, size)
-        made: dict[str, Any] = {"dtype": located.dtype, "device": located.device}
-        is_query = torch.full(shape, float(labels is None), **made)
         plain = [
-            torch.zeros(shape, **made) if labels is None else labels * 2.0,
-            is_query,
+            located.new_zeros(shape) if labels is None else labels * 2.0,
+            located.new_full(shape, float(labels is None)),
             torch.log(located.norm(dim=-1) + 0.1)[:, None].expand(shape),
             torch.log(frequency * classes + 1e-3)[..., None].expand(shape),
-            torch.full(shape, math.log(support_size or size) / 5, **made),
-            torch.full(shape, math.log(classes), **made),
+            located.new_full(shape, math.log(support_size or size) / 5),
+            located.new_full(shape, math.log(classes)),
         ]
         features = [
             torch.stack(plain, dim=-1),
@@ -259,6 +211,3 @@ def _relative_errors(predictions: Tensor, targets: Tensor) -> Tensor:
     error = (predictions - targets[:, :, None]).square().mean(1)
     blind = targets.square().mean(1)[:, None]
     return torch.log((error + ERROR_FLOOR) / (blind + ERROR_FLOOR)).clamp(-5.0, 5.0)
-
-
-__all__ = ["KernelArchitecture", "KernelState"]

@@ -5,7 +5,7 @@ Nothing here is learned. All computations are in float32, under autocast too.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -32,19 +32,12 @@ def in_float32(function: F) -> F:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The k examples of each of B support sets, in units in which their mean squared norm is 1.
+    """The k examples of each of B support sets, in units in which their mean squared norm is 1."""
 
-    Attributes:
-        support: (B, k, dim) centered and scaled embeddings.
-        center: (B, 1, dim) mean of the embeddings, in units of `unit`.
-        unit: (B, 1, 1) largest absolute entry of the support, divided out first so that squares do not overflow.
-        scale: (B, 1, 1) root mean squared norm of the centered support, in units of `unit`.
-    """
-
-    support: Tensor
-    center: Tensor
-    unit: Tensor
-    scale: Tensor
+    support: Tensor  # (B, k, dim) centered and scaled embeddings
+    center: Tensor  # (B, 1, dim) mean of the embeddings, in units of `unit`
+    unit: Tensor  # (B, 1, 1) largest absolute entry of the support, divided out first so that squares do not overflow
+    scale: Tensor  # (B, 1, 1) root mean squared norm of the centered support, in units of `unit`
 
     @property
     def device(self) -> torch.device:
@@ -89,16 +82,11 @@ class Kernel:
     """The kernel exp(-sharpness * half the squared distance), centered and scaled on the support set.
 
     At sharpness 0 it is its limit, the inner product.
-
-    Attributes:
-        sharpness: rate at which similarity falls with distance, in the units of [`Geometry`].
-        means: (B, 1, k) column means over the support; `None` for inner products, which are already centered.
-        scale: (B, 1, 1) mean of the centered diagonal; `None` for inner products.
     """
 
-    sharpness: float
-    means: Tensor | None = None
-    scale: Tensor | None = None
+    sharpness: float  # rate at which similarity falls with distance, in the units of `Geometry`
+    means: Tensor | None = None  # (B, 1, k) of columns; `None` for inner products, which are centered already
+    scale: Tensor | None = None  # (B, 1, 1) mean of the centered diagonal; `None` for them too
 
     @classmethod
     def fit(cls, sharpness: float, geometry: Geometry, distances: Tensor) -> tuple["Kernel", Tensor]:
@@ -172,17 +160,3 @@ def smooth(grams: Sequence[Tensor], solved: Tensor) -> Tensor:
     """Return predictions (B, n, A, ...) of queries: their kernels (B, n, k) times the first result of `solve`."""
     each = solved.shape[2] // len(grams)
     return torch.cat([apply(gram, solved[:, :, i * each : (i + 1) * each]) for i, gram in enumerate(grams)], 2)
-
-
-def to_device(state: Any, device: torch.device | str) -> Any:
-    """Move a frozen dataclass of tensors, numbers, tuples and further such dataclasses to another device."""
-    if isinstance(state, Tensor):
-        return state.to(device)
-    if isinstance(state, tuple):
-        return tuple(to_device(value, device) for value in state)
-    if is_dataclass(state) and not isinstance(state, type):
-        return replace(state, **{f.name: to_device(getattr(state, f.name), device) for f in fields(state)})
-    return state
-
-
-__all__ = ["Geometry", "Kernel", "Smoothers", "half_squared_distances", "in_float32", "smooth", "to_device"]

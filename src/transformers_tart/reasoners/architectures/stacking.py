@@ -25,21 +25,13 @@ DAMPING = 1e-5  # added share of the Hessian's diagonal, which is indefinite whe
 
 @dataclass(frozen=True)
 class StackPrior:
-    """Normal prior distributions, for a batch of B tasks and A smoothers.
+    """Normal prior distributions, for a batch of B tasks and A smoothers."""
 
-    Attributes:
-        shares: (B, A) shares of the smoothers, which sum to 1.
-        level: (B, 1) mean of the level; the means of deviations and offsets are 0.
-        level_precision: (B, 1) inverse variance of the level.
-        deviation_precision: (B, 1) inverse variance of the deviations.
-        offset_precision: (B, 1) inverse variance of the offsets.
-    """
-
-    shares: Tensor
-    level: Tensor
-    level_precision: Tensor
-    deviation_precision: Tensor
-    offset_precision: Tensor
+    shares: Tensor  # (B, A) shares of the smoothers, which sum to 1
+    level: Tensor  # (B, 1) mean of the level; the means of deviations and offsets are 0
+    level_precision: Tensor  # (B, 1) inverse variance of the level
+    deviation_precision: Tensor  # (B, 1) inverse variance of the deviations
+    offset_precision: Tensor  # (B, 1) inverse variance of the offsets
 
     @property
     def mean(self) -> Tensor:
@@ -109,13 +101,9 @@ class _Problem:
 def fit_stack(predictions: Tensor, members: Tensor, log_frequency: Tensor, prior: StackPrior) -> tuple[Tensor, Tensor]:
     """Fit weights (B, A) of the smoothers and offsets (B, C) of the classes by Newton's method.
 
-    They are differentiable with respect to the prior, as the optimum is (implicit function theorem).
-
-    Args:
-        predictions: (B, k, A, C) leave-one-out predictions of the support set.
-        members: (B, k, C) one-hot labels of the support set.
-        log_frequency: (B, C) logarithms of the shares of the classes.
-        prior: prior of the weights and offsets.
+    The inputs are leave-one-out predictions (B, k, A, C) of the support set, its one-hot labels (B, k, C), and the
+    logarithms (B, C) of the shares of the classes. The results are differentiable with respect to the prior, as the
+    optimum is (implicit function theorem).
     """
     shared = torch.einsum("bkac,ba->bkc", predictions.float(), prior.shares)
     columns = torch.cat([shared[:, :, None], predictions.float()], dim=2)
@@ -126,19 +114,12 @@ def fit_stack(predictions: Tensor, members: Tensor, log_frequency: Tensor, prior
         for _ in range(STEPS):
             step, offset_step = problem.step(weights, offset)
             tried = [problem.objective(weights - size * step, offset - size * offset_step) for size in STEP_SIZES]
-            size = sizes[_first_best(torch.stack(tried))][:, None]
+            objectives = torch.stack(tried)
+            least = objectives.amin(0)
+            size = sizes[(objectives <= least + ROUNDING * least.abs()).int().argmax(0)][:, None]  # the first such
             weights, offset = weights - size * step, offset - size * offset_step
     if torch.is_grad_enabled():
         # at the optimum the step is almost zero, but its gradient is that of the optimum
         step, offset_step = problem.step(weights, offset)
         weights, offset = weights - (step - step.detach()), offset - (offset_step - offset_step.detach())
     return weights[:, :1] * prior.shares + weights[:, 1:], offset
-
-
-def _first_best(objectives: Tensor) -> Tensor:
-    """Return the index (B,) of the first of (sizes, B) objectives that equals the least up to rounding."""
-    least = objectives.amin(0)
-    return (objectives <= least + ROUNDING * least.abs()).int().argmax(0)
-
-
-__all__ = ["StackPrior", "fit_stack"]

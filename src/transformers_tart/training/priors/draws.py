@@ -26,11 +26,6 @@ def chance(probability: float, generator: Generator) -> bool:
     return torch.rand((), generator=generator).item() < probability
 
 
-def randn(*shape: int, generator: Generator) -> Tensor:
-    """Draw standard normal numbers."""
-    return torch.randn(shape, generator=generator)
-
-
 def choose(registry: Mapping[Part, float], generator: Generator) -> Part:
     """Draw one of the parts by weight."""
     weights = torch.tensor(list(registry.values()))
@@ -40,6 +35,3 @@ def choose(registry: Mapping[Part, float], generator: Generator) -> Part:
 def power_law(size: int, exponent: float) -> Tensor:
     """Return numbers (size,) that fall as a power of the position."""
     return torch.arange(1, size + 1, dtype=torch.float32) ** -exponent
-
-
-__all__ = ["chance", "choose", "log_uniform", "power_law", "randn", "uniform"]

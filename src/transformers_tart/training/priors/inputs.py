@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from transformers_tart.training.priors.draws import chance, choose, log_uniform, power_law, randn, uniform
+from transformers_tart.training.priors.draws import chance, choose, log_uniform, power_law, uniform
 
 
 MAX_RANK = 384
@@ -14,30 +14,23 @@ MAX_RANK = 384
 
 @dataclass(frozen=True)
 class Inputs:
-    """Latent inputs of a task.
+    """Latent inputs of a task."""
 
-    Attributes:
-        latent: (n, rank) coordinates of unit variance.
-        spread: (rank,) standard deviation of each coordinate in the embedding, decreasing.
-        relevance: (rank,) weight of each coordinate in label functions.
-        cluster: (n,) int64 cluster of each row; all zero without clusters.
-    """
-
-    latent: Tensor
-    spread: Tensor
-    relevance: Tensor
-    cluster: Tensor
+    latent: Tensor  # (n, rank) coordinates of unit variance
+    spread: Tensor  # (rank,) standard deviation of each coordinate in the embedding, decreasing
+    relevance: Tensor  # (rank,) weight of each coordinate in label functions
+    cluster: Tensor  # (n,) int64 cluster of each row; all zero without clusters
 
 
 def gaussian_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
     """Draw independent standard normal coordinates."""
-    return randn(size, rank, generator=generator), torch.zeros(size, dtype=torch.int64)
+    return torch.randn(size, rank, generator=generator), torch.zeros(size, dtype=torch.int64)
 
 
 def heavy_tailed_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
     """Draw from Student's t with 5 degrees of freedom: rows of very different norms."""
-    chi2 = randn(size, 5, generator=generator).square().mean(1, keepdim=True)
-    return randn(size, rank, generator=generator) * chi2.rsqrt(), torch.zeros(size, dtype=torch.int64)
+    chi2 = torch.randn(size, 5, generator=generator).square().mean(1, keepdim=True)
+    return torch.randn(size, rank, generator=generator) * chi2.rsqrt(), torch.zeros(size, dtype=torch.int64)
 
 
 def clustered_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -52,13 +45,13 @@ def clustered_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor
 
 def grouped_centers(count: int, rank: int, generator: Generator) -> Tensor:
     """Draw centers (count, rank) of unit variance, half of the time in groups."""
-    centers = randn(count, rank, generator=generator)
+    centers = torch.randn(count, rank, generator=generator)
     if count < 4 or chance(0.5, generator):
         return centers
     groups = int(log_uniform(2, count / 2 + 1, generator))
     parent = torch.randint(groups, (count,), generator=generator)
     shared = uniform(0.2, 0.9, generator)
-    return shared**0.5 * randn(groups, rank, generator=generator)[parent] + (1 - shared) ** 0.5 * centers
+    return shared**0.5 * torch.randn(groups, rank, generator=generator)[parent] + (1 - shared) ** 0.5 * centers
 
 
 def nested_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -73,10 +66,10 @@ def nested_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, T
     deviation = (explained * variance / variance.sum()).sqrt()
     share = torch.rand(counts[-1], generator=generator).clamp_min(1e-3) ** -0.7
     node = torch.multinomial(share, size, replacement=True, generator=generator)
-    latent = randn(size, rank, generator=generator) * (1 - explained) ** 0.5
+    latent = torch.randn(size, rank, generator=generator) * (1 - explained) ** 0.5
     chosen, cluster = int(uniform(0, depth, generator)), node
     for level in range(depth - 1, -1, -1):
-        latent = latent + deviation[level] * randn(counts[level], rank, generator=generator)[node]
+        latent = latent + deviation[level] * torch.randn(counts[level], rank, generator=generator)[node]
         cluster = node if level == chosen else cluster
         if level:
             node = torch.randint(counts[level - 1], (counts[level],), generator=generator)[node]
@@ -91,15 +84,6 @@ INPUTS: dict[Callable[[int, int, Generator], tuple[Tensor, Tensor]], float] = {
 }
 
 
-def draw_spread(rank: int, generator: Generator) -> Tensor:
-    """Draw standard deviations of the coordinates: a power law, half of the time a steeper one in the tail."""
-    spread = power_law(rank, uniform(0.0, 0.5, generator))
-    if chance(0.5, generator):
-        bend = log_uniform(20, 200, generator)
-        spread = spread * (1 + torch.arange(rank) / bend) ** -uniform(0.0, 0.8, generator)
-    return spread
-
-
 def draw_inputs(size: int, generator: Generator) -> Inputs:
     """Draw inputs of random rank, spectrum and shape.
 
@@ -107,12 +91,12 @@ def draw_inputs(size: int, generator: Generator) -> Inputs:
     """
     rank = int(log_uniform(4 if chance(0.1, generator) else 64, MAX_RANK + 1, generator))
     latent, cluster = choose(INPUTS, generator)(size, rank, generator)
-    spread = draw_spread(rank, generator)
+    spread = power_law(rank, uniform(0.0, 0.5, generator))
+    if chance(0.5, generator):  # steeper in the tail
+        bend = log_uniform(20, 200, generator)
+        spread = spread * (1 + torch.arange(rank) / bend) ** -uniform(0.0, 0.8, generator)
     relevance = power_law(rank, uniform(-0.2, 0.2, generator)) * spread ** uniform(0.0, 3.0, generator)
     if chance(0.15, generator):
         count = int(log_uniform(1, rank + 1, generator))
         relevance = relevance * (torch.randperm(rank, generator=generator) < count)
     return Inputs(latent, spread, relevance / relevance.norm(), cluster)
-
-
-__all__ = ["INPUTS", "Inputs", "draw_inputs", "grouped_centers"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from transformers_tart.training.priors.draws import chance, choose, log_uniform, randn, uniform
+from transformers_tart.training.priors.draws import chance, choose, log_uniform, uniform
 from transformers_tart.training.priors.inputs import Inputs, grouped_centers
 
 
@@ -20,15 +20,16 @@ def _standardize(scores: Tensor) -> Tensor:
 
 def linear_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
     """Return scores linear in the latent coordinates: the paper's family when all are equally relevant."""
-    return inputs.latent @ (randn(inputs.latent.shape[1], classes, generator=generator) * inputs.relevance[:, None])
+    weights = torch.randn(inputs.latent.shape[1], classes, generator=generator)
+    return inputs.latent @ (weights * inputs.relevance[:, None])
 
 
 def network_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
     """Return scores of a random network with one hidden layer of 4 to 24 tanh units."""
     width = int(uniform(4, 25, generator))
-    first = randn(inputs.latent.shape[1], width, generator=generator) * inputs.relevance[:, None]
-    hidden = torch.tanh(inputs.latent @ first * 1.2 + randn(width, generator=generator) * 0.5)
-    return hidden @ randn(width, classes, generator=generator)
+    first = torch.randn(inputs.latent.shape[1], width, generator=generator) * inputs.relevance[:, None]
+    hidden = torch.tanh(inputs.latent @ first * 1.2 + torch.randn(width, generator=generator) * 0.5)
+    return hidden @ torch.randn(width, classes, generator=generator)
 
 
 def cluster_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
@@ -36,18 +37,18 @@ def cluster_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor
     count = int(inputs.cluster.max()) + 1
     if count == 1:
         return linear_scores(inputs, classes, generator)
-    return randn(count, classes, generator=generator)[inputs.cluster]
+    return torch.randn(count, classes, generator=generator)[inputs.cluster]
 
 
 def tree_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
     """Return scores of a random decision tree of depth 2 to 6, with a random direction and threshold at each node."""
     depth = int(uniform(2, MAX_DEPTH + 1, generator))
-    directions = randn(inputs.latent.shape[1], 2**depth, generator=generator) * inputs.relevance[:, None]
-    is_above = inputs.latent @ directions > randn(2**depth, generator=generator) * 0.5
+    directions = torch.randn(inputs.latent.shape[1], 2**depth, generator=generator) * inputs.relevance[:, None]
+    is_above = inputs.latent @ directions > torch.randn(2**depth, generator=generator) * 0.5
     node = torch.ones(len(inputs.latent), dtype=torch.int64)
     for _ in range(depth):
         node = 2 * node + is_above.gather(1, node[:, None]).long().squeeze(1)
-    return randn(2**depth, classes, generator=generator)[node - 2**depth]
+    return torch.randn(2**depth, classes, generator=generator)[node - 2**depth]
 
 
 def field_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
@@ -58,9 +59,9 @@ def field_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
     embedded = inputs.latent * inputs.spread
     embedded = embedded / embedded.square().sum(1).mean().sqrt().clamp_min(1e-9)
     scale = log_uniform(0.4, 1.5, generator)
-    waves = embedded @ (randn(embedded.shape[1], FIELD_WAVES, generator=generator) / scale)
+    waves = embedded @ (torch.randn(embedded.shape[1], FIELD_WAVES, generator=generator) / scale)
     phases = torch.rand(FIELD_WAVES, generator=generator) * 2 * math.pi
-    return torch.cos(waves + phases) @ randn(FIELD_WAVES, classes, generator=generator)
+    return torch.cos(waves + phases) @ torch.randn(FIELD_WAVES, classes, generator=generator)
 
 
 Scores = Callable[[Inputs, int, Generator], Tensor]
@@ -82,7 +83,7 @@ def scored_labels(inputs: Inputs, classes: int, generator: Generator) -> tuple[T
         scores = scores + uniform(0.2, 1.5, generator) * other
     scores = _standardize(scores)
     sharpness = log_uniform(2.0, 20.0, generator) * 0.7 * math.log2(classes)
-    bias = randn(classes, generator=generator) * uniform(0.0, 0.6, generator)
+    bias = torch.randn(classes, generator=generator) * uniform(0.0, 0.6, generator)
     probability = torch.softmax(sharpness * (scores + bias), dim=1)
     if chance(0.3, generator):
         wrong = uniform(0.0, 0.2, generator)
@@ -116,6 +117,3 @@ def label_weights(classes: int) -> dict[Labels, float]:
     """Return the probability of each kind of labels; with many classes, most have means of their own."""
     of_means = min(0.85, 0.4 + 0.2 * math.log2(classes / 2))
     return {scored_labels: 1 - of_means, class_mean_labels: of_means}
-
-
-__all__ = ["SCORES", "class_mean_labels", "label_weights", "scored_labels"]
