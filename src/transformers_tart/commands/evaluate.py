@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
     from accelerate import PartialState
 
-    from transformers_tart.evaluation.methods import Models
+    from transformers_tart.evaluation.methods.models import Models
     from transformers_tart.evaluation.runner import Plan, choose_seeds, evaluate
 
     plan = Plan(args.task, args.methods, args.k, choose_seeds(args.seeds), args.sampling, args.max_test)

@@ -13,14 +13,8 @@ INTERVAL = 0.05  # seconds between readings of the memory of the process
 
 @dataclass
 class PeakMemory:
-    r"""
-    Peak memory of a block above what was in use before.
-
-    Args:
-        device (`torch.device`):
-            Where the block runs: the allocated memory of a CUDA device counts, else the resident memory of the
-            process.
-    """
+    """Peak memory of a block above what was in use before: the allocated memory of a CUDA device, else the resident
+    memory of the process."""
 
     device: torch.device
     megabytes: float = 0.0
@@ -42,7 +36,9 @@ class PeakMemory:
         readings = [process.memory_info().rss]
 
         def read() -> None:
-            while not stop.wait(INTERVAL):
+            is_last = False
+            while not is_last:
+                is_last = stop.wait(INTERVAL)
                 readings.append(process.memory_info().rss)
 
         thread = threading.Thread(target=read, daemon=True)
@@ -52,7 +48,4 @@ class PeakMemory:
         finally:
             stop.set()
             thread.join()
-            self.megabytes = (max(*readings, process.memory_info().rss) - readings[0]) / 1e6
-
-
-__all__ = ["PeakMemory"]
+            self.megabytes = (max(readings) - readings[0]) / 1e6

@@ -249,6 +249,3 @@ def _run(
     if cache is not None:
         options[cache_argument(model)] = cache
     return model(input_ids=tokens, attention_mask=mask.long(), **options).logits, tokens, lengths
-
-
-__all__ = ["PromptResult", "can_be_prompted", "prompt_log_probs"]

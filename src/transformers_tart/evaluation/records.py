@@ -152,6 +152,3 @@ def read_records(folder: str | os.PathLike) -> list[Record]:
             if key not in found or record.error is None or found[key].error is not None:
                 found[key] = record
     return list(found.values())
-
-
-__all__ = ["Key", "Record", "append_record", "read_records"]

@@ -1,9 +1,7 @@
 """Registration of the evaluator with `evaluate`, when that is imported and not before."""
 
-import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from types import ModuleType
 from typing import Any
@@ -38,9 +36,7 @@ def _build(**options: Any) -> Any:
 class _Finder(MetaPathFinder):
     """Import hook that registers the evaluator after the registry of `evaluate` is imported."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any, target: ModuleType | None = None) -> Any:
         if fullname != REGISTRY:
             return None
         sys.meta_path.remove(self)
@@ -55,6 +51,3 @@ class _Finder(MetaPathFinder):
 
         spec.loader.exec_module = run_and_register  # type: ignore[method-assign]
         return spec
-
-
-__all__ = ["DEFAULT_METRIC", "TASK", "register_when_imported"]

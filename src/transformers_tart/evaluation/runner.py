@@ -23,7 +23,9 @@ from transformers.utils import logging
 
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.evaluation.memory import PeakMemory
-from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.models import Models
+from transformers_tart.evaluation.methods.registry import METHODS
 from transformers_tart.evaluation.metrics import SUM_TOLERANCE, calibration_bins, measure
 from transformers_tart.evaluation.records import Key, Record, append_record, read_records
 from transformers_tart.evaluation.tasks import GROUPS, SEEDS, TASKS, Task, load_task
@@ -254,11 +256,8 @@ def _predict(context: TaskContext, run: Run, sampling: str) -> Tensor:
 
 
 def _score(probabilities: Tensor, labels: Tensor) -> dict[str, Any]:
-    metrics = measure(probabilities, labels)
+    metrics = measure(probabilities.argmax(-1), labels, probabilities)
     odd = {name: value for name, value in metrics.items() if not math.isfinite(value)}
     if odd:
         raise ValueError(f"The probabilities of the method give the metrics {odd}.")
     return {"metrics": metrics, "calibration": calibration_bins(probabilities, labels)}
-
-
-__all__ = ["Plan", "Run", "choose_seeds", "evaluate", "measure_run"]

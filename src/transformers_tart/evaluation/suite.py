@@ -191,6 +191,3 @@ def _draw_examples(evaluator: TartEvaluator, task: TartSubTask, arguments: dict[
     chosen = order[classes_in_turn(torch.from_numpy(numbers)[order])[: task.k]]
     drawn = rows.select_columns(list(columns.values())).select(chosen.tolist())
     return drawn.rename_columns({column: name for name, column in columns.items() if column != name})
-
-
-__all__ = ["TartSubTask", "TartSuite"]

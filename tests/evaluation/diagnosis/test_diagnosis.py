@@ -29,7 +29,8 @@ from transformers_tart.evaluation.diagnosis.regret import (
     relate,
     seen_log_loss,
 )
-from transformers_tart.evaluation.methods import Models, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.metrics import log_loss
 from transformers_tart.evaluation.report.statistics import Estimate
 from transformers_tart.evaluation.tasks import Task

@@ -8,7 +8,8 @@ import pytest
 import torch
 from helpers.builders import save_backbone
 
-from transformers_tart.evaluation.methods import Models, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import majority, tfidf
 from transformers_tart.evaluation.methods.setfit import setfit
 from transformers_tart.evaluation.tasks import Task

@@ -12,7 +12,8 @@ from transformers_tart.evaluation.diagnosis.gaps import PROBE, TART, Gaps, Learn
 from transformers_tart.evaluation.diagnosis.held_out import HeldOut, LayerScores
 from transformers_tart.evaluation.diagnosis.regret import RIVALS, RegretPrediction, seen_log_loss
 from transformers_tart.evaluation.diagnosis.shift import Shift, measure_synthetic
-from transformers_tart.evaluation.methods import METHODS, Method, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
+from transformers_tart.evaluation.methods.registry import METHODS
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
 from transformers_tart.projection import fit_projection
 
@@ -163,6 +164,3 @@ def _measure_regret(context: TaskContext, supports: Sequence[Support], outcomes:
         rivals = [seen_log_loss(METHODS[name](context, support), truth, labels) for name in RIVALS if name != PROBE]
         regrets.append(outcomes[TART].log_losses[i] - min(outcomes[PROBE].log_losses[i], *rivals))
     return estimate(regrets)
-
-
-__all__ = ["Diagnosis", "diagnose"]

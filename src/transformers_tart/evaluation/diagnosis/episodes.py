@@ -130,6 +130,3 @@ MOVES: dict[Callable[[Episode, Generator], Episode], float] = {
 def move_episodes(episodes: Sequence[Episode], generator: Generator) -> list[Episode]:
     """Move each episode away from the prior by a random move; the labels stay."""
     return [choose(MOVES, generator)(episode, generator) for episode in episodes]
-
-
-__all__ = ["MOVES", "PRIORS", "QUERIES", "Episode", "Shape", "draw_episodes", "move_episodes"]

@@ -152,6 +152,3 @@ def choose_features(config: TartReasonerConfig) -> FeatureSet:
             f"{sorted(FEATURE_SETS)}."
         )
     return FEATURE_SETS[config.architecture](config)
-
-
-__all__ = ["FEATURE_SETS", "FeatureSet", "choose_features"]

@@ -16,7 +16,7 @@ from statistics import fmean, linear_regression
 import torch
 
 from transformers_tart.evaluation.diagnosis.regret import seen_log_loss
-from transformers_tart.evaluation.methods import Method, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
 from transformers_tart.evaluation.metrics import accuracy
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
 
@@ -134,19 +134,3 @@ def fit_curve(accuracies: Mapping[int, Sequence[float]]) -> LearningCurve:
         by_seed = zip(*(accuracies[k] for k in sizes), strict=True)
         slope = estimate([linear_regression(doublings, values).slope for values in by_seed])
     return LearningCurve({k: estimate(accuracies[k]) for k in sizes}, slope)
-
-
-__all__ = [
-    "FINE_TUNING",
-    "PROBE",
-    "PROMPTING",
-    "TART",
-    "Gaps",
-    "LearningCurve",
-    "Outcome",
-    "curve_sizes",
-    "decompose",
-    "fit_curve",
-    "measure_methods",
-    "ratio",
-]

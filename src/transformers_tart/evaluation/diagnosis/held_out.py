@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from transformers_tart.evaluation.methods import Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
@@ -189,6 +189,3 @@ def score_layers(
         p_value = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
         scores.append(LayerScore(layer, sum(right.values()) / len(together), min(1.0, p_value * len(alone))))
     return LayerScores(len(together), sum(p.is_right for p in together.values()) / len(together), tuple(scores))
-
-
-__all__ = ["HeldOut", "LayerScores", "choose_layers", "count_layers", "predict_supports", "score_layers", "summarize"]

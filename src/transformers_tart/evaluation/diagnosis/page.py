@@ -86,6 +86,3 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
         "regret_place": _place_regret(diagnosis),
     }
     return _render("page_template.md", content)
-
-
-__all__ = ["advise", "as_json", "format_diagnosis"]

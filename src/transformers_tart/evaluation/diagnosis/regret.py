@@ -151,6 +151,3 @@ def predict_regret(
     count = min(len(distances), max(MIN_NEIGHBORS, round(NEIGHBORS * len(distances))))
     nearest = (distances.log() - math.log(distance)).abs().argsort()[:count]
     return RegretPrediction(*relations, count, *regrets[nearest].quantile(regrets.new_tensor(BAND)).tolist())
-
-
-__all__ = ["RIVALS", "RegretPrediction", "Relation", "measure_regrets", "predict_regret", "relate", "seen_log_loss"]

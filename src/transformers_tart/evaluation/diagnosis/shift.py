@@ -167,6 +167,3 @@ def measure_synthetic(
     distances = [torch.stack([reference.measure(features.points(e))[0] for e in some]) for some in (fresh, moved)]
     regrets = [measure_regrets(reasoner, some, progress) for some in (fresh, moved)]
     return SyntheticTasks(features, reference, distances[0], regrets[0], distances[1], regrets[1])
-
-
-__all__ = ["FeatureShift", "Reference", "Shift", "SyntheticTasks", "measure_synthetic", "squared_wasserstein"]

@@ -197,5 +197,3 @@ def seeded(seed: int) -> Iterator[None]:
 
 # Probabilities (n, classes) float64 on the CPU of the test inputs, by a support set.
 Method = Callable[[TaskContext, Support], Tensor]
-
-__all__ = ["EmbeddedInputs", "Method", "Support", "TaskContext", "seeded"]

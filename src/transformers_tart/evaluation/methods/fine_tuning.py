@@ -263,6 +263,3 @@ def optimize(groups: list[dict[str, Any]], losses: Losses, batches: list[list[in
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
-
-
-__all__ = ["Head", "PooledEncoder", "choose_part", "draw_batches", "fine_tune", "group_parameters", "optimize"]

@@ -158,6 +158,3 @@ class Models:
         config.protocol = protocol
         config.validate()
         return type(model)(config, backbone=model.backbone, reasoner=model.reasoner).eval()
-
-
-__all__ = ["Models"]

@@ -38,6 +38,3 @@ def _log_probs(context: TaskContext, support: Support, more: tuple[str, ...]) ->
         batch_size=context.models.batch_size,
     )
     return result.log_probs.double()
-
-
-__all__ = ["calibrated_prompting", "prompting"]

@@ -3,12 +3,12 @@
 import tempfile
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 from transformers.utils import cached_file
 
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.evaluation.methods.base import Support, TaskContext, seeded
+from transformers_tart.evaluation.methods.baselines import fill_classes
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import join_pairs
 
@@ -49,19 +49,11 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
             encoder.max_seq_length = min(models.max_length, encoder.max_seq_length or models.max_length)
         # composed here, since SetFitModel.from_pretrained would unpickle a head that lies beside the encoder
         model = SetFitModel(model_body=encoder, model_head=LogisticRegression(max_iter=2000))
-        arguments = TrainingArguments(
-            folder,
-            num_iterations=PAIRS,
-            seed=support.seed,
-            save_strategy="no",
-            report_to="none",
-            show_progress_bar=False,
-        )
+        quiet = {"save_strategy": "no", "report_to": "none", "show_progress_bar": False}
+        arguments = TrainingArguments(folder, num_iterations=PAIRS, seed=support.seed, **quiet)
         Trainer(model=model, args=arguments, train_dataset=Dataset.from_dict(columns)).train()
         found = model.predict_proba(join_pairs(context.test_texts), as_numpy=True, show_progress_bar=False)
-    result = torch.zeros(len(found), context.task.num_classes, dtype=torch.float64)
-    result[:, torch.from_numpy(model.model_head.classes_)] = torch.as_tensor(found, dtype=torch.float64)
-    return result
+    return fill_classes(found, model.model_head.classes_, context.task.num_classes)
 
 
 def _find_sentence_encoder(models: Models) -> BackboneReference:
@@ -75,6 +67,3 @@ def _find_sentence_encoder(models: Models) -> BackboneReference:
             "loaded. Give one, such as sentence-transformers/paraphrase-mpnet-base-v2, or leave this method out."
         ) from err
     return reference
-
-
-__all__ = ["setfit"]

@@ -190,6 +190,3 @@ class Comparison:
     def match(self, metric: MetricFormat) -> Matched:
         """Return the runs that are compared in a metric."""
         return match_runs(self.records, self.methods, metric.value)
-
-
-__all__ = ["METRIC_FORMATS", "Comparison", "Group", "Matched", "MetricFormat", "match_runs", "mean_over_tasks"]

@@ -109,6 +109,3 @@ def write_report(folder: str | Path, comparison: Comparison, with_plots: bool = 
     write_whole(page, format_page(comparison, plots))
     write_whole(model_index, format_model_index(comparison))
     return [page, model_index, *plots]
-
-
-__all__ = ["format_model_index", "format_page", "list_results", "render_template", "write_report"]

@@ -271,6 +271,3 @@ def write_plots(folder: Path, comparison: Comparison) -> dict[Path, str]:
             calibration = "Accuracy against confidence, over all compared runs; the bars are shares of predictions."
             figures.append(("calibration", calibration, draw_calibration(pooled, styles)))
         return {save(figure, folder, name): caption for name, caption, figure in figures}
-
-
-__all__ = ["require_matplotlib", "write_plots"]

@@ -150,18 +150,3 @@ def format_failures(records: Sequence[Record]) -> str:
         for (task, k, method, error), seeds in failed.items()
     ]
     return table(["task", "k", "seeds", "method", "error"], rows, numbers_from=5) if rows else ""
-
-
-__all__ = [
-    "NOTHING",
-    "as_code",
-    "describe_matching",
-    "escape_markdown",
-    "format_costs",
-    "format_differences",
-    "format_failures",
-    "format_means",
-    "format_seeds",
-    "format_tasks",
-    "table",
-]
