@@ -99,16 +99,16 @@ class TaskContext:
     @property
     def test_texts(self) -> list[Text]:
         """Texts to classify; a ValueError where the task has images or audio."""
-        return self._as_texts(self.task.test_texts)
+        return self._check_texts(self.task.test_texts)
 
     def texts(self, support: Support) -> list[Text]:
         """Return the texts of a support set, or raise a ValueError where the task has images or audio."""
-        return self._as_texts([self.task.train_texts[i] for i in support.indices])
+        return self._check_texts([self.task.train_texts[i] for i in support.indices])
 
-    def _as_texts(self, items: Sequence[Item]) -> list[Text]:
+    def _check_texts(self, items: list[Any]) -> list[Text]:
         if any(isinstance(item, bytes) for item in items):
             raise ValueError(f"{self.task.name} has {self.task.noun}, and this method reads texts.")
-        return list(items)  # type: ignore[arg-type]
+        return items
 
     def labels(self, support: Support) -> Tensor:
         """Return the labels (k,) int64 of a support set."""
@@ -130,11 +130,9 @@ class TaskContext:
         Raises:
             ValueError: When a prompt does not hold all examples.
         """
-        embedded = self.embed(support)
-        if len(embedded.order) < len(support.indices):
-            raise ValueError(
-                f"The prompt holds {len(embedded.order)} of the {len(support.indices)} examples; take a smaller k."
-            )
+        embedded, k = self.embed(support), len(support.indices)
+        if len(embedded.order) < k:
+            raise ValueError(f"The prompt holds {len(embedded.order)} of the {k} examples; take a smaller k.")
         known, queries = embedded.features()
         return known[torch.tensor(embedded.order).argsort()], queries
 
@@ -157,12 +155,12 @@ class TaskContext:
         labels, names = self.labels(support), self.task.label_names
         found = self._embed_examples(model, Examples(self.texts(support), labels.tolist(), names), support)
         embedder, tokenizer = model.embedder(), self.models.tokenizer
-        queries = embedder.embed_rows(
+        rows, batcher = (
             embedder.tokenize(tokenizer, self.test_texts),
-            found.prompt,
-            found.prefix,
-            pad_token_id=tokenizer.pad_token_id,
-            batcher=Batcher.on(input_device(model.backbone), self.models.batch_size),
+            Batcher.on(input_device(model.backbone), self.models.batch_size),
+        )
+        queries = embedder.embed_rows(
+            rows, found.prompt, found.prefix, pad_token_id=tokenizer.pad_token_id, batcher=batcher
         )
         embedded = SupportSet(found.embeddings.cpu(), labels[found.order], names, prompt=found.prompt)
         return EmbeddedInputs(model, embedded, found.order, queries.cpu(), found.prefix)
@@ -177,8 +175,7 @@ class TaskContext:
             self.saved_seconds += found[key][1]
         else:
             start = time.perf_counter()
-            value = compute()
-            found[key] = value, time.perf_counter() - start
+            found[key] = compute(), time.perf_counter() - start
         return found[key][0]
 
 

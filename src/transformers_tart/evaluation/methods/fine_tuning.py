@@ -38,10 +38,6 @@ BATCH_SIZE, EPOCHS, MIN_STEPS = 16, 10, 40
 WARMUP = 0.1  # of the steps
 WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
-_REFUSED = (
-    "LoRA needs a transformers and a peft that fit each other; transformers {} refuses peft {}: {}. Upgrade "
-    "peft, or where there is no such version yet, install an older transformers."
-)
 
 Rows = Sequence[dict[str, list[int]]]
 # The loss of a batch, given the indices of its examples, as terms to add up: one for each forward pass.
@@ -120,16 +116,18 @@ def choose_part(backbone: PreTrainedModel, part: str) -> None:
 def _add_lora(encoder: PreTrainedModel) -> None:
     try:
         from peft import LoraConfig
+
+        encoder.add_adapter(LoraConfig(target_modules="all-linear", r=RANK, lora_alpha=ALPHA))
     except ModuleNotFoundError as err:
         raise ImportError('LoRA needs the library peft: pip install "transformers-tart[peft]".') from err
-    except ImportError as err:
-        raise ImportError(_REFUSED.format(transformers_version, version("peft"), err)) from err
-    try:
-        encoder.add_adapter(LoraConfig(target_modules="all-linear", r=RANK, lora_alpha=ALPHA))
-    except ValueError as err:
-        if "version of PEFT" not in str(err):  # the first check of transformers
+    except (ImportError, ValueError) as err:
+        if isinstance(err, ValueError) and "version of PEFT" not in str(err):  # the first check of transformers
             raise
-        raise ImportError(_REFUSED.format(transformers_version, version("peft"), err)) from err
+        raise ImportError(
+            f"LoRA needs a transformers and a peft that fit each other; transformers {transformers_version} refuses "
+            f"peft {version('peft')}: {err}. Upgrade peft, or where there is no such version yet, install an older "
+            "transformers."
+        ) from err
 
 
 def _blocks(backbone: PreTrainedModel) -> nn.ModuleList:
@@ -141,18 +139,9 @@ def _blocks(backbone: PreTrainedModel) -> nn.ModuleList:
 
 
 class PooledEncoder(nn.Module):
-    r"""
-    The mean of the last hidden states over the tokens of each text.
+    """The mean of the last hidden states of a text model over the tokens of each text, in an accelerator's precision.
 
-    Args:
-        backbone (`PreTrainedModel`):
-            Any text model without a head.
-        accelerator (`Accelerator`):
-            Its precision is that of the forward pass.
-        pad_token_id (`int`, *optional*):
-            Padding token of the tokenizer.
-        batch_size (`int`, *optional*):
-            Largest number of texts in a forward pass.
+    `batch_size` is the largest number of texts in a forward pass.
     """
 
     def __init__(
@@ -179,17 +168,20 @@ class PooledEncoder(nn.Module):
 
     def parts(self, rows: Rows, chosen: Sequence[int]) -> list[list[int]]:
         """Split chosen rows by length into parts that fit into a forward pass."""
-        lengths = [len(rows[i]["input_ids"]) for i in chosen]
-        return [[chosen[i] for i in part] for part, _ in self._batcher().run(lengths, torch.tensor)]
+        batches = self._batcher().run(_lengths(rows), torch.tensor, members=chosen)
+        return [part for part, _ in batches]
 
     @torch.no_grad()
     def embed(self, rows: Rows) -> Tensor:
         """Return the features (n, hidden) float32 of any number of rows, without gradients."""
-        lengths = [len(row["input_ids"]) for row in rows]
-        return run_batches(self._batcher(), lengths, lambda chosen: self([rows[i] for i in chosen]))
+        return run_batches(self._batcher(), _lengths(rows), lambda chosen: self([rows[i] for i in chosen]))
 
     def _batcher(self) -> Batcher:
         return Batcher.on(self.backbone.device, self.batch_size)
+
+
+def _lengths(rows: Rows) -> list[int]:
+    return [len(row["input_ids"]) for row in rows]
 
 
 class Head(nn.Module):

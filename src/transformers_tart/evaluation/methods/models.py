@@ -1,7 +1,7 @@
 """The model to evaluate: composed as the pipeline composes it, with its processor and its language model."""
 
 import copy
-from collections.abc import Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -43,7 +43,7 @@ class Models:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int | None = None
     max_length: int | None = None
-    _loaded: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    _loaded: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def title(self) -> str:
@@ -53,7 +53,7 @@ class Models:
     @property
     def reasoner_name(self) -> str:
         """The name of the reasoner; that of the repository where the reasoner is part of it."""
-        return self.reasoner or (self.title if self._is_task else DEFAULT_REASONER)
+        return self.reasoner or (self.title if isinstance(self._config, TartBaseConfig) else DEFAULT_REASONER)
 
     def model(self, modality: str, protocol: str | None = None) -> TartPreTrainedModel:
         """Return the composed model for inputs of a modality, without a support set.
@@ -63,19 +63,13 @@ class Models:
         Raises:
             ValueError: When the model does not classify such inputs, or has a reasoner besides the one given.
         """
-        key = ("model", modality, protocol)
-        if key not in self._loaded:
-            self._loaded[key] = (
-                self._compose(modality) if protocol is None else self._with_protocol(modality, protocol)
-            )
-        return self._loaded[key]
+        if protocol is None:
+            return self._once("model", modality, self._compose)
+        return self._once(protocol, modality, partial(self._with_protocol, protocol))
 
     def processor(self, modality: str) -> Any:
         """Return the tokenizer, image processor or feature extractor of the model."""
-        key = ("processor", modality)
-        if key not in self._loaded:
-            self._loaded[key] = load_processor(self.model(modality))
-        return self._loaded[key]
+        return self._once("processor", modality, lambda modality: load_processor(self.model(modality)))
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -114,6 +108,11 @@ class Models:
         reference.check_origin(self.name)
         return reference
 
+    def _once(self, name: str, modality: str, load: Callable[[str], Any]) -> Any:
+        if (name, modality) not in self._loaded:
+            self._loaded[name, modality] = load(modality)
+        return self._loaded[name, modality]
+
     @property
     def _reference(self) -> BackboneReference:
         return BackboneReference.of(self.name, self.revision)
@@ -123,15 +122,11 @@ class Models:
         return find_model(self._reference.path, **self._reference.place).config
 
     @property
-    def _is_task(self) -> bool:
-        return isinstance(self._config, TartBaseConfig)
-
-    @property
     def _torch_dtype(self) -> Any:
         return self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
 
     def _compose(self, modality: str) -> TartPreTrainedModel:
-        if self._is_task:
+        if isinstance(self._config, TartBaseConfig):
             model = self._load_task(modality)
         else:
             loading = {"revision": self.revision, "dtype": self._torch_dtype, "max_length": self.max_length}
@@ -152,7 +147,7 @@ class Models:
             model.config.max_length = self.max_length
         return model
 
-    def _with_protocol(self, modality: str, protocol: str) -> TartPreTrainedModel:
+    def _with_protocol(self, protocol: str, modality: str) -> TartPreTrainedModel:
         model = self.model(modality)
         config = copy.deepcopy(model.config)
         config.protocol = protocol
