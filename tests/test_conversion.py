@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.builders import SHARED
+from helpers.published import SIZES, published_state
 from safetensors.torch import load_file
 
 from transformers_tart import TartReasoner
@@ -17,7 +18,6 @@ pytestmark = pytest.mark.core
 
 
 GOLDEN = SHARED / "golden"
-SIZES = {"n_dims": 4, "n_positions": 6, "n_embd": 8, "n_head": 2, "n_layer": 1, "n_y": 1}
 
 
 @pytest.fixture
@@ -26,21 +26,6 @@ def golden() -> dict[str, torch.Tensor]:
     if not path.exists():
         pytest.skip("needs the outputs of the published procedure, which are absent here")
     return load_file(path)
-
-
-def published_state(sizes: dict[str, int] = SIZES, **extra: torch.Tensor) -> dict[str, torch.Tensor]:
-    """A state dict in the published layout with random weights."""
-    from transformers_tart.conversion import _reasoner_config
-
-    torch.manual_seed(0)
-    reasoner = TartReasoner(_reasoner_config(sizes))
-    names = {"read_in": "_read_in", "backbone": "_backbone", "read_out": "_read_out"}
-    state = {}
-    for name, tensor in reasoner.architecture.state_dict().items():
-        head, rest = name.split(".", 1)
-        state[f"{names[head]}.{rest}"] = tensor.clone()
-    state["_backbone.wte.weight"] = torch.zeros(50, sizes["n_embd"])
-    return {**state, **extra}
 
 
 def test__conversion__golden_head__same_logits(golden: dict[str, torch.Tensor]) -> None:
@@ -115,5 +100,5 @@ def test__conversion__file_that_would_run_code__refused(tmp_path: Path) -> None:
 
 def test__conversion__other_tensors__corrupt_file_error(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2)}, tmp_path / "head.pt")
-    with pytest.raises(CorruptFileError, match="no published TART head"):
+    with pytest.raises(CorruptFileError, match="not a published TART head"):
         convert_reference_checkpoint(tmp_path / "head.pt", SIZES)

@@ -23,8 +23,10 @@ from transformers_tart import (
 from transformers_tart.bench.pairs import PAIRS
 from transformers_tart.bench.summaries import SUMMARIES
 from transformers_tart.cli import main
-from transformers_tart.commands import report
+from transformers_tart.commands import evaluate_reasoner, report
 from transformers_tart.embeddings import embed
+from transformers_tart.evaluation.methods.baselines import BASELINES
+from transformers_tart.evaluation.metrics import METRICS
 from transformers_tart.evaluation.report.comparison import METRIC_FORMATS
 from transformers_tart.projection import WhitenedPCA
 
@@ -64,12 +66,12 @@ before = set(sys.modules)
 from transformers_tart.cli import build_parser
 build_parser()
 foreign = sorted({name.split(".")[0] for name in set(sys.modules) - before} - {"transformers_tart"})
-ours = [name for name in ("bench.models", "bench.pairs", "evaluation.runner", "evaluation.report", "training.trainer")
-        if f"transformers_tart.{name}" in sys.modules]
+names = ("bench.workload", "bench.pairs", "evaluation.runner", "evaluation.report", "training.trainer")
+ours = [name for name in names if f"transformers_tart.{name}" in sys.modules]
 sys.exit(f"imported by the parser: {foreign}, {ours}" if set(foreign) - set(sys.stdlib_module_names) or ours else 0)
 """
 # What takes its time to import, and only some functions need.
-HEAVY = ("accelerate", "datasets", "evaluate", "lmdb", "matplotlib", "pandas", "peft", "pyarrow", "scipy", "sklearn")
+HEAVY = ("accelerate", "datasets", "evaluate", "matplotlib", "pandas", "peft", "pyarrow", "scipy", "sklearn")
 LAZY_PACKAGE = f"""
 import sys
 from transformers import AutoModel
@@ -147,6 +149,8 @@ def test__command__version__is_printed(capsys: pytest.CaptureFixture[str]) -> No
 def test__choices__names_in_help__those_of_what_is_imported_later() -> None:
     assert list(SUMMARIES) == list(PAIRS)
     assert {name: pair.summary for name, pair in PAIRS.items()} == SUMMARIES
+    assert list(evaluate_reasoner.BASELINES) == list(BASELINES)
+    assert list(evaluate_reasoner.METRICS) == list(METRICS)
     assert list(report.METRIC_NAMES) == list(METRIC_FORMATS)
 
 

@@ -13,7 +13,7 @@ import torch
 from transformers_tart import TartReasoner
 from transformers_tart.evaluation.methods.baselines import BASELINES
 from transformers_tart.evaluation.tasks.embedded import reasoner_predictor
-from transformers_tart.training.tasks import draw_batch
+from transformers_tart.training.sources import draw_batch
 
 
 METHODS = ("logistic_regression", "logistic_regression_cv")

@@ -17,8 +17,7 @@ from tqdm.auto import tqdm
 from transformers_tart import TartReasoner
 from transformers_tart.evaluation.methods.baselines import BASELINES
 from transformers_tart.evaluation.metrics import accuracy, log_loss
-from transformers_tart.training.curriculum import Ramp
-from transformers_tart.training.sources import PaperTasks
+from transformers_tart.training.sources import PaperTasks, Ramp
 
 
 METHODS = ("logistic_regression", "logistic_regression_cv")

@@ -1,5 +1,4 @@
-"""The `transformers-tart` command: data to stdout, messages to stderr, exit codes 0, 1 (failed) and 2 (wrong
-usage)."""
+"""The `transformers-tart` command: data on stdout, messages on stderr; exit codes 0, 1 (failure) and 2 (usage)."""
 
 import argparse
 import sys
@@ -27,7 +26,7 @@ COMMANDS = (demo, classify, convert, push, train_reasoner, evaluate, evaluate_re
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Build the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="transformers-tart", description="Few-shot classification with a frozen model, without training."
     )
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of stdout has gone; there is nobody to tell
+        sys.stderr.close()  # the reader of stdout has closed it
         return 1
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as err:
         print(f"transformers-tart {args.command}: {' '.join(str(err).split())}", file=sys.stderr)

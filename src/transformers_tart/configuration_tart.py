@@ -93,8 +93,7 @@ class TartBaseConfig(PreTrainedConfig):
         reasoner_config (`dict` or [`TartReasonerConfig`], *optional*):
             Configuration of the reasoner.
         pooling (`str`, *optional*, defaults to `"mean"`):
-            `"mean"` of the hidden states of an input, or the `"first"`, which many backbones that attend in both
-            directions prepend for the whole input.
+            `"mean"` of the hidden states of an input, or the `"first"`, which many backbones prepend for the whole.
         normalize (`bool`, *optional*, defaults to `False`):
             Whether each embedding, of each layer, is divided by its Euclidean norm.
         layers (`int` or `str`, *optional*, defaults to `"all"`):
@@ -153,10 +152,10 @@ class TartBaseConfig(PreTrainedConfig):
 
     @classmethod
     def drop_text_fields(cls, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Return fields without those that only texts have, which older configs of images and audio hold too.
+        """Return fields without those for texts alone, which older configs of images and audio have too.
 
         Raises:
-            FieldError: When one of them has another value than its default.
+            FieldError: When one of them does not have its default.
         """
         if issubclass(cls, TartConfig):
             return dict(fields)
@@ -204,10 +203,9 @@ class TartBaseConfig(PreTrainedConfig):
 
 def sub_configs(backbone_key: str, model_type: str) -> dict[str, SubConfigSpec]:
     """Return the parts of a composed config: the backbone, by default of type `model_type`, and the reasoner."""
-    return {
-        backbone_key: SubConfigSpec(config_class=AutoConfig, model_type=model_type, optional=True),
-        "reasoner_config": SubConfigSpec(config_class=TartReasonerConfig, model_type="tart_reasoner"),
-    }
+    backbone = SubConfigSpec(config_class=AutoConfig, model_type=model_type, optional=True)
+    reasoner = SubConfigSpec(config_class=TartReasonerConfig, model_type="tart_reasoner")
+    return {backbone_key: backbone, "reasoner_config": reasoner}
 
 
 def _check_max_length(value: int | None) -> None:
@@ -225,8 +223,8 @@ class TartConfig(TartBaseConfig):
         text_config (`dict` or `PreTrainedConfig`, *optional*):
             Configuration of the backbone.
         pooling (`str`, *optional*, defaults to `"mean"`):
-            `"mean"` of the tokens of a text, its `"last"` token, its `"first"`, which many backbones that attend in
-            both directions prepend for the whole text, or `"max"`, the greatest value of each dimension.
+            `"mean"` of the tokens of a text, its `"last"` token, its `"first"`, which many encoders prepend for the
+            whole text, or `"max"`, the greatest value of each dimension.
         protocol (`str`, *optional*, defaults to `"stream"`):
             How texts become embeddings: `"stream"`, each text alone; `"vanilla"`, all examples in one prompt, which
             the query follows; or `"loo"`, each example after all the others, as the query is.

@@ -1,4 +1,4 @@
-"""Reads checkpoints of the published TART code."""
+"""Conversion of checkpoints of the published TART code."""
 
 import os
 import pickle
@@ -17,10 +17,17 @@ from transformers_tart.errors import CorruptFileError
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 
+SIZES = {
+    "n_dims": "num_components",
+    "n_positions": "n_positions",
+    "n_embd": "hidden_size",
+    "n_head": "num_attention_heads",
+    "n_layer": "num_hidden_layers",
+}
 PREFIXES = {"_read_in.": "read_in.", "_backbone.": "backbone.", "_read_out.": "read_out."}
-# The vocabulary, which nothing reads, and masks that old versions of transformers kept among the weights.
+# The unused vocabulary, and masks that old versions of transformers stored among the weights.
 UNUSED = (".wte.weight", ".attn.bias", ".attn.masked_bias")
-# What torch raises for damaged files.
+# Errors that torch raises for damaged files.
 DAMAGE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -32,7 +39,7 @@ DAMAGE = (
     TypeError,
     ValueError,
 )
-ROOM = 2**20  # archives are not compressed; their directory is small
+MAX_OVERHEAD = 2**20  # bytes; archives are not compressed, and their directory is small
 
 
 def convert_reference_checkpoint(
@@ -43,8 +50,8 @@ def convert_reference_checkpoint(
 
     Args:
         path (`str` or `Path`):
-            The `.pt` file: a state dict, or a training checkpoint with one under `model_state_dict`. Only tensors are
-            read from it.
+            The `.pt` file: a state dict, or a training checkpoint with one under `model_state_dict`. It is loaded
+            with `weights_only=True`.
         config ([`TartReasonerConfig`], `dict`, `str` or `Path`):
             The sizes: a config, or the published ones (`n_dims`, `n_positions`, `n_embd`, `n_head`, `n_layer`) as a
             dict or a JSON file.
@@ -53,8 +60,8 @@ def convert_reference_checkpoint(
         [`TartReasoner`]: in evaluation mode.
 
     Raises:
-        CorruptFileError: When the file holds no checkpoint of a head.
-        ValueError: When sizes are missing, or differ from those of the weights.
+        CorruptFileError: When the file is not a checkpoint of a head.
+        ValueError: When sizes are missing, or do not match the weights.
     """
     path = as_source(path, "path")
     if isinstance(config, (str, os.PathLike)):
@@ -65,7 +72,12 @@ def convert_reference_checkpoint(
     if not isinstance(config, TartReasonerConfig):
         raise TypeError(f"config is {type(config).__name__}; give a TartReasonerConfig, a dict or a JSON file.")
     reasoner = TartReasoner(config)
-    weights = _rename(_read_state_dict(path))
+    weights = {
+        new + name.removeprefix(old): tensor
+        for name, tensor in _read_state_dict(path).items()
+        for old, new in PREFIXES.items()
+        if name.startswith(old) and not name.endswith(UNUSED)
+    }
     expected = reasoner.architecture.state_dict()
     weights["backbone.wte.weight"] = torch.zeros_like(expected["backbone.wte.weight"])
     if weights.keys() != expected.keys():
@@ -76,7 +88,7 @@ def convert_reference_checkpoint(
         )
     for name, tensor in weights.items():
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point() or tensor.layout != torch.strided:
-            raise CorruptFileError(f"{name} of the checkpoint is no tensor of floating-point numbers.")
+            raise CorruptFileError(f"{name} of the checkpoint is not a tensor of floating-point numbers.")
         if tensor.shape != expected[name].shape:
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)} in the checkpoint and {tuple(expected[name].shape)} by the "
@@ -89,17 +101,9 @@ def convert_reference_checkpoint(
 
 
 def _reasoner_config(sizes: Mapping[str, Any]) -> TartReasonerConfig:
-    missing = [name for name in ("n_dims", "n_positions", "n_embd", "n_head", "n_layer") if name not in sizes]
-    if missing:
+    if missing := [name for name in SIZES if name not in sizes]:
         raise ValueError(f"The published config lacks {missing}; it has {sorted(sizes)}.")
-    return TartReasonerConfig(
-        architecture="gpt2",
-        hidden_size=sizes["n_embd"],
-        num_hidden_layers=sizes["n_layer"],
-        num_attention_heads=sizes["n_head"],
-        n_positions=sizes["n_positions"],
-        num_components=sizes["n_dims"],
-    )
+    return TartReasonerConfig(architecture="gpt2", **{field: sizes[name] for name, field in SIZES.items()})
 
 
 def _read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -107,27 +111,18 @@ def _read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 announced = sum(entry.file_size for entry in archive.infolist())
-            if announced > os.path.getsize(path) + ROOM:
-                raise RuntimeError(f"it announces {announced} bytes, more than it holds")
+            if announced > os.path.getsize(path) + MAX_OVERHEAD:
+                raise RuntimeError(f"it declares {announced} bytes, more than it holds")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except torch.OutOfMemoryError:
         raise
     except DAMAGE as err:
-        reason = (str(err).splitlines() or [type(err).__name__])[0]  # torch adds how to unpickle it nevertheless
+        reason = (str(err).splitlines() or [type(err).__name__])[0]  # torch adds advice to unpickle it
         raise CorruptFileError(f"{path} cannot be read as a file of tensors: {shorten(reason)}") from err
     state = checkpoint.get("model_state_dict", checkpoint) if isinstance(checkpoint, Mapping) else None
     if not isinstance(state, Mapping) or not any(str(name).startswith("_backbone.") for name in state):
-        raise CorruptFileError(f"{path} holds no published TART head: no weights of a `_backbone` are in it.")
+        raise CorruptFileError(f"{path} is not a published TART head: it has no weights of a `_backbone`.")
     return dict(state)
-
-
-def _rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    renamed = {}
-    for name, tensor in state.items():
-        prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
-        if prefix is not None and not name.endswith(UNUSED):
-            renamed[PREFIXES[prefix] + name.removeprefix(prefix)] = tensor
-    return renamed
 
 
 __all__ = ["convert_reference_checkpoint"]

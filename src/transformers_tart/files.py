@@ -67,7 +67,7 @@ def staged(folder: str | os.PathLike, owned: Sequence[str] = (), last: str = "co
     folder = Path(folder)
     with explain_full_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder), explain_full_disk(folder):
+    with locked(folder), explain_full_disk(folder):
         for left in folder.glob(f"{STAGING}*"):
             shutil.rmtree(left)  # of a process that was killed
         with tempfile.TemporaryDirectory(prefix=STAGING, dir=folder) as name:
@@ -78,15 +78,23 @@ def staged(folder: str | os.PathLike, owned: Sequence[str] = (), last: str = "co
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Wait until no other thread or process saves to a folder; a process that dies lets go of it."""
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """Lock a folder or file against other threads and processes until the block or the process ends.
+
+    Raises:
+        BlockingIOError: When `wait` is `False` and it is locked already.
+    """
     if fcntl is None:
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # of file systems without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # a file system without locks
         yield
     finally:
         os.close(descriptor)
@@ -137,8 +145,8 @@ def _move_in(stage: Path, folder: Path, owned: Sequence[str], last: str) -> None
 def explain_full_disk(path: str | os.PathLike) -> Iterator[None]:
     """Raise an `OSError` that names the path when the block fails because the disk or a quota is exhausted.
 
-    safetensors, torch, lmdb and tokenizers raise their own kinds of errors then, some without a reason. Clean up what
-    was written half outside the block: where an error does not give its reason, the space that is left decides.
+    safetensors, torch, SQLite and tokenizers raise their own kinds of errors then, some without a reason. Clean up
+    what was written half outside the block: where an error does not give its reason, the space that is left decides.
     """
     try:
         yield
@@ -154,7 +162,7 @@ def _full_disk_code(error: Exception, path: str | os.PathLike) -> int | None:
     link: BaseException | None = error
     while link is not None:
         for code in FULL:
-            # libraries in Rust and lmdb give the reason in their message alone
+            # libraries in Rust and SQLite give the reason in their message alone
             if getattr(link, "errno", None) == code or any(said in str(link) for said in _spellings(code)):
                 return code
         link = link.__cause__ or link.__context__
@@ -165,8 +173,9 @@ def _full_disk_code(error: Exception, path: str | os.PathLike) -> int | None:
     return errno.ENOSPC if shutil.disk_usage(folder).free < NOTHING_LEFT else None
 
 
-def _spellings(code: int) -> tuple[str, str]:
-    return os.strerror(code), f"os error {code})"
+def _spellings(code: int) -> tuple[str, ...]:
+    spellings = os.strerror(code), f"os error {code})"
+    return (*spellings, "database or disk is full") if code == errno.ENOSPC else spellings
 
 
 def write_all(file: int, content: bytes) -> None:
@@ -180,4 +189,4 @@ def write_all(file: int, content: bytes) -> None:
         rest = rest[os.write(file, rest) :]
 
 
-__all__ = ["check_whole", "explain_full_disk", "staged", "write_all", "write_whole"]
+__all__ = ["check_whole", "explain_full_disk", "locked", "staged", "write_all", "write_whole"]

@@ -20,29 +20,22 @@ from transformers_tart.checks.arguments import as_flag, check_kind
 from transformers_tart.checks.label_names import are_usual, config_names, set_config_names, usual_names
 from transformers_tart.checks.tensors import check_seed
 from transformers_tart.checks.tracing import is_traced
-from transformers_tart.configuration_tart import EmbeddingOptions, TartBaseConfig
+from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.prefix_cache import Prefix
-from transformers_tart.embeddings.text import EmbeddedExamples, Embedder
+from transformers_tart.embeddings.text import Embedder
 from transformers_tart.files import staged
 from transformers_tart.hub.card import CardFacts, classifier_card
 from transformers_tart.hub.push import HubMixin, keep_edited_card
-from transformers_tart.inputs.examples import Examples, RawExamples, parse_examples
+from transformers_tart.inputs.examples import RawExamples, parse_examples
 from transformers_tart.loading.checksums import add_checksums
 from transformers_tart.loading.download import explain_failures
 from transformers_tart.loading.pickling import restore, state_without_capture_hooks
 from transformers_tart.origin import Origin, check_backbone, check_folder
 from transformers_tart.projection import LayerScaling
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.repository import (
-    BACKBONE_KEYS,
-    OWNED,
-    compose,
-    config_to_save,
-    load_composed,
-    save_parts,
-)
+from transformers_tart.repository import BACKBONE_KEYS, OWNED, compose, config_to_save, load_composed, save_parts
 from transformers_tart.support import PreparedSupport, SupportSet, check_is_support
 
 
@@ -117,7 +110,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         **loading_arguments: Any,
     ) -> Self:
         r"""
-        Compose a backbone that reads what this class classifies with a reasoner.
+        Compose a backbone that reads the inputs of this class with a reasoner, in evaluation mode.
 
         Args:
             name_or_model (`str`, `Path` or `PreTrainedModel`):
@@ -141,14 +134,10 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
                 `quantization_config`, `token`, `cache_dir`, `trust_remote_code`, ... Code of the repository runs with
                 `trust_remote_code=True` only. `id2label` or `label2id` name the classes of any support set.
 
-        Returns:
-            The model, in evaluation mode.
-
         Raises:
-            ValueError: When the backbone reads something else, is a sentence encoder of modules that this package does
+            ValueError: When the backbone reads other inputs, is a sentence encoder of modules that this package does
                 not have, or needs code of its repository that may not run.
-            CorruptFileError: When its files are damaged, or its weights are not safetensors.
-            OSError: When there is no such backbone.
+            CorruptFileError, OSError: When its files are damaged, are not safetensors, or do not exist.
         """
         embedding: dict[str, Any] = {"protocol": protocol, "template": template, "pooling": pooling}
         embedding.update(normalize=normalize, layers=layers, max_length=max_length)
@@ -171,8 +160,8 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
                 `cache_dir` and `local_files_only` are for both.
 
         Raises:
-            BackboneNotFoundError: When the backbone cannot be loaded.
-            BackboneMismatchError: When the support set was embedded by another backbone.
+            BackboneNotFoundError, BackboneMismatchError: When the backbone cannot be loaded, or is not the one that
+                embedded the support set.
             CorruptFileError: When weights or support set are damaged or incomplete, or `config.json` does not have the
                 embedding settings of the support set.
             ValueError: When the repository is not a TART repository.
@@ -184,10 +173,8 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         """Return the [`Embedder`] or [`MediaEmbedder`] of this model, its backbone in evaluation mode.
 
         Args:
-            cache ([`EmbeddingCache`], *optional*):
-                Where embeddings are looked up first, and kept.
-            max_length (`int`, *optional*):
-                Longest text in tokens, in place of the config's.
+            cache ([`EmbeddingCache`], *optional*), max_length (`int`, *optional*):
+                Where embeddings are looked up first, and kept; and the longest text in tokens, if not the config's.
         """
         if self.backbone.training:
             self.backbone.eval()
@@ -221,20 +208,16 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
             tokenizer (`PreTrainedTokenizerBase`):
                 The backbone's tokenizer; for images its image processor, for audio its feature extractor.
             batch_size (`int`, *optional*):
-                Most texts of a forward pass; as many as a budget of tokens allows when not given.
-            progress_bar (`bool`, *optional*, defaults to `False`):
-                Whether to show progress.
-            keep_texts (`bool`, *optional*, defaults to `False`):
-                Whether the support set keeps the texts.
+                Most inputs of a forward pass; as many as a budget of tokens allows when not given.
+            progress_bar (`bool`, *optional*, defaults to `False`), keep_texts (`bool`, *optional*):
+                Whether to show progress, and to keep the texts in the support set.
             seed (`int`, *optional*, defaults to 0):
                 Seed of the order of the examples in a prompt, for protocols with a prompt.
         """
         seed, keep_texts = check_seed(seed), as_flag(keep_texts, "keep_texts")
-        parsed = parse_examples(examples, self.config.modality, self.chosen_names)
-        embedded = self.embedder().embed_examples(
-            parsed, tokenizer, batch_size=batch_size, progress_bar=as_flag(progress_bar, "progress_bar"), seed=seed
-        )
-        return self._support_set(parsed, embedded, self.config.embedding_options, keep_texts)
+        batching = {"batch_size": batch_size, "progress_bar": as_flag(progress_bar, "progress_bar")}
+        names = self.chosen_names
+        return self._embed(self.embedder(), examples, names, tokenizer, keep_texts, **batching, seed=seed)[0]
 
     def prepare_examples(
         self,
@@ -253,21 +236,19 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         `cache` and `max_length` are as in [`embedder`]. With `is_stored`, for examples that become the support set of
         the model, labels must be those that a user named in `config.id2label`.
         """
-        parsed = parse_examples(examples, self.config.modality, self.chosen_names if is_stored else None)
-        embedded = self.embedder(cache, max_length).embed_examples(
-            parsed, tokenizer, batch_size=batch_size, progress_bar=progress_bar
-        )
-        options = self.config.embedding_options
-        options = options if max_length is None else replace(options, max_length=max_length)
-        return self.prepare_embedded(self._support_set(parsed, embedded, options, keep_texts), embedded.prefix)
+        names, embedder = self.chosen_names if is_stored else None, self.embedder(cache, max_length)
+        batching = {"batch_size": batch_size, "progress_bar": progress_bar}
+        return self.prepare_embedded(*self._embed(embedder, examples, names, tokenizer, keep_texts, **batching))
 
-    def _support_set(
-        self, examples: Examples, embedded: EmbeddedExamples, options: EmbeddingOptions, keep_texts: bool
-    ) -> SupportSet:
-        labels = torch.tensor([examples.labels[i] for i in embedded.order], device=embedded.embeddings.device)
-        texts = tuple(examples.inputs[i] for i in embedded.order) if keep_texts else None
-        digest = self.backbone_digest()
-        return SupportSet(embedded.embeddings, labels, examples.label_names, texts, embedded.prompt, options, digest)
+    def _embed(
+        self, embedder: Embedder, examples: RawExamples, names: Any, tokenizer: Any, keep_texts: bool, **options: Any
+    ) -> tuple[SupportSet, Prefix | None]:
+        parsed = parse_examples(examples, self.config.modality, names)
+        found = embedder.embed_examples(parsed, tokenizer, **options)
+        labels = torch.tensor([parsed.labels[i] for i in found.order], device=found.embeddings.device)
+        texts = tuple(parsed.inputs[i] for i in found.order) if keep_texts else None
+        facts = (parsed.label_names, texts, found.prompt, embedder.options, self.backbone_digest())
+        return SupportSet(found.embeddings, labels, *facts), found.prefix
 
     def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
         """Store a support set with the model, or remove it.
@@ -315,11 +296,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         return None if are_usual(names) or names == self._names_of_examples else names
 
     def names_for(self, support: SupportSet) -> tuple[str, ...]:
-        """Return the names of the classes of a support set: for the stored one those of the config.
-
-        Raises:
-            ValueError: When the config does not have as many.
-        """
+        """Return the names of the classes of a support set: for the stored one those of the config, if as many."""
         if support is not self.support:
             return support.label_names
         names = config_names(self.config)
@@ -371,13 +348,11 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
     def _is_current(self, prepared: PreparedSupport) -> bool:
         """Return whether reasoner, backbone and options are those for which a support set was prepared."""
         prefix, options = prepared.prefix, prepared.support.options
-        if prepared.scaling.mean.device != self.reasoner.device:
+        is_in_place = prepared.scaling.mean.device == self.reasoner.device
+        if not is_in_place or (prefix is not None and prefix.runtime != self.traits.runtime):
             return False
-        if prefix is not None and prefix.runtime != self.traits.runtime:
-            return False
-        if is_traced():
-            return True
-        return options in (None, self.config.embedding_options) and prepared.token == self._token()
+        has_options = options in (None, self.config.embedding_options)
+        return is_traced() or (has_options and prepared.token == self._token())
 
     def _token(self) -> tuple[object, ...]:
         return state_token(self.backbone), state_token(self.reasoner)
@@ -388,11 +363,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         return replace(digest, name=self.config.base_model_name_or_path or digest.name)
 
     def check_support(self, support: SupportSet) -> None:
-        """Check that a support set was embedded by this backbone, with the options of this config.
-
-        Raises:
-            BackboneMismatchError: When it was not. The message names the differences.
-        """
+        """Raise a BackboneMismatchError unless this backbone and the options of this config embedded a support set."""
         support.check_options(self.config.embedding_options)
         if support.digest is not None:
             support.check_backbone(self.backbone_digest())
@@ -416,10 +387,8 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
                 for images and audio the features of each, from [`MediaEmbedder.row`].
             support ([`PreparedSupport`]):
                 From [`prepare_support`].
-            pad_token_id (`int`, *optional*):
-                Token that pads the rows of a batch.
-            batcher ([`Batcher`], *optional*):
-                Sizes of the batches; by a budget of tokens when not given.
+            pad_token_id (`int`, *optional*), batcher ([`Batcher`], *optional*):
+                Token that pads the rows of a batch, and the sizes of batches; by a budget of tokens when not given.
             cache ([`EmbeddingCache`], *optional*), max_length (`int`, *optional*):
                 As in [`embedder`].
 
@@ -473,10 +442,8 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         Args:
             save_directory (`str` or `Path`):
                 The folder, made when it does not exist.
-            state_dict (`dict`, *optional*):
-                Weights to save instead of the model's own; the dictionary is left as it is.
-            is_main_process (`bool`, *optional*, defaults to `True`):
-                Whether this process writes.
+            state_dict (`dict`, *optional*), is_main_process (`bool`, *optional*, defaults to `True`):
+                Weights to save instead of the model's own, left unchanged, and whether this process writes.
             include_backbone (`bool`, *optional*, defaults to `False`):
                 Whether to save the backbone's weights too, as is needed where they were changed after loading.
             include_texts (`bool`, *optional*, defaults to `False`):

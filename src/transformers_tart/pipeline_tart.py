@@ -78,8 +78,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         backbone (`PreTrainedModel` or `str`, *optional*):
             A backbone, its Hub id or its folder, in place of the one that the task refers to.
         embedding_cache (`str` or `Path`, *optional*):
-            Folder in which embeddings are kept from one run to the next, under hashes of the inputs; needs
-            `pip install "transformers-tart[cache]"`.
+            Folder in which embeddings are kept from one run to the next, under hashes of the inputs.
     """
 
     model: TartPreTrainedModel

@@ -1,8 +1,9 @@
-"""Projections from embeddings to what a reasoner reads, fitted on the support set alone."""
+"""Projections from embeddings to reasoner inputs, fitted on the support set only."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -12,6 +13,12 @@ from transformers_tart.checks.tensors import check_tensor
 from transformers_tart.checks.tracing import is_traced
 
 
+EVEN = 0.5
+NOISE = 1e-9  # share of the largest variance below which a direction holds only rounding errors
+STEPS = 40  # of the bisection, on a logarithmic scale
+CONSTANT = 1e-6  # share of the size of a layer below which its spread is only rounding errors
+
+
 class Projection(Protocol):
     """A fitted map of embeddings (..., n, dim) to reasoner inputs (..., n, m)."""
 
@@ -19,27 +26,42 @@ class Projection(Protocol):
         """Project embeddings."""
 
     def to(self, device: torch.device | str) -> "Projection":
-        """The same projection on another device."""
+        """Copy the projection to another device."""
 
 
-@dataclass(frozen=True)
-class Identity:
-    """The reasoner reads the embeddings themselves."""
+class _Fitted:
+    """A base of projections whose fitted tensors are attributes, `None` before `fit`."""
+
+    mean: Tensor | None = None
+
+    def _center(self, x: Tensor) -> Tensor:
+        if self.mean is None:
+            raise ValueError(f"This {type(self).__name__} is not fitted; call fit(support_embeddings) first.")
+        if x.dim() < 2 or x.shape[-1] != self.mean.shape[-1]:
+            dim, shape = self.mean.shape[-1], tuple(x.shape)
+            raise ValueError(f"{type(self).__name__} was fitted on {dim} dimensions, these have the shape {shape}.")
+        return x.float() - self.mean
+
+    def to(self, device: torch.device | str) -> Self:
+        """Copy the projection to another device."""
+        moved = copy.copy(self)
+        vars(moved).update({name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)})
+        return moved
+
+
+class Identity(_Fitted):
+    """The projection that changes nothing."""
 
     def fit(self, x: Tensor) -> "Identity":
-        """Return itself: there is nothing to fit."""
+        """Return the projection, which has no parameters."""
         return self
 
     def transform(self, x: Tensor) -> Tensor:
-        """Return `x`."""
+        """Return the embeddings."""
         return x
 
-    def to(self, device: torch.device | str) -> "Identity":
-        """Return itself: there is nothing to move."""
-        return self
 
-
-class WhitenedPCA:
+class WhitenedPCA(_Fitted):
     """The first principal components, each scaled to unit variance over the support set (arXiv 2306.07536, section 4).
 
     Directions in which the support set does not vary are left at zero instead of being divided by zero, so with k at
@@ -53,11 +75,10 @@ class WhitenedPCA:
 
     def __init__(self, n_components: int):
         self.n_components = as_count(n_components, "n_components")
-        self.mean: Tensor | None = None
-        self.components: Tensor | None = None
+        self.components: Any = None
 
     def fit(self, x: Tensor) -> "WhitenedPCA":
-        """Fit on embeddings of shape (..., k, dim), k at least 2; computed in float32."""
+        """Fit on embeddings (..., k, dim), k at least 2, in float32."""
         _check(x)
         if x.dim() < 2 or x.shape[-2] < 2 or x.shape[-1] == 0:
             raise ValueError(f"WhitenedPCA needs at least two embeddings, (..., k, dim); got shape {tuple(x.shape)}.")
@@ -70,34 +91,18 @@ class WhitenedPCA:
         singular, rows = singular[..., :count], rows[..., :count, :]
         strongest = rows.gather(-1, rows.abs().argmax(-1, keepdim=True))
         rows = torch.where(strongest < 0, -rows, rows)
-        # of the decomposition, and of the centering
+        # rounding errors of the decomposition, and of the centering
         size = torch.maximum(singular[..., :1] * max(x.shape[-2:]), x.abs().amax((-2, -1))[..., None])
         noise = size * torch.finfo(x.dtype).eps
         factor = torch.where(singular > noise, (x.shape[-2] - 1) ** 0.5 / singular.clamp_min(1e-38), 0.0)
         components = (rows * factor[..., None]).transpose(-1, -2)
-        padding = (0, self.n_components - count)
-        return self._with(mean, torch.nn.functional.pad(components, padding))
+        self.mean, self.components = mean, torch.nn.functional.pad(components, (0, self.n_components - count))
+        return self
 
     def transform(self, x: Tensor) -> Tensor:
         """Project embeddings (..., n, dim) to (..., n, n_components) float32."""
-        if self.mean is None or self.components is None:
-            raise ValueError("This WhitenedPCA is not fitted; call fit(support_embeddings) first.")
         _check(x)
-        if x.dim() < 2 or x.shape[-1] != self.mean.shape[-1]:
-            raise ValueError(
-                f"WhitenedPCA was fitted on {self.mean.shape[-1]} dimensions, these have the shape {tuple(x.shape)}."
-            )
-        return (x.float() - self.mean) @ self.components
-
-    def to(self, device: torch.device | str) -> "WhitenedPCA":
-        """The same fitted projection on another device."""
-        if self.mean is None or self.components is None:
-            return WhitenedPCA(self.n_components)
-        return WhitenedPCA(self.n_components)._with(self.mean.to(device), self.components.to(device))
-
-    def _with(self, mean: Tensor, components: Tensor) -> "WhitenedPCA":
-        self.mean, self.components = mean, components
-        return self
+        return self._center(x) @ self.components
 
 
 def _check(x: Tensor) -> None:
@@ -106,34 +111,29 @@ def _check(x: Tensor) -> None:
         raise TypeError(f"The embeddings are {x.dtype}; they must be real numbers.")
 
 
-class ClippedSpectrum:
-    """Keeps a few directions from drowning the others.
+class ClippedSpectrum(_Fitted):
+    """Centered and scaled embeddings, in which the variance of dominant directions is clipped.
 
-    Of embeddings in which a few directions hold nearly all of the variance, whatever the task (the brightness of an
-    image, the length of a text), kernels see those alone. The largest variances of the support set are cut at a level:
-    the highest at which their participation ratio, the square of their sum over the sum of their squares, which counts
-    even directions, is large enough. Everything is centered and scaled to a mean squared norm of 1. Where directions
-    are even enough, only the center and the scale change.
+    In some embeddings a few directions hold nearly all of the variance, whatever the task (the brightness of an image,
+    the length of a text), and kernels would depend on those alone. The variances of the support set are clipped at the
+    highest level at which their participation ratio, the square of their sum over the sum of their squares, is large
+    enough. The mean squared norm of the result is 1.
 
     Args:
         participation (`float`, *optional*, defaults to 40.0):
-            The participation ratio that is enough; so is `EVEN` of the number of directions in which the support set
-            varies, of which k examples have k - 1.
+            Sufficient participation ratio. A share `EVEN` of the number of directions in which the support set varies
+            (at most k - 1) suffices as well.
     """
 
     def __init__(self, participation: float = 40.0):
         self.participation = participation
-        self.mean: Tensor | None = None
-        self.directions: Tensor | None = None
-        self.shrinkage: Tensor | None = None
-        self.scale: Tensor | None = None
 
     def fit(self, x: Tensor) -> "ClippedSpectrum":
-        """Fit on embeddings of shape (batch, k, dim); computed in float64, where the device has it."""
+        """Fit on embeddings (batch, k, dim), in float64 where the device has it."""
         tiny, wide = torch.finfo(torch.float32).tiny, torch.float32 if x.device.type == "mps" else torch.float64
         mean = x.float().mean(-2, keepdim=True)
         centered = x.float() - mean
-        size = centered.abs().amax((-2, -1), keepdim=True).clamp_min(tiny)  # squares would leave the range of float32
+        size = centered.abs().amax((-2, -1), keepdim=True).clamp_min(tiny)  # squares would overflow float32
         unit = (centered / size).to(wide)
         variances, vectors = torch.linalg.eigh(unit @ unit.transpose(-1, -2))
         variances, vectors = variances.flip(-1).clamp_min(0), vectors.flip(-1)
@@ -144,41 +144,19 @@ class ClippedSpectrum:
         shrinkage = 1 - (allowed[..., :count] / top).sqrt()
         total = allowed.sum(-1)
         scale = torch.where(total > 0, (x.shape[-2] / total.clamp_min(tiny)).sqrt(), 0.0).float()
-        return self._with(mean, directions.float(), shrinkage.float(), scale[..., None, None] / size)
+        self.mean, self.directions, self.shrinkage = mean, directions.float(), shrinkage.float()
+        self.scale = scale[..., None, None] / size
+        return self
 
     def transform(self, x: Tensor) -> Tensor:
-        """Shrink embeddings (batch, n, dim), to float32."""
-        if self.mean is None or self.directions is None or self.shrinkage is None or self.scale is None:
-            raise ValueError("This ClippedSpectrum is not fitted; call fit(support_embeddings) first.")
-        if x.shape[-1] != self.mean.shape[-1]:
-            raise ValueError(
-                f"ClippedSpectrum was fitted on {self.mean.shape[-1]} dimensions, these have {x.shape[-1]}."
-            )
-        centered = x.float() - self.mean
+        """Project embeddings (batch, n, dim) to float32 of the same shape."""
+        centered = self._center(x)
         along = (centered @ self.directions) * self.shrinkage[..., None, :]
         return (centered - along @ self.directions.transpose(-1, -2)) * self.scale
 
-    def to(self, device: torch.device | str) -> "ClippedSpectrum":
-        """The same fitted projection on another device."""
-        parts = (self.mean, self.directions, self.shrinkage, self.scale)
-        return ClippedSpectrum(self.participation)._with(
-            *(None if part is None else part.to(device) for part in parts)
-        )
-
-    def _with(
-        self, mean: Tensor | None, directions: Tensor | None, shrinkage: Tensor | None, scale: Tensor | None
-    ) -> "ClippedSpectrum":
-        self.mean, self.directions, self.shrinkage, self.scale = mean, directions, shrinkage, scale
-        return self
-
-
-EVEN = 0.5
-NOISE = 1e-9  # of the largest variance: directions with less carry rounding errors only
-STEPS = 40  # of the bisection, on a logarithmic scale
-
 
 def _level(variances: Tensor, participation: float) -> Tensor:
-    """The level (batch, 1) at which variances (batch, k), from the largest, are cut; the largest where none is."""
+    """Return the level (batch, 1) at which to clip variances (batch, k) in descending order."""
     highest = variances[..., :1]
     varies = variances > NOISE * highest
     enough = (EVEN * varies.sum(-1, keepdim=True)).clamp_max(participation)
@@ -192,24 +170,20 @@ def _level(variances: Tensor, participation: float) -> Tensor:
 
 
 def _participation(variances: Tensor) -> Tensor:
-    """The participation ratio (batch, 1) of variances (batch, k)."""
+    """Return the participation ratio (batch, 1) of variances (batch, k)."""
     squares = variances.square().sum(-1, keepdim=True)
     return variances.sum(-1, keepdim=True).square() / squares.clamp_min(torch.finfo(variances.dtype).tiny)
 
 
-# A layer whose spread over the support set is below this share of its size carries rounding errors only.
-CONSTANT = 1e-6
-
-
 @dataclass(frozen=True)
 class LayerScaling:
-    """Puts layers side by side, each centered and scaled by the support set to a mean squared norm of 1.
+    """Concatenated layers, each centered and scaled on the support set to a mean squared norm of 1.
 
-    The Gram matrix of the result is the sum of those of the layers. A layer that does not vary counts for nothing.
+    The Gram matrix of the result is the sum of the Gram matrices of the layers. Constant layers become 0.
 
     Attributes:
         mean: (layers, hidden).
-        scale: (layers, 1), what a centered layer is multiplied by.
+        scale: (layers, 1) factor of each centered layer.
     """
 
     mean: Tensor
@@ -220,14 +194,14 @@ class LayerScaling:
         """Fit on support embeddings (k, layers, hidden)."""
         support = support.float()
         size = support.abs().amax(dim=(0, 2), keepdim=True).clamp_min(torch.finfo(support.dtype).tiny)
-        unit = support / size  # squares of large activations leave the range of float32
+        unit = support / size  # squares of large activations overflow float32
         spread = (unit - unit.mean(0)).square().sum(-1).mean(0).sqrt()
         varies = spread > CONSTANT * unit.square().sum(-1).mean(0).sqrt()
         scale = torch.where(varies, 1 / (spread * size[0, :, 0]), 0.0)
         return cls(support.mean(0), scale[:, None])
 
     def transform(self, x: Tensor) -> Tensor:
-        """(n, layers, hidden) -> (n, layers * hidden) float32."""
+        """Scale embeddings (n, layers, hidden) and concatenate their layers to (n, layers * hidden) float32."""
         return ((x.float() - self.mean) * self.scale).flatten(1)
 
 
@@ -239,7 +213,7 @@ PROJECTIONS: dict[str, Callable[[int], Any]] = {
 
 
 def fit_projection(name: str, n_components: int, support: Tensor) -> Projection:
-    """Fit the projection that a reasoner's config names on support embeddings (batch, k, dim)."""
+    """Fit a projection, given by its name in a config, on support embeddings (batch, k, dim)."""
     return PROJECTIONS[name](n_components).fit(support)
 
 

@@ -56,12 +56,7 @@ def move_to_output_device(reasoner: TartReasoner, backbone: PreTrainedModel) -> 
 
 
 def compose(
-    cls: Any,
-    name_or_model: str | os.PathLike | PreTrainedModel,
-    reasoner: Any,
-    embedding: dict[str, Any],
-    revision: str | None = None,
-    **loading: Any,
+    cls: Any, name_or_model: Any, reasoner: Any, embedding: dict[str, Any], revision: str | None = None, **loading: Any
 ) -> Any:
     """Compose a backbone with a reasoner; see [`TartPreTrainedModel.from_backbone`]."""
     check_loading({**embedding, **loading, "revision": revision})
@@ -83,14 +78,10 @@ def compose(
     layers = -1 if reasoner.config.projection == "whitened_pca" else "all"
     defaults = {"pooling": "mean", "normalize": False, "layers": layers}
     embedding = {**embedding, **{field: value for field, value in defaults.items() if embedding[field] is None}}
-    # a copy: a config that is shared with a live model is changed by the wrapper
+    # a copy, since the wrapper changes a config that it shares with a live model
     fields = {key: value for key, value in backbone.config.to_dict().items() if key != "_name_or_path"}
-    config = cls.config_class(
-        **{cls.config_class.backbone_key: fields},
-        **reference.config_fields(),
-        reasoner_config=reasoner.config.to_dict(),
-        **embedding,
-    )
+    parts = {cls.config_class.backbone_key: fields, "reasoner_config": reasoner.config.to_dict()}
+    config = cls.config_class(**parts, **reference.config_fields(), **embedding)
     if names is not None:
         set_config_names(config, names)
     model = cls(config, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
@@ -300,14 +291,4 @@ def save_parts(
     classifier_card(config, model.card_facts, size, include_texts).save(folder / CARD_FILE)
 
 
-__all__ = [
-    "BACKBONE_FOLDER",
-    "BACKBONE_KEYS",
-    "DEFAULT_REASONER",
-    "OWNED",
-    "compose",
-    "config_to_save",
-    "load_composed",
-    "move_to_output_device",
-    "save_parts",
-]
+__all__ = ["BACKBONE_KEYS", "DEFAULT_REASONER", "OWNED", "compose", "config_to_save", "load_composed", "save_parts"]

@@ -6,48 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config
+from helpers.benchmarks import TINY, FakeClock, _tiny_model, compare, constant  # noqa: F401 - the fixture is used by name
 
-from transformers_tart.bench import models
 from transformers_tart.bench.inputs import draw_texts
-from transformers_tart.bench.models import load_language_model
 from transformers_tart.bench.pairs import PAIRS
 from transformers_tart.bench.published import SampledProcedure, whiten
-from transformers_tart.bench.report import PairResult, format_row
-from transformers_tart.bench.timing import TOLERANCE, Comparison, Meter, Times, check, measure
-from transformers_tart.bench.workload import Workload, draw_embeddings
+from transformers_tart.bench.timing import TOLERANCE, Meter, Times, check, format_row, measure, pair_result
+from transformers_tart.bench.workload import draw_embeddings, load_language_model
 from transformers_tart.embeddings.reference import LABEL_WORDS, PublishedProcedure
 from transformers_tart.projection import WhitenedPCA
-
-
-CPU = torch.device("cpu")
-TINY = Workload(k=18, queries=5, naive_queries=2, backbone="random:tiny")
-
-
-@pytest.fixture(autouse=True)
-def _tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 2048, "vocab_size": 8192}
-    monkeypatch.setitem(models.RANDOM, "tiny", lambda: GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
-
-
-class FakeClock:
-    """A clock that stands still unless it is told to go on."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def __call__(self) -> float:
-        return self.time
-
-
-def compare(naive: Callable[[Meter], torch.Tensor], ours: Callable[[], torch.Tensor], **fields: Any) -> Comparison:
-    """A comparison of two functions that give one row."""
-    facts = {"rows": [0], "size": 1, "computed": 1, "total": 1, "model": "made", "dtype": torch.float32, "device": CPU}
-    return Comparison(naive=naive, ours=ours, **{**facts, **fields})
-
-
-def constant(value: float, rows: int = 1) -> Callable[..., torch.Tensor]:
-    return lambda *_: torch.full((rows, 2), value)
 
 
 def test__measure__any_pair__sides_in_turn_and_first_runs_not_counted() -> None:
@@ -88,8 +55,8 @@ def test__measure__part_of_the_work__time_scaled_to_all_of_it() -> None:
 def test__result__median_and_ratio__of_the_scaled_times() -> None:
     comparison = compare(constant(0), constant(0), computed=20, total=1000)
     times = Times([1, 2, 3], [50, 100, 600], [2, 4, 5], 3e-7)
-    result = PairResult.of(PAIRS["gpt2-reasoner"], TINY, comparison, times)
-    assert result.ratio == 100 / 4
+    result = pair_result(PAIRS["gpt2-reasoner"], TINY, comparison, times)
+    assert result["ratio"] == 100 / 4
     cells = [cell.strip() for cell in format_row(result).strip("|").split("|")]
     assert cells[0] == "gpt2-reasoner"
     assert cells[6:] == ["100 (50..600)", "4 (2..5)", "25", "20 of 1000", "3.0e-07"]

@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import re
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +18,8 @@ from helpers.full_disk import fill
 
 from transformers_tart.cli import main
 from transformers_tart.commands import classify as command
-from transformers_tart.commands.answers import FIELDS, Finished, cut_torn_row, read_finished
 from transformers_tart.commands.fingerprint import fingerprint_file
+from transformers_tart.commands.output import FIELDS, Finished, cut_torn_row, read_finished
 
 
 LABELS = ("plain", 'a "b",\r\nc', "x\ny", "\u2028é")
@@ -57,10 +59,16 @@ def write_inputs(path: Path, bad: Sequence[int] = BAD, rows: int = ROWS) -> None
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
 
 
-def classify(folder: Path, *arguments: object, given: str = "in.jsonl", output: str | None = "out.jsonl") -> int:
+def options_of(
+    folder: Path, *arguments: object, given: str = "in.jsonl", output: str | None = "out.jsonl"
+) -> list[str]:
     files = ["--examples", folder / "train.jsonl", "--input", folder / given]
     files += [] if output is None else ["--output", folder / output]
-    return main(["classify", *map(str, ["--model", "mini", "--device", "cpu", *files, *arguments])])
+    return ["classify", *map(str, ["--model", "mini", "--device", "cpu", *files, *arguments])]
+
+
+def classify(folder: Path, *arguments: object, given: str = "in.jsonl", output: str | None = "out.jsonl") -> int:
+    return main(options_of(folder, *arguments, given=given, output=output))
 
 
 def read(path: Path) -> list[dict]:
@@ -386,3 +394,28 @@ def test__classify__full_disk__said_and_finished_rows_kept(
     assert classify(folder, "--output", output, output=None) == 0
     assert f"{rows:,} rows were finished before" in capsys.readouterr().err
     assert output.read_bytes() == whole
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]])
+def test__classify__output_that_another_run_writes__refused_and_left_alone(
+    folder: Path, options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[subprocess.CompletedProcess[str]] = []
+    contents = []
+
+    class Impatient(FakePipeline):
+        def __call__(self, texts: Sequence[Any], batch_size: int | None = None) -> list[dict]:
+            if not ended:
+                contents.append((folder / "out.jsonl").read_bytes())
+                second = [sys.executable, "-m", "transformers_tart", *options_of(folder, *options)]
+                ended.append(subprocess.run(second, capture_output=True, text=True, timeout=300))
+                contents.append((folder / "out.jsonl").read_bytes())
+            return super().__call__(texts)
+
+    monkeypatch.setattr(command, "load_pipeline", lambda *args, **kwargs: Impatient())
+    assert classify(folder) == 0
+    assert ended[0].returncode == 1
+    assert "Another process is writing to" in ended[0].stderr
+    assert contents[0] == contents[1]
+    assert len(read(folder / "out.jsonl")) == ROWS
+    assert classify(folder, "--overwrite") == 0  # the lock has ended with the run

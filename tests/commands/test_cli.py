@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 from helpers.builders import build_backbone, build_tokenizer, make_examples, make_texts
+from helpers.published import SIZES, published_state
 from transformers import AutoModel, AutoTokenizer
 
 from transformers_tart.backbones.reference import MINI
 from transformers_tart.cli import COMMANDS, main
-from transformers_tart.commands.answers import read_finished
 from transformers_tart.commands.demo import load_demo_task
 from transformers_tart.commands.fingerprint import fingerprint_file
+from transformers_tart.commands.output import read_finished
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +284,6 @@ def test__classify__two_processes__same_rows_in_order(
 
 def test__convert__published_checkpoint__reasoner_folder(tmp_path: Path) -> None:
     import torch
-    from test_conversion import SIZES, published_state
 
     from transformers_tart import TartReasoner
 

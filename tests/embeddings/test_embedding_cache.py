@@ -1,17 +1,21 @@
 """The cache of embeddings: its keys and its file."""
 
+import contextlib
 import copy
 import os
 import pickle
+import random
 import shutil
-import sys
+import sqlite3
 from array import array
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.builders import build_backbone
+from helpers.caches import is_complete, make_cache, make_row
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -24,21 +28,6 @@ pytestmark = pytest.mark.core
 
 
 IDS = [[31001, 31002, 31003, 31004], [31005, 31006]]
-SMALL_MAP = 1 << 16
-
-
-def make_cache(folder: Path, backbone: PreTrainedModel | None = None, **settings: object) -> EmbeddingCache:
-    return EmbeddingCache(folder, build_backbone("gpt2") if backbone is None else backbone, **settings)
-
-
-def make_row(number: int, size: int = 5000) -> Tensor:
-    """An embedding of about 20 kB by default, known by its number."""
-    return torch.full((1, 2, size // 2), float(number))
-
-
-def is_complete(cache: EmbeddingCache, count: int, size: int = 5000) -> bool:
-    found = cache.get([cache.key([i]) for i in range(count)])
-    return all(row is not None and torch.equal(row, make_row(i, size)[0]) for i, row in enumerate(found))
 
 
 # Round trips
@@ -196,11 +185,9 @@ def test__cache__state_that_is_no_tensor__value_error(tmp_path: Path, monkeypatc
 # The file
 
 
-def test__put__small_map__grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "MAP_SIZE", SMALL_MAP)
+def test__put__many_rows__all_back(tmp_path: Path) -> None:
     cache = make_cache(tmp_path)
     cache.put([cache.key([i]) for i in range(100)], torch.cat([make_row(i) for i in range(100)]))
-    assert (tmp_path / "data.mdb").stat().st_size > 10 * SMALL_MAP
     assert is_complete(cache, 100)
 
 
@@ -214,10 +201,17 @@ def test__files__after_put__hold_no_token_ids(tmp_path: Path) -> None:
         assert not any(str(i).encode() in stored for i in ids)
 
 
+def close(cache: EmbeddingCache) -> Path:
+    """Close the connection of a cache, which moves everything into one file, and return the file."""
+    cache._database.close()
+    (path,) = Path(cache._database.folder).iterdir()
+    return path
+
+
 def test__get__value_damaged__missing_until_written_again(tmp_path: Path) -> None:
     cache = make_cache(tmp_path)
     cache.put([b"good", b"bad"], torch.cat([make_row(1), make_row(2)]))
-    path, bad = tmp_path / "data.mdb", make_row(2).numpy().tobytes()
+    path, bad = close(cache), make_row(2, 200).numpy().tobytes()
     stored = path.read_bytes()
     with path.open("r+b") as file:
         file.seek(stored.index(bad) + len(bad) // 2)
@@ -229,19 +223,56 @@ def test__get__value_damaged__missing_until_written_again(tmp_path: Path) -> Non
     assert torch.equal(cache.get([b"bad"])[0], make_row(2)[0])
 
 
-@pytest.mark.parametrize("value", [b"", b"\0\0\0\0", b"abc", bytes(100)])
-def test__get__value_of_something_else__missing(value: bytes, tmp_path: Path) -> None:
-    import lmdb
+def write_values(folder: Path, *values: object) -> None:
+    with contextlib.closing(sqlite3.connect(folder / cache_module.FILE)) as connection, connection:
+        for i, value in enumerate(values):
+            connection.execute("INSERT OR REPLACE INTO embeddings VALUES (?, ?)", (bytes([i]), value))
 
-    with lmdb.open(str(tmp_path)) as environment, environment.begin(write=True) as transaction:
-        transaction.put(b"a", value)
-    assert make_cache(tmp_path).get([b"a"]) == [None]
+
+@pytest.mark.parametrize("value", [b"", b"\0\0\0\0", b"abc", bytes(100), "text", 3])
+def test__get__value_of_something_else__missing(value: object, tmp_path: Path) -> None:
+    cache = make_cache(tmp_path)
+    write_values(tmp_path, value)
+    assert cache.get([b"\0"]) == [None]
+
+
+def test__get__value_under_another_key__missing(tmp_path: Path) -> None:
+    cache = make_cache(tmp_path)
+    cache.put([b"\0", b"\1"], torch.cat([make_row(1), make_row(2)]))
+    with contextlib.closing(sqlite3.connect(tmp_path / cache_module.FILE)) as connection:
+        values = [row[0] for row in connection.execute("SELECT value FROM embeddings ORDER BY key")]
+    write_values(tmp_path, *reversed(values))
+    assert cache.get([b"\0", b"\1"]) == [None, None]
 
 
 def test__cache__file_of_something_else__corrupt_file_error(tmp_path: Path) -> None:
-    (tmp_path / "data.mdb").write_bytes(b"no database" * 1000)
+    (tmp_path / cache_module.FILE).write_bytes(b"no database" * 1000)
     with pytest.raises(CorruptFileError, match=f"{tmp_path.name} is damaged"):
         make_cache(tmp_path)
+
+
+def test__cache__truncated_file__corrupt_file_error(tmp_path: Path) -> None:
+    cache = make_cache(tmp_path)
+    cache.put([cache.key([i]) for i in range(50)], torch.cat([make_row(i) for i in range(50)]))
+    path = close(cache)
+    os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(CorruptFileError, match=f"{tmp_path.name} is damaged"):
+        is_complete(make_cache(tmp_path), 50)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test__get__random_bytes_overwritten__error_missing_or_right(seed: int, tmp_path: Path) -> None:
+    cache, rng = make_cache(tmp_path), random.Random(seed)
+    cache.put([cache.key([i]) for i in range(50)], torch.cat([make_row(i, 500) for i in range(50)]))
+    path = close(cache)
+    with path.open("r+b") as file:
+        for _ in range(rng.choice([1, 10, 100])):
+            file.seek(rng.randrange(path.stat().st_size))
+            file.write(rng.randbytes(rng.choice([1, 8, 500])))
+    found: list[Tensor | None] = []
+    with contextlib.suppress(CorruptFileError):
+        found = cache.get([cache.key([i]) for i in range(50)])
+    assert all(row is None or torch.equal(row, make_row(i, 500)[0]) for i, row in enumerate(found))
 
 
 def test__cache__folder_deleted_and_used_again__works(tmp_path: Path) -> None:
@@ -251,7 +282,7 @@ def test__cache__folder_deleted_and_used_again__works(tmp_path: Path) -> None:
     assert cache.get([b"a"]) == [None]
     cache.put([b"a"], make_row(2))
     assert torch.equal(make_cache(tmp_path / "cache").get([b"a"])[0], make_row(2)[0])
-    assert make_row(2).numpy().tobytes() in (tmp_path / "cache" / "data.mdb").read_bytes()
+    assert make_row(2, 200).numpy().tobytes() in close(cache).read_bytes()
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
@@ -272,22 +303,29 @@ def test__cache__file_in_the_way__os_error_names_it(name: str, tmp_path: Path) -
         make_cache(tmp_path / name)
 
 
-def test__put__disk_full__os_error_names_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import lmdb
+def test__put__disk_full__os_error_names_folder(tmp_path: Path) -> None:
+    cache = make_cache(tmp_path)
+    cache._database._open().execute("PRAGMA max_page_count = 4")
+    with pytest.raises(OSError, match=f"No space left on device: .*{tmp_path.name}"):
+        cache.put([b"a", b"b"], torch.cat([make_row(1), make_row(2)]))
+    assert cache.get([b"a", b"b"]) == [None, None]
 
+
+def test__cache__of_version_0_1__not_read(tmp_path: Path) -> None:
+    (tmp_path / "data.mdb").write_bytes(b"entries of another library")
+    cache = make_cache(tmp_path)
+    cache.put([b"a"], make_row(1))
+    assert torch.equal(cache.get([b"a"])[0], make_row(1)[0])
+    assert (tmp_path / "data.mdb").read_bytes() == b"entries of another library"
+
+
+def test__cache__threads__each_reads_what_any_wrote(tmp_path: Path) -> None:
     cache = make_cache(tmp_path)
 
-    def fail(folder: str) -> None:
-        raise lmdb.DiskError("mdb_txn_commit: No space left on device")
+    def write(i: int) -> bool:
+        cache.put([cache.key([i])], make_row(i))
+        return torch.equal(cache.get([cache.key([i])])[0], make_row(i)[0])
 
-    monkeypatch.setattr(cache_module, "_open", fail)
-    with pytest.raises(OSError, match=f"No space left on device: .*{tmp_path.name}"):
-        cache.put([b"a"], make_row(1))
-
-
-def test__cache__lmdb_missing__import_error_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "lmdb", None)
-    with pytest.raises(ImportError, match=r'pip install "transformers-tart\[cache\]"'):
-        make_cache(tmp_path)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(write, range(60)))
+    assert is_complete(cache, 60)

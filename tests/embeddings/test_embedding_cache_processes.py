@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_embedding_cache import SMALL_MAP, is_complete, make_cache, make_row
+from helpers.caches import is_complete, make_cache, make_row
 
-from transformers_tart.embeddings import cache as cache_module
 from transformers_tart.embeddings.cache import EmbeddingCache
 
 
@@ -37,10 +36,7 @@ def write_and_read(folder: Path, start: int, barrier: Barrier) -> None:
 
 
 @needs_fork
-def test__cache__two_processes_write_at_once__both_read_everything(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cache_module, "MAP_SIZE", SMALL_MAP)
+def test__cache__two_processes_write_at_once__both_read_everything(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(2)
     writers = [context.Process(target=write_and_read, args=(tmp_path, start, barrier)) for start in (0, 1)]
@@ -104,3 +100,19 @@ def test__cache__forked_while_a_thread_writes__works_in_parent_and_child(tmp_pat
     thread.join()
     assert [child.exitcode for child in children] == [0] * 5
     assert all(torch.equal(row, make_row(2)[0]) for row in cache.get(keys))
+
+
+def create(folder: Path, barrier: Barrier) -> None:
+    barrier.wait(20)
+    make_cache(folder)
+    os._exit(0)
+
+
+@needs_fork
+def test__cache__created_by_eight_processes_at_once__no_error(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    for turn in range(5):
+        barrier = context.Barrier(8)
+        creators = [context.Process(target=create, args=(tmp_path / str(turn), barrier)) for _ in range(8)]
+        run_all(creators)
+        assert [creator.exitcode for creator in creators] == [0] * 8

@@ -37,6 +37,7 @@ from transformers import (
     T5Model,
 )
 
+from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.embeddings import embed, encode_texts
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.in_context import leave_one_out_orders
@@ -177,6 +178,23 @@ def test__embed__queries__do_not_depend_on_each_other() -> None:
     many, one = (embed(backbone, build_tokenizer(), *g, protocol="vanilla", label_names=NAMES) for g in given)
     assert torch.equal(many[0], one[0])
     torch.testing.assert_close(many[1][:1], one[1], atol=1e-5, rtol=1e-5)
+
+
+def test__embed__traits_of_an_earlier_call__no_second_probe() -> None:
+    backbone, calls = build_long("llama"), []
+    traits = BackboneTraits(backbone)
+    backbone.register_forward_hook(lambda *args: calls.append(1))
+    found, counts = [], []
+    for _ in range(2):
+        calls.clear()
+        found.append(embed(backbone, build_tokenizer(), TEXTS, LABELS, QUERIES, protocol="vanilla", traits=traits))
+        counts.append(len(calls))
+    assert counts[1] < counts[0]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    with pytest.raises(ValueError, match="traits are those of another backbone"):
+        embed(build_long("llama"), build_tokenizer(), TEXTS, LABELS, QUERIES, protocol="vanilla", traits=traits)
+    with pytest.raises(TypeError, match="traits is 3"):
+        embed(backbone, build_tokenizer(), TEXTS, LABELS, QUERIES, traits=3)
 
 
 def test__embed__seed__decides_the_order_alone() -> None:

@@ -102,7 +102,6 @@ def test__normalize__zero__stays_zero() -> None:
 
 @pytest.mark.parametrize("protocol", ["stream", "vanilla"])
 def test__embedding_cache__normalized_and_not__each_its_own(protocol: str, tmp_path: Path) -> None:
-    pytest.importorskip("lmdb")
     expected = {n: score_all(make_pipeline(compose(protocol=protocol, normalize=n)), TEXTS) for n in (False, True)}
     assert (expected[True] - expected[False]).abs().max() > 1e-4
     for normalize in (False, True, False):  # what one keeps serves the other

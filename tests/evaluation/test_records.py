@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helpers.results import DONE
 
 from transformers_tart.evaluation.metrics import CALIBRATION_BINS
 from transformers_tart.evaluation.records import Record, append_record, read_records
 
 
-BINS = [[0, 0.0, 0]] * 10 + [[4, 2.2, 3]] * 5
-DONE = Record("sms", 2, 16, 0, "tart", "org/model", {"accuracy": 0.75}, BINS, 1.5, 800.0, "cpu", 20)
 FAILED = replace(DONE, metrics={}, calibration=[], error="ValueError: ü\nno memory")
 
 

@@ -15,6 +15,7 @@ from helpers.builders import make_texts, save_backbone
 from torch import Tensor
 
 from transformers_tart.cli import main
+from transformers_tart.errors import MissingPackageError
 from transformers_tart.evaluation import runner
 from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models
@@ -50,6 +51,15 @@ def task(tmp_path: Path) -> str:
 def stable(records: list[Record]) -> list[tuple]:
     """What of records does not depend on the clock."""
     return sorted((r.key, sorted(r.metrics.items()), r.calibration, r.test_rows, r.error) for r in records)
+
+
+def test__evaluate__without_psutil__missing_package_error_before_the_work(
+    backbone: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'transformers-tart\[evaluation\]'"):
+        evaluate(Plan([task], QUICK), Models(backbone), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test__evaluate__plan__a_record_for_each_run(backbone: str, task: str, tmp_path: Path) -> None:

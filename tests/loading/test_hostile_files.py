@@ -311,7 +311,7 @@ def test__conversion__hostile_files__never_run_and_say_so(tmp_path: Path) -> Non
     assert not mark.exists()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("head/data.pkl", b"\0" * 2**27)
-    with pytest.raises(CorruptFileError, match="announces 134217728 bytes, more than it holds"):
+    with pytest.raises(CorruptFileError, match="declares 134217728 bytes, more than it holds"):
         convert_reference_checkpoint(path, SIZES)
     torch.save({"_backbone.wpe.weight": torch.zeros(1), "_read_in.weight": torch.full((16, 4), torch.nan)}, path)
     with pytest.raises(ValueError, match="describe different heads"):

@@ -84,7 +84,6 @@ def test__classify__reasoner_changed__reads_the_examples_again() -> None:
 
 
 def test__embedding_cache__another_backbone__is_not_that_of_the_former(tmp_path: Path) -> None:
-    pytest.importorskip("lmdb")
     cached = make_pipeline(embedding_cache=tmp_path)
     before = score_all(cached, TEXTS)
     cached.model.backbone = build_backbone("llama", seed=1)

@@ -60,7 +60,7 @@ def test__call__arguments_of_text_classification__change_nothing(
         *(({"batch_size": value}, ValueError, "batch_size is") for value in (0, -1, 2.0, True, "8")),
         ({"function_to_apply": "argmax"}, ValueError, "function_to_apply is"),
         ({"function_to_apply": 3}, ValueError, "function_to_apply is"),
-        ({"add_special_tokens": False}, ValueError, "add_special_tokens is False; .* otherwise than the examples"),
+        ({"add_special_tokens": False}, ValueError, "add_special_tokens is False; .* differently from the examples"),
         ({"stride": 2}, ValueError, "stride is 2"),
         ({"is_split_into_words": True}, ValueError, "is_split_into_words is True"),
         ({"padding": "shortest"}, ValueError, "padding is 'shortest'"),

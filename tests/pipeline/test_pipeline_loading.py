@@ -204,12 +204,20 @@ import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] == "evaluate":
-            raise ModuleNotFoundError(name)
+            raise ModuleNotFoundError(name, name=name)
 import transformers_tart
 before = set(sys.modules)
 sys.meta_path.insert(0, Blocked())
 import transformers_tart.evaluation
 new = {name for name in set(sys.modules) - before if not name.startswith("transformers_tart.evaluation")}
 assert not new, new
+from transformers_tart.errors import MissingPackageError
+for name in transformers_tart.evaluation.__all__:
+    try:
+        getattr(transformers_tart.evaluation, name)
+    except MissingPackageError as err:
+        assert str(err) == f"{name} needs the package evaluate: pip install 'transformers-tart[evaluation]'.", err
+    else:
+        raise AssertionError(name)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

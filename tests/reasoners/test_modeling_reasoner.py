@@ -13,7 +13,7 @@ from transformers import AutoModel
 
 from transformers_tart import TartReasoner, TartReasonerConfig
 from transformers_tart.inputs.balance import balanced_subsets
-from transformers_tart.reasoners.alignment import BOUNDARY
+from transformers_tart.reasoners.weights import ALIGNMENT
 
 
 pytestmark = pytest.mark.core
@@ -136,7 +136,7 @@ def test__reasoner__saved_and_loaded__same_logits_and_bytes(architecture: str, l
     assert not info["unexpected_keys"]
     task = draw_task(classes=3)[:3]
     assert torch.equal(loaded(*task).logits, reasoner(*task).logits)
-    assert {parameter.data_ptr() % BOUNDARY for parameter in loaded.parameters()} == {0}
+    assert {parameter.data_ptr() % ALIGNMENT for parameter in loaded.parameters()} == {0}
     assert read_files(tmp_path / "a") == read_files(tmp_path / "b")
 
 

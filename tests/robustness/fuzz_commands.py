@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from fuzz_values import Case, Group
 from helpers.builders import build_reasoner, build_tokenizer, make_examples, make_texts, save_backbone
+from helpers.published import SIZES, published_state
 from safetensors.torch import save_file
-from test_conversion import SIZES, published_state
 
 from transformers_tart.cli import main
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from helpers.builders import build_reasoner, build_tokenizer, make_examples, make_pipeline, make_texts, save_backbone
+from helpers.sentence_encoders import write_encoder
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from test_sentence_encoders import write_encoder
 
 from transformers_tart import TartClassificationPipeline, TartForSequenceClassification, TartReasoner
 

@@ -12,7 +12,7 @@ import numpy
 import torch
 from fuzz_values import ODD, Case, Group, equals, is_likely, refused, without
 from helpers.builders import build_reasoner, draw_task
-from test_conversion import SIZES, published_state
+from helpers.published import SIZES, published_state
 
 from transformers_tart import TartConfig, TartReasoner, TartReasonerConfig
 from transformers_tart.conversion import convert_reference_checkpoint

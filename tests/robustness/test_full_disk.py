@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from helpers.caches import is_complete, make_cache, make_row
 from helpers.full_disk import fill
-from test_embedding_cache import is_complete, make_cache, make_row
-from test_records import DONE
-from test_training import SHORT, TASKS, TINY
+from helpers.results import DONE
+from helpers.training import SHORT, TASKS, TINY
 from transformers import AutoTokenizer
 
 from transformers_tart import TartReasoner

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_embedding_cache import is_complete, make_cache, make_row
+from helpers.caches import is_complete, make_cache, make_row
 from torch import Tensor
 
 

@@ -11,8 +11,8 @@ from torch import Generator
 from transformers_tart.inputs.balance import classes_in_turn
 from transformers_tart.training.priors.inputs import INPUTS, Inputs
 from transformers_tart.training.priors.labels import SCORES, label_weights
-from transformers_tart.training.priors.presentations import VIEWS
-from transformers_tart.training.tasks import draw_batch, draw_task
+from transformers_tart.training.priors.presentations import PRESENTATIONS
+from transformers_tart.training.sources import draw_batch, draw_task
 
 
 @settings(max_examples=25, deadline=None)
@@ -49,9 +49,9 @@ def test__labels__any_inputs__several_classes(inputs: Callable, labeling: Callab
     assert len(labels.unique()) > 1
 
 
-@pytest.mark.parametrize("view", list(VIEWS))
-def test__view__random_rows__one_finite_row_each(view: Callable) -> None:
-    seen = view(torch.randn(30, 12, generator=Generator().manual_seed(0)), Generator().manual_seed(1))
+@pytest.mark.parametrize("presentation", list(PRESENTATIONS))
+def test__presentation__random_rows__one_finite_row_each(presentation: Callable) -> None:
+    seen = presentation(torch.randn(30, 12, generator=Generator().manual_seed(0)), Generator().manual_seed(1))
     assert seen.shape[0] == 30
     assert torch.isfinite(seen).all()
 

@@ -4,15 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.training import PAPER, TASKS, TINY_GPT2
 from sklearn.linear_model import LogisticRegression
-from test_training import PAPER, TASKS, TINY_GPT2
 from torch import Generator
 
 from transformers_tart import TartReasoner
-from transformers_tart.training.curriculum import Ramp
 from transformers_tart.training.objective import Objective
 from transformers_tart.training.presets import PRESETS
-from transformers_tart.training.sources import PaperTasks, RichTasks, TaskSource
+from transformers_tart.training.sources import PaperTasks, Ramp, RichTasks, TaskSource
 
 
 @pytest.mark.parametrize("source", [TASKS, PAPER], ids=["rich", "paper"])
@@ -101,6 +100,6 @@ def test__paper_tasks__labels__follow_their_logistic_regression() -> None:
 def test__paper_tasks__variable_alpha__whole_scales() -> None:
     fixed = PaperTasks(Ramp(8, 8, 1, 1), Ramp(4, 4, 1, 1), dim=8, alpha=5, batch_size=500)
     variable = replace(fixed, variable_alpha=True)
-    scales = variable._weights(Generator().manual_seed(0)) / (fixed._weights(Generator().manual_seed(0)) / 5)
+    scales = variable._draw_weights(Generator().manual_seed(0)) / (fixed._draw_weights(Generator().manual_seed(0)) / 5)
     assert set(scales.round().flatten().tolist()) == {1.0, 2.0, 3.0, 4.0, 5.0}
     torch.testing.assert_close(scales, scales.round())

@@ -14,42 +14,24 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from accelerate.tracking import GeneralTracker
+from helpers.training import LONG, LONGER, OFTEN_SAVED, PAPER, SHORT, TASKS, TINY, TINY_GPT2, LossFile
 from torch import Generator
 
 from transformers_tart import TartReasoner, TartReasonerConfig
 from transformers_tart.evaluation.methods.baselines import logistic_regression
 from transformers_tart.reasoners.architectures.smoothers import Geometry, half_squared_distances
-from transformers_tart.training.arguments import ReasonerTrainingArguments
-from transformers_tart.training.curriculum import Ramp
 from transformers_tart.training.objective import Objective
-from transformers_tart.training.sources import PaperTasks, RichTasks, TaskSource, TrainingBatch
+from transformers_tart.training.presets import ReasonerTrainingArguments
+from transformers_tart.training.sources import Ramp, RichTasks, TaskSource, TrainingBatch
 from transformers_tart.training.trainer import train_reasoner
 from transformers_tart.training.validation import Validation, overall
 
 
-TINY = TartReasonerConfig(
-    hidden_size=8,
-    num_hidden_layers=1,
-    head_dim=4,
-    num_softmax_heads=1,
-    kernel_sharpness=[0.0, 2.0],
-    ridge_strengths=[0.1],
-)
-TASKS = RichTasks(Ramp(20, 20, 0, 1), Ramp(5, 5, 0, 1), query_size=8, effort=300)
-SHORT = ReasonerTrainingArguments(max_steps=4, save_steps=2, warmup_steps=1)
-LONGER = replace(SHORT, max_steps=7, save_steps=3)
-LONG = replace(SHORT, max_steps=50, save_steps=20)
-OFTEN_SAVED = replace(SHORT, max_steps=80, save_steps=3)
-PAPER = PaperTasks(Ramp(2, 4, 1, 2), Ramp(6, 9, 1, 3), dim=4, batch_size=6)
-TINY_GPT2 = TartReasonerConfig(
-    architecture="gpt2", hidden_size=16, num_hidden_layers=1, num_attention_heads=2, n_positions=10, num_components=4
-)
 TRAIN_TWICE = """
 import sys
 from pathlib import Path
 from torch import Generator
-from test_training import LONG, PAPER, TASKS, TINY, TINY_GPT2, LossFile
+from helpers.training import LONG, PAPER, TASKS, TINY, TINY_GPT2, LossFile
 from transformers_tart.training.trainer import train_reasoner
 from transformers_tart.training.validation import Validation
 for name, config, tasks in (("kernel", TINY, TASKS), ("gpt2", TINY_GPT2, PAPER)):
@@ -60,7 +42,7 @@ for name, config, tasks in (("kernel", TINY, TASKS), ("gpt2", TINY_GPT2, PAPER))
 """
 TRAIN_UNTIL_KILLED = """
 import sys
-from test_training import OFTEN_SAVED, TASKS, TINY
+from helpers.training import OFTEN_SAVED, TASKS, TINY
 from transformers_tart.training.trainer import train_reasoner
 train_reasoner(TINY, sys.argv[1], OFTEN_SAVED, TASKS)
 """
@@ -183,31 +165,6 @@ def test__trainer__tasks_read_in_parts__same_losses(tmp_path: Path) -> None:
     train_reasoner(TINY, tmp_path / "once", LONGER, TASKS)
     train_reasoner(TINY, tmp_path / "parts", replace(LONGER, gradient_accumulation_steps=3), TASKS)
     assert_same_history(tmp_path / "once", tmp_path / "parts")
-
-
-@dataclass
-class LossFile(GeneralTracker):
-    """Writes the loss of every step to a file, as exactly as it is."""
-
-    path: Path
-    name = "loss_file"
-    requires_logging_directory = False
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    @property
-    def tracker(self) -> None:
-        """There is nothing behind it."""
-
-    def store_init_configuration(self, values: dict) -> None:
-        """Begin the file with the arguments of the run."""
-        self.path.write_text(json.dumps(values) + "\n")
-
-    def log(self, values: dict, step: int | None = None, **kwargs: object) -> None:
-        """Add a line."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
 
 
 def read_losses(path: Path) -> list[float]:

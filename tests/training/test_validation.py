@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers.builders import build_reasoner
-from test_training import PAPER, TASKS
+from helpers.training import PAPER, TASKS
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy
 

@@ -201,16 +201,17 @@ def _named_tensors(backbone: PreTrainedModel) -> Iterator[tuple[str, Tensor | No
             continue
         if isinstance(value, Tensor) and value.device.type == "meta":
             value = _offloaded(backbone, name)
-        yield from _plain(short, value)
+        for path, tensor in plain_tensors(short, value):
+            yield path, tensor.detach() if isinstance(tensor, Tensor) else None
 
 
-def _plain(name: str, value: Any) -> Iterator[tuple[str, Tensor | None]]:
-    """A tensor itself, or the tensors of which a quantized one is made."""
+def plain_tensors(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield an entry of a state dict itself, or the tensors that a quantized weight is made of."""
     if hasattr(value, "__tensor_flatten__"):
         for part in value.__tensor_flatten__()[0]:
-            yield from _plain(f"{name}.{part}", getattr(value, part))
+            yield from plain_tensors(f"{name}.{part}", getattr(value, part))
     else:
-        yield name, value.detach() if isinstance(value, Tensor) else None
+        yield name, value
 
 
 def _offloaded(backbone: PreTrainedModel, name: str) -> Tensor | None:
@@ -284,4 +285,4 @@ def _quantization(backbone: PreTrainedModel) -> str | None:
     return str(getattr(method, "value", method))
 
 
-__all__ = ["BackboneDigest", "Weight", "state_token"]
+__all__ = ["BackboneDigest", "Weight", "plain_tensors", "state_token"]

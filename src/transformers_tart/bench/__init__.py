@@ -1,1 +1,1 @@
-"""Times, shares of time and memory of this package, beside the published procedure, all in one run."""
+"""Times, profiles and peak memory of this package, beside the published procedure, measured in one run."""

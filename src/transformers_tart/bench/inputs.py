@@ -1,53 +1,39 @@
-"""Plain sentences to measure with: seeded, of any length, without the label words of the published prompts."""
+"""Inputs of benchmarks, drawn from a seed: sentences without the label words of the published prompts, and images."""
 
 import itertools
 import random
 from collections.abc import Iterator
 
+import numpy as np
+from PIL import Image
 
-SUBJECTS = (
-    *(
-        "the old teacher",
-        "my neighbor",
-        "a young doctor",
-        "the last train",
-        "our garden",
-        "the small shop",
-        "her dog",
-    ),
-    *(
-        "a quiet river",
-        "the evening news",
-        "the second film",
-        "this phone",
-        "the service",
-        "his brother",
-        "the weather",
-    ),
+
+def _phrases(text: str) -> tuple[str, ...]:
+    return tuple(text.split("|"))
+
+
+SUBJECTS = _phrases(
+    "the old teacher|my neighbor|a young doctor|the last train|our garden|the small shop|her dog|a quiet river|"
+    "the evening news|the second film|this phone|the service|his brother|the weather"
 )
-VERBS = (
-    *("waits for", "remembers", "follows", "changes", "opens", "brings back", "leaves behind", "looks at", "misses"),
-    *("pays for", "talks about", "works with", "hardly notices", "asks for"),
+VERBS = _phrases(
+    "waits for|remembers|follows|changes|opens|brings back|leaves behind|looks at|misses|pays for|talks about|"
+    "works with|hardly notices|asks for"
 )
-OBJECTS = (
-    *("the green door", "a cup of tea", "the long road home", "nothing at all", "an empty house", "the first page"),
-    *(
-        "two large boxes",
-        "a better answer",
-        "the broken window",
-        "some fresh bread",
-        "the whole story",
-        "a new ticket",
-    ),
+OBJECTS = _phrases(
+    "the green door|a cup of tea|the long road home|nothing at all|an empty house|the first page|two large boxes|"
+    "a better answer|the broken window|some fresh bread|the whole story|a new ticket"
 )
-ENDINGS = (
-    *("in the morning", "without a word", "because it rained", "as usual", "for the third time", "near the station"),
-    *("while others sleep", "on a cold day", "until late at night", "with great care", "", ""),
+ENDINGS = _phrases(
+    "in the morning|without a word|because it rained|as usual|for the third time|near the station|"
+    "while others sleep|on a cold day|until late at night|with great care||"
 )
+SIDES = (96, 384)  # pixels
+COARSE_SIDE = 8
 
 
 def sentences(seed: int) -> Iterator[str]:
-    """Sentences without end."""
+    """Yield sentences without end."""
     draw = random.Random(seed)
     while True:
         words = " ".join(draw.choice(parts) for parts in (SUBJECTS, VERBS, OBJECTS, ENDINGS)).strip()
@@ -55,7 +41,7 @@ def sentences(seed: int) -> Iterator[str]:
 
 
 def texts(seed: int, min_words: int, max_words: int) -> Iterator[str]:
-    """Texts without end, each of a number of words between the two."""
+    """Yield texts without end, of `min_words` to `max_words` words."""
     draw, source = random.Random(f"lengths {seed}"), sentences(seed)
     while True:
         count, words = draw.randint(min_words, max_words), list[str]()
@@ -65,8 +51,17 @@ def texts(seed: int, min_words: int, max_words: int) -> Iterator[str]:
 
 
 def draw_texts(count: int, seed: int, min_words: int, max_words: int) -> list[str]:
-    """The first `count` of these texts."""
+    """Return the first `count` of [`texts`]."""
     return list(itertools.islice(texts(seed, min_words, max_words), count))
 
 
-__all__ = ["draw_texts", "sentences", "texts"]
+def images(seed: int) -> Iterator[Image.Image]:
+    """Yield images without end, of many sizes and as smooth as photographs."""
+    rng = np.random.default_rng(seed)
+    while True:
+        width, height = (int(side) for side in rng.integers(*SIDES, size=2))
+        coarse = rng.integers(0, 256, (COARSE_SIDE, COARSE_SIDE, 3), dtype=np.uint8)
+        yield Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR)
+
+
+__all__ = ["draw_texts", "images", "sentences", "texts"]

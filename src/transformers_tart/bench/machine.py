@@ -1,5 +1,6 @@
-"""Where a measurement was made."""
+"""Facts about the machine and the versions that a measurement was made with."""
 
+import contextlib
 import os
 import platform
 
@@ -7,54 +8,43 @@ import torch
 from transformers import __version__ as transformers_version
 
 
-def processor_name() -> str:
-    """The model of the processor, as the system names it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def accelerator_name() -> str | None:
-    """The model of the first accelerator; `None` without one."""
-    device = default_device()
-    if device.type == "cpu":
-        return None
-    module = torch.get_device_module(device)
-    return module.get_device_name() if hasattr(module, "get_device_name") else device.type
-
-
 def default_device() -> torch.device:
-    """The first accelerator, else the CPU."""
+    """Return the first accelerator, or the CPU."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """As it is written on the command line."""
+    """Return the name of a dtype as on the command line, such as `float32`."""
     return str(dtype).removeprefix("torch.")
 
 
+def _processor_name() -> str:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:  # Linux only
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _accelerator_name() -> str | None:
+    device = default_device()
+    if device.type == "cpu":
+        return None
+    return getattr(torch.get_device_module(device), "get_device_name", lambda: device.type)()
+
+
 def machine_facts() -> dict[str, str | int | None]:
-    """Processor, cores, threads of torch, accelerator."""
+    """Return processor, number of cores, number of threads of torch, and accelerator."""
     return {
-        "processor": processor_name(),
-        "cores": cores(),
+        "processor": _processor_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
-        "accelerator": accelerator_name(),
+        "accelerator": _accelerator_name(),
     }
 
 
 def version_facts() -> dict[str, str]:
-    """Versions of what takes part."""
+    """Return the versions of Python, torch, transformers and this package."""
     from transformers_tart import __version__
 
     return {
@@ -66,7 +56,7 @@ def version_facts() -> dict[str, str]:
 
 
 def describe(machine: dict[str, str | int | None], versions: dict[str, str]) -> str:
-    """Both as two lines of text."""
+    """Return machine and versions as two lines of text."""
     accelerator = machine["accelerator"] or "no accelerator"
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} torch threads, {accelerator}\n"

@@ -1,6 +1,6 @@
-"""Peak memory of classifying a stream of texts or pictures, each size in a process of its own.
+"""Peak memory of classifying a stream of inputs, measured in a process of its own.
 
-The child is `python -m transformers_tart.bench.memory`, with the options as JSON; it prints its peak as JSON.
+The process is `python -m transformers_tart.bench.memory OPTIONS`, with options and result in JSON.
 """
 
 import json
@@ -8,14 +8,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from transformers.utils import logging
 
 from transformers_tart.bench.machine import dtype_name
-from transformers_tart.bench.models import make_pipeline, stream_queries
-from transformers_tart.bench.workload import Workload
+from transformers_tart.bench.workload import Workload, make_pipeline, stream_queries
 
 
 LENGTHS = (2, 8)  # in words
@@ -23,7 +21,7 @@ LENGTHS = (2, 8)  # in words
 
 @dataclass(frozen=True)
 class Peak:
-    """Most resident memory of a process that classified a number of texts or pictures."""
+    """Peak resident memory of a process that classified a number of inputs."""
 
     inputs: int
     dtype: str
@@ -31,23 +29,23 @@ class Peak:
 
 
 def classify_stream(workload: Workload) -> Peak:
-    """Classify as many inputs of a generator as there are queries, in this process, keeping none; read its peak."""
+    """Classify the queries of a workload one after the other in this process, and return its peak memory."""
     try:
         import resource
     except ImportError as err:
         raise OSError("Peak memory is read with getrusage, which this system does not have.") from err
     classify = make_pipeline(workload, *LENGTHS)
     count = sum(1 for _ in classify(stream_queries(workload, *LENGTHS)))
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes per unit of ru_maxrss
     dtype = dtype_name(classify.model.backbone.dtype)
     return Peak(count, dtype, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
 
 
 def measure_memory(workload: Workload) -> Peak:
-    """[`classify_stream`] in a fresh process.
+    """Run [`classify_stream`] in a new process.
 
     Raises:
-        ValueError: When that process fails; its messages are on stderr.
+        ValueError: If the process fails; its messages are on stderr.
     """
     options = json.dumps({**asdict(workload), "device": str(workload.device)})
     command = [sys.executable, "-m", "transformers_tart.bench.memory", options]
@@ -58,7 +56,7 @@ def measure_memory(workload: Workload) -> Peak:
 
 
 def format_memory(peaks: Sequence[Peak]) -> str:
-    """A line for each number of inputs, and what the largest takes more than the smallest."""
+    """Return a table of peaks, and the difference between the most and the fewest inputs."""
     lines = [f"| {'inputs':>9} | peak, MB |", "|---|---|"]
     lines += [f"| {peak.inputs:>9,} | {peak.megabytes:.1f} |" for peak in peaks]
     least, most = min(peaks, key=lambda peak: peak.inputs), max(peaks, key=lambda peak: peak.inputs)
@@ -67,8 +65,8 @@ def format_memory(peaks: Sequence[Peak]) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The child: options in, peak out."""
-    options: dict[str, Any] = json.loads(arguments[0])
+    """Print the peak memory for the options in the first argument."""
+    options = json.loads(arguments[0])
     logging.disable_progress_bar()
     print(json.dumps(asdict(classify_stream(Workload(**{**options, "device": torch.device(options["device"])})))))
 

@@ -1,4 +1,4 @@
-"""The published procedure (arXiv 2306.07536, sections 3.2 and 4), as it is run: item by item."""
+"""The published procedure (arXiv 2306.07536, sections 3.2 and 4), item by item as in its code."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -17,7 +17,7 @@ LABEL = re.compile(r"\nLabel: \w+(?=\n)")
 
 
 def whiten(support: Tensor, queries: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
-    """Principal components of the support set, then whitening by the eigenvectors of their covariance, on the CPU."""
+    """Project on the principal components of the support set, and whiten, on the CPU."""
     from sklearn.decomposition import PCA
 
     pca = PCA(n_components, random_state=0).fit(support.cpu().numpy())
@@ -38,26 +38,13 @@ def predict_one_by_one(
     chosen: Sequence[int],
     meter: Meter,
 ) -> Tensor:
-    r"""
-    Probabilities of the second class: for each query the whole sequence through the head.
-
-    Args:
-        architecture (`GPT2Architecture`):
-            The head.
-        support (`torch.FloatTensor` of shape `(k, dim)`), labels (`torch.LongTensor` of shape `(k,)`):
-            The labeled embeddings.
-        queries (`torch.FloatTensor` of shape `(n, dim)`):
-            The others.
-        chosen (`list[int]`):
-            For which queries it is done.
-        meter ([`Meter`]):
-            Is told of them.
+    """Predict each chosen query by a run of the head on the whole sequence of the support set and the query.
 
     Returns:
-        `torch.FloatTensor` of shape `(len(chosen),)`.
+        `torch.FloatTensor` of shape `(len(chosen),)`: probabilities of the second class.
     """
     known, new = whiten(support, queries, architecture.input_dim)
-    asked = torch.cat([labels, labels.new_zeros(1)])[None]  # no label is seen by what comes before it
+    asked = torch.cat([labels, labels.new_zeros(1)])[None]  # the label of the query is masked
     probabilities = []
     with meter.sample(len(chosen), len(queries)):
         for i in chosen:
@@ -67,16 +54,9 @@ def predict_one_by_one(
 
 
 class SampledProcedure(PublishedProcedure):
-    r"""
-    The published protocols, of which only some forward passes are made; the others give zeros.
+    """The published protocols with only some of their forward passes; the others return zeros.
 
-    Args:
-        backbone (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`), seed (`int`), max_characters (`int`):
-            As in [`PublishedProcedure`].
-        groups (`list[tuple[int, Collection[int]]]`):
-            Forward passes of equal cost, in the order in which they come: how many there are, and which are made.
-        meter ([`Meter`]):
-            Is told of them.
+    `groups` are groups of forward passes of equal cost, in order: the size of each, and the indices that are computed.
     """
 
     def __init__(
@@ -95,7 +75,7 @@ class SampledProcedure(PublishedProcedure):
 
     def _prompt_ids(self, prompt: str) -> Tensor:
         encoded = self.tokenizer(prompt, truncation=True, max_length=MAX_TOKENS)
-        # the published search wants label words of one token, which is not every tokenizer's way
+        # the published search needs label words of one token, which not every tokenizer has
         places = [encoded.char_to_token(match.end() - 1) for match in LABEL.finditer(prompt)]
         self.places = [place for place in places if place is not None]
         return torch.tensor(encoded["input_ids"])

@@ -1,4 +1,4 @@
-"""What each pair compares, in a line of the command's help, which does not import the pairs."""
+"""Summaries of the pairs for the command's help, which does not import the pairs."""
 
 _PROTOCOL = "the published protocol {}, a prompt at a time, and ours"
 

@@ -1,68 +1,61 @@
-"""Two ways to the same work, timed in turn."""
+"""Pairs of a naive and our way to do the same work, timed in turn, and the table of their times."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.benchmark import timer
+
+from transformers_tart.bench.machine import dtype_name
+from transformers_tart.bench.workload import Workload
 
 
 Clock = Callable[[], float]
 
-# Rounding, in units of the root mean square of the values, or of 1 where they are smaller.
+# Largest rounding difference, relative to the root mean square of the values or to 1, whichever is larger.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 2e-2}
+COLUMNS = ("pair", "model", "dtype", "device", "k", "queries", "naive, s", "ours, s", "naive/ours", "computed", "diff")
 
 
 @dataclass
 class Meter:
-    """Notes what the part of a work that was left out would have taken.
+    """A clock, and the estimated time of the part of a work that was left out.
 
     Attributes:
-        clock: seconds, as `time.perf_counter` gives them.
-        device: where the work is done; it is waited for at both ends of a part.
+        clock: seconds; torch's waits for the accelerator.
         left_out: seconds.
     """
 
-    clock: Clock = time.perf_counter
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    clock: Clock = timer
     left_out: float = 0.0
-
-    def now(self) -> float:
-        """The time at which all work that was begun is done."""
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
-        return self.clock()
 
     @contextmanager
     def sample(self, computed: int, total: int) -> Iterator[None]:
-        """Time a part of which `computed` of `total` equally costly items are computed."""
-        start = self.now()
+        """Time a block that computes `computed` of `total` equally costly items."""
+        start = self.clock()
         yield
-        self.left_out += (self.now() - start) * (total / computed - 1)
+        self.left_out += (self.clock() - start) * (total / computed - 1)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    r"""
-    A work and two ways to do it.
+    """A naive and our way to do the same work.
 
-    Args:
-        naive (`Callable`):
-            From a [`Meter`] to the rows of the result that it computes.
-        ours (`Callable`):
-            From nothing to all rows of the result.
-        rows (`list[int]`):
-            Which rows the naive way computes.
-        size (`int`):
-            Number of all rows.
-        computed (`int`), total (`int`):
-            Forward passes that the naive way makes, and that the whole work needs.
-        model (`str`), dtype (`torch.dtype`), device (`torch.device`):
-            What is run, how and where.
-        agrees (`bool`):
-            Whether both ways must give the same values; else only as many rows.
+    Attributes:
+        naive: function of a [`Meter`] that returns some rows of the result.
+        ours: function that returns all rows of the result.
+        rows: rows that the naive way computes.
+        size: number of all rows.
+        computed: number of forward passes of the naive way.
+        total: number of forward passes that the naive way needs for the whole work.
+        model: name of the model.
+        dtype: precision of the model.
+        device: device of the model.
+        agrees: whether both ways must give the same values; else only the number of rows is compared.
     """
 
     naive: Callable[[Meter], Tensor]
@@ -78,14 +71,33 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Times:
-    """What was measured: seconds of each repeat, and the largest difference of the two results.
+class Pair:
+    """A comparison of the command line.
 
     Attributes:
-        naive: of the items that were computed.
-        scaled: naive, of the whole work.
-        ours: of the whole work.
-        difference: as [`check`] gives it; `None` for results that are not comparable.
+        name: name on the command line.
+        summary: line of the help.
+        k: default size of the support set; `None` for a comparison without one.
+        queries: default number of queries.
+        build: function that loads and draws what both ways need.
+    """
+
+    name: str
+    summary: str
+    k: int | None
+    queries: int
+    build: Callable[[Workload], Comparison]
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of each run, and the largest difference of the two results.
+
+    Attributes:
+        naive: of the items that the naive way computed.
+        scaled: of the naive way, for the whole work.
+        ours: of our way, for the whole work.
+        difference: as [`check`] returns it; `None` for results that are not comparable.
     """
 
     naive: list[float]
@@ -95,10 +107,10 @@ class Times:
 
 
 def check(comparison: Comparison, naive: Tensor, ours: Tensor) -> float | None:
-    """The largest difference of both results, in units of the naive values' root mean square, of 1 at least.
+    """Return the largest difference of both results, relative to the naive values' root mean square or to 1.
 
     Raises:
-        ValueError: When the results differ in shape or by more than rounding.
+        ValueError: If the results differ in shape or by more than rounding.
     """
     if len(naive) != len(comparison.rows) or len(ours) != comparison.size:
         raise ValueError(
@@ -115,52 +127,77 @@ def check(comparison: Comparison, naive: Tensor, ours: Tensor) -> float | None:
     if not difference <= limit:  # NaN included
         raise ValueError(
             f"The naive side and ours differ by {difference:.2g} where {limit:.0e} is rounding in {comparison.dtype}: "
-            "they do not compute the same, and their times say nothing."
+            "they do not compute the same, so their times cannot be compared."
         )
     return difference
 
 
 def measure(
-    comparison: Comparison,
-    repeats: int,
-    clock: Clock = time.perf_counter,
-    progress: Callable[[], object] = lambda: None,
+    comparison: Comparison, repeats: int, clock: Clock = timer, progress: Callable[[], object] = lambda: None
 ) -> Times:
-    r"""
-    Time both ways in turn, naive first, after one run of each that is not counted, in which ours finds how a backbone
-    reads prompts.
-
-    Args:
-        comparison ([`Comparison`]):
-            The two ways.
-        repeats (`int`):
-            Counted runs of each.
-        clock (`Callable`, *optional*):
-            Seconds.
-        progress (`Callable`, *optional*):
-            Called after each run.
+    """Time both ways in turn, the naive one first, after one run of each that is not counted.
 
     Raises:
-        ValueError: When the results of both ways differ.
+        ValueError: If the results of both ways differ.
     """
-    naive, scaled, ours, differences = [], [], [], []
-    for repeat in range(repeats + 1):
-        meter = Meter(clock, comparison.device)
-        start = meter.now()
-        naive_result = comparison.naive(meter)
-        seconds = meter.now() - start
+    runs, differences = [], []
+    for _ in range(repeats + 1):
+        meter, start = Meter(clock), clock()
+        naive = comparison.naive(meter)
+        naive_seconds = clock() - start
         progress()
-        start = meter.now()
-        our_result = comparison.ours()
-        our_seconds = meter.now() - start
+        start = clock()
+        ours = comparison.ours()
+        our_seconds = clock() - start
         progress()
-        differences.append(check(comparison, naive_result, our_result))
-        if repeat > 0:
-            naive.append(seconds)
-            scaled.append(seconds + meter.left_out)
-            ours.append(our_seconds)
+        differences.append(check(comparison, naive, ours))
+        runs.append((naive_seconds, naive_seconds + meter.left_out, our_seconds))
     found = [difference for difference in differences if difference is not None]
-    return Times(naive, scaled, ours, max(found, default=None))
+    naive_times, scaled, our_times = (list(column) for column in zip(*runs[1:], strict=True))
+    return Times(naive_times, scaled, our_times, max(found, default=None))
 
 
-__all__ = ["Clock", "Comparison", "Meter", "Times", "check", "measure"]
+def pair_result(pair: Pair, workload: Workload, comparison: Comparison, times: Times) -> dict[str, Any]:
+    """Collect the times of a pair, with the sizes they were measured at, for JSON and [`format_row`]."""
+    return {
+        "pair": pair.name,
+        "model": comparison.model,
+        "dtype": dtype_name(comparison.dtype),
+        "device": str(comparison.device),
+        "k": None if pair.k is None else workload.k,
+        "queries": workload.queries,
+        "computed": comparison.computed,
+        "total": comparison.total,
+        "times": asdict(times),
+        "ratio": median(times.scaled) / median(times.ours),
+    }
+
+
+def format_heading(repeats: int) -> str:
+    """Return a legend and the first lines of the table."""
+    return (
+        f"median (smallest..largest) of {repeats} runs each, naive and ours in turn; the naive side ran as many items "
+        "as in the\ncolumn `computed`, and its time is scaled to all of them; `diff`: largest difference of the "
+        "results\n\n" + _line(COLUMNS) + "\n" + "|---" * len(COLUMNS) + "|"
+    )
+
+
+def format_row(result: dict[str, Any]) -> str:
+    """Return the line of a pair in the table."""
+    times = result["times"]
+    cells = [result["pair"], result["model"], result["dtype"], result["device"]]
+    cells += ["-" if result["k"] is None else str(result["k"]), str(result["queries"])]
+    cells += [_spread(times["scaled"]), _spread(times["ours"]), f"{result['ratio']:.3g}"]
+    cells += [f"{result['computed']} of {result['total']}"]
+    return _line([*cells, "-" if times["difference"] is None else f"{times['difference']:.1e}"])
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    return f"{median(seconds):.3g} ({min(seconds):.3g}..{max(seconds):.3g})"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+__all__ = ["Comparison", "Meter", "Pair", "Times", "check", "format_heading", "format_row", "measure", "pair_result"]

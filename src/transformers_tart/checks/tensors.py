@@ -1,4 +1,4 @@
-"""Checks of what a reasoner is given."""
+"""Checks of tensors, seeds and class counts that a reasoner takes."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -11,47 +11,38 @@ from transformers_tart.checks.arguments import shorten
 from transformers_tart.checks.tracing import is_traced
 
 
-MAX_LABELS = 2**16  # a label of more digits is an id, and a class for each would fill the memory
-IGNORED = -100  # by the cross-entropy of PyTorch
+MAX_LABELS = 2**16  # larger labels are ids, and as many classes would fill the memory
+IGNORED = -100  # the label that PyTorch's cross-entropy ignores
 SEEDS = range(-(2**63), 2**64)
 
 
 def check_seed(seed: Any) -> int:
-    """Return a seed as PyTorch takes it.
+    """Return a seed as a Python integer, which must fit into 64 bits."""
+    seed = _as_integer("seed", seed)
+    if seed not in SEEDS:
+        raise ValueError(f"seed is {shorten(seed)}; it must fit into 64 bits.")
+    return seed
 
-    Raises:
-        TypeError, ValueError: When it is no integer, or one that does not fit 64 bits.
-    """
-    if isinstance(seed, bool) or not isinstance(seed, Integral):
-        raise TypeError(f"seed is {shorten(seed)} of type {type(seed).__name__}; it must be an integer.")
-    if int(seed) not in SEEDS:
-        raise ValueError(f"seed is {shorten(int(seed))}; it must fit into 64 bits.")
-    return int(seed)
+
+def _as_integer(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} is {shorten(value)} of type {type(value).__name__}; it must be an integer.")
+    return int(value)
 
 
 def check_tensor(name: str, tensor: Any) -> None:
-    """Check that an argument is a dense tensor that holds values.
-
-    Raises:
-        TypeError: When it is no tensor.
-        ValueError: When it is sparse, or on the device meta.
-    """
+    """Check that an argument is a dense tensor with values, and not on the device meta."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name} is {shorten(tensor)} of type {type(tensor).__name__}; it must be a torch.Tensor.")
     if tensor.layout != torch.strided or tensor.device.type == "meta":
         raise ValueError(
-            f"{name} is a tensor of layout {tensor.layout}, on the device {tensor.device}; it must "
-            "be a dense one, on a device that holds values."
+            f"{name} has layout {tensor.layout}, on the device {tensor.device}; it must be dense, on a device that "
+            "holds values."
         )
 
 
 def check_embeddings(embeddings: Any, what: str) -> Tensor:
-    """Return embeddings in float32.
-
-    Raises:
-        TypeError: When they are no tensor of floating-point numbers.
-        ValueError: When one of them is NaN or infinite, or too large for float32. Not checked in a traced pass.
-    """
+    """Return embeddings in float32, whose values must be finite; these are not checked while tracing."""
     if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
         found = embeddings.dtype if isinstance(embeddings, Tensor) else type(embeddings).__name__
         raise TypeError(f"The {what} embeddings are {found}; they must be a torch.Tensor of floating-point numbers.")
@@ -66,11 +57,7 @@ def check_embeddings(embeddings: Any, what: str) -> Tensor:
 
 
 def check_support(embeddings: Any, labels: Any, num_labels: Any) -> tuple[Tensor, Tensor, int]:
-    """Return support embeddings in float32, their labels in int64, and the number of classes.
-
-    Raises:
-        TypeError, ValueError: When they cannot be a support set.
-    """
+    """Return support embeddings in float32, their labels in int64, and the number of classes."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"The support labels are {type(labels).__name__}; they must be a torch.Tensor of integers.")
     check_tensor("The tensor of support labels", labels)
@@ -91,14 +78,7 @@ def check_support(embeddings: Any, labels: Any, num_labels: Any) -> tuple[Tensor
 
 
 def _check_num_labels(num_labels: Any, largest: int) -> int:
-    """Return the number of classes, one more than the largest label when not given."""
-    if num_labels is None:
-        num_labels = largest + 1
-    if isinstance(num_labels, bool) or not isinstance(num_labels, Integral):
-        raise TypeError(
-            f"num_labels is {shorten(num_labels)} of type {type(num_labels).__name__}; it must be an integer."
-        )
-    num_labels = int(num_labels)
+    num_labels = largest + 1 if num_labels is None else _as_integer("num_labels", num_labels)
     if largest >= num_labels:
         raise ValueError(f"A support label is {largest}, but there are {num_labels} classes, numbered from 0.")
     if num_labels > MAX_LABELS:
@@ -110,17 +90,7 @@ def _check_num_labels(num_labels: Any, largest: int) -> int:
 
 
 def check_queries(embeddings: Any, batch: int, dim: int) -> Tensor:
-    """Return query embeddings in float32.
-
-    Args:
-        embeddings (`torch.FloatTensor` of shape `(batch, n, dim)`):
-            What was given.
-        batch (`int`), dim (`int`):
-            Sizes of the support embeddings.
-
-    Raises:
-        TypeError, ValueError: When they do not go with the support set, or are not finite.
-    """
+    """Return query embeddings (batch, n, dim) in float32, given the batch and dim of the support embeddings."""
     converted = check_embeddings(embeddings, "query")
     if converted.dim() != 3 or converted.shape[0] != batch:
         raise ValueError(
@@ -136,12 +106,7 @@ def check_queries(embeddings: Any, batch: int, dim: int) -> Tensor:
 
 
 def check_query_labels(labels: Any, shape: Sequence[int], num_labels: int, name: str = "query labels") -> Tensor:
-    """Return the labels of queries in int64; `name` is what messages call them.
-
-    Raises:
-        TypeError, ValueError: When there is not one for each query, or one is neither a class nor -100, which counts
-            for nothing.
-    """
+    """Return labels of queries, classes or -100, in int64; `name` is their name in error messages."""
     if not isinstance(labels, Tensor) or not is_integer(labels):
         found = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
         raise TypeError(f"The {name} are {found}; they must be a torch.Tensor of integers.")
@@ -154,7 +119,7 @@ def check_query_labels(labels: Any, shape: Sequence[int], num_labels: int, name:
 
 
 def is_integer(tensor: Tensor) -> bool:
-    """Return whether a tensor holds integers, which booleans are not."""
+    """Return whether a tensor holds integers, and not booleans."""
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 

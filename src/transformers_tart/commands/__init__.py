@@ -1,1 +1,1 @@
-"""The commands of `transformers-tart`, one file each: `add_parser` declares one, `run` does it."""
+"""The commands of `transformers-tart`, a module each, in which `add_parser` adds the parser and `run` the action."""

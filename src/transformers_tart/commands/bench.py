@@ -1,4 +1,4 @@
-"""`transformers-tart bench`: this package beside the published procedure, in one run."""
+"""`transformers-tart bench`: times of this package and of the published procedure, measured in one run."""
 
 import argparse
 import json
@@ -19,39 +19,41 @@ OPTIONS = ("naive_queries", "backbone", "max_characters", "dtype", "compile", "s
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
+    """Add the command to the parser."""
     parser = add_subparser(
         subparsers,
         "bench",
-        "Time this package and the published procedure in turn, in one run; split its own time, read its memory.",
+        "Time this package and the published procedure in turn, profile the pipeline, or measure its peak memory.",
         "transformers-tart bench vanilla loo --backbone random:gpt2-small --json times.json",
     )
     summaries = "; ".join(f"{name}: {summary}" for name, summary in SUMMARIES.items())
     parser.add_argument("pairs", nargs="*", type=_pair_name, metavar="PAIR", help=f"(default: all) {summaries}")
     instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--profile", action="store_true", help="instead: where the time of the pipeline goes")
+    instead.add_argument("--profile", action="store_true", help="instead: split the pipeline's time into parts")
     instead.add_argument("--memory", action="store_true", help="instead: peak memory of few and of many inputs")
     parser.add_argument("--repeats", type=int, default=3, help="counted runs of each side (default: 3)")
     parser.add_argument(
-        "--naive-queries", type=int, default=20, help="how many the naive side computes; 0: all (default: 20)"
+        "--naive-queries", type=int, default=20, help="number that the naive side computes; 0: all (default: 20)"
     )
-    parser.add_argument("--k", type=int, help="size of the support set (default: the pair's; of the pipeline 64)")
-    parser.add_argument("--queries", type=int, help="how many (default: the pair's; of --profile 500)")
+    parser.add_argument("--k", type=int, help="size of the support set (default: the pair's; for the pipeline 64)")
+    parser.add_argument("--queries", type=int, help="number of queries (default: the pair's; for --profile 500)")
     parser.add_argument(
         "--memory-inputs", type=int, nargs=2, default=MEMORY_INPUTS, metavar=("A", "B"), help="(default: 1000 100000)"
     )
     parser.add_argument(
         "--backbone",
         default="mini",
-        help="mini, a folder, a Hub id or random:gpt2-small; of --profile and --memory also random:vit-tiny or "
-        "random:vit-base, which read pictures (default: mini)",
+        help="mini, a folder, a Hub id or random:gpt2-small; for --profile and --memory also the image models "
+        "random:vit-tiny and random:vit-base (default: mini)",
     )
-    parser.add_argument("--max-characters", type=int, default=100, help="of a text in a prompt (default: 100)")
+    parser.add_argument(
+        "--max-characters", type=int, default=100, help="characters of a prompt's texts (default: 100)"
+    )
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="precision of the backbone (default: auto)")
-    parser.add_argument("--device", help="where to run (default: the first accelerator)")
+    parser.add_argument("--device", help="device (default: the first accelerator)")
     parser.add_argument("--compile", action="store_true", help="compile the backbone of our side")
-    parser.add_argument("--seed", type=int, default=0, help="of texts, embeddings and weights (default: 0)")
-    parser.add_argument("--json", metavar="FILE", help="JSON file for every single time, written after each pair")
+    parser.add_argument("--seed", type=int, default=0, help="seed of texts, embeddings and weights (default: 0)")
+    parser.add_argument("--json", metavar="FILE", help="JSON file for the time of every run, written after each pair")
     parser.set_defaults(run=run)
 
 
@@ -64,7 +66,7 @@ def _pair_name(name: str) -> str:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, and print as it goes."""
+    """Run the command."""
     from transformers_tart.bench.machine import describe, machine_facts, version_facts
 
     if args.repeats < 1:
@@ -83,12 +85,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def run_pairs(args: argparse.Namespace, facts: dict[str, Any]) -> None:
-    """Time pairs, a line of the table each."""
+    """Time pairs, and print a line of the table for each."""
     from tqdm.auto import tqdm
 
     from transformers_tart.bench.pairs import PAIRS
-    from transformers_tart.bench.report import PairResult, format_heading, format_row
-    from transformers_tart.bench.timing import measure
+    from transformers_tart.bench.timing import format_heading, format_row, measure, pair_result
 
     pairs = [PAIRS[name] for name in dict.fromkeys(args.pairs or PAIRS)]
     found: list[dict[str, Any]] = []
@@ -98,20 +99,19 @@ def run_pairs(args: argparse.Namespace, facts: dict[str, Any]) -> None:
             workload = make_workload(args, pair.k or 2, pair.queries)
             comparison = pair.build(workload)
             times = measure(comparison, args.repeats, progress=bar.update)
-            result = PairResult.of(pair, workload, comparison, times)
+            found.append(pair_result(pair, workload, comparison, times))
             with bar.external_write_mode():
-                print(format_row(result), flush=True)
-            found.append(result.as_dict())
+                print(format_row(found[-1]), flush=True)
             write_json(args, {**facts, "pairs": found})
 
 
 def run_profile(args: argparse.Namespace, facts: dict[str, Any]) -> None:
-    """Split the time of the pipeline."""
+    """Split the time of the pipeline into parts."""
     from tqdm.auto import tqdm
 
     from transformers_tart.bench.machine import dtype_name
-    from transformers_tart.bench.models import make_pipeline, stream_queries
     from transformers_tart.bench.profile import format_profile, profile_pipeline, share_outside
+    from transformers_tart.bench.workload import make_pipeline, stream_queries
 
     workload = make_workload(args, PIPELINE_K, PIPELINE_QUERIES)
     classify = make_pipeline(workload, *PROFILE_LENGTHS)
@@ -127,7 +127,7 @@ def run_profile(args: argparse.Namespace, facts: dict[str, Any]) -> None:
 
 
 def run_memory(args: argparse.Namespace, facts: dict[str, Any]) -> None:
-    """Read the peak memory of two processes."""
+    """Measure the peak memory of two processes."""
     from tqdm.auto import tqdm
 
     from transformers_tart.bench.memory import format_memory, measure_memory
@@ -142,7 +142,7 @@ def run_memory(args: argparse.Namespace, facts: dict[str, Any]) -> None:
 
 
 def make_workload(args: argparse.Namespace, k: int, queries: int) -> "Workload":
-    """The options of the command, with these sizes where it names none."""
+    """Build the workload of the options, with these sizes by default."""
     import torch
 
     from transformers_tart.bench.machine import default_device
@@ -157,12 +157,12 @@ def make_workload(args: argparse.Namespace, k: int, queries: int) -> "Workload":
 
 
 def describe_pipeline(workload: "Workload", dtype: str) -> str:
-    """What of a workload matters to the pipeline."""
+    """Describe the pipeline of a workload in a line."""
     return f"pipeline on {workload.model}, {dtype}, {workload.device}, k = {workload.k}"
 
 
 def write_json(args: argparse.Namespace, found: dict[str, Any]) -> None:
-    """Write what was found, if a file is asked for."""
+    """Write the results to the file of `--json`, if given."""
     from transformers_tart.files import write_whole
 
     if args.json is not None:

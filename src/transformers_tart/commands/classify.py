@@ -1,28 +1,33 @@
-"""`transformers-tart classify`: a table of inputs in, labels and scores out row by row; a stopped run goes on."""
+"""`transformers-tart classify`: predict labels and scores of a table's rows; an interrupted run can be continued."""
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from transformers_tart.commands.answers import Answer, Finished, cut_torn_row, is_csv, open_output, read_finished
 from transformers_tart.commands.common import (
     add_model_options,
     add_subparser,
     check_columns,
     check_output_file,
+    join_processes,
     load_config,
     load_pipeline,
-    modality_of,
     read_examples,
     stream_inputs,
 )
-from transformers_tart.commands.fingerprint import (
-    check_fingerprint,
-    fingerprint_of,
-    remove_output,
-    write_fingerprint,
+from transformers_tart.commands.fingerprint import check_fingerprint, fingerprint_of, write_fingerprint
+from transformers_tart.commands.output import (
+    Finished,
+    OutputRow,
+    cut_torn_row,
+    is_csv,
+    lock_output,
+    open_output,
+    read_finished,
 )
 from transformers_tart.inputs.tables import file_format, read_rows
 
@@ -32,9 +37,8 @@ if TYPE_CHECKING:
 
     from transformers_tart.pipeline_tart import TartClassificationPipeline
 
-# Texts are sorted by length within this many batches of each process.
-BATCHES_PER_WINDOW = 4
-USUAL_BATCH_SIZE = 32  # of the windows where no batch size is given
+BATCHES_PER_WINDOW = 4  # of each process; inputs are sorted by length within a window
+USUAL_BATCH_SIZE = 32  # sets the size of windows where no batch size is given
 
 
 class Row(NamedTuple):
@@ -45,7 +49,7 @@ class Row(NamedTuple):
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
+    """Add the parser of the command."""
     parser = add_subparser(
         subparsers,
         "classify",
@@ -54,42 +58,62 @@ def add_parser(subparsers: Any) -> None:
         "out.jsonl",
     )
     add_model_options(parser)
-    parser.add_argument("--embedding-cache", metavar="FOLDER", help="keep embeddings here from one run to the next")
-    parser.add_argument("--compile", action="store_true", help="compile the backbone, which pays for many texts")
+    parser.add_argument("--embedding-cache", metavar="FOLDER", help="folder to keep embeddings in for later runs")
+    parser.add_argument("--compile", action="store_true", help="compile the backbone; worthwhile for many inputs")
     parser.add_argument(
-        "--examples", help="labeled examples: csv, tsv, json, jsonl or parquet with text, image or audio, and label"
+        "--examples",
+        help="labeled examples: csv, tsv, json, jsonl or parquet with the columns text, image or audio, and label "
+        "(default: those of the model)",
     )
     parser.add_argument(
         "--input",
         required=True,
-        help="inputs: csv, tsv, json, jsonl or parquet with text, image or audio (paths), or txt by lines",
+        help="inputs: csv, tsv, json, jsonl or parquet with a column text, image or audio (paths), or a txt file with "
+        "an input in each line",
     )
     parser.add_argument(
         "--output",
-        help="jsonl or csv; an interrupted run of the same input, examples, model and options is continued, by a "
-        "fingerprint in OUTPUT.fingerprint.json (default: jsonl to stdout)",
+        help="jsonl or csv file; the same command continues an interrupted run, which it recognizes by "
+        "OUTPUT.fingerprint.json (default: jsonl to stdout)",
     )
-    parser.add_argument("--batch-size", type=int, help="most inputs of a forward pass (default: by a token budget)")
+    parser.add_argument("--batch-size", type=int, help="largest number of inputs in a batch (default: a token budget)")
     parser.add_argument("--overwrite", action="store_true", help="start the output file anew")
     parser.add_argument(
-        "--strict", action="store_true", help="stop at the first row that cannot be read (default: note its error)"
+        "--strict", action="store_true", help="stop at the first unreadable row (default: write its error)"
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Classify; under `accelerate launch` the processes share the rows and the first one writes."""
-    import torch
-    from accelerate import PartialState
-
-    output = None if args.output is None else Path(args.output)
-    _check_arguments(args, output)
-    # without an accelerator, processes that are not told of the CPU would not find each other
-    state = PartialState(cpu=args.device == "cpu" or not torch.accelerator.is_available())
+    state, output = join_processes(args.device), None if args.output is None else Path(args.output)
     if state.num_processes > 1 and args.device is None and args.device_map is None:
-        args.device_map = {"": state.device}  # each process on its own
+        args.device_map = {"": state.device}
     config = load_config(args)
-    modality = modality_of(config)
+    modality = _check_arguments(args, config, output)
+    total = _count_rows(args.input) if state.is_main_process else None
+    with contextlib.ExitStack() as stack:
+        if output is not None and state.is_main_process:
+            stack.enter_context(lock_output(output))
+        finished = Finished() if output is None else _prepare_output(args, output, config, modality, state)
+        examples = None if args.examples is None else read_examples(args.examples)
+        classify = load_pipeline(args, config, examples, embedding_cache=args.embedding_cache)
+        if args.compile:
+            classify.model.backbone.compile(dynamic=True)
+        _classify(args, classify, output, finished, total, state)
+    state.wait_for_everyone()
+    state.destroy_process_group()  # ending without may break the connections of other processes
+
+
+def _check_arguments(args: argparse.Namespace, config: Any, output: Path | None) -> str:
+    """Check the arguments before a model is loaded, and return its modality."""
+    from transformers_tart.checks.templates import parse_template
+    from transformers_tart.configuration_tart import TartBaseConfig
+    from transformers_tart.modeling_tart import backbone_modality
+
+    modality = config.modality if isinstance(config, TartBaseConfig) else backbone_modality(config)
+    if args.template is not None:
+        parse_template(args.template)
     if args.examples is None and not getattr(config, "has_support", False):
         raise ValueError(
             f"{args.model} holds no support set; give labeled examples: --examples FILE, or the folder or Hub id of a "
@@ -98,34 +122,15 @@ def run(args: argparse.Namespace) -> None:
     check_columns(args.input, [modality])
     if args.examples is not None:
         check_columns(args.examples, [modality, "label"])
-    total = _count_rows(args.input) if state.is_main_process else None
-    finished = Finished() if output is None else _prepare_output(args, output, config, modality, state)
-    examples = None if args.examples is None else read_examples(args.examples)
-    classify = load_pipeline(args, examples, config, embedding_cache=args.embedding_cache)
-    if args.compile:
-        classify.model.backbone.compile(dynamic=True)
-    _classify(args, classify, output, finished, total, state)
-    state.wait_for_everyone()
-    state.destroy_process_group()  # a process that just ends may break the others' connections
-
-
-def _check_arguments(args: argparse.Namespace, output: Path | None) -> None:
-    """Check what can be checked before anything is loaded."""
-    from transformers_tart.checks.templates import parse_template
-
-    if args.template is not None:
-        parse_template(args.template)
-    check_columns(args.input, ["text", "image", "audio"], any_of_them=True)
-    if args.examples is not None:
-        check_columns(args.examples, ["label"])
     if output is not None:
         is_csv(output)
-        check_output_file(output, apart_from=[path for path in (args.input, args.examples) if path is not None])
+        check_output_file(output, [args.input, args.examples])
+    return modality
 
 
 def _count_rows(path: str) -> int | None:
-    """Count the rows of a table; damage is said at once, and stops the run after the rows before it."""
-    if file_format(path) == "parquet":  # which may hold files, and is not damaged in a single row
+    """Count the rows of a table, up to damage, which is reported at once and raised after the rows before it."""
+    if file_format(path) == "parquet":  # may hold large files, and is not damaged in single rows
         return None
     count = 0
     try:
@@ -142,15 +147,15 @@ def _count_rows(path: str) -> int | None:
 def _prepare_output(
     args: argparse.Namespace, output: Path, config: Any, modality: str, state: "PartialState"
 ) -> Finished:
-    """Return what is finished of an output file, which has its fingerprint and no torn row then."""
+    """Return the finished part of an output file, after writing its fingerprint and cutting a torn row."""
     fingerprint, finished = fingerprint_of(args, config, modality), Finished()
     if not args.overwrite:
         check_fingerprint(output, fingerprint)
         finished = read_finished(output)
-    state.wait_for_everyone()  # all have read it before the first one changes it
+    state.wait_for_everyone()  # all processes read the file before the first one changes it
     if state.is_main_process:
         if args.overwrite:
-            remove_output(output)
+            os.truncate(output, 0)  # first, as rows must not stand beside another fingerprint
         write_fingerprint(output, fingerprint)
         cut_torn_row(output, finished)
     if args.strict and finished.bad:
@@ -166,7 +171,7 @@ def _classify(
     total: int | None,
     state: "PartialState",
 ) -> None:
-    """Classify the rows that are not finished, window by window, and count them on stderr in the end."""
+    """Classify the remaining rows window by window, and print their number to stderr in the end."""
     from accelerate.utils import gather_object
     from tqdm.auto import tqdm
 
@@ -180,65 +185,58 @@ def _classify(
             # a window that was written in part is computed again as a whole: other batches change the last digits
             for window in _windows(args.input, modality, done - done % size, size):
                 with state.split_between_processes(window) as mine:
-                    found = gather_object(_answer(classify, mine, args.batch_size))
-                answers = [answer for answer in found if answer["row"] >= done]
-                first_bad = next((i for i, answer in enumerate(answers) if "error" in answer), None)
-                allowed = answers[:first_bad] if args.strict else answers
+                    found = gather_object(_predict(classify, mine, args.batch_size))
+                rows = [row for row in found if row["row"] >= done]
+                first_bad = next((i for i, row in enumerate(rows) if "error" in row), None)
+                allowed = rows[:first_bad] if args.strict else rows
                 if is_main:
                     write(allowed)
                 written += len(allowed)
-                bad += sum("error" in answer for answer in allowed)
+                bad += sum("error" in row for row in allowed)
                 bar.update(len(allowed))
                 if args.strict and first_bad is not None:
-                    raise ValueError(f"{args.input}: {answers[first_bad]['error']} (--strict)")
+                    raise ValueError(f"{args.input}: {rows[first_bad]['error']} (--strict)")
         finally:
             if is_main:
-                print(_count(done, written, bad), file=sys.stderr)
-
-
-def _count(done: int, written: int, bad: int) -> str:
-    """Return the closing line."""
-    without = f"; {bad:,} in all could not be read and have an error in place of a label" if bad else ""
-    return f"classify: {done:,} rows were finished before, {written:,} were written now{without}"
+                without = f"; {bad:,} in all could not be read and have an error in place of a label" if bad else ""
+                counts = f"{done:,} rows were finished before, {written:,} were written now{without}"
+                print(f"classify: {counts}", file=sys.stderr)
 
 
 def _windows(path: str, modality: str, skip: int, size: int) -> Iterator[list[Row]]:
-    """Yield rows in lists; where the file is damaged, the rows before come first and then the error."""
+    """Yield rows in lists; in a damaged file, the rows before the damage come first and then the error."""
     window: list[Row] = []
-    inputs = enumerate(stream_inputs(path, modality, skip), start=skip)
-    damage = None
-    while damage is None:
-        try:
-            window.append(Row(*next(inputs)))
-        except StopIteration:
-            break
-        except (ValueError, OSError) as err:
-            damage = err
-        if len(window) == size:
+    try:
+        for row in enumerate(stream_inputs(path, modality, skip), start=skip):
+            window.append(Row(*row))
+            if len(window) == size:
+                yield window
+                window = []
+    except (ValueError, OSError):
+        if window:
             yield window
-            window = []
+        raise
     if window:
         yield window
-    if damage is not None:
-        raise damage
 
 
-def _answer(classify: "TartClassificationPipeline", rows: Sequence[Row], batch_size: int | None) -> list[Answer]:
-    """Return an answer for each row, with an error in place of the label where it could not be read."""
+def _predict(classify: "TartClassificationPipeline", rows: Sequence[Row], batch_size: int | None) -> list[OutputRow]:
+    """Return a prediction for each row, with an error in place of the label where the row is unreadable."""
     from transformers_tart.embeddings.text import Unreadable
 
     readable = [row for row in rows if not isinstance(row.given, Unreadable)]
     found = iter(enumerate(classify([row.given for row in readable], batch_size=batch_size)) if readable else ())
-    answers: list[Answer] = []
+    predictions: list[OutputRow] = []
     for number, given in rows:
         if isinstance(given, Unreadable):
-            answers.append({"row": number, "label": None, "score": None, "error": str(given.error)})
+            predictions.append({"row": number, "label": None, "score": None, "error": str(given.error)})
             continue
-        place, answer = next(found)
-        if answer["label"] is None:  # JSON knows no NaN; the pipeline counts from the start of the window
-            answer |= {"score": None, "error": answer["error"].replace(f"Input {place}", f"Row {number}", 1)}
-        answers.append({"row": number, **answer})
-    return answers
+        place, prediction = next(found)
+        if prediction["label"] is None:  # JSON has no NaN, and the pipeline counts inputs within the window
+            error = prediction["error"].replace(f"Input {place}", f"Row {number}", 1)
+            prediction |= {"score": None, "error": error}
+        predictions.append({"row": number, **prediction})
+    return predictions
 
 
 __all__ = ["add_parser", "run"]

@@ -1,6 +1,6 @@
-"""What several commands share: options that load a model, tables, and checks made before anything is loaded.
+"""Code that several commands share: options that load a model, tables, and checks before anything is loaded.
 
-Commands import what is heavy when they run, so that `--help` need not wait for it.
+Commands import heavy packages when they run, so that `--help` is fast.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from transformers_tart.inputs.tables import file_format, open_table, read_column
 
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
     from datasets import IterableDataset
     from transformers import PreTrainedConfig
 
@@ -25,7 +26,7 @@ COUNTS = ("batch_size", "max_length", "max_steps", "max_test", "queries", "repea
 
 
 def add_subparser(subparsers: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
-    """Return a parser whose help ends with an example."""
+    """Add the parser of a command, whose help ends with an example."""
     return subparsers.add_parser(
         name,
         help=summary,
@@ -36,38 +37,32 @@ def add_subparser(subparsers: Any, name: str, summary: str, example: str) -> arg
 
 
 def add_model_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """Add the options that name a model and say how to load it."""
+    """Add the options that name a model and control how it is loaded."""
     from transformers_tart.configuration_tart import PROTOCOLS
 
     parser.add_argument(
         "--model", required=required, help="Hub id or folder of a TART repository or of any backbone, or mini"
     )
     parser.add_argument("--revision", help="branch, tag or commit of the model")
-    parser.add_argument("--token", help="access token for the Hub; the stored one when not given")
+    parser.add_argument("--token", help="access token for the Hub (default: the stored one)")
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="precision of the backbone (default: auto)")
-    parser.add_argument("--device", help="where to run, for example cpu or cuda:1 (default: the first accelerator)")
+    parser.add_argument("--device", help="device, for example cpu or cuda:1 (default: the first accelerator)")
     parser.add_argument("--device-map", help='"auto" spreads the backbone over all devices')
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,
-        help="stream: each text alone; vanilla, loo: after a prompt of the examples (default: the model's, or stream)",
+        help="stream embeds each text alone; vanilla and loo embed it after a prompt of the examples (default: the "
+        "model's, or stream)",
     )
     parser.add_argument(
-        "--template", help='of an example in a prompt (default: "Sentence: {text}\\nLabel: {label}\\n")'
+        "--template",
+        help='template of an example in a prompt, with real line breaks (default: "Sentence: {text}" and "Label: '
+        '{label}" on two lines)',
     )
-
-
-def _unescape(text: str) -> str:
-    """Line ends and tabs as one writes them in a shell."""
-    return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def load_config(args: argparse.Namespace) -> "PreTrainedConfig":
-    """Load the config of the model that the options name.
-
-    Raises:
-        OSError: When there is none; the message names the model.
-    """
+    """Load the config of the model in the options."""
     from transformers_tart.backbones.reference import BackboneReference
     from transformers_tart.loading.auto import find_model
 
@@ -80,7 +75,7 @@ def load_config(args: argparse.Namespace) -> "PreTrainedConfig":
 
 
 def loading_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the precision and device map that the options ask for, as `from_pretrained` takes them."""
+    """Return the precision and device map in the options as arguments of `from_pretrained`."""
     import torch
 
     dtype = args.dtype if args.dtype == "auto" else getattr(torch, args.dtype)
@@ -88,17 +83,13 @@ def loading_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_pipeline(
-    args: argparse.Namespace,
-    examples: Any = None,
-    config: "PreTrainedConfig | None" = None,
-    embedding_cache: str | None = None,
+    args: argparse.Namespace, config: "PreTrainedConfig", examples: Any = None, embedding_cache: str | None = None
 ) -> "TartClassificationPipeline":
-    """Load the pipeline that the options describe; `config` is what [`load_config`] returned, if it was called."""
+    """Load the pipeline of the model in the options; `config` is the result of [`load_config`]."""
     from transformers_tart.backbones.reference import BackboneReference
     from transformers_tart.modeling_tart import PipelineModel
     from transformers_tart.pipeline_tart import TartClassificationPipeline
 
-    config = load_config(args) if config is None else config
     reference = BackboneReference.of(args.model, args.revision)
     hub = {**reference.place, "token": args.token}
     chosen = {"protocol": args.protocol, "template": args.template}
@@ -109,83 +100,57 @@ def load_pipeline(
     )
 
 
-def modality_of(config: "PreTrainedConfig") -> str:
-    """Return what the model of a config classifies: `"text"`, `"image"` or `"audio"`."""
-    from transformers_tart.configuration_tart import TartBaseConfig
-    from transformers_tart.modeling_tart import backbone_modality
+def join_processes(device: str | None) -> "PartialState":
+    """Join the processes of `accelerate launch`, which do not find each other without an accelerator otherwise."""
+    import torch
+    from accelerate import PartialState
 
-    return config.modality if isinstance(config, TartBaseConfig) else backbone_modality(config)
+    return PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Check the options that mean the same in every command: devices, numbers, and files of JSON.
-
-    Raises:
-        ValueError: When one of them is wrong.
-    """
+    """Check options that are the same in every command: models, devices, numbers and JSON files."""
     options = vars(args)
     if options.get("model") is not None:
         as_source(options["model"], "--model")
     check_device(options.get("device"))
     for name in COUNTS:
-        check_at_least("--" + name.replace("_", "-"), options.get(name), 1)
+        value = options.get(name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {value}; it must be at least 1.")
     if options.get("json") is not None:
         check_output_file(Path(options["json"]))
 
 
-def check_at_least(option: str, value: float | None, least: float) -> None:
-    """Check that a number is not too small.
-
-    Raises:
-        ValueError: When it is.
-    """
-    if value is not None and not value >= least:
-        raise ValueError(f"{option} is {value}; it must be at least {least}.")
-
-
-def check_columns(path: str, columns: Sequence[str], any_of_them: bool = False) -> None:
-    """Check that a table can be read and has some columns; a file without rows and header has all.
-
-    Raises:
-        ValueError: When it has not.
-    """
+def check_columns(path: str, columns: Sequence[str]) -> None:
+    """Check that a table can be read and has some columns, unless it has neither header nor rows."""
     found = read_columns(path)
     if found is None or (file_format(path) == "text" and "label" not in columns):  # lines may be texts or paths
         return
-    missing = [name for name in columns if name not in found]
-    if missing and not (any_of_them and len(missing) < len(columns)):
-        needed = " or ".join(missing) if any_of_them else " and ".join(missing)
-        raise ValueError(f"{path} has the columns {sorted(found)}; it needs a column {needed}.")
+    if missing := [name for name in columns if name not in found]:
+        raise ValueError(f"{path} has the columns {sorted(found)}; it needs a column {' and '.join(missing)}.")
 
 
-def check_output_file(output: Path, apart_from: Sequence[str] = ()) -> None:
-    """Check that a file can be written, and is none of the files that are read.
-
-    Raises:
-        ValueError: When it cannot, or is.
-    """
+def check_output_file(output: Path, inputs: Sequence[str | None] = ()) -> None:
+    """Check that a file can be written and is not an input."""
     if output.is_dir():
         raise ValueError(f"{output} is a folder; give a file.")
     if not output.parent.is_dir():
         raise ValueError(f"There is no folder {output.parent} for {output.name}; make it, or give another.")
     if not os.access(output if output.exists() else output.parent, os.W_OK):
         raise ValueError(f"{output} cannot be written; change its permissions, or give another file.")
-    if any(output.exists() and output.samefile(path) for path in apart_from):
+    if any(path is not None and output.exists() and output.samefile(path) for path in inputs):
         raise ValueError(f"{output} is read and cannot be written at the same time; give another file.")
 
 
 def read_examples(path: str) -> "IterableDataset":
-    """Open a file of labeled examples: columns `text` and perhaps `text_pair`, `image` or `audio`, and `label`.
-
-    Raises:
-        ValueError: When it is empty or damaged.
-    """
+    """Open a file of labeled examples: columns `text` and perhaps `text_pair`, `image` or `audio`, and `label`."""
     from datasets import Audio, Image
 
     columns = read_columns(path)
     if columns is None:
         raise ValueError(f"{path} is empty; it must hold the columns text (or image, or audio) and label.")
-    for _ in read_rows(path):  # damage is found before a model is loaded
+    for _ in read_rows(path):  # finds damage before a model is loaded
         pass
     table = open_table(path)
     for kind, column in ((Image, "image"), (Audio, "audio")):
@@ -197,43 +162,39 @@ def read_examples(path: str) -> "IterableDataset":
     return table
 
 
-def stream_inputs(path: str, key: str = TEXT, skip: int = 0) -> Iterator[Any]:
-    """Yield the texts or text pairs, images or audio of a file as they are needed, after the first `skip`.
+def stream_inputs(path: str, modality: str = TEXT, skip: int = 0) -> Iterator[Any]:
+    """Yield the inputs of a file lazily, after the first `skip`: texts or text pairs, images or audio.
 
-    A row without any, or with a text that is none, yields `Unreadable` with the error, which gives the number of the
-    row in the file, from 0.
-
-    Raises:
-        ValueError: When the file is damaged; after the rows before.
+    An unreadable row yields `Unreadable` with the error, which has the number of the row in the file, from 0. The
+    error of a damaged file is raised after the rows before the damage.
     """
     from transformers_tart.embeddings.text import Unreadable
 
-    column = TEXT if file_format(path) == "text" else key  # the lines of a text file may be paths
+    column = TEXT if file_format(path) == "text" else modality  # the lines of a text file may be paths
     for number, row in enumerate(read_rows(path)):
         if number < skip:
             continue
         try:
-            value = _input_of(row, column, key, f"Row {number}")
+            yield _input_of(path, row, column, modality, f"Row {number}")
         except (ValueError, TypeError) as err:
-            value = Unreadable(err)
-        yield value if key == TEXT or isinstance(value, Unreadable) else _beside(path, value)
+            yield Unreadable(err)
 
 
-def _input_of(row: dict[str, Any], column: str, key: str, where: str) -> Any:
+def _input_of(path: str, row: dict[str, Any], column: str, modality: str, where: str) -> Any:
     from transformers_tart.inputs.examples import parse_text
 
     value, pair = row.get(column), row.get("text_pair")
     if value is None:
-        raise ValueError(f"{where} has no {key}.")
-    if key != TEXT:
-        return value
+        raise ValueError(f"{where} has no {modality}.")
+    if modality != TEXT:
+        return _beside(path, value)
     given = value if pair is None else {"text": value, "text_pair": pair}
     parse_text(given, where)
     return given
 
 
 def _beside(path: str, value: Any) -> Any:
-    """Return a path as it is meant in a table; what is none, or an address, stays."""
+    """Resolve a path relative to the folder of a table; addresses and other values stay."""
     if not isinstance(value, str) or "://" in value or value.startswith("data:"):
         return value
     return str(Path(path).parent / value)
@@ -243,14 +204,13 @@ __all__ = [
     "DTYPES",
     "add_model_options",
     "add_subparser",
-    "check_at_least",
     "check_columns",
     "check_options",
     "check_output_file",
+    "join_processes",
     "load_config",
     "load_pipeline",
     "loading_options",
-    "modality_of",
     "read_examples",
     "stream_inputs",
 ]

@@ -1,4 +1,4 @@
-"""`transformers-tart convert`: a published checkpoint to a reasoner folder."""
+"""`transformers-tart convert`: convert a published checkpoint to a reasoner."""
 
 import argparse
 import sys
@@ -8,15 +8,17 @@ from transformers_tart.commands.common import add_subparser
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
+    """Add the parser of the command."""
     parser = add_subparser(
         subparsers,
         "convert",
         "Convert a checkpoint of the published TART code to a reasoner.",
         "transformers-tart convert --checkpoint model.pt --config config.json --output reasoner/",
     )
-    parser.add_argument("--checkpoint", required=True, help="the published .pt file")
-    parser.add_argument("--config", required=True, help="JSON with n_dims, n_positions, n_embd, n_head and n_layer")
+    parser.add_argument("--checkpoint", required=True, help="published .pt file")
+    parser.add_argument(
+        "--config", required=True, help="JSON file with n_dims, n_positions, n_embd, n_head and n_layer"
+    )
     parser.add_argument("--output", required=True, help="folder for the reasoner")
     parser.set_defaults(run=run)
 

@@ -1,4 +1,4 @@
-"""`transformers-tart demo`: three small tasks from a few labeled texts each, offline, beside the usual ways."""
+"""`transformers-tart demo`: three small tasks with a few labeled texts each, offline, and other methods on them."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ SHOWN, WIDTH = 4, 74
 
 @dataclass(frozen=True)
 class DemoTask:
-    """A task of the demo: labeled examples, and new texts with their true labels."""
+    """Labeled examples, and new texts with their true labels."""
 
     name: str
     examples: list[dict[str, str]]
@@ -44,18 +44,8 @@ class DemoTask:
     labels: list[str]
 
 
-@dataclass(frozen=True)
-class DemoResult:
-    """Shares of the new texts that each way labels rightly; `None` where it cannot be gone."""
-
-    tart: float
-    probe: float
-    prompting: float | None
-    prompted_examples: int
-
-
 def load_demo_task(name: str) -> DemoTask:
-    """Read one of the tasks "spam", "topic" and "sentiment", whose texts were written for this package."""
+    """Read the task "spam", "topic" or "sentiment", whose texts were written for this package."""
     rows = json.loads((TEXTS / f"{name}.json").read_text(encoding="utf-8"))
     examples = [{"text": row["text"], "label": row["label"]} for row in rows if row["split"] == "examples"]
     queries = [row for row in rows if row["split"] == "queries"]
@@ -63,11 +53,11 @@ def load_demo_task(name: str) -> DemoTask:
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
+    """Add the parser of the command."""
     parser = add_subparser(
         subparsers,
         "demo",
-        "Classify new texts of three tasks from a few labeled ones each, offline, with what the package contains.",
+        "Classify new texts of three tasks from a few labeled ones each; by default offline, with the model mini.",
         "transformers-tart demo --model EleutherAI/pythia-160m",
     )
     add_model_options(parser, required=False)
@@ -75,31 +65,36 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Classify the texts of each task and print a short result."""
+    """Classify the texts of each task, and print predictions and accuracies."""
     if args.model is None and args.revision is not None:
-        raise ValueError("--revision is that of a model; name one with --model.")
+        raise ValueError("--revision needs a model; name one with --model.")
     begin = time.perf_counter()
     args.model = args.model or "mini"
-    classify, language_model = load(args)
+    classify, language_model = _load(args)
     size = sum(p.numel() for p in classify.model.backbone.parameters())
     print(f"{args.model}: {size / 1e6:.1f} million parameters, frozen; nothing is trained on these tasks\n")
-    tasks, results = [load_demo_task(name) for name in TASKS], []
+    tasks, accuracies, fitting = [load_demo_task(name) for name in TASKS], [], []
     for task in tasks:
         support = classify.model.encode_support(task.examples, classify.tokenizer)
-        answers = classify(task.texts, examples=support)
-        show(task, answers)
-        results.append(measure(task, support, answers, classify, language_model))
-    show_table(tasks, results)
+        predictions = classify(task.texts, examples=support)
+        _print_predictions(task, predictions)
+        right = [found["label"] == label for found, label in zip(predictions, task.labels, strict=True)]
+        probe, prompting, shown = _measure_others(task, support, classify, language_model)
+        accuracies.append((sum(right) / len(right), probe, prompting, 1 / len(set(task.labels))))
+        fitting.append((shown, len(task.examples)))
+    _print_table(tasks, accuracies)
+    if any(0 < shown < given for shown, given in fitting):
+        print("\na prompt has room for " + ", ".join(f"{shown} of {given}" for shown, given in fitting) + " examples")
     print(f"\n{time.perf_counter() - begin:.0f} seconds")
 
 
-def load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrainedModel | None]:
-    """The pipeline, and its backbone with a vocabulary head where it can be prompted."""
+def _load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrainedModel | None]:
+    """Load the pipeline, and its backbone with a vocabulary head where it can be prompted."""
     from transformers_tart.evaluation.prompting import can_be_prompted
 
     config = load_config(args)
     if isinstance(config, TartBaseConfig) or not can_be_prompted(config):
-        return load_pipeline(args, config=config), None
+        return load_pipeline(args, config), None
     reference = BackboneReference.of(args.model, args.revision)
     source, hub = reference.path, {**reference.place, "token": args.token}
     language_model = load_auto_model(AutoModelForCausalLM, source, **hub, **loading_options(args))
@@ -110,61 +105,50 @@ def load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrain
     return classify, language_model
 
 
-def measure(
+def _measure_others(
     task: DemoTask,
     support: SupportSet,
-    answers: Sequence[dict[str, Any]],
     classify: TartClassificationPipeline,
     language_model: PreTrainedModel | None,
-) -> DemoResult:
-    """The accuracy of each way on the same model and examples."""
+) -> tuple[float, float | None, int]:
+    """Return the accuracies of a linear probe and of prompting, and the number of examples that fit into a prompt."""
     from transformers_tart.evaluation.methods.baselines import logistic_regression
     from transformers_tart.evaluation.metrics import accuracy
     from transformers_tart.evaluation.prompting import prompt_log_probs
 
     config, names = classify.model.config, support.label_names
     truth = torch.tensor([names.index(label) for label in task.labels])
-    fields = ("pooling", "normalize", "layers", "max_length")
-    embedding = {field: getattr(config, field) for field in fields}
+    embedding = {field: getattr(config, field) for field in ("pooling", "normalize", "layers", "max_length")}
     query = encode_texts(classify.model.backbone, classify.tokenizer, task.texts, **embedding)
     scaling = classify.model.prepare_support(support).scaling
     known, new = (scaling.transform(rows.to(scaling.mean.device)) for rows in (support.embeddings, query))
     probe = accuracy(logistic_regression(known, support.labels, new, len(names)), truth)
-    prompting, examples = None, 0
-    if language_model is not None:
-        texts, labels = [row["text"] for row in task.examples], support.labels.tolist()
-        try:
-            found = prompt_log_probs(language_model, classify.tokenizer, texts, labels, task.texts, names)
-            prompting, examples = accuracy(found.log_probs, truth), found.examples
-        except ValueError as err:
-            logger.warning(f"The model cannot be prompted: {err}")
-    right = [answer["label"] == label for answer, label in zip(answers, task.labels, strict=True)]
-    return DemoResult(sum(right) / len(right), probe, prompting, examples)
+    if language_model is None:
+        return probe, None, 0
+    texts, labels = [row["text"] for row in task.examples], support.labels.tolist()
+    try:
+        found = prompt_log_probs(language_model, classify.tokenizer, texts, labels, task.texts, names)
+    except ValueError as err:
+        logger.warning(f"The model cannot be prompted: {err}")
+        return probe, None, 0
+    return probe, accuracy(found.log_probs, truth), found.examples
 
 
-def show(task: DemoTask, answers: Sequence[dict[str, Any]]) -> None:
-    """Print the first answers of a task."""
+def _print_predictions(task: DemoTask, predictions: Sequence[dict[str, Any]]) -> None:
     print(f"{task.name}, from {len(task.examples)} examples:")
-    for text, label, answer in list(zip(task.texts, task.labels, answers, strict=True))[:SHOWN]:
+    for text, label, found in list(zip(task.texts, task.labels, predictions, strict=True))[:SHOWN]:
         cut = text if len(text) <= WIDTH else text[: WIDTH - 3] + "..."
-        wrong = "" if answer["label"] == label else f"  <- {label}"
-        print(f"  {answer['label']:9} {answer['score']:4.0%}  {cut}{wrong}")
+        wrong = "" if found["label"] == label else f"  <- {label}"
+        print(f"  {found['label']:9} {found['score']:4.0%}  {cut}{wrong}")
     print()
 
 
-def show_table(tasks: Sequence[DemoTask], results: Sequence[DemoResult]) -> None:
-    """Print the accuracies of all tasks."""
+def _print_table(tasks: Sequence[DemoTask], accuracies: Sequence[Sequence[float | None]]) -> None:
     columns = ("TART", "linear probe", "prompting", "guessing")
     print(f"{'accuracy on new texts':32}" + "".join(f"{column:>14}" for column in columns))
-    for task, result in zip(tasks, results, strict=True):
-        classes = len(set(task.labels))
-        cells = (result.tart, result.probe, result.prompting, 1 / classes)
-        written = ["-" if cell is None else f"{cell:.0%}" for cell in cells]
-        row = f"{task.name} ({classes} labels, {len(task.texts)} texts)"
-        print(f"{row:32}" + "".join(f"{cell:>14}" for cell in written))
-    fitting = [(r.prompted_examples, len(t.examples)) for r, t in zip(results, tasks, strict=True)]
-    if any(0 < shown < given for shown, given in fitting):
-        print("\na prompt has room for " + ", ".join(f"{shown} of {given}" for shown, given in fitting) + " examples")
+    for task, cells in zip(tasks, accuracies, strict=True):
+        row = f"{task.name} ({len(set(task.labels))} labels, {len(task.texts)} texts)"
+        print(f"{row:32}" + "".join(f"{'-' if cell is None else f'{cell:.0%}':>14}" for cell in cells))
 
 
 __all__ = ["DemoTask", "add_parser", "load_demo_task", "run"]

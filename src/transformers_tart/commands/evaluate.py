@@ -4,11 +4,11 @@ import argparse
 import sys
 from typing import Any
 
-from transformers_tart.commands.common import DTYPES, add_subparser
+from transformers_tart.commands.common import DTYPES, add_subparser, join_processes
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
+    """Add the parser of the command."""
     parser = add_subparser(
         subparsers,
         "evaluate",
@@ -45,14 +45,12 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure; under `accelerate launch` the processes share the work."""
     import torch
-    from accelerate import PartialState
 
     from transformers_tart.evaluation.methods.models import Models
     from transformers_tart.evaluation.runner import Plan, choose_seeds, evaluate
 
     plan = Plan(args.task, args.methods, args.k, choose_seeds(args.seeds), args.sampling, args.max_test)
-    # without an accelerator, processes that are not told of the CPU would not find each other
-    state = PartialState(cpu=args.device == "cpu" or not torch.accelerator.is_available())
+    state = join_processes(args.device)
     models = Models(
         args.model,
         args.revision,

@@ -1,4 +1,4 @@
-"""`transformers-tart evaluate-reasoner`: a reasoner on saved embeddings, beside baselines."""
+"""`transformers-tart evaluate-reasoner`: measure a reasoner and baselines on saved embeddings."""
 
 import argparse
 import platform
@@ -6,40 +6,51 @@ from pathlib import Path
 from typing import Any
 
 from transformers_tart.commands.common import add_subparser, check_output_file
-from transformers_tart.evaluation.methods.baselines import BASELINES
-from transformers_tart.evaluation.metrics import METRICS
 from transformers_tart.repository import DEFAULT_REASONER
 
 
+# those of `evaluation`, which is imported only when the command runs
+BASELINES = (
+    "logistic_regression",
+    "logistic_regression_cv",
+    "linear_discriminant",
+    "nearest_centroid",
+    "nearest_neighbours",
+    "kernel_ridge",
+)
+METRICS = ("accuracy", "log_loss", "brier_score", "calibration_error")
+
+
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
+    """Add the parser of the command."""
     parser = add_subparser(
         subparsers,
         "evaluate-reasoner",
-        "Measure a reasoner on saved embeddings, beside baselines on the same embeddings.",
+        "Measure a reasoner and baselines on saved embeddings.",
         "transformers-tart evaluate-reasoner embeddings/*.safetensors --k 16 64 256 --output report.json",
     )
     parser.add_argument("files", nargs="+", help="safetensors files with `embeddings` and `labels`")
     parser.add_argument("--reasoner", default=DEFAULT_REASONER, help="kernel, a folder or a Hub id (default: kernel)")
-    parser.add_argument("--train-rows", type=int, help="first rows, for support sets (default: as the file says)")
+    parser.add_argument("--train-rows", type=int, help="leading rows for support sets (default: those of the file)")
     parser.add_argument("--k", type=int, nargs="+", default=[16, 64, 256], help="sizes of the support sets")
-    parser.add_argument("--per-class", type=int, nargs="+", help="examples a class, instead, of more than two classes")
-    parser.add_argument("--seeds", type=int, default=5, help="support sets of each size (default: 5)")
+    parser.add_argument("--per-class", type=int, nargs="+", help="examples of each class, for more than two classes")
+    parser.add_argument("--seeds", type=int, default=5, help="number of support sets of each size (default: 5)")
     parser.add_argument(
-        "--baselines", nargs="*", choices=BASELINES, default=list(BASELINES), help="methods beside it (default: all)"
+        "--baselines", nargs="*", choices=BASELINES, default=list(BASELINES), help="other methods (default: all)"
     )
-    parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS), help="tables (default: all)")
-    parser.add_argument("--device", default="cpu", help="where the reasoner runs (default: cpu)")
-    parser.add_argument("--output", help="JSON file for every measurement, written after each data set")
+    parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS), help="(default: all)")
+    parser.add_argument("--device", default="cpu", help="device of the reasoner (default: cpu)")
+    parser.add_argument("--output", help="JSON file for the measurements, written after each data set")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure, and print a table a metric."""
+    """Measure, and print a table for each metric."""
     import torch
     from tqdm.auto import tqdm
     from transformers import __version__ as transformers_version
 
+    from transformers_tart.evaluation.methods import baselines
     from transformers_tart.evaluation.tasks import embedded as report
     from transformers_tart.files import write_whole
     from transformers_tart.reasoners.modeling_reasoner import TartReasoner
@@ -47,12 +58,12 @@ def run(args: argparse.Namespace) -> None:
     if min([*(args.per_class or ()), args.seeds]) < 1 or min(args.k) < 2:
         raise ValueError("--k must be at least 2, --per-class and --seeds at least 1.")
     if args.output is not None:
-        check_output_file(Path(args.output), apart_from=args.files)
+        check_output_file(Path(args.output), inputs=args.files)
     tasks = [report.EmbeddedTask.load(path, args.train_rows) for path in args.files]
     reasoner = TartReasoner.from_pretrained(args.reasoner).to(args.device).eval()
     methods = {
         report.REASONER: report.reasoner_predictor(reasoner),
-        **{name: BASELINES[name] for name in args.baselines},
+        **{name: baselines.BASELINES[name] for name in args.baselines},
     }
     facts: dict[str, object] = {
         "reasoner": Path(args.reasoner).name,

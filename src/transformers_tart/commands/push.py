@@ -1,4 +1,4 @@
-"""`transformers-tart push`: a reasoner, a composition or a fitted task to the Hub."""
+"""`transformers-tart push`: push a reasoner, a composition or a fitted task to the Hub."""
 
 import argparse
 from typing import Any
@@ -13,7 +13,7 @@ from transformers_tart.commands.common import (
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
+    """Add the parser of the command."""
     parser = add_subparser(
         subparsers,
         "push",
@@ -21,22 +21,22 @@ def add_parser(subparsers: Any) -> None:
         "transformers-tart push --model EleutherAI/pythia-160m --examples train.csv --repo-id me/tart-spam --private",
     )
     add_model_options(parser)
-    parser.add_argument("--examples", help="labeled examples to fit the task to: csv, tsv, json, jsonl or parquet")
-    parser.add_argument("--repo-id", required=True, help="repository to push to")
-    parser.add_argument("--private", action="store_true", help="make the repository private if it is new")
+    parser.add_argument("--examples", help="labeled examples of a task: csv, tsv, json, jsonl or parquet")
+    parser.add_argument("--repo-id", required=True, help="id of the repository, for example me/tart-spam")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
-    parser.add_argument("--to-revision", help="branch to push to")
-    parser.add_argument("--commit-message", help="message of the commit")
+    parser.add_argument("--to-revision", help="branch to push to (default: main)")
+    parser.add_argument("--commit-message", help="commit message")
     parser.add_argument(
-        "--dataset", action="append", help="Hub id of the examples' data set, for the card; repeatable"
+        "--dataset", action="append", help="Hub id of the data set of the examples, for the card; can be repeated"
     )
-    parser.add_argument("--language", action="append", help="language code for the card; repeatable")
+    parser.add_argument("--language", action="append", help="language code for the card; can be repeated")
     parser.add_argument("--license", help="license for the card")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Push, and print the address of the commit."""
+    """Push, and print the URL of the commit."""
     from transformers_tart.configuration_tart import TartReasonerConfig
     from transformers_tart.hub.card import CardFacts
     from transformers_tart.reasoners.modeling_reasoner import TartReasoner
@@ -52,9 +52,7 @@ def run(args: argparse.Namespace) -> None:
     config = load_config(args)
     if isinstance(config, TartReasonerConfig):
         if args.examples is not None:
-            raise ValueError(
-                "--model is a reasoner alone, which holds no examples; give a backbone or a TART repository."
-            )
+            raise ValueError("--model is a reasoner without backbone, so --examples cannot be used; leave them out.")
         reasoner = TartReasoner.from_pretrained(
             args.model, config=config, revision=args.revision or "main", token=args.token
         )
@@ -62,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
         print(reasoner.push_to_hub(args.repo_id, **options))
         return
     examples = None if args.examples is None else read_examples(args.examples)
-    classify = load_pipeline(args, examples, config)
+    classify = load_pipeline(args, config, examples)
     classify.model.card_facts = facts
     print(classify.push_to_hub(args.repo_id, **options))
 

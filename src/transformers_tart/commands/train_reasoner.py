@@ -12,7 +12,7 @@ REFERENCES = ("logistic_regression", "kernel_ridge")
 
 
 def add_parser(subparsers: Any) -> None:
-    """Declare the command."""
+    """Add the parser of the command."""
     parser = add_subparser(
         subparsers,
         "train-reasoner",
@@ -21,16 +21,18 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--output", required=True, help="folder for the reasoner and its checkpoint")
     summaries = "; ".join(f"{name}: {preset.summary}" for name, preset in PRESETS.items())
-    parser.add_argument(
-        "--preset", choices=PRESETS, default="kernel", help=f"what to train (default: kernel). {summaries}"
-    )
+    parser.add_argument("--preset", choices=PRESETS, default="kernel", help=f"recipe (default: kernel). {summaries}")
     parser.add_argument("--max-steps", type=int, help="optimizer steps (default: the preset's)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of every task (default: 0)")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
-    parser.add_argument("--max-minutes", type=float, help="save and stop after this time, to resume later")
-    parser.add_argument("--mixed-precision", choices=("no", "bf16"), help="(default: as accelerate is configured)")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint in the folder")
+    parser.add_argument("--max-minutes", type=float, help="save and stop after this many minutes")
+    parser.add_argument(
+        "--mixed-precision",
+        choices=("no", "bf16"),
+        help="(default: that of accelerate)",
+    )
     parser.add_argument("--log-with", nargs="+", help="trackers of accelerate, for example tensorboard")
-    parser.add_argument("--no-validation", action="store_true", help="do not validate at the saves")
+    parser.add_argument("--no-validation", action="store_true", help="skip validation")
     parser.set_defaults(run=run)
 
 
@@ -42,8 +44,6 @@ def run(args: argparse.Namespace) -> None:
     from transformers_tart.training.trainer import train_reasoner
     from transformers_tart.training.validation import VALIDATION_SEED, Validation
 
-    if args.max_steps is not None and args.max_steps < 1:
-        raise ValueError(f"--max-steps is {args.max_steps}; it must be at least 1.")
     preset = PRESETS[args.preset]
     steps = args.max_steps or preset.arguments.max_steps
     arguments = replace(preset.arguments, seed=args.seed, max_steps=steps, mixed_precision=args.mixed_precision)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
+from torch.profiler import record_function
 from tqdm.auto import tqdm
 
 from transformers_tart.backbones.forward import accepts, are_close, choose_layer, input_device, run_backbone
@@ -55,6 +56,7 @@ class MediaEmbedder(Embedder):
         """The name of the backbone's main input."""
         return self.backbone.main_input_name
 
+    @record_function("tart/image processor")
     def read(self, processor: Any, items: Sequence[tuple[str, Any]], options: object = None) -> list[Any]:
         """Return rows for [`embed_rows`], or [`Unreadable`], from the places and values of inputs."""
         if len(items) == 1:
@@ -127,6 +129,7 @@ class MediaEmbedder(Embedder):
         """Embed a batch of inputs, each without regard to the others: (n, layers, hidden) float32."""
         return normalized(self.pool_batch(batch), self.options.normalize)
 
+    @record_function("tart/pooling")
     def pool_batch(self, batch: Row) -> Tensor:
         """[`embed_batch`] without the normalization."""
         dtype, mask = self.backbone.dtype, batch.get(MASK)

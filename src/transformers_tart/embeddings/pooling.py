@@ -11,6 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize as divide_by_norm
+from torch.profiler import record_function
 from transformers import PreTrainedModel
 
 from transformers_tart.backbones.forward import accepts, run_backbone, text_encoder, without_cache
@@ -65,6 +66,7 @@ def pooled_hidden_states(
     return pool_rows(backbone, pad_right(batch), pooling=options.pooling, layers=options.layers)
 
 
+@record_function("tart/pooling")
 def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], *, pooling: str, layers: int | str) -> Tensor:
     """Embed a batch that is padded on the right, without an empty row; see [`pooled_hidden_states`]."""
     encoder = text_encoder(backbone)

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers_tart.backbones.forward import input_device
 from transformers_tart.backbones.towers import find_tower, modalities_of
 from transformers_tart.backbones.traits import BackboneTraits
-from transformers_tart.checks.arguments import as_flag
+from transformers_tart.checks.arguments import as_flag, check_kind
 from transformers_tart.checks.tensors import check_seed
 from transformers_tart.configuration_tart import EmbeddingOptions, TartBaseConfig
 from transformers_tart.embeddings.arguments import (
@@ -168,6 +168,7 @@ def embed(
     """
     options = check_options(protocol, template, pooling, normalize, layers, max_length)
     check_models(backbone, tokenizer, cache)
+    check_kind("traits", traits, BackboneTraits, type(None))
     support_texts = check_texts(support_texts, "support_texts")
     support_labels = check_class_numbers(support_labels, "support_labels")
     query_texts = check_texts(query_texts, "query_texts")

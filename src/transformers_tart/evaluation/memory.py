@@ -4,8 +4,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+
+from transformers_tart.checks.packages import import_package
 
 
 INTERVAL = 0.05  # seconds between readings of the memory of the process
@@ -19,6 +22,14 @@ class PeakMemory:
     device: torch.device
     megabytes: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.device.type != "cuda":
+            self._import_psutil()
+
+    @staticmethod
+    def _import_psutil() -> Any:
+        return import_package("psutil", "evaluation", "Measuring the memory of a run")
+
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Measure a block, also one that raises."""
@@ -30,9 +41,7 @@ class PeakMemory:
             finally:
                 self.megabytes = (torch.cuda.max_memory_allocated(self.device) - before) / 1e6
             return
-        import psutil
-
-        process, stop = psutil.Process(), threading.Event()
+        process, stop = self._import_psutil().Process(), threading.Event()
         readings = [process.memory_info().rss]
 
         def read() -> None:

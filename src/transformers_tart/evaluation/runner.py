@@ -118,7 +118,9 @@ def evaluate(plan: Plan, models: Models, folder: str | Path) -> int:
         ValueError: When no task can be loaded, the folder holds results of another model or of other settings, or all
             runs of the plan have failed.
         OSError: When nothing can be written; what was finished before stays.
+        MissingPackageError: If psutil is not installed, and the model is not on a CUDA device.
     """
+    PeakMemory(models.device)
     plan.check_tasks()
     state, folder = PartialState(), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

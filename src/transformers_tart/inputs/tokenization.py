@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from tokenizers import Encoding
 from torch import Tensor
+from torch.profiler import record_function
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -78,6 +79,7 @@ def _check_has_words(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
+@record_function("tart/tokenizing")
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text], max_length: int | None
 ) -> list[dict[str, list[int]]]:

@@ -1,7 +1,6 @@
-"""Reasoners inside this package, loaded by name without network.
+"""Reasoners, and those inside this package, which load by name without network.
 
-`"kernel"`, the default and so far the only one, reads any number of examples, dimensions and classes; its card lies
-beside its weights.
+`"kernel"`, the default, reads any number of examples, dimensions and classes. Its card lies beside its weights.
 """
 
 import os
@@ -14,7 +13,7 @@ EMBEDDED = {name: Path(__file__).parent / name for name in ("kernel",)}
 
 
 def locate(name_or_path: str | os.PathLike) -> str | os.PathLike:
-    """The folder of an embedded reasoner, or what was given.
+    """Return the folder of a reasoner inside this package, or the argument itself.
 
     Only the bare strings are names: `Path("kernel")` and `"./kernel"` are folders.
     """

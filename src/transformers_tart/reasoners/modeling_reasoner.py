@@ -1,8 +1,7 @@
-"""The reasoner: reads labeled embeddings and predicts the labels of others. Trained once, on synthetic tasks."""
+"""The reasoner: predicts labels of query embeddings from labeled support embeddings."""
 
 import math
 import os
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
+from torch.profiler import record_function
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
@@ -18,7 +18,6 @@ from transformers_tart.checks.arguments import check_kind, shorten
 from transformers_tart.checks.tensors import check_queries, check_query_labels, check_seed, check_support
 from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import TartReasonerConfig
-from transformers_tart.errors import CorruptFileError
 from transformers_tart.files import check_whole, staged
 from transformers_tart.hub.card import CardFacts, reasoner_card
 from transformers_tart.hub.push import CARD_FILE, OWNED_WEIGHTS, HubMixin, keep_edited_card
@@ -28,25 +27,24 @@ from transformers_tart.loading.auto import check_files
 from transformers_tart.loading.checksums import add_checksums, check_sums
 from transformers_tart.loading.download import explain_damage, pin_revision, select
 from transformers_tart.loading.lock import one_at_a_time
-from transformers_tart.loading.weights import check_fit, check_not_pickled, read_headers
 from transformers_tart.projection import Projection, fit_projection
 from transformers_tart.reasoners import locate
-from transformers_tart.reasoners.alignment import align_weights
 from transformers_tart.reasoners.architectures import ARCHITECTURES
 from transformers_tart.reasoners.architectures.base import Architecture
+from transformers_tart.reasoners.weights import align_weights, check_finite, check_headers
 
 
 @dataclass(frozen=True)
 class ReasonerState:
-    """A support set as the reasoner has read it: given back to [`TartReasoner.query`] with each batch of queries.
+    """An encoded support set, an argument of [`TartReasoner.query`].
 
     Attributes:
-        num_labels: classes C of the task.
-        one_vs_rest: whether each class was read as a binary task of its own, C of them stacked in the batch.
-        parts: one (projection, architecture state) pair for each subset of the support set; one in most cases.
+        num_labels: number of classes C of the task.
+        one_vs_rest: whether the classes were read as C binary tasks, stacked in the batch.
+        parts: a (projection, architecture state) pair for each subset of the support set; mostly one.
         weights: share of the support set in each part.
         batch: number of support sets.
-        dim: width of their embeddings.
+        dim: width of the embeddings.
     """
 
     num_labels: int
@@ -57,7 +55,7 @@ class ReasonerState:
     dim: int
 
     def to(self, device: torch.device | str) -> "ReasonerState":
-        """The same state on another device."""
+        """Move the state to another device."""
         parts = tuple((projection.to(device), state.to(device)) for projection, state in self.parts)
         return replace(self, parts=parts)
 
@@ -78,7 +76,7 @@ class TartReasonerOutput(ModelOutput):
 
 class TartReasoner(HubMixin, PreTrainedModel):
     r"""
-    A reasoner on its own: support embeddings and labels in, logits of the queries out.
+    A reasoner without backbone, which maps support embeddings, support labels and query embeddings to logits.
 
     ```python
     >>> reasoner = TartReasoner.from_pretrained("org/tart-reasoner")
@@ -106,7 +104,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
         self.post_init()
 
     def _initialize_weights(self, module: torch.nn.Module, is_custom_code: bool = False) -> None:
-        # for code outside transformers it would pass over modules that have only children, the architecture among them
+        # with is_custom_code, transformers skips modules that have only children, such as the architecture
         super()._initialize_weights(module, is_custom_code=False)
 
     def _init_weights(self, module: torch.nn.Module) -> None:
@@ -118,70 +116,44 @@ class TartReasoner(HubMixin, PreTrainedModel):
     @one_at_a_time
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
         r"""
-        Load a reasoner, in float32 unless `dtype` says otherwise.
+        Load a reasoner, in float32 by default.
 
         Args:
             pretrained_model_name_or_path (`str` or `Path`):
                 Hub id, folder, or `"kernel"`, the name of the reasoner inside this package.
             kwargs:
-                As in `PreTrainedModel.from_pretrained`.
+                Keyword arguments of `PreTrainedModel.from_pretrained`.
 
         Raises:
-            CorruptFileError: When the weights are damaged, incomplete or of another shape than the config says.
+            CorruptFileError: When the weights are damaged, incomplete or do not fit the config.
         """
         check_loading(kwargs)
         with_info = kwargs.pop("output_loading_info", False)
-        if kwargs.get("config") is None:  # whoever read a config read it from a folder or the Hub
+        if kwargs.get("config") is None:  # a config that is given was read from a folder or the Hub
             pretrained_model_name_or_path = locate(pretrained_model_name_or_path)
             check_whole(pretrained_model_name_or_path)
-        kwargs = {"dtype": torch.float32, "use_safetensors": True, **kwargs}
+        kwargs = {"dtype": torch.float32, **kwargs, "use_safetensors": True}
         kwargs["revision"] = pin_revision(pretrained_model_name_or_path, **kwargs)
         name, hub = os.fspath(pretrained_model_name_or_path), select(kwargs)
-        kwargs["use_safetensors"] = True
         with explain_damage(name):
             if not isinstance(kwargs.get("config"), TartReasonerConfig):
                 check_files(name, **hub)
                 kwargs["config"] = TartReasonerConfig.from_pretrained(kwargs.get("config") or name, **hub)
-            cls._check_weights(name, kwargs["config"], kwargs.get("key_mapping"), kwargs.get("variant"), hub)
+            check_headers(name, cls, kwargs["config"], kwargs.get("key_mapping"), kwargs.get("variant"), **hub)
             loaded: Any = super().from_pretrained(name, *model_args, output_loading_info=True, **kwargs)
         model, info = loaded
-        wrong = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
-        if wrong:
-            raise CorruptFileError(
-                f"The weights of the reasoner in {name} hold NaN or infinite values: {wrong[:3]}. Download "
-                "them again (force_download=True)."
-            )
+        check_finite(name, model)
         if model.config.sha256 is not None:
             check_sums(name, model.config.sha256, **hub)
-            model.config.sha256 = None  # of the files, not of the model, which may change
+            model.config.sha256 = None  # a digest of the files, while the model may change
         align_weights(model)
         return (model, info) if with_info else model
 
-    @classmethod
-    def _check_weights(
-        cls, name: str, config: TartReasonerConfig, key_mapping: Any, variant: str | None, hub: dict[str, Any]
-    ) -> None:
-        """Compare the header of the weights with what the config describes, before memory is taken for either."""
-        headers = read_headers(name, variant, **hub)
-        if headers is None:
-            check_not_pickled(name, **hub)
-            return
-        for pattern, new in (key_mapping or {}).items():
-            headers = {re.sub(pattern, new, key): header for key, header in headers.items()}
-        if (config.num_hidden_layers or 0) > len(headers):
-            raise CorruptFileError(
-                f"The config of the reasoner in {name} says num_hidden_layers={config.num_hidden_layers}, but its "
-                f"weights hold {len(headers)} tensors; download them again (force_download=True)."
-            )
-        with torch.device("meta"):
-            expected = cls(config).state_dict()
-        check_fit(name, headers, expected)
-
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """Save weights, config and a card, as `PreTrainedModel` does; a card that the user has edited stays."""
+        """Save weights, config and a card; a card that the user has edited stays."""
         folder, is_main_process = Path(save_directory), kwargs.get("is_main_process", True)
         if kwargs.get("state_dict") is not None:
-            kwargs["state_dict"] = dict(kwargs["state_dict"])  # transformers empties the one it is given
+            kwargs["state_dict"] = dict(kwargs["state_dict"])  # transformers empties its argument
         with self._pushing(folder, kwargs, is_main_process):
             if not is_main_process:
                 super().save_pretrained(folder, **kwargs)
@@ -194,24 +166,24 @@ class TartReasoner(HubMixin, PreTrainedModel):
                 keep_edited_card(stage, folder)
 
     def model_card(self, facts: CardFacts | None = None) -> ModelCard:
-        """The card of this reasoner, from the template."""
+        """Return the model card."""
         return reasoner_card(self.config, facts or self.card_facts)
 
     @property
     def max_support(self) -> int:
-        """Largest support set read in one pass."""
+        """The largest support set that is read in one pass."""
         return min(self.config.max_support, self.architecture.max_support or self.config.max_support)
 
     @property
     def max_classes(self) -> int | None:
-        """Most classes read in one pass; more are read one against the rest. `None`: any number."""
+        """The most classes that are read in one pass, beyond which they are read one-vs-rest; `None` for no limit."""
         limits = [m for m in (self.config.max_classes, self.architecture.max_classes) if m is not None]
         return min(limits, default=None)
 
     def prepare(
         self, support_embeddings: Tensor, support_labels: Tensor, num_labels: int | None = None, seed: int = 0
     ) -> ReasonerState:
-        """Read a support set once.
+        """Encode a support set.
 
         Args:
             support_embeddings (`torch.FloatTensor` of shape `(batch, k, dim)`):
@@ -221,15 +193,15 @@ class TartReasoner(HubMixin, PreTrainedModel):
             num_labels (`int`, *optional*):
                 Number of classes; one more than the largest label when not given.
             seed (`int`, *optional*, defaults to 0):
-                Seed of the orders that are averaged where the config asks for several.
+                Seed of the random orders, where the config averages over `num_orders` of them.
 
         Returns:
-            [`ReasonerState`]: what [`TartReasoner.query`] needs.
+            [`ReasonerState`]: the encoded support set, for [`TartReasoner.query`].
 
         Raises:
-            ValueError: On shapes that do not fit, fewer than two classes, or embeddings that are not finite or all
+            ValueError: On shapes that do not match, fewer than two classes, or embeddings that are not finite or all
                 equal.
-            TypeError: On embeddings, labels, a number of classes or a seed of another type.
+            TypeError: On an argument of another type.
         """
         support_embeddings, support_labels, num_labels = check_support(support_embeddings, support_labels, num_labels)
         seed = check_seed(seed)
@@ -250,21 +222,22 @@ class TartReasoner(HubMixin, PreTrainedModel):
         batch, _, dim = support_embeddings.shape
         return ReasonerState(num_labels, one_vs_rest, tuple(parts), tuple(weights), batch, dim)
 
+    @record_function("tart/reasoner")
     def query(self, state: ReasonerState, query_embeddings: Tensor) -> Tensor:
-        """Logits of queries: log-probabilities up to a constant.
+        """Return the logits of queries: log-probabilities up to a constant.
 
         Args:
             state ([`ReasonerState`]):
-                From [`TartReasoner.prepare`].
+                Result of [`TartReasoner.prepare`].
             query_embeddings (`torch.FloatTensor` of shape `(batch, n, dim)`):
-                Embeddings of the queries. Queries never see each other.
+                Embeddings of the queries, which do not attend to each other.
 
         Returns:
             `torch.FloatTensor` of shape `(batch, n, num_labels)`, float32.
 
         Raises:
             ValueError: On another batch or width than the support set's, or embeddings that are not finite.
-            TypeError: On embeddings of another type.
+            TypeError: On an argument of another type.
         """
         check_kind("state", state, ReasonerState)
         query_embeddings = check_queries(query_embeddings, state.batch, state.dim)
@@ -294,19 +267,11 @@ class TartReasoner(HubMixin, PreTrainedModel):
         num_labels: int | None = None,
     ) -> TartReasonerOutput:
         r"""
-        `prepare` and `query` in one call.
+        Call [`TartReasoner.prepare`] and [`TartReasoner.query`], whose other arguments are as there.
 
         Args:
-            support_embeddings (`torch.FloatTensor` of shape `(batch, k, dim)`):
-                Embeddings of the labeled examples.
-            support_labels (`torch.LongTensor` of shape `(batch, k)`):
-                Their labels, from 0.
-            query_embeddings (`torch.FloatTensor` of shape `(batch, n, dim)`):
-                Embeddings of the queries.
             query_labels (`torch.LongTensor` of shape `(batch, n)`, *optional*):
-                Labels of the queries; the output then holds the loss.
-            num_labels (`int`, *optional*):
-                Number of classes; one more than the largest support label when not given.
+                Labels of the queries, from which the loss is computed.
         """
         logits = self.query(self.prepare(support_embeddings, support_labels, num_labels), query_embeddings)
         loss = None

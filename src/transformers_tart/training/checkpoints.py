@@ -1,7 +1,7 @@
-"""Checkpoints of a run: whole or not there, and only the last one kept.
+"""Files of a training run: the reasoner with its record and card, and checkpoints that are whole or absent.
 
-What is registered with an accelerator is unpickled when it is loaded, code and all. So a run's own states are JSON
-here, and accelerate loads what holds tensors and numbers alone.
+accelerate unpickles any object that is registered with it. So the state of a run is JSON here, and accelerate loads
+only files of tensors and numbers.
 """
 
 import json
@@ -14,50 +14,41 @@ from accelerate import Accelerator
 
 from transformers_tart.checks.bounds import read_object
 from transformers_tart.errors import CorruptFileError
-from transformers_tart.files import explain_full_disk
+from transformers_tart.files import explain_full_disk, write_whole
+from transformers_tart.hub.card import TrainingFacts, reasoner_card
+from transformers_tart.hub.push import CARD_FILE
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
+from transformers_tart.training.progress import Progress
+from transformers_tart.training.validation import Score, Validation
 
 
 PREFIX = "checkpoint-"
 STATES_FILE = "states.json"
 PARTIAL = "partial-checkpoint"
+TRAINING_RECORD = "training.json"
+REASONER = "reasoner"
 
 
 class State(Protocol):
-    """What a run saves beside its model and optimizer: a scheduler, or where it is."""
+    """State saved beside the model and optimizer, such as a scheduler; its values fit into JSON."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from it."""
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def find_checkpoints(folder: Path) -> list[Path]:
-    """The whole checkpoints in a folder, the last one last."""
+def _find_checkpoints(folder: Path) -> list[Path]:
     found = [path for path in folder.glob(PREFIX + "*") if path.name.removeprefix(PREFIX).isdigit()]
-    return sorted(found, key=step_of)
+    return sorted(found, key=_step_of)
 
 
-def step_of(checkpoint: Path) -> int:
-    """The step after which a checkpoint was written."""
+def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, *states: State) -> None:
-    """Write everything that is prepared with the accelerator, and more states, then remove the other checkpoints.
+    """Save the objects that the accelerator has prepared and further states, then remove older checkpoints.
 
-    Args:
-        accelerator (`Accelerator`):
-            Holds the state of the run; called by each of its processes.
-        folder (`Path`):
-            Of the run.
-        step (`int`):
-            Finished steps.
-        states (`State`):
-            What is saved too.
-
-    Raises:
-        OSError: When the disk is full or the folder cannot be written; the checkpoint before stays.
+    Each process calls this function. After an OSError, such as that of a full disk, the previous checkpoint stays.
     """
     partial, whole = folder / PARTIAL, folder / f"{PREFIX}{step}"
     if accelerator.is_main_process:
@@ -76,19 +67,15 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, *states: 
     if accelerator.is_main_process:
         shutil.rmtree(whole, ignore_errors=True)
         partial.rename(whole)
-        for other in find_checkpoints(folder):
+        for other in _find_checkpoints(folder):
             if other != whole:
                 shutil.rmtree(other)
     accelerator.wait_for_everyone()
 
 
 def load_checkpoint(accelerator: Accelerator, folder: Path, *states: State) -> int:
-    """Load the last whole checkpoint; return its step, 0 when there is none.
-
-    Raises:
-        CorruptFileError: When its files are damaged, or hold anything but tensors and numbers.
-    """
-    found = find_checkpoints(folder)
+    """Load the last whole checkpoint and return its step, 0 when there is none."""
+    found = _find_checkpoints(folder)
     if not found:
         return 0
     try:
@@ -106,7 +93,55 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, *states: State) -> i
             f"The checkpoint {found[-1]} is damaged, or holds other things than tensors and numbers; remove it and "
             f"start anew: {err}"
         ) from err
-    return step_of(found[-1])
+    return _step_of(found[-1])
 
 
-__all__ = ["find_checkpoints", "load_checkpoint", "save_checkpoint", "step_of"]
+def save_run(
+    accelerator: Accelerator,
+    reasoner: TartReasoner,
+    progress: Progress,
+    validation: Validation | None,
+    preset: str | None,
+    output_dir: Path,
+) -> None:
+    """Save weights, config, `training.json` and card from the main process.
+
+    After an OSError, such as that of a full disk, each file is the older or the new one.
+    """
+    if not accelerator.is_main_process:
+        return
+    state = {name: tensor.detach().clone() for name, tensor in reasoner.state_dict().items()}
+    reasoner.save_pretrained(output_dir, state_dict=state)
+    references = {} if validation is None else validation.reference_scores
+    record = {
+        "arguments": progress.arguments,
+        "tasks_seen": progress.tasks_seen,
+        "references": {
+            name: {shape: vars(score) for shape, score in scores.items()} for name, scores in references.items()
+        },
+        "history": progress.history,
+    }
+    facts = _training_facts(progress, references, preset)
+    write_whole(output_dir / TRAINING_RECORD, json.dumps(record, indent=2) + "\n")
+    write_whole(output_dir / CARD_FILE, str(reasoner_card(reasoner.config, reasoner.card_facts, facts)))
+
+
+def _training_facts(progress: Progress, references: dict[str, dict[str, Score]], preset: str | None) -> TrainingFacts:
+    """Return the card's facts about a run: its arguments, and a table of its last validation."""
+    arguments, last = progress.arguments, progress.history[-1]
+    run: dict[str, object] = {"preset": f"`{preset}`"} if preset else {}
+    run |= {
+        "seed": arguments["seed"],
+        "steps": f"{progress.step:,} of {arguments['max_steps']:,}",
+        "tasks seen": f"{progress.tasks_seen:,}",
+        "training loss": f"{last['loss']:.3f} of a blind guess's, accuracy {last['accuracy']:.3f} (moving averages)",
+    }
+    found: dict[str, dict[str, Any]] = last.get("validation", {})
+    table = {
+        shape: {REASONER: score, **{name: vars(scores[shape]) for name, scores in references.items()}}
+        for shape, score in found.items()
+    }
+    return TrainingFacts(run, table)
+
+
+__all__ = ["load_checkpoint", "save_checkpoint", "save_run"]

@@ -1,4 +1,4 @@
-"""What a reasoner is trained for."""
+"""The training loss of a reasoner."""
 
 import math
 
@@ -10,16 +10,16 @@ from transformers_tart.training.sources import TrainingBatch
 
 
 class Objective(nn.Module):
-    """A reasoner that answers with its losses, so that its gradients are shared between processes."""
+    """A reasoner whose forward pass returns losses, so that accelerate shares its gradients between processes."""
 
     def __init__(self, reasoner: TartReasoner):
         super().__init__()
         self.reasoner = reasoner
 
     def forward(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        """Mean loss (tasks,) in units of a blind guess, and accuracy (tasks,) of each task.
+        """Return the mean loss (tasks,) and accuracy (tasks,) of each task.
 
-        In these units, tasks of many classes weigh no more than binary ones.
+        The unit of the loss is that of a blind guess, so that tasks of many classes weigh no more than binary ones.
         """
         if batch.support_size is None:
             return self._sequence_loss(batch)
@@ -35,7 +35,7 @@ class Objective(nn.Module):
         return losses, (logits.argmax(-1) == labels).float().mean(1)
 
     def _sequence_loss(self, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-        """Of every example, given those before it (arXiv 2306.07536, section 4.1)."""
+        """Return loss and accuracy of every example, given those before it (arXiv 2306.07536, section 4.1)."""
         log_odds = self.reasoner.architecture.sequence_logits(batch.embeddings, batch.labels)  # type: ignore[operator]
         losses = binary_cross_entropy_with_logits(log_odds, batch.labels.float(), reduction="none").mean(1)
         return losses / math.log(2), ((log_odds > 0) == batch.labels.bool()).float().mean(1)

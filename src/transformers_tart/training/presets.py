@@ -1,23 +1,70 @@
-"""Reasoners that can be trained by name."""
+"""Training arguments of reasoners, and named recipes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers_tart.configuration_tart import TartReasonerConfig
-from transformers_tart.training.arguments import ReasonerTrainingArguments
-from transformers_tart.training.curriculum import Ramp
-from transformers_tart.training.sources import PaperTasks, RichTasks, TaskSource
+from transformers_tart.training.sources import PaperTasks, Ramp, RichTasks, TaskSource
+
+
+@dataclass(frozen=True)
+class ReasonerTrainingArguments:
+    r"""
+    Optimizer, schedule and seed of a training run.
+
+    Args:
+        max_steps (`int`, *optional*, defaults to 10000):
+            Optimizer steps.
+        learning_rate (`float`, *optional*, defaults to 1.5e-3):
+            Peak of the schedule.
+        weight_decay (`float`, *optional*, defaults to 0.01):
+            Weight decay of AdamW.
+        schedule (`str`, *optional*, defaults to `"cosine"`):
+            Learning rate schedule after the warm-up: a name of `transformers.get_scheduler`.
+        warmup_steps (`int`, *optional*, defaults to 200):
+            Steps of linear warm-up.
+        max_grad_norm (`float`, *optional*, defaults to 1.0):
+            Norm to which gradients are clipped; `None` for no clipping.
+        gradient_accumulation_steps (`int`, *optional*, defaults to 1):
+            Number of parts in which a process reads its tasks of a step.
+        mixed_precision (`str`, *optional*):
+            `"bf16"` or `"no"`; accelerate's configuration when not given. The linear algebra of the `kernel`
+            architecture stays in float32.
+        save_steps (`int`, *optional*, defaults to 500):
+            Steps between two saves, each with a validation and an entry of the record.
+        seed (`int`, *optional*, defaults to 0):
+            Seed of the weights and of every task.
+
+    Raises:
+        ValueError: When a number of steps is below 1.
+    """
+
+    max_steps: int = 10_000
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.01
+    schedule: str = "cosine"
+    warmup_steps: int = 200
+    max_grad_norm: float | None = 1.0
+    gradient_accumulation_steps: int = 1
+    mixed_precision: str | None = None
+    save_steps: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "gradient_accumulation_steps", "save_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
 
 
 @dataclass(frozen=True)
 class Preset:
-    """An architecture and its sizes, what it is trained on, and how long.
+    """A recipe: architecture and sizes, tasks, and training arguments.
 
     Attributes:
-        summary: one line for the help of the command line.
+        summary: a line for the command line's help.
         config: fields of [`TartReasonerConfig`].
-        tasks: where its tasks come from.
-        arguments: of the training.
+        tasks: source of the training tasks.
+        arguments: training arguments.
     """
 
     summary: str
@@ -26,11 +73,11 @@ class Preset:
     arguments: ReasonerTrainingArguments
 
     def build_config(self) -> TartReasonerConfig:
-        """A new config."""
+        """Build a new config."""
         return TartReasonerConfig(**self.config)
 
 
-# batch, rate, steps and curricula of the published configurations, which use Adam at a constant rate
+# Batch size, learning rate, steps and curricula of the published configurations: Adam at a constant rate.
 _PAPER = ReasonerTrainingArguments(
     max_steps=20_001, learning_rate=1e-4, weight_decay=0.0, warmup_steps=0, schedule="constant", max_grad_norm=None
 )
@@ -39,32 +86,26 @@ _PAPER_DIMS = Ramp(start=4, end=16, increment=4, interval=1000)
 
 PRESETS: dict[str, Preset] = {
     "kernel": Preset(
-        "the reasoner inside this package: any width, any number of classes; CPU",
+        "the reasoner inside this package: any width, any number of classes; trains on a CPU",
         {"architecture": "kernel"},
         RichTasks(),
         ReasonerTrainingArguments(max_steps=1_500, learning_rate=3e-3),
     ),
     "paper-66": Preset(
-        "the paper's head, up to 65 examples; GPU",
+        "the head of the paper, up to 65 examples; needs a GPU",
         {**_PAPER_SIZES, "n_positions": 66},
         PaperTasks(_PAPER_DIMS, Ramp(start=18, end=66, increment=8, interval=1000)),
         _PAPER,
     ),
     "paper-258": Preset(
-        "the paper's head, up to 257 examples; GPU",
+        "the head of the paper, up to 257 examples; needs a GPU",
         {**_PAPER_SIZES, "n_positions": 258},
         PaperTasks(_PAPER_DIMS, Ramp(start=18, end=258, increment=30, interval=1000)),
-        ReasonerTrainingArguments(**{**vars(_PAPER), "max_steps": 35_001}),
+        replace(_PAPER, max_steps=35_001),
     ),
     "paper-small": Preset(
-        "the paper's head and tasks in a size that a CPU can train, up to 65 examples",
-        {
-            "architecture": "gpt2",
-            "hidden_size": 96,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "n_positions": 66,
-        },
+        "the head and tasks of the paper, small enough for a CPU, up to 65 examples",
+        {**_PAPER_SIZES, "hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4, "n_positions": 66},
         PaperTasks(
             Ramp(start=2, end=16, increment=2, interval=1000),
             Ramp(start=18, end=66, increment=8, interval=1000),
@@ -74,4 +115,4 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 
-__all__ = ["PRESETS", "Preset"]
+__all__ = ["PRESETS", "Preset", "ReasonerTrainingArguments"]

@@ -1,4 +1,4 @@
-"""Where a run is, and the tasks that come next."""
+"""The position of a training run, and its stream of tasks."""
 
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,11 +13,11 @@ from transformers_tart.training.sources import TaskSource, TrainingBatch
 
 @dataclass
 class Progress:
-    """Where a run is; saved with its checkpoints, together with what it must not be continued without.
+    """The position of a run, saved with its checkpoints; a resumed run must have the same arguments.
 
     Attributes:
-        arguments: of the run.
-        random_state: of the generator of the tasks, after those of the last finished step.
+        arguments: arguments of the run.
+        random_state: state of the task generator after the last finished step.
         step: finished steps.
         tasks_seen: tasks of all finished steps.
         running: moving averages.
@@ -32,15 +32,11 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything, as JSON can hold it."""
+        """Return all fields as JSON values."""
         return {**vars(self), "random_state": self.random_state.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state.
-
-        Raises:
-            ValueError: When it is of a run with other arguments.
-        """
+        """Continue from a saved state of a run with the same arguments."""
         missing = sorted(vars(self).keys() - state.keys())
         if missing:
             raise ValueError(f"The checkpoint lacks {missing}; start anew.")
@@ -62,7 +58,7 @@ class Progress:
 
 
 class TaskStream:
-    """Draws the tasks of the next step while the current one is trained on; the order of the draws stays the same."""
+    """A stream of tasks that draws those of the next step in the background; the order of the draws is fixed."""
 
     def __init__(self, tasks: TaskSource, step: int, random_state: Tensor):
         self.tasks, self.generator = tasks, Generator()
@@ -71,21 +67,18 @@ class TaskStream:
         self.step, self.pending = step, self._submit(step)
 
     def take(self) -> tuple[TrainingBatch, Tensor]:
-        """The tasks of the next step, and the state of the generator after them."""
+        """Return the tasks of the next step, and the state of the generator after them."""
         drawn = self.pending.result()
         self.step += 1
         self.pending = self._submit(self.step)
         return drawn
 
     def close(self) -> None:
-        """Wait for the draw that is under way."""
+        """Wait for the draw in progress."""
         self.worker.shutdown(wait=True, cancel_futures=True)
 
     def _submit(self, step: int) -> Future[tuple[TrainingBatch, Tensor]]:
-        return self.worker.submit(self._draw, step)
-
-    def _draw(self, step: int) -> tuple[TrainingBatch, Tensor]:
-        return self.tasks.draw(step, self.generator), self.generator.get_state()
+        return self.worker.submit(lambda: (self.tasks.draw(step, self.generator), self.generator.get_state()))
 
 
 __all__ = ["Progress", "TaskStream"]

@@ -1,4 +1,7 @@
-"""Where the tasks of a training step come from: the rich prior of `tasks.py`, or the family of the paper."""
+"""Synthetic tasks, from which alone a reasoner learns: the rich prior, and the family of the TART paper.
+
+Every draw comes from the generator that is passed in, so the same seed gives the same tasks.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -6,12 +9,28 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from transformers_tart.training.curriculum import Ramp
-from transformers_tart.training.priors.draws import chance, log_uniform, randn
-from transformers_tart.training.tasks import draw_batch
+from transformers_tart.inputs.balance import classes_in_turn
+from transformers_tart.training.priors.draws import chance, choose, log_uniform, randn
+from transformers_tart.training.priors.inputs import draw_inputs
+from transformers_tart.training.priors.labels import label_weights
+from transformers_tart.training.priors.presentations import PRESENTATIONS
 
 
 VALIDATION_SHAPES = ((16, 2), (64, 2), (256, 2), (1024, 2), (20, 5), (80, 5), (320, 20), (240, 60))
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A number that grows from `start` to `end` by `increment` after every `interval` steps (arXiv 2306.07536)."""
+
+    start: int
+    end: int
+    increment: int
+    interval: int
+
+    def at(self, step: int) -> int:
+        """Return the value during a step, counted from 0."""
+        return min(self.end, self.start + step // self.interval * self.increment)
 
 
 @dataclass(frozen=True)
@@ -22,7 +41,7 @@ class TrainingBatch:
         embeddings: (tasks, n, dim) float32.
         labels: (tasks, n) int64 from 0.
         num_classes: number of classes.
-        support_size: the first rows of each task that are its support set; `None` for sequences.
+        support_size: number of leading rows that are the support set of each task; `None` for sequences.
     """
 
     embeddings: Tensor
@@ -34,26 +53,61 @@ class TrainingBatch:
         return len(self.labels)
 
     def share(self, index: int, count: int) -> "TrainingBatch":
-        """Every `count`-th task from the `index`-th on: what one of `count` processes reads."""
+        """Return every `count`-th task from the `index`-th on: the share of one of `count` processes."""
         mine = slice(index, None, count)
-        return TrainingBatch(self.embeddings[mine], self.labels[mine], self.num_classes, self.support_size)
+        return replace(self, embeddings=self.embeddings[mine], labels=self.labels[mine])
 
     def to(self, device: torch.device | str) -> "TrainingBatch":
-        """The same tasks on another device."""
-        return TrainingBatch(self.embeddings.to(device), self.labels.to(device), self.num_classes, self.support_size)
+        """Move the tasks to another device."""
+        return replace(self, embeddings=self.embeddings.to(device), labels=self.labels.to(device))
+
+
+def draw_task(size: int, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Draw one task of the rich prior: embeddings (size, dim) of random width, and labels (size,).
+
+    Each of the three parts comes from a registry in `priors`: the inputs (`INPUTS`), the labels (`label_weights`), and
+    the way from inputs to embeddings (`PRESENTATIONS`).
+    """
+    inputs = draw_inputs(size, generator)
+    latent, labels = choose(label_weights(classes), generator)(inputs, classes, generator)
+    return choose(PRESENTATIONS, generator)(latent * inputs.spread, generator), labels
+
+
+def _draw_split_task(support_size: int, query_size: int, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Draw a task that begins with its support set, which is balanced half of the time; queries never are."""
+    if chance(0.5, generator):
+        return draw_task(support_size + query_size, classes, generator)
+    embeddings, labels = draw_task(2 * support_size + query_size, classes, generator)
+    support = classes_in_turn(labels[: 2 * support_size])[:support_size]
+    chosen = torch.cat([support, torch.arange(2 * support_size, len(labels))])
+    return embeddings[chosen], labels[chosen]
+
+
+def draw_batch(
+    batch_size: int, support_size: int, query_size: int, classes: int, generator: Generator
+) -> TrainingBatch:
+    """Draw tasks of one shape, zero-padded to one width, each with at least two classes in its support set."""
+    tasks: list[tuple[Tensor, Tensor]] = []
+    while len(tasks) < batch_size:
+        embeddings, labels = _draw_split_task(support_size, query_size, classes, generator)
+        if (labels[:support_size] != labels[0]).any():
+            tasks.append((embeddings, labels))
+    width = max(embeddings.shape[1] for embeddings, _ in tasks)
+    padded = [torch.nn.functional.pad(embeddings, (0, width - embeddings.shape[1])) for embeddings, _ in tasks]
+    return TrainingBatch(torch.stack(padded), torch.stack([labels for _, labels in tasks]), classes, support_size)
 
 
 @dataclass(frozen=True)
 class TaskSource(ABC):
-    """Draws the tasks of a step; its fields are recorded with a run."""
+    """A distribution of tasks; its fields are recorded with a run."""
 
     @abstractmethod
     def draw(self, step: int, generator: Generator) -> TrainingBatch:
-        """Tasks of a step, counted from 0; every draw from the generator."""
+        """Draw the tasks of a step, counted from 0."""
 
     @abstractmethod
     def validation(self, generator: Generator) -> tuple[TrainingBatch, ...]:
-        """Tasks with a support set to validate on, one batch for each shape, at full difficulty."""
+        """Draw tasks with a support set to validate on, one batch for each shape, at full difficulty."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +125,10 @@ class RichTasks(TaskSource):
         query_size (`int`, *optional*, defaults to 64):
             Queries of a task.
         effort (`int`, *optional*, defaults to 20000):
-            Work of a step, which decides the number of its tasks: examples times (classes + support size / 64), about
-            what the `kernel` architecture needs for them.
+            Compute of a step, which sets the number of its tasks: examples times (classes + support size / 64), which
+            is about proportional to the cost of the `kernel` architecture.
         validation_shapes (`tuple[tuple[int, int], ...]`, *optional*):
-            Support size and classes of the tasks to validate on; those beyond the end of the ramps are left out.
+            Support size and classes of the tasks to validate on; shapes beyond the end of the ramps are left out.
         validation_tasks (`int`, *optional*, defaults to 16):
             Tasks of each shape.
     """
@@ -88,29 +142,21 @@ class RichTasks(TaskSource):
     validation_tasks: int = 16
 
     def draw(self, step: int, generator: Generator) -> TrainingBatch:
-        """Tasks of one size and number of classes."""
+        """Draw tasks of one size and number of classes."""
         most = self.classes.at(step)
         two = most == 2 or chance(0.4, generator)
         classes = 2 if two else int(log_uniform(3, most + 1, generator))
         support = max(int(log_uniform(self.min_support, self.support.at(step) + 1, generator)), classes)
-        return self._batch(support, classes, self._count(support, classes), generator)
+        count = max(1, int(self.effort / ((support + self.query_size) * (classes + support / 64))))
+        return draw_batch(count, support, self.query_size, classes, generator)
 
     def validation(self, generator: Generator) -> tuple[TrainingBatch, ...]:
-        """Shapes of two and of more classes, no larger than those of the training."""
-        batches = []
-        for support, classes in self.validation_shapes:
-            if support <= self.support.end and classes <= self.classes.end:
-                batches.append(self._batch(support, classes, self.validation_tasks, generator))
-        return tuple(batches)
-
-    def _count(self, support: int, classes: int) -> int:
-        """Tasks of a step."""
-        work = (support + self.query_size) * (classes + support / 64)
-        return max(1, int(self.effort / work))
-
-    def _batch(self, support: int, classes: int, count: int, generator: Generator) -> TrainingBatch:
-        batch = draw_batch(count, support, self.query_size, classes, generator)
-        return TrainingBatch(batch.embeddings, batch.labels, classes, support)
+        """Draw tasks of two and of more classes, no larger than those of the training."""
+        return tuple(
+            draw_batch(self.validation_tasks, support, self.query_size, classes, generator)
+            for support, classes in self.validation_shapes
+            if support <= self.support.end and classes <= self.classes.end
+        )
 
 
 @dataclass(frozen=True)
@@ -141,15 +187,15 @@ class PaperTasks(TaskSource):
     batch_size: int = 128
 
     def draw(self, step: int, generator: Generator) -> TrainingBatch:
-        """Sequences of the length and the number of dimensions that the step has reached."""
+        """Draw sequences of the length and the number of dimensions that the step has reached."""
         x = randn(self.batch_size, self.points.at(step), self.dim, generator=generator)
         x[..., self.dims.at(step) :] = 0.0
-        weights = self._weights(generator)
+        weights = self._draw_weights(generator)
         labels = torch.bernoulli(torch.sigmoid(x @ weights)[..., 0], generator=generator).long()
         return TrainingBatch(x, labels, num_classes=2)
 
     def validation(self, generator: Generator) -> tuple[TrainingBatch, ...]:
-        """Tasks of full width at a quarter of the longest support set, and at the longest, 32 queries each."""
+        """Draw tasks of full width at a quarter of the longest support set, and at the longest, 32 queries each."""
         longest = self.points.end - 1
         batches = []
         for size in (longest // 4, longest):
@@ -159,12 +205,12 @@ class PaperTasks(TaskSource):
             batches.append(TrainingBatch(batch.embeddings[both], batch.labels[both], 2, support_size=size))
         return tuple(batches)
 
-    def _weights(self, generator: Generator) -> Tensor:
-        """(batch, dim, 1)."""
+    def _draw_weights(self, generator: Generator) -> Tensor:
+        """Draw w (batch, dim, 1)."""
         weights = randn(self.batch_size, self.dim, 1, generator=generator)
         if not self.variable_alpha:
             return self.alpha * weights
         return weights * torch.randint(1, self.alpha + 1, (len(weights), 1, 1), generator=generator)
 
 
-__all__ = ["PaperTasks", "RichTasks", "TaskSource", "TrainingBatch"]
+__all__ = ["PaperTasks", "Ramp", "RichTasks", "TaskSource", "TrainingBatch", "draw_batch", "draw_task"]

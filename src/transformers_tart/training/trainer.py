@@ -1,4 +1,4 @@
-"""Trains a reasoner on synthetic tasks, on accelerate."""
+"""The training loop of reasoners, on accelerate."""
 
 import json
 import math
@@ -21,24 +21,23 @@ from transformers import get_scheduler
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.loading.checksums import FIELD
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.training.arguments import ReasonerTrainingArguments
-from transformers_tart.training.checkpoints import load_checkpoint, save_checkpoint
+from transformers_tart.training.checkpoints import load_checkpoint, save_checkpoint, save_run
 from transformers_tart.training.objective import Objective
+from transformers_tart.training.presets import ReasonerTrainingArguments
 from transformers_tart.training.progress import Progress, TaskStream
-from transformers_tart.training.record import save_run
 from transformers_tart.training.sources import RichTasks, TaskSource, TrainingBatch
 from transformers_tart.training.validation import Validation, overall
 
 
 PROJECT = "transformers-tart"
 VALIDATION_TIMEOUT = timedelta(hours=2)  # the other processes wait while the main one validates
-DIVERGED = 3.0  # a mean loss of so many blind guesses is none that training comes back from
+DIVERGED = 3.0  # mean loss, in units of a blind guess, from which training does not recover
 
 Tracker: TypeAlias = str | GeneralTracker
 
 
 class Run:
-    """What a run consists of: the objective and its optimizer, and where it is."""
+    """A training run: objective, optimizer and progress."""
 
     def __init__(
         self,
@@ -48,7 +47,7 @@ class Run:
         log_with: Tracker | list[Tracker] | None = None,
         project_dir: Path | None = None,
     ):
-        # without being told, accelerate does not join processes that have no accelerator
+        # accelerate joins processes without an accelerator only when cpu is set
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),
             mixed_precision=args.mixed_precision,
@@ -61,7 +60,7 @@ class Run:
         set_seed(args.seed)
         objective = Objective(TartReasoner(config))
         optimizer = torch.optim.AdamW(objective.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
-        # not prepared: accelerate would take as many steps of it as there are processes
+        # not prepared: accelerate would step it once for each process
         self.scheduler = get_scheduler(args.schedule, optimizer, args.warmup_steps, args.max_steps)
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
         arguments = {
@@ -75,11 +74,11 @@ class Run:
 
     @property
     def reasoner(self) -> TartReasoner:
-        """The bare reasoner."""
+        """The unwrapped reasoner."""
         return self.accelerator.unwrap_model(self.objective).reasoner
 
     def train_step(self, stream: TaskStream) -> None:
-        """One optimizer step on tasks that the processes share; each draws all, so that their number is no matter."""
+        """Take an optimizer step on tasks that each process draws in full and reads a share of."""
         batch, random_state = stream.take()
         totals = torch.zeros(2, device=self.accelerator.device)
         parts = self._parts(batch)
@@ -102,9 +101,6 @@ class Run:
         self.optimizer.zero_grad()
         self.progress.finish_step(batch, random_state, loss=loss, accuracy=accuracy)
         self.accelerator.log({"loss": loss, "accuracy": accuracy, "learning_rate": rate}, step=self.progress.step)
-        self._check_convergence()
-
-    def _check_convergence(self) -> None:
         average = self.progress.running["loss"]
         if self.progress.step > self.args.warmup_steps and average > DIVERGED:
             raise FloatingPointError(
@@ -116,18 +112,14 @@ class Run:
         return self.accelerator.process_index < len(batch)
 
     def _parts(self, batch: TrainingBatch) -> list[TrainingBatch]:
-        """This process's tasks, on its device; with more processes than tasks, a task that will not count."""
+        """Return this process's tasks on its device; with more processes than tasks, a task of weight 0."""
         index, count = self.accelerator.process_index, self.accelerator.num_processes
         mine = batch.share(index, count) if self._has_tasks(batch) else batch.share(0, len(batch))
         parts = min(self.args.gradient_accumulation_steps, len(mine))
         return [mine.share(i, parts).to(self.accelerator.device) for i in range(parts)]
 
     def save(self, output_dir: Path, validation: Validation | None, preset: str | None) -> None:
-        """Validate, then write weights, config, record, card and checkpoint.
-
-        Raises:
-            FloatingPointError: When a weight is not finite; what was saved before stays.
-        """
+        """Validate, then save weights, config, record, card and checkpoint; none when a weight is not finite."""
         if not all(torch.isfinite(parameter).all() for parameter in self.reasoner.parameters()):
             raise FloatingPointError(
                 f"The weights are not finite after step {self.progress.step}: lower the learning rate."
@@ -162,28 +154,27 @@ def train_reasoner(
 
     Args:
         config ([`TartReasonerConfig`]):
-            What to train.
+            Config of the reasoner.
         output_dir (`str` or `Path`):
             Folder for the weights, the config, the last checkpoint, a card and `training.json`, the record of the run.
         args ([`ReasonerTrainingArguments`], *optional*):
             Optimizer, schedule and seed.
         tasks ([`TaskSource`], *optional*):
-            Where the tasks come from; [`RichTasks`] when not given.
+            Source of the tasks; [`RichTasks`] when not given.
         validation ([`Validation`], *optional*):
-            Tasks to validate on at every save, and what the reasoner is held against there. Training is the same with
-            and without.
+            Tasks to validate on at every save, and reference classifiers. Validation does not change the training.
         resume (`bool`, *optional*, defaults to `False`):
-            Whether to go on from the checkpoint in `output_dir`, if there is one: to the same weights, bit for bit on
-            a CPU with as many threads, as without the interruption. Otherwise a checkpoint there is replaced.
+            Whether to continue from the checkpoint in `output_dir`, if there is one, instead of replacing it. On a CPU
+            with as many threads, the weights are the same, bit for bit, as those of an uninterrupted run.
         max_minutes (`float`, *optional*):
-            Save and stop after this time; `resume` goes on.
+            Time after which to save and stop; `resume` continues.
         log_with (`str`, `GeneralTracker` or a list of them, *optional*):
             Trackers of accelerate, such as `"tensorboard"`, for the loss and accuracy of every step and of validation.
         preset (`str`, *optional*):
-            Name for the card of what is trained.
+            Name of the preset, for the card.
 
     Returns:
-        [`TartReasoner`]: the reasoner as far as it is trained, in evaluation mode.
+        [`TartReasoner`]: the trained reasoner, in evaluation mode.
 
     Raises:
         FloatingPointError: When the loss is not finite or training has diverged; the last saved weights stay in
@@ -192,7 +183,7 @@ def train_reasoner(
         OSError: When the disk is full or the folder cannot be written; the last checkpoint stays.
     """
     args, output_dir, begin = args or ReasonerTrainingArguments(), Path(output_dir), time.monotonic()
-    output_dir.mkdir(parents=True, exist_ok=True)  # where it cannot be made, that is better known before than after
+    output_dir.mkdir(parents=True, exist_ok=True)  # fail before training where the folder cannot be made
     run = Run(config, args, tasks or RichTasks(), log_with, output_dir)
     if resume:
         load_checkpoint(run.accelerator, output_dir, *run.states)
@@ -219,7 +210,7 @@ def train_reasoner(
 
 
 def _check_trackers(accelerator: Accelerator, log_with: Tracker | Sequence[Tracker] | None) -> None:
-    """accelerate leaves out trackers whose package is missing, and says so at most in a warning."""
+    """Raise for trackers whose package is missing, which accelerate leaves out with a warning."""
     asked = log_with if isinstance(log_with, list | tuple) else [log_with]
     found = {str(getattr(tracker, "value", tracker)) for tracker in accelerator.log_with}
     missing = [name for name in asked if isinstance(name, str) and name != "all" and name not in found]
@@ -228,7 +219,6 @@ def _check_trackers(accelerator: Accelerator, log_with: Tracker | Sequence[Track
 
 
 def _start_trackers(run: Run) -> None:
-    """Tell the trackers the arguments, as flat values."""
     facts = {
         name: value if isinstance(value, int | float | str) else json.dumps(value)
         for name, value in run.progress.arguments.items()
@@ -237,7 +227,7 @@ def _start_trackers(run: Run) -> None:
 
 
 def _is_late(accelerator: Accelerator, begin: float, max_minutes: float | None) -> bool:
-    """Whether the time is over, of which all processes must think the same."""
+    """Return whether the time is over in any process."""
     if max_minutes is None:
         return False
     late = torch.tensor(float(time.monotonic() - begin > 60 * max_minutes), device=accelerator.device)

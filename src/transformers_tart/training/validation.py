@@ -1,4 +1,4 @@
-"""Validation on synthetic tasks that stay the same through a run, beside references that never train."""
+"""Validation on fixed synthetic tasks, beside reference classifiers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ from transformers_tart.training.sources import TrainingBatch
 
 Predictor = Callable[[Tensor, Tensor, Tensor, int], Tensor]  # support, labels, queries, classes -> probabilities
 
-VALIDATION_SEED = 2**31 - 1  # no seed of a training
-SMALLEST = 1e-12  # a probability of zero for what came true would cost infinitely much
+VALIDATION_SEED = 2**31 - 1  # unlikely to be the seed of a training run
+SMALLEST = 1e-12  # keeps the log loss of a wrong certain prediction finite
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,18 @@ class Score:
 @dataclass(frozen=True)
 class Validation:
     r"""
-    Fixed tasks, and what they are held against.
+    Fixed tasks, and the classifiers that a reasoner is compared with on them.
 
     Args:
         batches (`tuple[TrainingBatch, ...]`):
-            Tasks with a support set and queries, each batch of another shape; see `TaskSource.validation`.
+            Tasks with a support set and queries, each batch of a shape of its own; see `TaskSource.validation`.
         references (`dict[str, Predictor]`, *optional*):
-            Classifiers by name, such as those of `transformers_tart.evaluation.methods.baselines`: called with support
-            embeddings (k, dim), labels (k,), query embeddings (n, dim) and the number of classes, they return
+            Classifiers by name, such as those of `transformers_tart.evaluation.methods.baselines`: functions of
+            support embeddings (k, dim), labels (k,), query embeddings (n, dim) and the number of classes that return
             probabilities (n, classes).
 
     Raises:
-        ValueError: When there is no batch, one has no support set, or two are of one shape.
+        ValueError: When there is no batch, a batch has no support set, or two batches are of one shape.
     """
 
     batches: tuple[TrainingBatch, ...]
@@ -56,14 +56,14 @@ class Validation:
 
     @cached_property
     def reference_scores(self) -> dict[str, dict[str, Score]]:
-        """Scores of the references, by name and then by shape; computed once."""
+        """Scores of the references, by name and then by shape."""
         return {
             name: self._each(partial(_predict_one_by_one, predict=reference))
             for name, reference in self.references.items()
         }
 
     def measure(self, reasoner: TartReasoner) -> dict[str, Score]:
-        """Scores of a reasoner by shape, such as `k=64, 2 classes`; its projection is left out, as in training."""
+        """Return the scores of a reasoner by shape, such as `k=64, 2 classes`, without projection, as in training."""
         was_training = reasoner.training
         reasoner.eval()
         with torch.no_grad():
@@ -72,23 +72,23 @@ class Validation:
         return scores
 
     def _each(self, predict: Callable[[TrainingBatch], Tensor]) -> dict[str, Score]:
-        return {_name(batch): _score(predict(batch), batch) for batch in self.batches}
+        """Score log-probabilities (tasks, n, classes) of the queries of each batch."""
+        scores = {}
+        for batch in self.batches:
+            labels, log_probabilities = batch.labels[:, batch.support_size :], predict(batch)
+            loss = cross_entropy(log_probabilities.transpose(1, 2), labels).item()
+            accuracy = (log_probabilities.argmax(-1) == labels).double().mean().item()
+            scores[_name(batch)] = Score(round(loss, 4), round(accuracy, 4))
+        return scores
 
 
 def overall(scores: Mapping[str, Score]) -> Score:
-    """The mean over the shapes."""
+    """Return the mean over the shapes."""
     return Score(mean(s.loss for s in scores.values()), mean(s.accuracy for s in scores.values()))
 
 
 def _name(batch: TrainingBatch) -> str:
     return f"k={batch.support_size}, {batch.num_classes} classes"
-
-
-def _score(log_probabilities: Tensor, batch: TrainingBatch) -> Score:
-    """From log-probabilities (tasks, n, classes) of the queries."""
-    labels = batch.labels[:, batch.support_size :]
-    loss = cross_entropy(log_probabilities.transpose(1, 2), labels).item()
-    return Score(round(loss, 4), round((log_probabilities.argmax(-1) == labels).double().mean().item(), 4))
 
 
 def _reason(batch: TrainingBatch, reasoner: TartReasoner) -> Tensor:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
-from test_report_tables import ACCURACY, draw, make_record, write_results
+from helpers.results import draw, make_record, write_results
 
 from transformers_tart.cli import main
 from transformers_tart.evaluation.records import Record
 from transformers_tart.evaluation.report import Comparison, plots, write_report
-from transformers_tart.evaluation.report.comparison import match_runs
+from transformers_tart.evaluation.report.comparison import METRIC_FORMATS, match_runs
 
 
 pytest.importorskip("matplotlib")
@@ -20,6 +20,7 @@ pytest.importorskip("matplotlib")
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+ACCURACY = METRIC_FORMATS["accuracy"]
 SIZES = (8, 16, 32, 64, 128, 1024)
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.results import draw, make_record, write_results
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from scipy import stats
 
 from transformers_tart.cli import main
-from transformers_tart.evaluation.records import Record, append_record
+from transformers_tart.evaluation.records import Record
 from transformers_tart.evaluation.report import Comparison, tables
 from transformers_tart.evaluation.report.comparison import (
     METRIC_FORMATS,
@@ -34,11 +35,6 @@ from transformers_tart.evaluation.report.tables import as_code, escape_markdown,
 ACCURACY, LOG_LOSS = METRIC_FORMATS["accuracy"], METRIC_FORMATS["log_loss"]
 
 
-def make_record(task: str = "a", k: int = 8, seed: int = 0, method: str = "tart", accuracy: float = 0.5) -> Record:
-    metrics = {"accuracy": accuracy, "log_loss": 1 - accuracy}
-    return Record(task, 2, k, seed, method, "org/model", metrics, [], 2.0 * k, 100.0 + k, "cpu", 50)
-
-
 def make_records(values: dict[str, list[float]], task: str = "a", k: int = 8) -> list[Record]:
     """Return records of methods, with a value for each seed."""
     return [
@@ -50,17 +46,6 @@ def make_records(values: dict[str, list[float]], task: str = "a", k: int = 8) ->
 
 def fail(record: Record, error: str = "OutOfMemoryError: <full> | 2 GiB\nmore") -> Record:
     return replace(record, metrics={}, error=error)
-
-
-def draw(seeds: int = 4, tasks: str = "abc", sizes: tuple[int, ...] = (8, 16)) -> list[Record]:
-    rng = random.Random(0)
-    return [
-        make_record(task, k, seed, method, round(0.5 + 0.1 * i + 0.01 * k + 0.1 * rng.random(), 2))
-        for task in tasks
-        for k in sizes
-        for seed in range(seeds)
-        for i, method in enumerate(["probe", "tart"])
-    ]
 
 
 def read_row(table: str, start: str) -> list[str]:
@@ -269,13 +254,6 @@ def test__model_index__results__those_of_the_tables() -> None:
             row = read_row(table, f"| {result.dataset_name} | {result.metric_args['k']} ")
             assert row[4].startswith(f"**{100 * result.metric_value:.1f}**")
             assert (result.metric_args["method"], result.metric_args["seeds"]) == ("tart", 4)
-
-
-def write_results(folder: Path, records: list[Record]) -> str:
-    folder.mkdir()
-    for record in records:
-        append_record(folder / "results.jsonl", record)
-    return str(folder)
 
 
 def test__report__no_plots__table_on_stdout_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

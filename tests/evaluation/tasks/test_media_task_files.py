@@ -93,7 +93,7 @@ def test__load_task__long_parquet__drawn_rows_with_their_labels(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"image": "gone.png", "label": "a"}] * 4, "gone.png, which is not there"),
+        ([{"image": "gone.png", "label": "a"}] * 4, "gone.png, which does not exist"),
         ([{"image": None, "label": "a"}] * 4, "holds NoneType; it must hold the bytes"),
         ([{"image": "1.png", "name": "a"}] * 4, r"\['image', 'name'\], without label"),
         ([{"image": "1.png", "label": None}] * 4, "no label in the column label"),
@@ -110,7 +110,7 @@ def test__load_task__broken_table__says_what_is_wrong(
 
 
 def test__load_task__no_parquet__value_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="cannot be read as a table"):
+    with pytest.raises(ValueError, match="cannot be read as a parquet file"):
         load_task(write_files(tmp_path, {"x.parquet": b"no table"}) + "/x.parquet")
 
 

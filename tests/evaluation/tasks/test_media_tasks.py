@@ -15,10 +15,11 @@ from helpers.media_given import encode_audio, encode_image, label_of, media_tabl
 from PIL import Image as PillowImage
 from sklearn.linear_model import LogisticRegression
 
-from transformers_tart.evaluation.tasks import GROUPS, TASKS, Task, load_task
-from transformers_tart.evaluation.tasks import media as media_module
-from transformers_tart.evaluation.tasks.media import MediaData, MediaRows, build_media_task, concatenate
+from transformers_tart.evaluation.tasks import GROUPS, TASKS, Item, Task, load_task
+from transformers_tart.evaluation.tasks import rows as rows_module
 from transformers_tart.evaluation.tasks.registry import TaskSource
+from transformers_tart.evaluation.tasks.rows import Rows, Splits, build_task
+from transformers_tart.inputs.modality import IMAGE
 
 
 pytestmark = pytest.mark.core
@@ -46,35 +47,35 @@ def test__without_leaks__same_recording_in_both_splits__left_out(all_logs: pytes
     assert "1 training recordings of made stand in the test split too" in all_logs.text
 
 
-def numbered_rows(count: int, labels: Sequence[object], read: list[int]) -> MediaRows:
+def numbered_rows(count: int, labels: Sequence[object], read: list[int]) -> Rows:
     """Rows that note which of them are read."""
 
-    def read_rows(indices: Sequence[int]) -> list[bytes]:
+    def read_rows(indices: Sequence[int]) -> list[Item]:
         read.extend(indices)
         return [png(i) for i in indices]
 
-    return MediaRows([labels[i % len(labels)] for i in range(count)], read_rows)
+    return Rows([labels[i % len(labels)] for i in range(count)], read_rows)
 
 
-def test__build_media_task__large_data__only_what_is_drawn_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media_module, "MAX_TRAIN", 12)
+def test__build_task__large_data__only_what_is_drawn_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "MAX_TRAIN", 12)
     train, test = [], []
-    data = MediaData("image", numbered_rows(900, "aabc", train), numbered_rows(400, "abc", test))
-    task = build_media_task("made", data, TaskSource("here", classes=("c", "a")), 30, seed=1)
+    data = Splits(IMAGE, numbered_rows(900, "aabc", train), numbered_rows(400, "abc", test))
+    task = build_task("made", data, TaskSource("here", classes=("c", "a")), 30, seed=1)
     assert task.label_names == ("c", "a")
     assert (Counter(task.train_labels), Counter(task.test_labels)) == ({0: 4, 1: 8}, {0: 15, 1: 15})
     assert task.train_labels == ["c_a".index("aabc"[i % 4]) // 2 for i in train]
     assert (len(train), len(test)) == (12, 30)
     with pytest.raises(ValueError, match=r"no rows of the classes \['x'\]; its classes are \['a', 'b', 'c'\]"):
-        build_media_task("made", data, TaskSource("here", classes=("a", "x")), 30, seed=1)
+        build_task("made", data, TaskSource("here", classes=("a", "x")), 30, seed=1)
     with pytest.raises(ValueError, match="must be at least 1"):
-        build_media_task("made", data, TaskSource("here"), 0, seed=1)
+        build_task("made", data, TaskSource("here"), 0, seed=1)
     assert len(train) == 12
 
 
-def test__concatenate__several_files__rows_in_any_order() -> None:
+def test__join__several_files__rows_in_any_order() -> None:
     read: list[int] = []
-    rows = concatenate([numbered_rows(3, "ab", read), numbered_rows(2, "c", read)])
+    rows = Rows.join([numbered_rows(3, "ab", read), numbered_rows(2, "c", read)])
     assert rows.labels == ["a", "b", "a", "c", "c"]
     assert rows.read([4, 0, 3, 2]) == [png(1), png(0), png(0), png(2)]
 

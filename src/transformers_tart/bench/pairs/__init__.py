@@ -1,14 +1,24 @@
-"""Pairs of a naive way and ours, by name: a new pair is a new file and one line here."""
+"""Registry of the pairs; a new pair is a function that builds a comparison, and an entry here."""
 
-from transformers_tart.bench.pairs.base import Pair
-from transformers_tart.bench.pairs.kernel_reasoner import KERNEL_REASONER
-from transformers_tart.bench.pairs.protocols import LOO, STREAM_PROTOCOL, VANILLA
-from transformers_tart.bench.pairs.reasoners import GPT2_REASONER
-from transformers_tart.bench.pairs.stream import STREAM
+import functools
+
+from transformers_tart.bench.pairs.protocols import compare_protocols
+from transformers_tart.bench.pairs.reasoners import compare_default_reasoner, compare_heads
+from transformers_tart.bench.pairs.stream import compare_streams
+from transformers_tart.bench.summaries import SUMMARIES
+from transformers_tart.bench.timing import Pair
 
 
 PAIRS: dict[str, Pair] = {
-    pair.name: pair for pair in (GPT2_REASONER, KERNEL_REASONER, VANILLA, LOO, STREAM_PROTOCOL, STREAM)
+    name: Pair(name, SUMMARIES[name], k, queries, build)
+    for name, k, queries, build in (
+        ("gpt2-reasoner", 256, 1000, compare_heads),
+        ("kernel-reasoner", 256, 1000, compare_default_reasoner),
+        ("vanilla", 48, 200, functools.partial(compare_protocols, protocol="vanilla")),
+        ("loo", 48, 200, functools.partial(compare_protocols, protocol="loo")),
+        ("stream-protocol", 48, 200, functools.partial(compare_protocols, protocol="stream")),
+        ("stream", None, 500, compare_streams),
+    )
 }
 
 __all__ = ["PAIRS", "Pair"]

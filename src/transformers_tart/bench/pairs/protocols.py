@@ -1,6 +1,6 @@
 """`vanilla`, `loo`, `stream-protocol`: the published protocols one prompt at a time, and ours."""
 
-import functools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,12 +8,9 @@ from torch import Tensor
 from transformers_tart.backbones.forward import backbone_max_length
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.bench.inputs import draw_texts
-from transformers_tart.bench.models import POSITIONS, LanguageModel, load_language_model
-from transformers_tart.bench.pairs.base import Pair
 from transformers_tart.bench.published import SampledProcedure
-from transformers_tart.bench.summaries import SUMMARIES
 from transformers_tart.bench.timing import Comparison, Meter
-from transformers_tart.bench.workload import Workload
+from transformers_tart.bench.workload import POSITIONS, LanguageModel, Workload, load_language_model
 from transformers_tart.embeddings import embed
 from transformers_tart.embeddings.reference import LABEL_WORDS
 
@@ -21,13 +18,13 @@ from transformers_tart.embeddings.reference import LABEL_WORDS
 MIN_WORDS, MAX_WORDS = 3, 30
 
 
-def build(workload: Workload, protocol: str) -> Comparison:
-    """Both sides embed the same support set and queries; ours has no vocabulary head to compute."""
+def compare_protocols(workload: Workload, protocol: str) -> Comparison:
+    """Embed the same support set and queries on both sides; ours computes no vocabulary head."""
     model = load_language_model(workload)
     drawn = workload.cut(draw_texts(workload.k + workload.queries, workload.seed, MIN_WORDS, MAX_WORDS))
     texts, queries, labels = drawn[: workload.k], drawn[workload.k :], workload.labels
     if protocol != "stream":
-        check_room(model, texts, queries)
+        _check_room(model, texts, queries)
     support_passes = 1 if protocol == "vanilla" else len(texts)
     groups = [(total, workload.sample(total)) for total in (support_passes, len(queries))]
     embedded = range(len(texts)) if protocol == "vanilla" else groups[0][1]
@@ -42,19 +39,10 @@ def build(workload: Workload, protocol: str) -> Comparison:
     traits = BackboneTraits(model.backbone)  # kept from one run to the next, as a pipeline keeps them
 
     def ours() -> Tensor:
-        support, query, _ = embed(
-            model.backbone,
-            model.tokenizer,
-            texts,
-            labels,
-            queries,
-            protocol=protocol,
-            layers=-1,
-            label_names=LABEL_WORDS,
-            max_length=None,
-            seed=workload.seed,
-            traits=traits,
-        )
+        options: dict[str, Any] = {"protocol": protocol, "layers": -1, "label_names": LABEL_WORDS, "max_length": None}
+        options |= {"seed": workload.seed, "traits": traits}
+        given = texts, labels, queries
+        support, query, _ = embed(model.backbone, model.tokenizer, *given, **options)
         return torch.cat([support, query])
 
     rows = [*embedded, *(len(texts) + i for i in groups[1][1])]
@@ -68,33 +56,21 @@ def build(workload: Workload, protocol: str) -> Comparison:
         model=workload.model,
         dtype=model.backbone.dtype,
         device=workload.device,
-        # in a prompt ours ends where the label stands, the published one before the line of the label
+        # the span of an example ends at its label in our prompts, and before the line of the label in the published
         agrees=protocol == "stream",
     )
 
 
-def check_room(model: LanguageModel, texts: list[str], queries: list[str]) -> None:
-    """Check that the longest prompt is read whole.
-
-    Raises:
-        ValueError: When it is longer than the published code or the model reads.
-    """
+def _check_room(model: LanguageModel, texts: list[str], queries: list[str]) -> None:
+    """Check that the longest prompt is not truncated."""
     blocks = [f"Sentence: {text}\nLabel: {LABEL_WORDS[0]}\n" for text in texts]
     length = len(model.tokenizer("".join([*blocks, f"Sentence: {max(queries, key=len)}\nLabel:"]))["input_ids"])
     room = min(POSITIONS, backbone_max_length(model.with_head) or POSITIONS)
     if length > room:
         raise ValueError(
-            f"The prompt of {len(texts)} examples has {length} tokens, and {room} are read: measure with a smaller k, "
-            "a smaller number of characters or a backbone of more positions."
+            f"The prompt of {len(texts)} examples has {length} tokens, and {room} are read: use a smaller k, fewer "
+            "characters or a backbone with more positions."
         )
 
 
-def _pair(name: str, protocol: str) -> Pair:
-    return Pair(name, SUMMARIES[name], k=48, queries=200, build=functools.partial(build, protocol=protocol))
-
-
-VANILLA = _pair("vanilla", "vanilla")
-LOO = _pair("loo", "loo")
-STREAM_PROTOCOL = _pair("stream-protocol", "stream")
-
-__all__ = ["LOO", "STREAM_PROTOCOL", "VANILLA", "check_room"]
+__all__ = ["compare_protocols"]

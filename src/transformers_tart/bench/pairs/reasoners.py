@@ -1,28 +1,23 @@
-"""`gpt2-reasoner`: the published head, a whole sequence for each query, and all queries on one prefix cache."""
+"""`gpt2-reasoner`, `kernel-reasoner`: the published head with a sequence per query, and a reasoner for all queries."""
 
 import torch
 from torch import Tensor
 
-from transformers_tart.bench.pairs.base import Pair
 from transformers_tart.bench.published import predict_one_by_one
-from transformers_tart.bench.summaries import SUMMARIES
 from transformers_tart.bench.timing import Comparison, Meter
 from transformers_tart.bench.workload import Workload, draw_embeddings
 from transformers_tart.reasoners.architectures.gpt2 import GPT2Architecture
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
+from transformers_tart.repository import DEFAULT_REASONER
 from transformers_tart.training.presets import PRESETS
 
 
 DIM = 768
-SPREAD = 0.1  # of random weights; with the usual 0.02 every probability is one half, whatever is computed
+SPREAD = 0.1  # of random weights; with the usual 0.02 every probability is about one half
 
 
-def random_head(workload: Workload) -> TartReasoner:
-    """The published head, of random weights that all matter.
-
-    Raises:
-        ValueError: When the support set does not fit into its sequence, or does not vary in all its dimensions.
-    """
+def _random_head(workload: Workload) -> TartReasoner:
+    """Build the published head with random weights."""
     torch.manual_seed(workload.seed)
     reasoner = TartReasoner(PRESETS["paper-258"].build_config())
     if not reasoner.config.num_components < workload.k <= reasoner.max_support:
@@ -37,8 +32,8 @@ def random_head(workload: Workload) -> TartReasoner:
     return reasoner.to(workload.device).eval()  # type: ignore[arg-type]
 
 
-def compare_reasoners(workload: Workload, reasoner: TartReasoner, head: TartReasoner) -> Comparison:
-    """The head query by query, and any reasoner; equal results are asked for where it is the head."""
+def _compare(workload: Workload, reasoner: TartReasoner, head: TartReasoner) -> Comparison:
+    """Compare the head query by query with a reasoner; their results must agree if the reasoner is the head."""
     support, labels, queries = draw_embeddings(workload, DIM)
     chosen = workload.sample(len(queries))
     architecture = head.architecture
@@ -67,18 +62,16 @@ def compare_reasoners(workload: Workload, reasoner: TartReasoner, head: TartReas
     )
 
 
-def build(workload: Workload) -> Comparison:
-    """The same head on both sides."""
-    head = random_head(workload)
-    return compare_reasoners(workload, head, head)
+def compare_heads(workload: Workload) -> Comparison:
+    """Compare the published head query by query with the same head on one prefix cache."""
+    head = _random_head(workload)
+    return _compare(workload, head, head)
 
 
-GPT2_REASONER = Pair(
-    "gpt2-reasoner",
-    SUMMARIES["gpt2-reasoner"],
-    k=256,
-    queries=1000,
-    build=build,
-)
+def compare_default_reasoner(workload: Workload) -> Comparison:
+    """Compare the published head query by query with the reasoner inside this package."""
+    reasoner = TartReasoner.from_pretrained(DEFAULT_REASONER).to(workload.device).eval()
+    return _compare(workload, reasoner, _random_head(workload))
 
-__all__ = ["GPT2_REASONER", "compare_reasoners", "random_head"]
+
+__all__ = ["compare_default_reasoner", "compare_heads"]

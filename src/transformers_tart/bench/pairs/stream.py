@@ -1,23 +1,20 @@
-"""`stream`: texts of mixed length one at a time through the backbone, and in batches."""
+"""`stream`: texts of mixed length through the backbone one at a time, and in batches."""
 
 import torch
 from torch import Tensor
 
 from transformers_tart.backbones.forward import resolve_max_length
 from transformers_tart.bench.inputs import draw_texts
-from transformers_tart.bench.models import load_language_model
-from transformers_tart.bench.pairs.base import Pair
-from transformers_tart.bench.summaries import SUMMARIES
 from transformers_tart.bench.timing import Comparison, Meter
-from transformers_tart.bench.workload import Workload
+from transformers_tart.bench.workload import Workload, load_language_model
 from transformers_tart.embeddings import encode_texts
 
 
 MIN_WORDS, MAX_WORDS = 1, 120
 
 
-def build(workload: Workload) -> Comparison:
-    """The same backbone without a vocabulary head on both sides; the queries alone are embedded."""
+def compare_streams(workload: Workload) -> Comparison:
+    """Embed the queries with the same backbone on both sides, without a vocabulary head."""
     model = load_language_model(workload)
     texts = draw_texts(workload.queries, workload.seed, MIN_WORDS, MAX_WORDS)
     chosen = workload.sample_by_length(texts)
@@ -50,12 +47,4 @@ def build(workload: Workload) -> Comparison:
     )
 
 
-STREAM = Pair(
-    "stream",
-    SUMMARIES["stream"],
-    k=None,
-    queries=500,
-    build=build,
-)
-
-__all__ = ["STREAM"]
+__all__ = ["compare_streams"]

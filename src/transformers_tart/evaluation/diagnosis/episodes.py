@@ -7,10 +7,8 @@ import torch
 from torch import Generator, Tensor
 
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.training.curriculum import Ramp
 from transformers_tart.training.priors.draws import choose, log_uniform, randn, uniform
-from transformers_tart.training.sources import PaperTasks, RichTasks
-from transformers_tart.training.tasks import draw_batch
+from transformers_tart.training.sources import PaperTasks, Ramp, RichTasks, draw_batch
 
 
 QUERIES = RichTasks.query_size

@@ -138,7 +138,7 @@ class Models:
             raise ValueError(f"{self.title} is a TART repository with its own reasoner; leave the other one out.")
         own = self._config.modality
         if own != modality:
-            raise ValueError(f"{self.title} classifies {own} inputs, and the task has {MODALITIES[modality]}.")
+            raise ValueError(f"{self.title} classifies {own} inputs, and the task has {MODALITIES[modality].plural}.")
         model = load_any(self._reference.path, dtype=self._torch_dtype, **self._reference.place)
         model.set_support(None)
         if self.max_length is not None:

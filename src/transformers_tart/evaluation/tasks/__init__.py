@@ -1,4 +1,4 @@
-"""Tasks to evaluate on: texts, images or recordings and their labels, for support sets and for tests."""
+"""Evaluation tasks: labeled texts, images or recordings for support sets and for tests."""
 
 from transformers_tart.evaluation.tasks.loading import load_task
 from transformers_tart.evaluation.tasks.registry import GROUPS, SEEDS, TASKS

@@ -1,4 +1,4 @@
-"""Measures a reasoner on saved embeddings, beside baselines on the same embeddings."""
+"""Tasks of saved embeddings, on which reasoners and baselines are measured."""
 
 import json
 import time
@@ -25,12 +25,12 @@ REASONER = "reasoner"
 
 @dataclass(frozen=True)
 class EmbeddedTask:
-    """A labeled data set as embeddings: the first `train_rows` are for support sets, the others are queries.
+    """Labeled embeddings, of which the first `train_rows` are for support sets and the others are queries.
 
     Attributes:
-        name: of the file.
-        embeddings: (n, dim), or (n, layers, hidden).
-        labels: (n,) int64 from 0.
+        name: name of the file.
+        embeddings: (n, dim) or (n, layers, hidden) float32.
+        labels: (n,) int64, from 0.
         train_rows: number of rows for support sets.
     """
 
@@ -46,17 +46,17 @@ class EmbeddedTask:
 
     @classmethod
     def load(cls, path: str | Path, train_rows: int | None = None) -> "EmbeddedTask":
-        """Read a safetensors file with `embeddings` and `labels`.
+        """Load a safetensors file with `embeddings` and `labels`.
 
         Args:
             path (`str` or `Path`):
-                The file.
+                Path of the file.
             train_rows (`int`, *optional*):
-                Number of rows for support sets; the file's metadata `train_rows` when not given.
+                Number of rows for support sets; by default `train_rows` of the file's metadata.
 
         Raises:
-            CorruptFileError: When the file cannot be read or lacks one of the two.
-            ValueError: When the rows do not fit each other, or nothing says how many are for support sets.
+            CorruptFileError: If the file cannot be read or lacks one of the two tensors.
+            ValueError: If the tensors do not fit each other, or the number of train rows is missing or out of range.
         """
         try:
             with safe_open(str(path), "pt") as file:
@@ -66,9 +66,7 @@ class EmbeddedTask:
             raise CorruptFileError(f"{path} is no readable file of embeddings and labels: {err}") from err
         if train_rows is None:
             if "train_rows" not in metadata:
-                raise ValueError(
-                    f"{path} does not say which rows are for support sets; give the number of train rows."
-                )
+                raise ValueError(f"{path} has no train_rows in its metadata; give the number of train rows.")
             train_rows = int(metadata["train_rows"])
         if embeddings.dim() not in (2, 3) or labels.shape != embeddings.shape[:1]:
             raise ValueError(
@@ -80,14 +78,14 @@ class EmbeddedTask:
         return cls(Path(path).stem, embeddings, labels, train_rows)
 
     def draw_support(self, k: int, seed: int) -> Tensor:
-        """Indices (k,) of train rows, the classes in turn as long as they last; larger sets hold the smaller ones."""
+        """Draw k train rows, the classes in turn as long as they last; larger sets contain the smaller ones."""
         order = torch.randperm(self.train_rows, generator=torch.Generator().manual_seed(seed))
         return order[classes_in_turn(self.labels[order])[:k]]
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One method on one support set."""
+    """Metrics of a method with a support set."""
 
     task: str
     num_classes: int
@@ -99,7 +97,7 @@ class Measurement:
 
 
 def reasoner_predictor(reasoner: TartReasoner) -> Predictor:
-    """A reasoner, called as the baselines are."""
+    """Wrap a reasoner as a function with the signature of the baselines."""
 
     def predict(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
         with torch.inference_mode():
@@ -111,15 +109,9 @@ def reasoner_predictor(reasoner: TartReasoner) -> Predictor:
 
 
 def choose_sizes(task: EmbeddedTask, sizes: Sequence[int], per_class: Sequence[int] | None = None) -> list[int]:
-    """Sizes of the support sets, none above the number of train rows.
+    """Return the sizes of support sets for a task, none above its number of train rows.
 
-    Args:
-        task ([`EmbeddedTask`]):
-            The task.
-        sizes (`list[int]`):
-            Total sizes; those below the number of classes are left out.
-        per_class (`list[int]`, *optional*):
-            Examples of each class, for tasks of more than two classes, instead of `sizes`.
+    `per_class`, examples per class, replaces the total `sizes` for tasks of more than two classes.
     """
     if per_class is not None and task.num_classes > 2:
         sizes = [count * task.num_classes for count in per_class]
@@ -129,7 +121,7 @@ def choose_sizes(task: EmbeddedTask, sizes: Sequence[int], per_class: Sequence[i
 def measure_task(
     task: EmbeddedTask, methods: dict[str, Predictor], sizes: Sequence[int], seeds: Sequence[int]
 ) -> Iterator[Measurement]:
-    """Every method on every support set; layers are centered and scaled by the support set first."""
+    """Measure every method with every support set; the support set first centers and scales the layers."""
     embeddings = task.embeddings if task.embeddings.dim() == 3 else task.embeddings[:, None]
     query, truth = embeddings[task.train_rows :], task.labels[task.train_rows :]
     for k in sizes:
@@ -148,7 +140,7 @@ def measure_task(
 
 
 def format_table(measurements: Sequence[Measurement], metric: str) -> str:
-    """A markdown table of one metric: a line for each task and k, then the means over tasks; accuracy in %."""
+    """Return a markdown table of a metric: lines for each task and k, then means over tasks; accuracy in %."""
     methods = list(dict.fromkeys(m.method for m in measurements))
     factor, digits = (100, 1) if metric == "accuracy" else (1, 3)
     lines = [f"| {metric} | k | " + " | ".join(methods) + " |", "|---" * (len(methods) + 2) + "|"]
@@ -166,7 +158,7 @@ def format_table(measurements: Sequence[Measurement], metric: str) -> str:
 
 
 def _groups(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]:
-    """Measurements that are averaged: tasks of two classes at each k, those of more, and all."""
+    """Group measurements to average: tasks of two classes at each k, tasks of more classes, and all."""
     binary = [m for m in measurements if m.num_classes == 2]
     groups = {f"two classes, k={k}": [m for m in binary if m.k == k] for k in sorted({m.k for m in binary})}
     groups["two classes"] = binary
@@ -176,7 +168,7 @@ def _groups(measurements: Sequence[Measurement]) -> dict[str, list[Measurement]]
 
 
 def as_json(measurements: Sequence[Measurement], facts: dict[str, object]) -> str:
-    """All measurements, and what they were made with."""
+    """Return all measurements and facts about the run as JSON."""
     return json.dumps({**facts, "measurements": [asdict(m) for m in measurements]}, indent=1) + "\n"
 
 

@@ -1,94 +1,145 @@
-"""Loads tasks by name, from a file, or from a folder."""
+"""Loading of tasks by name, from a file, or from a folder."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
-from transformers_tart.evaluation.tasks.media import build_media_task, hub_media
-from transformers_tart.evaluation.tasks.media_files import find_media
+from transformers_tart.evaluation.tasks.media import dataset_rows, read_cell, read_folders
 from transformers_tart.evaluation.tasks.registry import GROUPS, TASKS, TaskSource
-from transformers_tart.evaluation.tasks.rows import (
-    Row,
-    divide,
-    name_label,
-    order_classes,
-    split_of,
-    splits_of,
-    stream_rows,
-)
+from transformers_tart.evaluation.tasks.rows import Rows, Splits, build_task, split_of, splits_of
 from transformers_tart.evaluation.tasks.task import Item, Task
 from transformers_tart.inputs.examples import Text, parse_text
-from transformers_tart.inputs.tables import FORMATS
+from transformers_tart.inputs.modality import MODALITIES, TEXT, Modality
+from transformers_tart.inputs.tables import FORMATS, Row, open_table, read_rows
 
 
 def load_task(name: str, max_test: int | None = None, seed: int = 0) -> Task:
     r"""
     Load a task.
 
-    Images and recordings stay encoded: of them a task holds the bytes of the files. Their labels are read first, so
-    that of large data sets only the files that are drawn come into memory: `max_test` for tests, and for support sets
-    5,000 at most, by a fixed seed and with the shares of the classes.
+    A task holds images and recordings as the bytes of their files. Their labels are read first, and only the files
+    that are drawn come into memory: `max_test` for tests, and at most 5,000 for support sets, by a fixed seed and with
+    the shares of the classes.
 
     Args:
         name (`str`):
-            A name of the registry; a csv, tsv, json, jsonl or parquet file (.gz too) with the columns `text`, `label`
+            Name in the registry; a csv, tsv, json, jsonl or parquet file (.gz too) with the columns `text`, `label`
             and perhaps `text_pair` and `split`; or a folder with a `train` and a `test` file. A column `image` or
-            `audio` instead of `text` holds paths, relative to the file, or, of parquet, what `datasets` writes. A
+            `audio` in place of `text` holds paths, relative to the file, or, in parquet, what `datasets` writes. A
             folder may also hold images (png, jpg, bmp, gif, webp, tiff) or recordings (wav, flac, ogg, mp3) as
             `train/<label>/<file>` and `test/<label>/<file>`, or as `<label>/<file>`.
         max_test (`int`, *optional*):
-            Most test texts, drawn with the shares of the classes; all when not given.
+            Maximum number of test inputs, drawn with the shares of the classes; all by default.
         seed (`int`, *optional*, defaults to 0):
             Seed of that draw.
 
     Returns:
-        [`Task`]: without training texts that stand in the test split.
+        [`Task`]: without training inputs that are in the test split too.
 
     Raises:
         ValueError: On an unknown name, missing columns, splits or files, or a single class.
-        OSError: When the Hub cannot be reached, or the data set is not there.
+        OSError: If the Hub cannot be reached, or the data set does not exist.
     """
     if Path(name).exists():
-        task = _from_files(Path(name), max_test, seed)
+        path = Path(name)
+        source, title = TaskSource(str(path)), path.name.split(".")[0]
+        data = _read_file(path) if path.is_file() else _read_folder(path)
     elif name in TASKS:
-        task = _from_hub(name, TASKS[name], max_test, seed)
+        source, title = TASKS[name], name
+        data = _read_hub(name, source)
     else:
         raise ValueError(
             f'There is no task "{name}": it is no file or folder, and the registry has {", ".join(TASKS)} and the '
             f"groups {', '.join(GROUPS)}."
         )
-    return task.without_leaks().with_tests(max_test, seed)
+    return build_task(title, data, source, max_test, seed).without_leaks().with_tests(max_test, seed)
 
 
-def _from_files(path: Path, max_test: int | None, seed: int) -> Task:
-    name, source = path.name.split(".")[0], TaskSource(str(path))
-    media = find_media(path)
-    if media is not None:
-        return build_media_task(name, media, source, max_test, seed)
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file())
-        rows = [(split_of(file), row) for file in files for row in stream_rows(file)]
-        splits = {split: [row for own, row in rows if own == split] for split in ("train", "test")}
-        if not all(splits.values()):
-            raise ValueError(
-                f"The folder {path} must hold a file train and a file test with one of the endings {sorted(FORMATS)}, "
-                f"or folders of images or recordings, one for each class; it holds {[file.name for file in files]}."
-            )
-        return _build(name, splits["train"], splits["test"], source, None)
-    given = list(stream_rows(path))
-    if not given:
+def _read_file(path: Path) -> Splits:
+    data, splits = _read_table(path)
+    if not len(data.train):
         raise ValueError(f"{path} is empty; it must hold the columns text and label.")
-    places = splits_of([row["split"] for row in given], path) if "split" in given[0] else divide(len(given))
-    train, test = ([given[i] for i in chosen] for chosen in places)
-    return _build(name, train, test, source, None)
+    if splits is None:
+        return data
+    train, test = (data.train.select(chosen) for chosen in splits_of(splits, path))
+    return Splits(data.modality, train, test, data.class_names)
 
 
-def _from_hub(name: str, source: TaskSource, max_test: int | None, seed: int) -> Task:
+def _read_folder(path: Path) -> Splits:
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and split_of(file) and _is_table(file)]
+    if not files:
+        media = read_folders(path)
+        if media is not None:
+            return media
+    tables = {file: _read_table(file)[0] for file in files}
+    held = {file.name: data.modality.name for file, data in tables.items()}
+    if len(set(held.values())) > 1:
+        raise ValueError(f"The files of {path} hold {held}; all must hold the same.")
+    parts = {
+        split: [data for file, data in tables.items() if split_of(file) == split and len(data.train)]
+        for split in ("train", "test")
+    }
+    if not all(parts.values()):
+        raise ValueError(
+            f"The folder {path} must hold a file train and a file test with one of the endings {sorted(FORMATS)}, or "
+            f"folders of images or recordings, one for each class; it holds {[own.name for own in path.iterdir()]}."
+        )
+    train, test = (Rows.join([data.train for data in found]) for found in parts.values())
+    first = parts["train"][0]
+    return Splits(first.modality, train, test, first.class_names)
+
+
+def _is_table(file: Path) -> bool:
+    return Path(file.name.lower().removesuffix(".gz")).suffix in FORMATS
+
+
+def _read_table(path: Path) -> tuple[Splits, list[object] | None]:
+    """Read all rows of a table as training rows, with the column of splits if there is one."""
+    table = str(path)
+    first = next(read_rows(table), {})
+    modality, source = _modality(first, path), TaskSource(table)
+    labels: list[object] = []
+    splits: list[object] = []
+    texts: list[Item] = []
+    for row in read_rows(table):
+        labels.append(row.get("label"))
+        splits.append(row.get("split"))
+        if modality.is_tokenized:
+            texts.append(_parse_text(path.name.split(".")[0], row, source))
+    rows = Rows.of(texts, labels) if modality.is_tokenized else Rows(labels, partial(_read_cells, path, modality))
+    names = getattr((open_table(table).features or {}).get("label"), "names", None)
+    return Splits(modality, rows, class_names=names), splits if "split" in first else None
+
+
+def _modality(columns: Collection[str], path: Path) -> Modality:
+    """Return the modality of the column to classify."""
+    found = [each for each in MODALITIES if each.name in columns]
+    if not found or TEXT in found:
+        return TEXT
+    if len(found) > 1:
+        raise ValueError(f"{path} has the columns {[each.name for each in found]}; a task has one of them.")
+    if "label" not in columns:
+        raise ValueError(f"{path} has the columns {sorted(columns)}, without label.")
+    return found[0]
+
+
+def _read_cells(path: Path, column: str, indices: Sequence[int]) -> list[Item]:
+    wanted = set(indices)
+    found = {
+        i: read_cell(row.get(column), str(path), path.parent)
+        for i, row in enumerate(read_rows(str(path)))
+        if i in wanted
+    }
+    return [found[i] for i in indices]
+
+
+def _read_hub(name: str, source: TaskSource) -> Splits:
     from datasets import load_dataset
 
     folder = {} if source.data_dir is None else {"data_dir": source.data_dir}
     try:
         data = load_dataset(source.path, source.config, revision=source.revision, **folder)
-    except (ConnectionError, FileNotFoundError, RuntimeError) as err:  # a RuntimeError: it is a script
+    except (ConnectionError, FileNotFoundError, RuntimeError) as err:  # a RuntimeError for loading scripts
         raise OSError(
             f'The task "{name}" is the data set {source.path} of the Hub, which cannot be loaded: {err}. Give a file '
             "or a folder instead."
@@ -96,35 +147,22 @@ def _from_hub(name: str, source: TaskSource, max_test: int | None, seed: int) ->
     missing = [split for split in (source.train, source.test) if split is not None and split not in data]
     if missing:
         raise ValueError(f"{source.path} has the splits {sorted(data)}, without {missing}.")
+    column = source.text if source.modality.is_tokenized else source.input or source.modality.name
+    rows = {}
+    for split in filter(None, (source.train, source.test)):
+        own = data[split]
+        absent = [needed for needed in (column, source.label) if needed not in own.column_names]
+        if absent:
+            raise ValueError(f"{source.path} has the columns {own.column_names}, without {absent}.")
+        if source.modality.is_tokenized:
+            rows[split] = Rows.of([_parse_text(name, row, source) for row in own], own[:][source.label])
+        else:
+            rows[split] = dataset_rows(own, column, source.label, source.modality, source.path)
     names = getattr(data[source.train].features.get(source.label), "names", None)
-    if source.modality != "text":
-        return build_media_task(name, hub_media(data, source, names), source, max_test, seed)
-    train = list(data[source.train])
-    if source.test is None:
-        train, test = ([train[i] for i in chosen] for chosen in divide(len(train)))
-        return _build(name, train, test, source, names)
-    return _build(name, train, list(data[source.test]), source, names)
+    return Splits(source.modality, rows[source.train], rows.get(source.test or ""), names)
 
 
-def _build(
-    name: str, train: Sequence[Row], test: Sequence[Row], source: TaskSource, class_names: Sequence[str] | None
-) -> Task:
-    """A task of rows of texts."""
-    labels = [[_label(name, row, source, class_names) for row in rows] for rows in (train, test)]
-    order = order_classes({label for column in labels for label in column}, source, class_names)
-    number = {label: i for i, label in enumerate(order)}
-    texts: list[list[Item]] = [[_text(name, row, source) for row in rows] for rows in (train, test)]
-    numbers = [[number[label] for label in column] for column in labels]
-    return Task(name, order, texts[0], numbers[0], texts[1], numbers[1])
-
-
-def _label(name: str, row: Row, source: TaskSource, class_names: Sequence[str] | None) -> str:
-    if source.label not in row:
-        raise ValueError(f"A row of {name} has no label in the column {source.label}; its columns are {sorted(row)}.")
-    return name_label(name, row[source.label], source, class_names)
-
-
-def _text(name: str, row: Row, source: TaskSource) -> Text:
+def _parse_text(name: str, row: Row, source: TaskSource) -> Text:
     if source.text not in row:
         raise ValueError(f"A row of {name} has the columns {sorted(row)}, without {source.text}.")
     pair = row.get(source.text_pair or "text_pair")

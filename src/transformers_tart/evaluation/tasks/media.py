@@ -1,162 +1,98 @@
-"""Tasks of images and recordings: labels are read first, and of the files only those that are drawn."""
+"""Encoded images, recordings and the like: in folders of classes, in cells of tables, and in data sets of the Hub."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers_tart.evaluation.tasks.registry import TaskSource
-from transformers_tart.evaluation.tasks.rows import SPLIT_SEED, divide, name_label, order_classes
-from transformers_tart.evaluation.tasks.task import Item, Task, draw_with_shares
+from transformers_tart.evaluation.tasks.rows import SPLIT_NAMES, Rows, Splits, split_of
+from transformers_tart.inputs.modality import MODALITIES, Modality
 
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset
 
-# Support sets are drawn from so many at most, which bounds the memory: of Speech Commands they take 160 MB.
-MAX_TRAIN = 5000
-
-
-@dataclass(frozen=True)
-class MediaRows:
-    """Labeled images or recordings of one split.
-
-    Attributes:
-        labels: n labels as the data set has them.
-        read: gives the encoded files of the rows with these indices.
-    """
-
-    labels: Sequence[object]
-    read: Callable[[Sequence[int]], list[bytes]]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def select(self, indices: Sequence[int]) -> "MediaRows":
-        """Some of the rows."""
-        return MediaRows([self.labels[i] for i in indices], lambda chosen: self.read([indices[i] for i in chosen]))
+ENDINGS = {suffix: each for each in MODALITIES for suffix in each.suffixes}
 
 
-@dataclass(frozen=True)
-class MediaData:
-    """Images or recordings from which a task is made.
-
-    Attributes:
-        modality: `"image"` or `"audio"`.
-        train: rows for support sets.
-        test: rows that are classified; `None`: three quarters of `train`.
-        class_names: names of the labels that are numbers, in order, where the data set has them.
-    """
-
-    modality: str
-    train: MediaRows
-    test: MediaRows | None = None
-    class_names: tuple[str, ...] | None = None
-
-
-def concatenate(parts: Sequence[MediaRows]) -> MediaRows:
-    """The rows of several files, one after the other."""
-    places = [(part, i) for part in parts for i in range(len(part))]
-
-    def read(indices: Sequence[int]) -> list[bytes]:
-        found: dict[int, bytes] = {}
-        for part in parts:
-            wanted = [i for i in indices if places[i][0] is part]
-            found.update(zip(wanted, part.read([places[i][1] for i in wanted]), strict=True))
-        return [found[i] for i in indices]
-
-    return MediaRows([label for part in parts for label in part.labels], read)
-
-
-def build_media_task(name: str, data: MediaData, source: TaskSource, max_test: int | None, seed: int) -> Task:
-    r"""
-    Draw the rows of a task by their labels, and read them.
-
-    Args:
-        name (`str`):
-            Of the task.
-        data ([`MediaData`]):
-            All rows.
-        source ([`TaskSource`]):
-            Says which classes are kept, and what they are called.
-        max_test (`int`, *optional*):
-            Most rows that are classified; all when not given.
-        seed (`int`):
-            Seed of their draw. That of the `MAX_TRAIN` training rows is fixed.
+def read_folders(path: Path) -> Splits | None:
+    """Read a folder of images or recordings: a folder for each class, perhaps inside folders of splits.
 
     Returns:
-        [`Task`]: both splits with the shares of the classes.
+        [`Splits`]: or `None` if the folder holds neither folders nor media files.
 
     Raises:
-        ValueError: On missing labels, classes or files.
+        ValueError: If classes are empty, or files are of two modalities or of none.
     """
-    if data.test is None:
-        splits = [data.train.select(places) for places in divide(len(data.train))]
+    folders = _subfolders(path)
+    if not folders and not _media_files(path):
+        return None
+    named = [folder for folder in folders if split_of(folder)]
+    # a class may be called "train", but then it stands beside others and holds files
+    if folders and (len(named) == len(folders) or any(_subfolders(folder) for folder in named)):
+        splits = {split: [f for f in named if split_of(f) == split] for split in ("train", "test")}
+        if not all(splits.values()):
+            raise ValueError(
+                f"The folder {path} must hold a folder train and a folder test, or a folder for each class; it holds "
+                f"{[folder.name for folder in folders]}. Names of splits are {sorted(SPLIT_NAMES)}."
+            )
+        files = {split: [file for f in parents for file in _class_files(f)] for split, parents in splits.items()}
     else:
-        splits = [data.train, data.test]
-    named = [[name_label(name, label, source, data.class_names) for label in rows.labels] for rows in splits]
-    found = {label for column in named for label in column}
-    absent = sorted(set(source.classes or ()) - found)
-    if absent:
-        raise ValueError(f"{name} has no rows of the classes {absent}; its classes are {sorted(found)}.")
-    number = {label: i for i, label in enumerate(order_classes(found, source, data.class_names))}
-    drawn = [
-        _draw([number.get(label) for label in column], count, draw)
-        for column, count, draw in zip(named, (MAX_TRAIN, max_test), (SPLIT_SEED, seed), strict=True)
-    ]
-    labels = [[number[column[i]] for i in places] for column, places in zip(named, drawn, strict=True)]
-    items: list[list[Item]] = [[*rows.read(places)] for rows, places in zip(splits, drawn, strict=True)]
-    return Task(name, tuple(number), items[0], labels[0], items[1], labels[1], data.modality)
+        files = {"train": _class_files(path)}
+    modalities = {ENDINGS[file.suffix.lower()] for found in files.values() for file in found}
+    if len(modalities) > 1:
+        found = " and ".join(each.plural for each in MODALITIES if each in modalities)
+        raise ValueError(f"The folder {path} holds {found}; a task has one of them.")
+    rows = {split: _file_rows(found) for split, found in files.items()}
+    return Splits(modalities.pop(), rows["train"], rows.get("test"))
 
 
-def _draw(labels: Sequence[int | None], count: int | None, seed: int) -> list[int]:
-    """Indices of rows of the classes that are kept, with their shares."""
-    kept = [(i, label) for i, label in enumerate(labels) if label is not None]
-    return [kept[i][0] for i in draw_with_shares([label for _, label in kept], count, seed)]
+def _subfolders(path: Path) -> list[Path]:
+    return [folder for folder in sorted(path.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
 
 
-def hub_media(data: "DatasetDict", source: TaskSource, class_names: Sequence[str] | None) -> MediaData:
-    """The images or recordings of a data set of the Hub, none of which is decoded.
-
-    Raises:
-        ValueError: When they are in another column.
-    """
-    splits = {split: _hub_rows(data[split], source) for split in (source.train, source.test) if split is not None}
-    test = None if source.test is None else splits[source.test]
-    return MediaData(source.modality, splits[source.train], test, None if class_names is None else tuple(class_names))
+def _media_files(path: Path) -> list[Path]:
+    return [file for file in sorted(path.iterdir()) if file.is_file() and file.suffix.lower() in ENDINGS]
 
 
-def _hub_rows(split: "Dataset", source: TaskSource) -> MediaRows:
-    from datasets import Audio, Image
+def _class_files(folder: Path) -> list[Path]:
+    """Return the files of all classes, each in the folder of its class."""
+    classes, loose = _subfolders(folder), [file.name for file in _media_files(folder)]
+    if loose or not classes:
+        raise ValueError(
+            f"The folder {folder} must hold a folder for each class, named as the class; it holds the files "
+            f"{loose[:3]} and the folders {[own.name for own in classes]}."
+        )
+    files = []
+    for own in classes:
+        found = [file for file in sorted(own.iterdir()) if not file.name.startswith(".")]
+        odd = [file.name for file in found if not file.is_file() or file.suffix.lower() not in ENDINGS]
+        if odd or not found:
+            raise ValueError(
+                f"The folder {own} of a class holds {odd[:3] if odd else 'no files'}; it must hold files with the "
+                f"endings {sorted(ENDINGS)}, and nothing else."
+            )
+        files.extend(found)
+    return files
 
-    column = source.input or source.modality
-    missing = [name for name in (column, source.label) if name not in split.column_names]
-    if missing:
-        raise ValueError(f"{source.path} has the columns {split.column_names}, without {missing}.")
-    # without decoding neither Pillow nor torchcodec is needed
-    feature = Image(decode=False) if source.modality == "image" else Audio(decode=False)
-    encoded = split.select_columns([column]).cast_column(column, feature)
 
-    def read(indices: Sequence[int]) -> list[bytes]:
-        return [read_cell(row[column], source.path) for row in encoded.select(indices)]
+def _file_rows(files: Sequence[Path]) -> Rows:
+    return Rows([file.parent.name for file in files], lambda indices: [_read_file(files[i]) for i in indices])
 
-    return MediaRows(split.select_columns([source.label])[:][source.label], read)
+
+def dataset_rows(split: "Dataset", column: str, label: str, modality: Modality, where: str) -> Rows:
+    """Read the labels of a data set; its images or recordings are read when drawn, and never decoded."""
+    encoded = modality.keep_encoded(split.select_columns([column]), column)
+    return Rows(
+        split.select_columns([label])[:][label],
+        lambda indices: [read_cell(row[column], where) for row in encoded.select(indices)],
+    )
 
 
 def read_cell(cell: object, where: str, folder: Path | None = None) -> bytes:
-    r"""
-    The encoded file of a row.
-
-    Args:
-        cell (`bytes`, `str` or `dict`):
-            The file, its path, or either, as `{"bytes", "path"}`.
-        where (`str`):
-            The data set, for messages.
-        folder (`Path`, *optional*):
-            Where relative paths begin.
+    """Return the encoded file of a row, given as bytes, as a path relative to `folder`, or as `{"bytes", "path"}`.
 
     Raises:
-        ValueError: When there is no such file, or nothing in it.
+        ValueError: If there is no such file, or it is empty.
     """
     if isinstance(cell, Mapping):
         cell = cell.get("bytes") or cell.get("path")
@@ -168,29 +104,15 @@ def read_cell(cell: object, where: str, folder: Path | None = None) -> bytes:
         )
     file = Path(cell) if folder is None else folder / cell
     if not file.is_file():
-        raise ValueError(f"A row of {where} names the file {file}, which is not there; correct the path.")
-    return read_file(file)
+        raise ValueError(f"A row of {where} names the file {file}, which does not exist; correct the path.")
+    return _read_file(file)
 
 
-def read_file(file: Path) -> bytes:
-    """The bytes of a file.
-
-    Raises:
-        ValueError: When it is empty.
-    """
+def _read_file(file: Path) -> bytes:
     content = file.read_bytes()
     if not content:
         raise ValueError(f"The file {file} is empty; leave it out.")
     return content
 
 
-__all__ = [
-    "MAX_TRAIN",
-    "MediaData",
-    "MediaRows",
-    "build_media_task",
-    "concatenate",
-    "hub_media",
-    "read_cell",
-    "read_file",
-]
+__all__ = ["dataset_rows", "read_cell", "read_folders"]

@@ -1,14 +1,16 @@
-"""The tasks of the paper, of RAFT, some of more than two classes, and those with images and recordings, on the Hub.
+"""Registry of tasks on the Hub: those of the paper and of RAFT, multiclass tasks, images and recordings.
 
-arXiv 2306.07536, appendix; RAFT: arXiv 2109.14076. The paper's YouTube task has no data set of its authors on the Hub:
-give its file, as any other.
+Sources: arXiv 2306.07536, appendix; RAFT: arXiv 2109.14076. The paper's YouTube task has no data set of its authors on
+the Hub; pass its file.
 
-The class pairs of images and recordings are those that the published code classifies: labels 0 and 1 of each data set
-in its evaluation scripts, digits 2 and 4 in its notebook. As there, the class that is named first has the label 1. The
-published code reads version 0.01 of Speech Commands; here it is 0.02, with more recordings of the same words.
+The class pairs of images and recordings are those of the published code: labels 0 and 1 of each data set in its
+evaluation scripts, digits 2 and 4 in its notebook. As there, the class that is named first has the label 1. The
+published code reads version 0.01 of Speech Commands, this registry version 0.02 with more recordings of the words.
 """
 
 from dataclasses import dataclass, replace
+
+from transformers_tart.inputs.modality import AUDIO, IMAGE, TEXT, Modality
 
 
 SEEDS = (42, 69, 128, 512, 1024)  # of the published code
@@ -16,23 +18,23 @@ SEEDS = (42, 69, 128, 512, 1024)  # of the published code
 
 @dataclass(frozen=True)
 class TaskSource:
-    """Where a task is and how its columns are called.
+    """Data set of a task, and the names of its columns.
 
     Attributes:
-        path: id of a data set on the Hub.
-        config: its configuration, where it has several.
-        revision: branch, tag or commit; the newest when not given.
+        path: Hub id of the data set.
+        config: configuration, if there are several.
+        revision: branch, tag or commit; the newest by default.
         text: column of texts.
         text_pair: column of second texts.
-        label: column of labels: names, numbers, or shares that `threshold` makes two classes of.
+        label: column of labels: names, numbers, or shares that `threshold` divides into two classes.
         train: split for support sets.
-        test: split that is classified; `None`: three quarters of `train`, as the published code has it.
-        positive: name of one class against all others.
-        threshold: from where on a share counts as the second class.
-        modality: what is classified: `"text"`, `"image"` or `"audio"`.
-        input: column of images or recordings; named as the modality when not given.
-        classes: the classes that are kept, in the order of their labels; all when not given. For images and audio.
-        data_dir: folder of the repository that holds the data, where a revision knows no configurations.
+        test: split to classify; `None` for three quarters of `train`, as in the published code.
+        positive: name of the class that is classified against all others.
+        threshold: smallest share of the second class.
+        modality: what is classified.
+        input: column of images or recordings; named as the modality by default.
+        classes: classes to keep, in the order of their labels; all by default.
+        data_dir: folder of the data in the repository, for revisions without configurations.
     """
 
     path: str
@@ -45,7 +47,7 @@ class TaskSource:
     test: str | None = "test"
     positive: str | None = None
     threshold: float | None = None
-    modality: str = "text"
+    modality: Modality = TEXT
     input: str | None = None
     classes: tuple[str, ...] | None = None
     data_dir: str | None = None
@@ -79,7 +81,7 @@ RAFT_NAMES = (
     "tweet_eval_hate",
     "twitter_complaints",
 )
-# the labels of its test split are secret: three quarters of the 50 known ones are classified
+# the labels of its test split are secret, so three quarters of the 50 labeled texts are classified
 RAFT = {
     f"raft-{name}": TaskSource("ought/raft", config=name, text="Sentence", label="Label", test=None)
     for name in RAFT_NAMES
@@ -93,43 +95,43 @@ MULTICLASS = {
     "20newsgroups": TaskSource("SetFit/20_newsgroups", label="label_text"),
     "tweet_sentiment": TaskSource("cardiffnlp/tweet_eval", config="sentiment"),
 }
-MNIST = TaskSource("ylecun/mnist", modality="image")
-CIFAR10 = TaskSource("uoft-cs/cifar10", modality="image", input="img")
-# The words that its test split is made for. The repository's own branch is a loading script, which `datasets` does not
-# run any more; the branch of its conversion knows folders instead of configurations.
+MNIST = TaskSource("ylecun/mnist", modality=IMAGE)
+CIFAR10 = TaskSource("uoft-cs/cifar10", modality=IMAGE, input="img")
+# The words of its test split. The main branch holds a loading script, which `datasets` no longer runs; the branch of
+# its conversion has folders instead of configurations.
 SPEECH_COMMANDS = TaskSource(
     "google/speech_commands",
     revision="refs/convert/parquet",
     data_dir="v0.02",
-    modality="audio",
+    modality=AUDIO,
     classes=("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"),
 )
 
 
 def _pair(source: TaskSource, first: str, second: str) -> TaskSource:
-    """Two classes of a data set, of which the published code gives the label 1 to the first."""
+    """Return a task of two classes, of which the first has the label 1 as in the published code."""
     return replace(source, classes=(second, first))
 
 
-VISION = {
+VISION_TASKS = {
     "mnist-0_vs_1": _pair(MNIST, "0", "1"),
     "mnist-2_vs_4": _pair(MNIST, "2", "4"),
     "cifar10-airplane_vs_automobile": _pair(CIFAR10, "airplane", "automobile"),
     "mnist": MNIST,
     "cifar10": CIFAR10,
 }
-AUDIO = {
+AUDIO_TASKS = {
     "speech_commands-yes_vs_no": _pair(SPEECH_COMMANDS, "yes", "no"),
     "speech_commands": SPEECH_COMMANDS,
-    "fsdd": TaskSource("mteb/free-spoken-digit-dataset", modality="audio"),
+    "fsdd": TaskSource("mteb/free-spoken-digit-dataset", modality=AUDIO),
 }
 GROUPS: dict[str, tuple[str, ...]] = {
     "paper": tuple(PAPER),
     "raft": tuple(RAFT),
     "multiclass": tuple(MULTICLASS),
-    "vision": tuple(VISION),
-    "audio": tuple(AUDIO),
+    "vision": tuple(VISION_TASKS),
+    "audio": tuple(AUDIO_TASKS),
 }
-TASKS: dict[str, TaskSource] = {**PAPER, **RAFT, **MULTICLASS, **VISION, **AUDIO}
+TASKS: dict[str, TaskSource] = {**PAPER, **RAFT, **MULTICLASS, **VISION_TASKS, **AUDIO_TASKS}
 
 __all__ = ["GROUPS", "SEEDS", "TASKS", "TaskSource"]

@@ -1,4 +1,4 @@
-"""A task: texts, images or recordings and their labels, from which support sets are drawn."""
+"""Tasks: labeled texts, images or recordings, from which support sets are drawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +9,8 @@ from transformers.utils import logging
 
 from transformers_tart.inputs.balance import classes_in_turn
 from transformers_tart.inputs.examples import Text
+from transformers_tart.inputs.modality import MODALITIES as RECORDS
+from transformers_tart.inputs.modality import TEXT, Modality
 
 
 logger = logging.get_logger(__name__)
@@ -16,7 +18,7 @@ logger = logging.get_logger(__name__)
 Item: TypeAlias = Text | bytes
 
 SAMPLINGS = ("balanced", "natural")
-MODALITIES = {"text": "texts", "image": "images", "audio": "recordings"}  # and what the items of each are called
+MODALITIES = {each.name: each for each in RECORDS}
 
 
 @dataclass(frozen=True)
@@ -24,14 +26,14 @@ class Task:
     """A classification task.
 
     Attributes:
-        name: as tables call it.
+        name: name in tables.
         label_names: names of the classes, in order.
-        train_texts: n texts or (text, text_pair) tuples, for support sets; of images and audio the bytes of the
-            encoded files (png, jpeg, wav, flac, ...).
-        train_labels: their indices into `label_names`.
-        test_texts: m texts, pairs or encoded files, to be classified.
-        test_labels: their indices into `label_names`.
-        modality: what they are: `"text"`, `"image"` or `"audio"`.
+        train_texts: n texts or (text, text_pair) tuples for support sets; for images and audio, the bytes of encoded
+            files (png, jpeg, wav, flac, ...).
+        train_labels: indices of their classes in `label_names`.
+        test_texts: m texts, pairs or encoded files to classify.
+        test_labels: indices of their classes in `label_names`.
+        modality: what is classified, a [`Modality`] or its name.
     """
 
     name: str
@@ -40,11 +42,13 @@ class Task:
     train_labels: list[int]
     test_texts: list[Item]
     test_labels: list[int]
-    modality: str = "text"
+    modality: Modality = TEXT
 
     def __post_init__(self) -> None:
-        if self.modality not in MODALITIES:
-            raise ValueError(f'modality is "{self.modality}"; it must be one of {tuple(MODALITIES)}.')
+        if not isinstance(self.modality, Modality):
+            if self.modality not in MODALITIES:
+                raise ValueError(f'modality is "{self.modality}"; it must be one of {tuple(MODALITIES)}.')
+            object.__setattr__(self, "modality", MODALITIES[self.modality])
         for part, items, labels in (
             ("train", self.train_texts, self.train_labels),
             ("test", self.test_texts, self.test_labels),
@@ -53,9 +57,10 @@ class Task:
                 raise ValueError(
                     f"The {part} split of {self.name} has {len(items)} {self.noun} and {len(labels)} labels."
                 )
-            odd = [item for item in items if isinstance(item, bytes) == (self.modality == "text")]
+            is_text = self.modality.is_tokenized
+            odd = [item for item in items if isinstance(item, bytes) == is_text]
             if odd:
-                form = "strings or pairs of them" if self.modality == "text" else "bytes of encoded files"
+                form = "strings or pairs of them" if is_text else "bytes of encoded files"
                 raise ValueError(f"The {self.noun} of {self.name} must be {form}; {len(odd)} are not.")
         if len(set(self.train_labels)) < 2:
             raise ValueError(
@@ -72,26 +77,26 @@ class Task:
 
     @property
     def noun(self) -> str:
-        """What messages call that which is classified, such as texts."""
-        return MODALITIES[self.modality]
+        """Plural noun of the inputs in messages, such as texts."""
+        return self.modality.plural
 
     def draw_support(self, k: int, seed: int, sampling: str = "balanced") -> list[int]:
         r"""
-        Draw a support set; that of a larger k holds that of a smaller one.
+        Draw a support set; with one seed, larger support sets contain the smaller ones.
 
         Args:
             k (`int`):
                 Number of examples.
             seed (`int`):
-                Decides alone which.
+                Seed of the draw.
             sampling (`str`, *optional*, defaults to `"balanced"`):
-                `"balanced"`: the classes in turn, as long as they last; `"natural"`: as they come.
+                `"balanced"` takes the classes in turn, as long as they last; `"natural"` ignores the classes.
 
         Returns:
             `list[int]`: k indices into `train_texts`.
 
         Raises:
-            ValueError: When there are fewer of them, or the examples are all of one class.
+            ValueError: If there are fewer training inputs, or all drawn examples are of one class.
         """
         if sampling not in SAMPLINGS:
             raise ValueError(f'sampling is "{sampling}"; it must be one of {SAMPLINGS}.')
@@ -110,7 +115,7 @@ class Task:
         return chosen
 
     def without_leaks(self) -> "Task":
-        """The task without what stands in the test split among its training data: no support set can hold it."""
+        """Return the task without training inputs that are in the test split too."""
         tested = set(self.test_texts)
         kept = [i for i, item in enumerate(self.train_texts) if item not in tested]
         if len(kept) == len(self.train_texts):
@@ -126,7 +131,7 @@ class Task:
         )
 
     def with_tests(self, count: int | None, seed: int) -> "Task":
-        """The task with at most `count` to classify, drawn by the seed with the shares that the classes have."""
+        """Return the task with at most `count` test inputs, drawn with the shares of the classes."""
         chosen = draw_with_shares(self.test_labels, count, seed)
         if len(chosen) == len(self.test_texts):
             return self
@@ -138,22 +143,10 @@ class Task:
 
 
 def draw_with_shares(labels: Sequence[int], count: int | None, seed: int) -> list[int]:
-    r"""
-    Draw rows with the shares that the classes have.
-
-    Args:
-        labels (`Sequence[int]`):
-            The class of each row.
-        count (`int`, *optional*):
-            Most rows; all when not given.
-        seed (`int`):
-            Decides which.
-
-    Returns:
-        `list[int]`: indices, ascending.
+    """Draw at most `count` rows with the shares of the classes, and return their indices in ascending order.
 
     Raises:
-        ValueError: When `count` is below 1.
+        ValueError: If `count` is below 1.
     """
     if count is not None and count < 1:
         raise ValueError(f"The number of test texts is {count}; it must be at least 1.")
@@ -164,7 +157,7 @@ def draw_with_shares(labels: Sequence[int], count: int | None, seed: int) -> lis
 
 
 def _with_shares(order: Sequence[int], labels: Sequence[int], count: int) -> list[int]:
-    """The first `count` of an order in which every beginning has about the shares of the whole."""
+    """Return the first `count` rows of an order whose every prefix has about the shares of the whole."""
     totals = {label: labels.count(label) for label in set(labels)}
     seen = dict.fromkeys(totals, 0)
     places = []

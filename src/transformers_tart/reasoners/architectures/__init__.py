@@ -1,4 +1,4 @@
-"""Reasoner architectures, by the name that `TartReasonerConfig.architecture` carries."""
+"""Reasoner architectures by their name in `TartReasonerConfig.architecture`."""
 
 from transformers_tart.reasoners.architectures.base import Architecture
 from transformers_tart.reasoners.architectures.gpt2 import GPT2Architecture

@@ -1,4 +1,4 @@
-"""What every architecture provides; the code common to all is in `modeling_reasoner.py`."""
+"""The interface of architectures; the code that they share is in `modeling_reasoner.py`."""
 
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
@@ -8,18 +8,18 @@ from torch import Tensor, nn
 
 
 class ArchitectureState(Protocol):
-    """A support set as an architecture has read it; immutable."""
+    """An encoded support set of an architecture; immutable."""
 
     def to(self, device: torch.device | str) -> Any:
-        """The same state on another device."""
+        """Move the state to another device."""
 
 
 class Architecture(nn.Module, ABC):
-    """Reads a support set once, then any number of queries, which never see each other.
+    """A network that encodes a support set once, then reads any number of queries, independently of each other.
 
     Attributes:
-        max_classes: most classes it can tell apart in one pass; `None`: any number.
-        max_support: largest support set it can read; `None`: no limit of its own.
+        max_classes: largest number of classes in one pass; `None` for no limit.
+        max_support: size of the largest support set; `None` for no limit.
     """
 
     max_classes: int | None = None
@@ -27,14 +27,14 @@ class Architecture(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, embeddings: Tensor, labels: Tensor, num_classes: int) -> Any:
-        """Read support embeddings (B, k, dim) float with labels (B, k) int64 and return an [`ArchitectureState`]."""
+        """Encode support embeddings (B, k, dim) float with labels (B, k) int64 as an [`ArchitectureState`]."""
 
     @abstractmethod
     def query(self, state: Any, embeddings: Tensor) -> Tensor:
-        """Logits (B, n, num_classes) float32 of query embeddings (B, n, dim)."""
+        """Return logits (B, n, num_classes) float32 of query embeddings (B, n, dim)."""
 
     def init_weights(self) -> None:
-        """Set the first weights where the defaults of transformers do not suit."""
+        """Initialize weights that need other values than the defaults of transformers."""
 
 
 __all__ = ["Architecture", "ArchitectureState"]

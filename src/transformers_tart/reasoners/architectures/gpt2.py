@@ -1,6 +1,6 @@
 """The `gpt2` architecture: the reasoning head of the TART paper (arXiv 2306.07536, section 3.2).
 
-A GPT-2 reads x_1, y_1, x_2, y_2, ..., x_query, and the read-out at an x is the log-odds of its label being 1.
+A GPT-2 reads x_1, y_1, x_2, y_2, ..., x_query; the read-out at an x is the log-odds of its label being 1.
 """
 
 import torch
@@ -17,7 +17,7 @@ QUERY_BLOCK = 256
 
 
 class GPT2Architecture(Architecture):
-    """Binary, order-dependent, `num_components` input dimensions, at most `n_positions - 1` support examples."""
+    """A binary, order-dependent reasoner of `num_components` dimensions and up to `n_positions - 1` examples."""
 
     max_classes = 2
 
@@ -28,7 +28,7 @@ class GPT2Architecture(Architecture):
         self.read_in = nn.Linear(config.num_components, config.hidden_size)
         self.backbone = GPT2Model(
             GPT2Config(
-                vocab_size=1,  # fed embeddings only
+                vocab_size=1,  # inputs are embeddings
                 bos_token_id=None,
                 eos_token_id=None,
                 n_positions=2 * config.n_positions,
@@ -43,11 +43,11 @@ class GPT2Architecture(Architecture):
                 attn_pdrop=0.0,
             )
         )
-        self.backbone.wte.requires_grad_(False)  # never read, so that it gets no gradient
+        self.backbone.wte.requires_grad_(False)  # unused, so it gets no gradient
         self.read_out = nn.Linear(config.hidden_size, 1)
 
     def sequence_logits(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Log-odds (B, n) of each label of a whole sequence, given the examples before it and its own embedding.
+        """Return log-odds (B, n) of each label of a sequence, given the examples before it and its own embedding.
 
         Args:
             embeddings: (B, n, num_components) float.
@@ -58,7 +58,7 @@ class GPT2Architecture(Architecture):
         return self.read_out(hidden[:, ::2]).squeeze(-1).float()
 
     def prepare(self, embeddings: Tensor, labels: Tensor, num_classes: int) -> PrefixCache:
-        """Read support embeddings (B, k, num_components) with labels (B, k), 0 or 1, once."""
+        """Encode support embeddings (B, k, num_components) with labels (B, k), 0 or 1."""
         if embeddings.shape[-1] != self.input_dim:
             raise ValueError(
                 f"The gpt2 reasoner reads {self.input_dim} dimensions, the embeddings have {embeddings.shape[-1]}: "
@@ -71,14 +71,14 @@ class GPT2Architecture(Architecture):
         return PrefixCache.from_cache(cache)
 
     def query(self, state: PrefixCache, embeddings: Tensor) -> Tensor:
-        """Logits (B, n, 2) of query embeddings (B, n, num_components), the first class at 0."""
+        """Return logits (B, n, 2) of query embeddings (B, n, num_components); that of the first class is 0."""
         log_odds = torch.cat(
             [self._query_block(state, block) for block in embeddings.split(QUERY_BLOCK, dim=1)], dim=1
         )
         return torch.stack([torch.zeros_like(log_odds), log_odds], dim=-1)
 
     def _query_block(self, state: PrefixCache, embeddings: Tensor) -> Tensor:
-        """Every query stands at the position after the prefix and sees the prefix and itself."""
+        """Return log-odds (B, n) of queries, each at the position after the prefix, attending to it and itself."""
         batch, size, _ = embeddings.shape
         inputs = self.read_in(embeddings.to(self.read_in.weight.dtype))
         visible = torch.cat(
@@ -96,7 +96,7 @@ class GPT2Architecture(Architecture):
         return self.read_out(hidden).squeeze(-1).float()
 
     def _interleave(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """x_1, y_1, x_2, ...: (B, 2 * n, num_components), a label in the first coordinate of its token."""
+        """Return tokens x_1, y_1, x_2, ... (B, 2 * n, num_components), with labels in their first coordinate."""
         wide = torch.zeros_like(embeddings)
         wide[..., 0] = labels.to(embeddings.dtype)
         tokens = torch.stack([embeddings, wide], dim=2).flatten(1, 2)

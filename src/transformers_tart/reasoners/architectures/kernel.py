@@ -1,9 +1,9 @@
 """The `kernel` architecture: ridge smoothers of the examples' Gram matrices, stacked under a learned prior.
 
-Any number of layers of attention through the same smoothers may read the examples before the prior is chosen. Nothing
-of an embedding is used but inner products and distances, so the width of the embeddings is free and rotating them
-changes nothing. There are no positions, and one stream per class with shared weights, so neither the order of the
-support set nor the names of the classes can matter. Queries read the support set and never each other.
+Layers of attention through the same smoothers read the examples before the prior is chosen. Of embeddings, only inner
+products and distances are used, so their width is free and rotations do not matter. There are no positions, and each
+class has a stream of its own with shared weights, so neither the order of the support set nor that of the classes
+matters. Queries attend to the support set, and not to each other.
 """
 
 import math
@@ -22,35 +22,35 @@ from transformers_tart.reasoners.architectures.smoothers import (
     Smoothers,
     half_squared_distances,
     in_float32,
-    moved,
     smooth,
+    to_device,
 )
 from transformers_tart.reasoners.architectures.stacking import StackPrior, fit_stack
 
 
 NUM_PLAIN_FEATURES = 6
-FAR = 1e9  # finite: an infinite distance makes the gradient of the sharpness NaN
-# before training: level of the logits, close to those of logistic regression, and precisions of that level, of the
-# deviations of the smoothers, and of the offsets of the classes
+FAR = 1e9  # finite, as the gradient of the sharpness is NaN at an infinite distance
+# Before training: level of the logits, close to that of logistic regression, and precisions of the level, of the
+# deviations of the smoothers, and of the offsets of the classes.
 FIRST_PRIOR = (5.0, 0.1, 3.0, 3.0)
-LEAST_DEVIATION_PRECISION = 1.0  # looser, differences between smoothers that are much alike would be read off noise
-NO_BETTER = 1e-3  # keeps the logarithm of a perfect fit finite
+LEAST_DEVIATION_PRECISION = 1.0  # below, differences between similar smoothers would be fitted to noise
+ERROR_FLOOR = 1e-3  # keeps the logarithm of a perfect fit finite
 
 
 @dataclass(frozen=True)
 class KernelState:
-    """What the queries need of a support set of k examples in C classes, for a batch of B sets.
+    """An encoded support set of k examples in C classes, for a batch of B sets and A smoothers.
 
     Attributes:
-        geometry: where the examples lie.
-        kernels: one for each sharpness.
+        geometry: coordinates of the examples.
+        kernels: a kernel for each sharpness.
         frequency: (B, C) share of each class in the support set.
         solved_labels: (B, k, A, C) centered and scaled labels, multiplied by each ridge inverse.
-        errors: (B, A, C) log of the leave-one-out squared error of each smoother, relative to knowing no example.
-        weights: (B, A) how much each smoother counts.
-        offset: (B, C) what is added for each class.
-        smoothed: one (B, k, A, C, head_dim) tensor a layer, values already multiplied by each ridge inverse.
-        values: one (B, R, k, C * head_dim) tensor a layer, values of the softmax heads.
+        errors: (B, A, C) log of the leave-one-out squared error of each smoother, relative to a blind guess.
+        weights: (B, A) weight of each smoother.
+        offset: (B, C) offset of the logits of each class.
+        smoothed: a (B, k, A, C, head_dim) tensor for each layer, values multiplied by each ridge inverse.
+        values: a (B, R, k, C * head_dim) tensor for each layer, values of the R softmax heads.
     """
 
     geometry: Geometry
@@ -64,12 +64,12 @@ class KernelState:
     values: tuple[Tensor, ...]
 
     def to(self, device: torch.device | str) -> "KernelState":
-        """The same state on another device."""
-        return moved(self, device)
+        """Move the state to another device."""
+        return to_device(self, device)
 
 
 class KernelLayer(nn.Module):
-    """Mixes the values of the support tokens into every token, then an MLP; pre-norm, residual."""
+    """A pre-norm residual layer: attention to the support tokens through smoothers and softmax heads, then an MLP."""
 
     def __init__(self, config: TartReasonerConfig):
         super().__init__()
@@ -87,7 +87,7 @@ class KernelLayer(nn.Module):
         self.mlp_out = nn.Linear(inner, width)
 
     def support_values(self, normed: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (B, k, A, C, head_dim) of the ridge heads and (B, R, k, C * head_dim) of the softmax heads."""
+        """Return values (B, k, A, C, head_dim) of ridge heads and (B, R, k, C * head_dim) of softmax heads."""
         batch, classes, size, _ = normed.shape
         values = self.value(normed).view(batch, classes, size, self.num_heads, self.head_dim).permute(0, 2, 3, 1, 4)
         ridge, softmax = values.split([self.num_ridge_heads, self.num_softmax_heads], dim=2)
@@ -95,12 +95,12 @@ class KernelLayer(nn.Module):
 
     @in_float32
     def attend_softmax(self, distances: Tensor, values: Tensor) -> Tensor:
-        """(B, n, k) half squared distances and (B, R, k, C * head_dim) values -> (B, R, n, C * head_dim)."""
+        """Attend by half squared distances (B, n, k) to values (B, R, k, C * head_dim)."""
         sharpness = self.log_sharpness.float().exp()[None, :, None, None]
         return torch.softmax(-distances[:, None] * sharpness, dim=-1) @ values.float()
 
     def update(self, hidden: Tensor, normed: Tensor, ridge: Tensor, softmax: Tensor) -> Tensor:
-        """Add what was attended, (B, n, A, C, head_dim) and (B, R, n, C * head_dim), to tokens (B, C, n, width)."""
+        """Add attended values (B, n, A, C, head_dim) and (B, R, n, C * head_dim) to tokens (B, C, n, width)."""
         batch, classes, size, _ = hidden.shape
         softmax = softmax.view(batch, self.num_softmax_heads, size, classes, self.head_dim).permute(0, 3, 2, 1, 4)
         attended = torch.cat([ridge.permute(0, 3, 1, 2, 4), softmax], dim=3).flatten(3)
@@ -109,12 +109,11 @@ class KernelLayer(nn.Module):
 
 
 class KernelArchitecture(Architecture):
-    """Equivariant in examples and classes, invariant to rotations of the embeddings; any k, width and class count.
+    """A reasoner of any k, width and class count, equivariant in examples and classes and invariant to rotations.
 
-    A token begins with the predictions of all smoothers, leave-one-out for examples, so that margins and residuals are
-    there from the first layer on. The predictions are stacked (`stacking.py`) under a prior that the support tokens
-    choose, and each query's tokens set its temperature. Before training this is already a good kernel classifier; what
-    is learned says how far to trust it.
+    The first tokens hold the predictions of all smoothers, leave-one-out for examples. The predictions are stacked
+    (`stacking.py`) under a prior computed from the support tokens, and each query's tokens set its temperature. Before
+    training this is a good kernel classifier already; training calibrates it.
     """
 
     def __init__(self, config: TartReasonerConfig):
@@ -128,7 +127,7 @@ class KernelArchitecture(Architecture):
         self.temperature = nn.Linear(config.hidden_size, 1)
 
     def init_weights(self) -> None:
-        """Start from a prior about the mean of the smoothers, and layers whose MLPs and mixers leave tokens alone."""
+        """Initialize a prior around the mean of the smoothers, and layers whose MLPs and mixers return 0."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 init.normal_(module.weight, std=(3 * module.in_features) ** -0.5)
@@ -143,7 +142,7 @@ class KernelArchitecture(Architecture):
             init.copy_(layer.log_sharpness, torch.linspace(-1.0, 3.0, layer.num_softmax_heads))
 
     def prepare(self, embeddings: Tensor, labels: Tensor, num_classes: int) -> KernelState:
-        """Read support embeddings (B, k, dim) float with labels (B, k) int64 once."""
+        """Encode support embeddings (B, k, dim) float with labels (B, k) int64."""
         geometry = Geometry.of(embeddings.float())
         distances = half_squared_distances(geometry.support, geometry.support)
         distances.diagonal(dim1=1, dim2=2).zero_()
@@ -154,27 +153,20 @@ class KernelArchitecture(Architecture):
         solved_labels, predictions = smoothers.solve(targets[:, :, None].expand(-1, -1, self.num_smoothers, -1))
         errors = _relative_errors(predictions, targets)
         hidden = self._tokens(geometry.support, frequency, predictions, errors, labels=targets.transpose(1, 2))
-        distances.diagonal(dim1=1, dim2=2).fill_(FAR)  # an example never attends to itself
+        distances.diagonal(dim1=1, dim2=2).fill_(FAR)  # examples do not attend to themselves
         hidden, smoothed, values = self._read(hidden, distances, smoothers)
         prior = self._stack_prior(self.norm(hidden).mean(dim=(1, 2)))
         log_share = torch.log(frequency + 0.5 / labels.shape[1])
         weights, offset = fit_stack(predictions, members, log_share, prior)
+        offset = offset + log_share
         return KernelState(
-            geometry,
-            smoothers.kernels,
-            frequency,
-            solved_labels,
-            errors,
-            weights,
-            offset + log_share,
-            smoothed,
-            values,
+            geometry, smoothers.kernels, frequency, solved_labels, errors, weights, offset, smoothed, values
         )
 
     def _read(
         self, hidden: Tensor, distances: Tensor, smoothers: Smoothers
     ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Last tokens (B, C, k, width) of the examples, and what the queries need of each layer."""
+        """Return the last tokens (B, C, k, width) of the examples, and the values of each layer for queries."""
         smoothed, values = [], []
         for layer in self._layers():
             normed = layer.attention_norm(hidden)
@@ -186,7 +178,7 @@ class KernelArchitecture(Architecture):
         return hidden, tuple(smoothed), tuple(values)
 
     def query(self, state: KernelState, embeddings: Tensor) -> Tensor:
-        """Logits (B, n, C) of query embeddings (B, n, dim)."""
+        """Return logits (B, n, C) of query embeddings (B, n, dim)."""
         located = state.geometry.locate(embeddings)
         distances = half_squared_distances(located, state.geometry.support)
         grams = [kernel(located, state.geometry, distances) for kernel in state.kernels]
@@ -201,7 +193,7 @@ class KernelArchitecture(Architecture):
         return list(self.layers)  # type: ignore[arg-type]
 
     def _stack_prior(self, pooled: Tensor) -> StackPrior:
-        """What the mean (B, width) of the support tokens says of the weights of the smoothers."""
+        """Compute the prior of the smoothers' weights from the mean (B, width) of the support tokens."""
         shares, rest = self.prior(pooled).float().split([self.num_smoothers, len(FIRST_PRIOR)], dim=1)
         level, level_precision, deviation_precision, offset_precision = rest.clamp(-5.0, 5.0).exp().split(1, dim=1)
         return StackPrior(
@@ -213,7 +205,7 @@ class KernelArchitecture(Architecture):
         )
 
     def _logits(self, hidden: Tensor, predictions: Tensor, state: KernelState) -> Tensor:
-        """(B, n, C) from the last tokens (B, C, n, width) and the predictions (B, n, A, C) of the smoothers."""
+        """Return logits (B, n, C) from last tokens (B, C, n, width) and predictions (B, n, A, C) of the smoothers."""
         temperature = self.temperature(hidden).mean(dim=1).float().clamp(-2.0, 2.0).exp()
         blended = torch.einsum("bnac,ba->bnc", predictions, state.weights)
         return blended / temperature + state.offset[:, None]
@@ -227,13 +219,13 @@ class KernelArchitecture(Architecture):
         support_size: int | None = None,
         labels: Tensor | None = None,
     ) -> Tensor:
-        """First tokens (B, C, n, width).
+        """Return the first tokens (B, C, n, width).
 
         Args:
             located: (B, n, dim) embeddings in the units of the support.
             frequency: (B, C) shares of the classes.
-            predictions: (B, n, A, C) of the smoothers.
-            errors: (B, A, C) of the smoothers.
+            predictions: (B, n, A, C) predictions of the smoothers.
+            errors: (B, A, C) errors of the smoothers.
             support_size: size of the support set; n when not given.
             labels: (B, C, n) centered and scaled labels of the support; `None` for queries.
         """
@@ -258,18 +250,15 @@ class KernelArchitecture(Architecture):
 
 
 def _deviation(frequency: Tensor) -> Tensor:
-    """Standard deviation (B, 1, 1) of the labels over examples and classes: 0.5 for two classes of one size.
-
-    In its units, the predictions of the smoothers are of one size for any number of classes.
-    """
+    """Return the standard deviation (B, 1, 1) of one-hot labels, the unit of the smoothers' predictions."""
     return (frequency * (1 - frequency)).mean(1).sqrt().clamp_min(0.01)[:, None, None]
 
 
 def _relative_errors(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Log of the mean squared error (B, A, C) of predictions (B, k, A, C), relative to that of predicting 0."""
+    """Return the log of the squared error (B, A, C) of predictions (B, k, A, C), relative to that of predicting 0."""
     error = (predictions - targets[:, :, None]).square().mean(1)
     blind = targets.square().mean(1)[:, None]
-    return torch.log((error + NO_BETTER) / (blind + NO_BETTER)).clamp(-5.0, 5.0)
+    return torch.log((error + ERROR_FLOOR) / (blind + ERROR_FLOOR)).clamp(-5.0, 5.0)
 
 
 __all__ = ["KernelArchitecture", "KernelState"]

@@ -1,6 +1,6 @@
-"""The linear algebra of the `kernel` architecture: Gram matrices of a support set, and ridge smoothers of them.
+"""The linear algebra of the `kernel` architecture: Gram matrices of a support set, and their ridge smoothers.
 
-Nothing here is learned, and everything is computed in float32, under autocast too.
+Nothing here is learned. All computations are in float32, under autocast too.
 """
 
 import math
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 
-FARTHEST = 1e3  # a query is drawn in to this many standard deviations of the support; half precision holds that
+FARTHEST = 1e3  # limit of query coordinates, in standard deviations of the support; fits half precision
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def in_float32(function: F) -> F:
-    """Switch autocast off inside a function whose first tensor argument says the device."""
+    """Switch autocast off inside a function, for the device of its first tensor argument."""
 
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -32,12 +32,12 @@ def in_float32(function: F) -> F:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the k examples of each of B support sets lie, in units in which their mean squared norm is 1.
+    """The k examples of each of B support sets, in units in which their mean squared norm is 1.
 
     Attributes:
         support: (B, k, dim) centered and scaled embeddings.
-        center: (B, 1, dim) their mean before, in units of `unit`.
-        unit: (B, 1, 1) largest absolute entry of the support, taken out first so that squares stay in range.
+        center: (B, 1, dim) mean of the embeddings, in units of `unit`.
+        unit: (B, 1, 1) largest absolute entry of the support, divided out first so that squares do not overflow.
         scale: (B, 1, 1) root mean squared norm of the centered support, in units of `unit`.
     """
 
@@ -48,56 +48,52 @@ class Geometry:
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors are."""
+        """The device of the tensors."""
         return self.support.device
 
     @classmethod
     def of(cls, embeddings: Tensor) -> "Geometry":
-        """Center and scale support embeddings (B, k, dim) float32, without leaving the range of float32."""
+        """Center and scale support embeddings (B, k, dim) float32 without overflow."""
         unit = embeddings.abs().amax(dim=(1, 2), keepdim=True).clamp_min(torch.finfo(embeddings.dtype).tiny)
         embeddings = embeddings / unit
         center = embeddings.mean(1, keepdim=True)
         centered = embeddings - center
         scale = centered.square().sum(-1).mean(1)[:, None, None].sqrt()
-        # what varies by less than rounding is constant; dividing by it would throw the queries out of range
+        # a spread below rounding errors is none; dividing by it would make queries overflow
         rounding = torch.finfo(scale.dtype).eps * embeddings.shape[-1] ** 0.5
         scale = torch.where(scale > rounding, scale, 1.0)
         return cls(centered / scale, center, unit, scale)
 
     def locate(self, embeddings: Tensor) -> Tensor:
-        """Query embeddings (B, n, dim) in the same units; those absurdly far out are drawn in along their direction.
-
-        Raises:
-            ValueError: When they are of another width than the support.
-        """
+        """Center and scale query embeddings (B, n, dim), and move far outliers inward along their direction."""
         if embeddings.shape[-1] != self.support.shape[-1]:
             raise ValueError(
                 f"The queries have {embeddings.shape[-1]} dimensions, the support set has {self.support.shape[-1]}: "
                 "embed both in the same way."
             )
         located = (embeddings.float() / self.unit - self.center) / self.scale
-        # squares of what lies that far out leave the range of float32; its direction is all that counts by then
+        # squares of larger coordinates overflow float32, and only the direction of such outliers matters
         located = located.clamp(-1e30, 1e30)
         return located * (FARTHEST / located.abs().amax(-1, keepdim=True).clamp_min(FARTHEST))
 
 
 @in_float32
 def half_squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Half the squared distances (B, n, k) of rows a (B, n, dim) and b (B, k, dim)."""
+    """Return half the squared distances (B, n, k) between rows a (B, n, dim) and b (B, k, dim)."""
     norms = a.square().sum(-1)[:, :, None] + b.square().sum(-1)[:, None]
     return (norms / 2 - a @ b.transpose(1, 2)).clamp_min(0)
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel between examples, centered and scaled by the support set as its embeddings are.
+    """The kernel exp(-sharpness * half the squared distance), centered and scaled on the support set.
 
-    exp(-sharpness * half the squared distance); its limit at sharpness 0, centered and scaled, is the inner product.
+    At sharpness 0 it is its limit, the inner product.
 
     Attributes:
-        sharpness: how fast similarity falls with distance, in the units of [`Geometry`].
-        means: (B, 1, k) column means over the support, `None` for inner products, which are centered as they are.
-        scale: (B, 1, 1) mean of the centered diagonal, `None` likewise.
+        sharpness: rate at which similarity falls with distance, in the units of [`Geometry`].
+        means: (B, 1, k) column means over the support; `None` for inner products, which are already centered.
+        scale: (B, 1, 1) mean of the centered diagonal; `None` for inner products.
     """
 
     sharpness: float
@@ -106,7 +102,7 @@ class Kernel:
 
     @classmethod
     def fit(cls, sharpness: float, geometry: Geometry, distances: Tensor) -> tuple["Kernel", Tensor]:
-        """The kernel and its Gram matrix (B, k, k) on the support."""
+        """Return the kernel and its Gram matrix (B, k, k) on the support."""
         if sharpness == 0:
             kernel = cls(sharpness)
             return kernel, kernel(geometry.support, geometry, distances)
@@ -119,7 +115,7 @@ class Kernel:
 
     @in_float32
     def __call__(self, located: Tensor, geometry: Geometry, distances: Tensor) -> Tensor:
-        """Kernel (B, n, k) of located examples (B, n, dim) and the support, given their half squared distances."""
+        """Return the kernel (B, n, k) between located examples (B, n, dim) and the support, given half distances."""
         if self.means is None or self.scale is None:
             return located @ geometry.support.transpose(1, 2)
         gram = torch.exp(-self.sharpness * distances)
@@ -128,10 +124,7 @@ class Kernel:
 
 @in_float32
 def ridge_inverse(gram: Tensor, strength: float) -> Tensor:
-    """(K + strength * sqrt(k) * I)^-1 of (B, k, k).
-
-    What suits a task grows with k, about as fast as its root: signals that no single example shows come into reach.
-    """
+    """Return (K + strength * sqrt(k) * I)^-1 of (B, k, k); the best ridge grows with k about as its root does."""
     size = gram.shape[-1]
     eye = torch.eye(size, device=gram.device, dtype=gram.dtype)
     return torch.cholesky_inverse(torch.linalg.cholesky(gram + strength * math.sqrt(size) * eye))
@@ -139,12 +132,12 @@ def ridge_inverse(gram: Tensor, strength: float) -> Tensor:
 
 @in_float32
 def apply(matrix: Tensor, values: Tensor) -> Tensor:
-    """(B, n, k) times (B, k, ...) -> (B, n, ...), in float32."""
+    """Multiply (B, n, k) by (B, k, ...) to (B, n, ...) in float32."""
     return (matrix @ values.float().flatten(2)).view(*matrix.shape[:2], *values.shape[2:])
 
 
 def hold_out(product: Tensor, values: Tensor, inverse: Tensor) -> Tensor:
-    """Leave-one-out ridge predictions (B, k, ...): row i is fitted without example i.
+    """Return leave-one-out ridge predictions (B, k, ...), of which row i is fitted without example i.
 
     With M the inverse and `product` M v, they are -sum_j M_ij v_j / M_ii over j != i, that is v_i - (M v)_i / M_ii.
     """
@@ -154,7 +147,7 @@ def hold_out(product: Tensor, values: Tensor, inverse: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Smoothers:
-    """The ridge smoothers of a support set: every kernel with every strength, A of them, strengths within kernels."""
+    """The A ridge smoothers of a support set, one for each pair of kernel and strength, sorted by kernel first."""
 
     kernels: tuple[Kernel, ...]
     inverses: tuple[Tensor, ...]
@@ -163,45 +156,33 @@ class Smoothers:
     def fit(
         cls, geometry: Geometry, distances: Tensor, sharpness: Sequence[float], strengths: Sequence[float]
     ) -> "Smoothers":
-        """From the half squared distances (B, k, k) of the support."""
+        """Fit the smoothers, given the half squared distances (B, k, k) of the support."""
         fitted = [Kernel.fit(value, geometry, distances) for value in sharpness]
         inverses = tuple(ridge_inverse(gram, strength) for _, gram in fitted for strength in strengths)
         return cls(tuple(kernel for kernel, _ in fitted), inverses)
 
     def solve(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """What queries need of values, and what the examples themselves may see of them.
-
-        Args:
-            values (`torch.FloatTensor` of shape `(B, k, A, ...)`):
-                One value for each smoother.
-
-        Returns:
-            `tuple[torch.FloatTensor, torch.FloatTensor]`: values times each inverse, and leave-one-out predictions,
-            both of the shape of `values`.
-        """
+        """Return values (B, k, A, ...) times the inverses, for queries, and their leave-one-out predictions."""
         products = [apply(inverse, values[:, :, i]) for i, inverse in enumerate(self.inverses)]
         held_out = [hold_out(p, values[:, :, i], self.inverses[i]) for i, p in enumerate(products)]
         return torch.stack(products, 2), torch.stack(held_out, 2)
 
 
 def smooth(grams: Sequence[Tensor], solved: Tensor) -> Tensor:
-    """Predictions (B, n, A, ...) of queries: their kernels (B, n, k), one for each sharpness, times `solved`.
-
-    `solved` (B, k, A, ...) is the first result of [`Smoothers.solve`].
-    """
+    """Return predictions (B, n, A, ...) of queries: their kernels (B, n, k) times the first result of `solve`."""
     each = solved.shape[2] // len(grams)
     return torch.cat([apply(gram, solved[:, :, i * each : (i + 1) * each]) for i, gram in enumerate(grams)], 2)
 
 
-def moved(state: Any, device: torch.device | str) -> Any:
-    """A frozen dataclass of tensors, numbers, tuples and further such dataclasses, on another device."""
+def to_device(state: Any, device: torch.device | str) -> Any:
+    """Move a frozen dataclass of tensors, numbers, tuples and further such dataclasses to another device."""
     if isinstance(state, Tensor):
         return state.to(device)
     if isinstance(state, tuple):
-        return tuple(moved(value, device) for value in state)
+        return tuple(to_device(value, device) for value in state)
     if is_dataclass(state) and not isinstance(state, type):
-        return replace(state, **{f.name: moved(getattr(state, f.name), device) for f in fields(state)})
+        return replace(state, **{f.name: to_device(getattr(state, f.name), device) for f in fields(state)})
     return state
 
 
-__all__ = ["FARTHEST", "Geometry", "Kernel", "Smoothers", "half_squared_distances", "in_float32", "moved", "smooth"]
+__all__ = ["Geometry", "Kernel", "Smoothers", "half_squared_distances", "in_float32", "smooth", "to_device"]

@@ -1,12 +1,12 @@
-"""Stacking: how much each smoother counts on a task, read off its leave-one-out predictions of the support set.
+"""Stacking: weights of the smoothers, fitted to their leave-one-out predictions of the support set.
 
-The weights of the smoothers and an offset for each class are those of largest posterior probability under a softmax
-likelihood of the support labels and a normal prior (multinomial logistic regression on leave-one-out predictions;
-Wolpert 1992, "Stacked generalization"). A few examples leave the prior as it is; many overrule it. Since each
-example was held out, probabilities that are fitted so are calibrated.
+The weights of the smoothers and an offset for each class maximize the posterior under a softmax likelihood of the
+support labels and a normal prior (multinomial logistic regression on leave-one-out predictions; Wolpert 1992, "Stacked
+generalization"). With few examples the prior decides, with many the data. Since each example was held out, the fitted
+probabilities are calibrated.
 
-The weight of smoother a is level * share_a + deviation_a: one number says how far to trust the smoothers on the whole,
-which even few examples tell, the others which of them to trust more.
+The weight of smoother a is level * share_a + deviation_a. The level is the confidence in all smoothers together, which
+few examples suffice to estimate; the deviations distinguish between them.
 """
 
 from dataclasses import dataclass
@@ -18,21 +18,21 @@ from transformers_tart.reasoners.architectures.smoothers import in_float32
 
 
 STEPS = 8
-STEP_SIZES = (1.0, 0.5, 0.2, 0.05, 0.0)  # of a full step; the best is taken, so that the objective never rises
-ROUNDING = 1e-6  # of the objective; of steps as good as this, the longest is taken
-DAMPING = 1e-5  # of the diagonal of the Hessian, which columns that are all but equal would leave indefinite
+STEP_SIZES = (1.0, 0.5, 0.2, 0.05, 0.0)  # fractions of a Newton step; the best is taken, so the objective never rises
+ROUNDING = 1e-6  # relative; of steps whose objectives differ by less, the longest is taken
+DAMPING = 1e-5  # added share of the Hessian's diagonal, which is indefinite where columns are nearly equal
 
 
 @dataclass(frozen=True)
 class StackPrior:
-    """Normal distributions before any example is seen, for a batch of B tasks and A smoothers.
+    """Normal prior distributions, for a batch of B tasks and A smoothers.
 
     Attributes:
-        shares: (B, A) of the smoothers, which sum to 1.
-        level: (B, 1) expected level; deviations and offsets are expected to be 0.
+        shares: (B, A) shares of the smoothers, which sum to 1.
+        level: (B, 1) mean of the level; the means of deviations and offsets are 0.
         level_precision: (B, 1) inverse variance of the level.
-        deviation_precision: (B, 1) of the deviations.
-        offset_precision: (B, 1) of the offsets.
+        deviation_precision: (B, 1) inverse variance of the deviations.
+        offset_precision: (B, 1) inverse variance of the offsets.
     """
 
     shares: Tensor
@@ -43,12 +43,12 @@ class StackPrior:
 
     @property
     def mean(self) -> Tensor:
-        """(B, 1 + A) expected level and deviations."""
+        """Means (B, 1 + A) of the level and the deviations."""
         return torch.cat([self.level, torch.zeros_like(self.shares)], dim=1)
 
     @property
     def precision(self) -> Tensor:
-        """(B, 1 + A) inverse variances of the level and the deviations."""
+        """Inverse variances (B, 1 + A) of the level and the deviations."""
         return torch.cat([self.level_precision, self.deviation_precision.expand_as(self.shares)], dim=1)
 
 
@@ -56,7 +56,7 @@ class StackPrior:
 class _Problem:
     """Predictions (B, k, A, C), labels (B, k, C) as 0 and 1, log-frequencies (B, 1, C), and the prior.
 
-    A counts the shared prediction, the first, as well.
+    A includes the shared prediction, which comes first.
     """
 
     predictions: Tensor
@@ -65,22 +65,19 @@ class _Problem:
     prior: StackPrior
 
     def logits(self, weights: Tensor, offset: Tensor) -> Tensor:
-        """(B, k, C)."""
+        """Return logits (B, k, C)."""
         blended = torch.einsum("bkac,ba->bkc", self.predictions, weights)
         return blended + offset[:, None] + self.log_frequency
 
     def objective(self, weights: Tensor, offset: Tensor) -> Tensor:
-        """(B,) negative log posterior, up to a constant."""
+        """Return the negative log posterior (B,) up to a constant."""
         log_probability = torch.log_softmax(self.logits(weights, offset), dim=-1)
         from_prior = self.prior.precision * (weights - self.prior.mean).square()
         penalty = from_prior.sum(1) + self.prior.offset_precision[:, 0] * offset.square().sum(1)
         return penalty / 2 - (log_probability * self.members).sum(dim=(1, 2))
 
     def step(self, weights: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-        """What a full Newton step subtracts from (B, A) weights and (B, C) offsets.
-
-        The curvature is a constant to autograd.
-        """
+        """Return the decrements of weights (B, A) and offsets (B, C) in a Newton step with constant curvature."""
         probability = torch.softmax(self.logits(weights, offset), dim=-1)
         with torch.no_grad():
             curvature = self._curvature(probability)
@@ -93,9 +90,9 @@ class _Problem:
         return step[:, : weights.shape[1]], step[:, weights.shape[1] :]
 
     def _curvature(self, probability: Tensor) -> Tensor:
-        """Cholesky factor (B, A + C, A + C) of the Hessian."""
+        """Return the Cholesky factor (B, A + C, A + C) of the Hessian."""
         mean = (self.predictions * probability[:, :, None]).sum(-1, keepdim=True)
-        centered = self.predictions - mean  # as it is in a covariance, so that rounding leaves no negative variance
+        centered = self.predictions - mean  # as in a covariance, to avoid negative variances by rounding
         probable = centered * probability[:, :, None]
         of_weights = centered.transpose(1, 2).flatten(2) @ probable.transpose(1, 2).flatten(2).transpose(1, 2)
         mixed = probable.sum(1)
@@ -110,15 +107,15 @@ class _Problem:
 
 @in_float32
 def fit_stack(predictions: Tensor, members: Tensor, log_frequency: Tensor, prior: StackPrior) -> tuple[Tensor, Tensor]:
-    """Weights (B, A) of the smoothers and offsets (B, C) of the classes, by Newton's method.
+    """Fit weights (B, A) of the smoothers and offsets (B, C) of the classes by Newton's method.
 
-    They are differentiable in the prior, as the optimum is (implicit function theorem).
+    They are differentiable with respect to the prior, as the optimum is (implicit function theorem).
 
     Args:
         predictions: (B, k, A, C) leave-one-out predictions of the support set.
-        members: (B, k, C) its labels, 0 and 1.
+        members: (B, k, C) one-hot labels of the support set.
         log_frequency: (B, C) logarithms of the shares of the classes.
-        prior: of the weights and offsets.
+        prior: prior of the weights and offsets.
     """
     shared = torch.einsum("bkac,ba->bkc", predictions.float(), prior.shares)
     columns = torch.cat([shared[:, :, None], predictions.float()], dim=2)
@@ -132,14 +129,14 @@ def fit_stack(predictions: Tensor, members: Tensor, log_frequency: Tensor, prior
             size = sizes[_first_best(torch.stack(tried))][:, None]
             weights, offset = weights - size * step, offset - size * offset_step
     if torch.is_grad_enabled():
-        # the step is next to nothing at the optimum, but its gradient is that of the optimum
+        # at the optimum the step is almost zero, but its gradient is that of the optimum
         step, offset_step = problem.step(weights, offset)
         weights, offset = weights - (step - step.detach()), offset - (offset_step - offset_step.detach())
     return weights[:, :1] * prior.shares + weights[:, 1:], offset
 
 
 def _first_best(objectives: Tensor) -> Tensor:
-    """(B,) index of the first of the (sizes, B) objectives that no other is below by more than rounding."""
+    """Return the index (B,) of the first of (sizes, B) objectives that equals the least up to rounding."""
     least = objectives.amin(0)
     return (objectives <= least + ROUNDING * least.abs()).int().argmax(0)
 

@@ -1,4 +1,4 @@
-"""The parts that synthetic tasks are made of: where inputs lie, what the labels are, how inputs are seen.
+"""The parts of synthetic tasks: inputs, labels, and presentations, which turn inputs into embeddings.
 
 A new part is one function and one line in the registry of its file.
 """

@@ -1,4 +1,4 @@
-"""Where inputs lie."""
+"""Distributions of the inputs of synthetic tasks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ MAX_RANK = 384
 
 @dataclass(frozen=True)
 class Inputs:
-    """Inputs before they are seen: unit-variance coordinates, the spread of each when seen, and clusters if any.
+    """Latent inputs of a task.
 
     Attributes:
-        latent: (n, rank).
-        spread: (rank,) standard deviations, decreasing.
-        relevance: (rank,) how much label functions lean on each coordinate.
-        cluster: (n,) int64 cluster of each row, all zero without clusters.
+        latent: (n, rank) coordinates of unit variance.
+        spread: (rank,) standard deviation of each coordinate in the embedding, decreasing.
+        relevance: (rank,) weight of each coordinate in label functions.
+        cluster: (n,) int64 cluster of each row; all zero without clusters.
     """
 
     latent: Tensor
@@ -30,18 +30,18 @@ class Inputs:
 
 
 def gaussian_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Independent standard normals."""
+    """Draw independent standard normal coordinates."""
     return randn(size, rank, generator=generator), torch.zeros(size, dtype=torch.int64)
 
 
 def heavy_tailed_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Student's t with 5 degrees of freedom: rows of very different length."""
+    """Draw from Student's t with 5 degrees of freedom: rows of very different norms."""
     chi2 = randn(size, 5, generator=generator).square().mean(1, keepdim=True)
     return randn(size, rank, generator=generator) * chi2.rsqrt(), torch.zeros(size, dtype=torch.int64)
 
 
 def clustered_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """A mixture of 2 to 128 normals of uneven size, centers up to 0.8 standard deviations out, sometimes in groups."""
+    """Draw from 2 to 128 clusters of uneven size, with centers up to 0.8 standard deviations out."""
     count = int(log_uniform(2, 129, generator))
     share = torch.rand(count, generator=generator) + 0.2
     cluster = torch.multinomial(share, size, replacement=True, generator=generator)
@@ -51,7 +51,7 @@ def clustered_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor
 
 
 def grouped_centers(count: int, rank: int, generator: Generator) -> Tensor:
-    """(count, rank) of unit variance; half of the time each is near one of a few others, as kinds of one thing are."""
+    """Draw centers (count, rank) of unit variance, half of the time in groups."""
     centers = randn(count, rank, generator=generator)
     if count < 4 or chance(0.5, generator):
         return centers
@@ -62,9 +62,9 @@ def grouped_centers(count: int, rank: int, generator: Generator) -> Tensor:
 
 
 def nested_inputs(size: int, rank: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Clusters of clusters, 2 to 4 levels deep, down to few rows each: texts have topics, kinds of them, near copies.
+    """Draw from clusters of clusters, 2 to 4 levels deep, as texts have topics, subtopics and near copies.
 
-    All clusters together explain 5% to 60% of the variance. Those that are reported are the ones of one of the levels.
+    All levels together explain 5% to 60% of the variance. The reported clusters are those of one random level.
     """
     depth = int(uniform(2, 5, generator))
     counts = sorted(int(log_uniform(2, max(4, size / 2), generator)) for _ in range(depth))
@@ -92,7 +92,7 @@ INPUTS: dict[Callable[[int, int, Generator], tuple[Tensor, Tensor]], float] = {
 
 
 def draw_spread(rank: int, generator: Generator) -> Tensor:
-    """Standard deviations of the coordinates: a power law, half of the time one that bends down, as embeddings' do."""
+    """Draw standard deviations of the coordinates: a power law, half of the time a steeper one in the tail."""
     spread = power_law(rank, uniform(0.0, 0.5, generator))
     if chance(0.5, generator):
         bend = log_uniform(20, 200, generator)
@@ -101,9 +101,9 @@ def draw_spread(rank: int, generator: Generator) -> Tensor:
 
 
 def draw_inputs(size: int, generator: Generator) -> Inputs:
-    """Inputs of random rank, spectrum and shape.
+    """Draw inputs of random rank, spectrum and shape.
 
-    Labels may lean on the directions that vary most, on all alike, on those that vary least, or on few coordinates.
+    Labels may depend on the directions that vary most, on all alike, on those that vary least, or on few coordinates.
     """
     rank = int(log_uniform(4 if chance(0.1, generator) else 64, MAX_RANK + 1, generator))
     latent, cluster = choose(INPUTS, generator)(size, rank, generator)

@@ -1,4 +1,4 @@
-"""What the labels are: functions of the inputs, or classes that shift them."""
+"""Labels of synthetic tasks: functions of the inputs, or classes that shift the inputs."""
 
 import math
 from collections.abc import Callable
@@ -19,12 +19,12 @@ def _standardize(scores: Tensor) -> Tensor:
 
 
 def linear_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
-    """Linear in the latent coordinates: the paper's family when all are equally relevant."""
+    """Return scores linear in the latent coordinates: the paper's family when all are equally relevant."""
     return inputs.latent @ (randn(inputs.latent.shape[1], classes, generator=generator) * inputs.relevance[:, None])
 
 
 def network_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
-    """A random network with one hidden layer of 4 to 24 tanh units."""
+    """Return scores of a random network with one hidden layer of 4 to 24 tanh units."""
     width = int(uniform(4, 25, generator))
     first = randn(inputs.latent.shape[1], width, generator=generator) * inputs.relevance[:, None]
     hidden = torch.tanh(inputs.latent @ first * 1.2 + randn(width, generator=generator) * 0.5)
@@ -32,7 +32,7 @@ def network_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor
 
 
 def cluster_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
-    """Each cluster leans to some classes; without clusters, linear."""
+    """Return random scores of each cluster; linear scores without clusters."""
     count = int(inputs.cluster.max()) + 1
     if count == 1:
         return linear_scores(inputs, classes, generator)
@@ -40,25 +40,25 @@ def cluster_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor
 
 
 def tree_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
-    """A random tree of depth 2 to 6; each node asks for the sign of a direction, a threshold of its own."""
+    """Return scores of a random decision tree of depth 2 to 6, with a random direction and threshold at each node."""
     depth = int(uniform(2, MAX_DEPTH + 1, generator))
     directions = randn(inputs.latent.shape[1], 2**depth, generator=generator) * inputs.relevance[:, None]
-    answers = inputs.latent @ directions > randn(2**depth, generator=generator) * 0.5
+    is_above = inputs.latent @ directions > randn(2**depth, generator=generator) * 0.5
     node = torch.ones(len(inputs.latent), dtype=torch.int64)
     for _ in range(depth):
-        node = 2 * node + answers.gather(1, node[:, None]).long().squeeze(1)
+        node = 2 * node + is_above.gather(1, node[:, None]).long().squeeze(1)
     return randn(2**depth, classes, generator=generator)[node - 2**depth]
 
 
 def field_scores(inputs: Inputs, classes: int, generator: Generator) -> Tensor:
-    """A smooth random function of the inputs as they are seen: what is near has like labels (random Fourier features).
+    """Return scores of a smooth random function of the embedded inputs (random Fourier features).
 
     Its length scale is 0.4 to 1.5 times the spread of the inputs.
     """
-    seen = inputs.latent * inputs.spread
-    seen = seen / seen.square().sum(1).mean().sqrt().clamp_min(1e-9)
+    embedded = inputs.latent * inputs.spread
+    embedded = embedded / embedded.square().sum(1).mean().sqrt().clamp_min(1e-9)
     scale = log_uniform(0.4, 1.5, generator)
-    waves = seen @ (randn(seen.shape[1], FIELD_WAVES, generator=generator) / scale)
+    waves = embedded @ (randn(embedded.shape[1], FIELD_WAVES, generator=generator) / scale)
     phases = torch.rand(FIELD_WAVES, generator=generator) * 2 * math.pi
     return torch.cos(waves + phases) @ randn(FIELD_WAVES, classes, generator=generator)
 
@@ -75,7 +75,7 @@ SCORES: dict[Scores, float] = {
 
 
 def scored_labels(inputs: Inputs, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Labels drawn by class scores: the sum of one to three functions, of random sharpness, class bias and noise."""
+    """Draw labels from the sum of one to three score functions, with random sharpness, class bias and noise."""
     scores = _standardize(choose(SCORES, generator)(inputs, classes, generator))
     for _ in range(int(uniform(0, 3, generator))):
         other = _standardize(choose(SCORES, generator)(inputs, classes, generator))
@@ -91,10 +91,10 @@ def scored_labels(inputs: Inputs, classes: int, generator: Generator) -> tuple[T
 
 
 def class_mean_labels(inputs: Inputs, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """The label comes first and shifts the inputs: classes of random size, each of one or more kinds with a mean each.
+    """Draw labels first and shift the inputs: classes of random size, each a mixture of one or more means.
 
-    The means explain a random share of the variance that is seen; a larger one where there are many classes, which
-    people would not tell apart otherwise. Some classes are tighter than others, as spam is beside all other mail.
+    The means explain a random share of the variance of the embeddings, a larger one with many classes, which real
+    data sets could not separate otherwise. Some classes are tighter than others, as spam is among mail.
     """
     size, rank = inputs.latent.shape
     share = -torch.rand(3, classes, generator=generator).clamp_min(1e-7).log().sum(0)
@@ -113,7 +113,7 @@ Labels = Callable[[Inputs, int, Generator], tuple[Tensor, Tensor]]
 
 
 def label_weights(classes: int) -> dict[Labels, float]:
-    """How often labels are of each kind: with many classes, most have means of their own."""
+    """Return the probability of each kind of labels; with many classes, most have means of their own."""
     of_means = min(0.85, 0.4 + 0.2 * math.log2(classes / 2))
     return {scored_labels: 1 - of_means, class_mean_labels: of_means}
 

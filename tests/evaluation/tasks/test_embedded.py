@@ -111,7 +111,7 @@ def test__evaluate_reasoner__impossible_sizes__said(
 
 
 def test__load__bad_files__say_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="does not say which rows"):
+    with pytest.raises(ValueError, match="no train_rows in its metadata"):
         EmbeddedTask.load(save(make_task(), tmp_path / "silent.safetensors"))
     (tmp_path / "broken.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00garbage!")
     with pytest.raises(CorruptFileError, match="no readable file of embeddings and labels"):
