@@ -130,7 +130,7 @@ def test__fine_tune__lora_without_peft__error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     context = make_context(folders["llama"])
-    with pytest.raises(ImportError, match=r'pip install "transformers-tart\[peft\]"'):
+    with pytest.raises(ImportError, match=r"pip install 'transformers-tart\[peft\]'"):
         fine_tune("lora")(context, support_of(context))
 
 

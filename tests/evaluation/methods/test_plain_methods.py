@@ -73,7 +73,7 @@ def test__setfit__library_absent__error_says_what_to_install(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "setfit", None)
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     context = make_context(["x", "y"], [0, 1], ["z"])
-    with pytest.raises(ImportError, match=r'pip install "transformers-tart\[setfit\]"'):
+    with pytest.raises(ImportError, match=r"pip install 'transformers-tart\[setfit\]'"):
         setfit(context, support_of(context))
 
 

@@ -20,7 +20,9 @@ from transformers import PreTrainedModel, get_scheduler
 from transformers import __version__ as transformers_version
 
 from transformers_tart.backbones.forward import accepts, resolve_max_length, text_encoder, without_cache
+from transformers_tart.checks.packages import import_package
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
+from transformers_tart.errors import MissingPackageError
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext, seeded
 from transformers_tart.inputs.tokenization import collate, tokenize
 
@@ -115,11 +117,10 @@ def choose_part(backbone: PreTrainedModel, part: str) -> None:
 
 def _add_lora(encoder: PreTrainedModel) -> None:
     try:
-        from peft import LoraConfig
-
-        encoder.add_adapter(LoraConfig(target_modules="all-linear", r=RANK, lora_alpha=ALPHA))
-    except ModuleNotFoundError as err:
-        raise ImportError('LoRA needs the library peft: pip install "transformers-tart[peft]".') from err
+        peft = import_package("peft", "peft", "LoRA")
+        encoder.add_adapter(peft.LoraConfig(target_modules="all-linear", r=RANK, lora_alpha=ALPHA))
+    except MissingPackageError:
+        raise
     except (ImportError, ValueError) as err:
         if isinstance(err, ValueError) and "version of PEFT" not in str(err):  # the first check of transformers
             raise

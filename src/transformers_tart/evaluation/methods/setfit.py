@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers.utils import cached_file
 
 from transformers_tart.backbones.reference import BackboneReference
+from transformers_tart.checks.packages import import_package
 from transformers_tart.evaluation.methods.base import Support, TaskContext, seeded
 from transformers_tart.evaluation.methods.baselines import fill_classes
 from transformers_tart.evaluation.methods.models import Models
@@ -26,12 +27,10 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
         ImportError: Without the library setfit.
         ValueError: When the backbone is no model of sentence-transformers.
     """
-    try:
-        from sentence_transformers import SentenceTransformer
-        from setfit import SetFitModel, Trainer, TrainingArguments
-    except ImportError as err:
-        raise ImportError('SetFit needs the library setfit: pip install "transformers-tart[setfit]".') from err
+    import_package("setfit", "setfit", "The method setfit")
     from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+    from setfit import SetFitModel, Trainer, TrainingArguments
     from sklearn.linear_model import LogisticRegression
 
     models = context.models

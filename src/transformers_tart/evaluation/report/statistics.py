@@ -25,7 +25,7 @@ class Estimate:
     @property
     def high(self) -> float:
         """Upper end of the interval; infinity where the spread is unknown."""
-        return self.mean + (math.inf if self.half_width is None else self.half_width)
+        return -(-self).low
 
     def __neg__(self) -> "Estimate":
         return Estimate(-self.mean, self.half_width)
