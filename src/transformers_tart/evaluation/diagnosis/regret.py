@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
 
 from transformers_tart.evaluation.diagnosis.episodes import Episode
 from transformers_tart.evaluation.methods.baselines import BASELINES
@@ -50,24 +51,19 @@ class Relation:
 
 @dataclass(frozen=True)
 class RegretPrediction:
-    """The regret of synthetic tasks at the distance of a real one."""
+    """The regret of synthetic tasks at the distance of a real one: its 10%, 50% and 90% quantiles."""
 
-    inside: Relation  # relation among new training tasks
-    moved: Relation  # relation among tasks that were moved away from the training distribution
+    inside: Relation  # among new training tasks
+    moved: Relation  # among tasks that were moved away from the training distribution
     neighbors: int  # number of tasks at a similar distance; 0 when the real task is farther than all of them
-    low: float | None = None  # 10% quantile of their regret
-    middle: float | None = None  # median of their regret
-    high: float | None = None  # 90% quantile of their regret
+    low: float | None = None
+    middle: float | None = None
+    high: float | None = None
 
 
 def seen_log_loss(probabilities: Tensor, truth: Tensor, labels: Tensor) -> float:
-    """Compute the log loss of probabilities (n, classes) where the true class is among the examples' labels (k,).
-
-    The probabilities are renormalized to the examples' classes.
-
-    Raises:
-        ValueError: When there is no such query.
-    """
+    """Compute the log loss of probabilities (n, classes), renormalized to the classes of the examples' labels (k,), on
+    the queries whose true class is among them."""
     seen = labels.unique()
     rows = torch.isin(truth, seen)
     if not rows.any():
@@ -84,18 +80,24 @@ def reasoner_losses(
     size = max(1, min(EPISODES, PAIRS // len(episodes[0].support) ** 2))
     for start in range(0, len(episodes), size):
         batch = episodes[start : start + size]
-        width = max(episode.support.shape[1] for episode in batch)
+        # zeros change no distance, so episodes of different dimensions make a batch
         support, query = (
-            torch.stack([pad(rows.float(), (0, width - rows.shape[1])) for rows in part]).to(reasoner.device)
+            pad_sequence([rows.float().T for rows in part], batch_first=True).transpose(1, 2).to(reasoner.device)
             for part in ([episode.support for episode in batch], [episode.query for episode in batch])
         )
         labels = torch.stack([episode.labels for episode in batch]).to(reasoner.device)
         with torch.inference_mode():
             state = reasoner.architecture.prepare(support, labels, batch[0].num_classes)
             found = reasoner.architecture.query(state, query).cpu().double().softmax(-1)
-        losses += [seen_log_loss(one, e.known_truth, e.labels) for one, e in zip(found, batch, strict=True)]
+        losses += [_episode_loss(episode, one) for episode, one in zip(batch, found, strict=True)]
         progress()
     return losses
+
+
+def _episode_loss(episode: Episode, probabilities: Tensor) -> float:
+    if episode.truth is None:
+        raise ValueError("The queries of an episode have no labels; regret needs them.")
+    return seen_log_loss(probabilities, episode.truth, episode.labels)
 
 
 def best_rival(episode: Episode) -> float:
@@ -108,7 +110,7 @@ def best_rival(episode: Episode) -> float:
             basis = torch.linalg.qr(support.T.double()).Q
             support, query = support.double() @ basis, query.double() @ basis
         found = BASELINES[name](support, episode.labels, query, episode.num_classes)
-        losses.append(seen_log_loss(found, episode.known_truth, episode.labels))
+        losses.append(_episode_loss(episode, found))
     return min(losses)
 
 
