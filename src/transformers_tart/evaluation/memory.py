@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -24,11 +23,7 @@ class PeakMemory:
 
     def __post_init__(self) -> None:
         if self.device.type != "cuda":
-            self._import_psutil()
-
-    @staticmethod
-    def _import_psutil() -> Any:
-        return import_package("psutil", "evaluation", "Measuring the memory of a run")
+            self._process = import_package("psutil", "evaluation", "Measuring the memory of a run").Process()
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -41,7 +36,7 @@ class PeakMemory:
             finally:
                 self.megabytes = (torch.cuda.max_memory_allocated(self.device) - before) / 1e6
             return
-        process, stop = self._import_psutil().Process(), threading.Event()
+        process, stop = self._process, threading.Event()
         readings = [process.memory_info().rss]
 
         def read() -> None:

@@ -226,8 +226,8 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
         with memory.watch():
             probabilities = _predict(context, run, sampling)
         labels = torch.tensor(task.test_labels)
-        metrics = measure(probabilities.argmax(-1), labels, probabilities)
         calibration = calibration_bins(probabilities, labels)
+        metrics = measure(probabilities.argmax(-1), labels, probabilities)
     except Exception as err:  # a method may fail in any way, and the others go on
         error = f"{type(err).__name__}: {err}"
         logger.error(f"{run.method} has failed on {task.name}, k={run.k}, seed {run.seed}: {error}")

@@ -6,13 +6,12 @@ that class probability 0.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
-from torch.nn.utils.rnn import pad_sequence
 
 from transformers_tart.evaluation.diagnosis.episodes import Episode
 from transformers_tart.evaluation.methods.baselines import BASELINES
@@ -22,7 +21,6 @@ from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 LINEAR = "logistic_regression"
 RIVALS = (LINEAR, "kernel_ridge")
-EPISODES, PAIRS = 16, 2**20  # of a batch: most episodes, and pairs of examples in them
 BAND = (0.1, 0.5, 0.9)
 WEAK, STRONG = 0.3, 0.6  # correlations below and from which a relation is called so
 MIN_NEIGHBORS, NEIGHBORS = 20, 0.25  # tasks of a similar distance: at least so many, and this share
@@ -72,26 +70,14 @@ def seen_log_loss(probabilities: Tensor, truth: Tensor, labels: Tensor) -> float
     return log_loss(among, torch.searchsorted(seen, truth[rows]))
 
 
-def reasoner_losses(
-    reasoner: TartReasoner, episodes: Sequence[Episode], progress: Callable[[], None] = lambda: None
-) -> list[float]:
-    """Compute the reasoner's log loss on each synthetic episode, without its projection, as in training."""
-    losses: list[float] = []
-    size = max(1, min(EPISODES, PAIRS // len(episodes[0].support) ** 2))
-    for start in range(0, len(episodes), size):
-        batch = episodes[start : start + size]
-        # zeros change no distance, so episodes of different dimensions make a batch
-        support, query = (
-            pad_sequence([rows.float().T for rows in part], batch_first=True).transpose(1, 2).to(reasoner.device)
-            for part in ([episode.support for episode in batch], [episode.query for episode in batch])
-        )
-        labels = torch.stack([episode.labels for episode in batch]).to(reasoner.device)
-        with torch.inference_mode():
-            state = reasoner.architecture.prepare(support, labels, batch[0].num_classes)
-            found = reasoner.architecture.query(state, query).cpu().double().softmax(-1)
-        losses += [_episode_loss(episode, one) for episode, one in zip(batch, found, strict=True)]
-        progress()
-    return losses
+def reasoner_loss(reasoner: TartReasoner, episode: Episode) -> float:
+    """Compute the reasoner's log loss on a synthetic episode, without its projection, as in training."""
+    rows = (episode.support.float(), episode.labels, episode.query.float())
+    support, labels, query = (part[None].to(reasoner.device) for part in rows)
+    with torch.inference_mode():
+        state = reasoner.architecture.prepare(support, labels, episode.num_classes)
+        found = reasoner.architecture.query(state, query)[0].cpu().double().softmax(-1)
+    return _episode_loss(episode, found)
 
 
 def _episode_loss(episode: Episode, probabilities: Tensor) -> float:
@@ -114,16 +100,9 @@ def best_rival(episode: Episode) -> float:
     return min(losses)
 
 
-def measure_regrets(
-    reasoner: TartReasoner, episodes: Sequence[Episode], progress: Callable[[], None] = lambda: None
-) -> list[float]:
-    """Compute the reasoner's regret on each synthetic episode, in nats."""
-    regrets = []
-    for number, loss in enumerate(reasoner_losses(reasoner, episodes, progress)):
-        regrets.append(loss - best_rival(episodes[number]))
-        if number % EPISODES == 0:
-            progress()
-    return regrets
+def measure_regret(reasoner: TartReasoner, episode: Episode) -> float:
+    """Compute the reasoner's regret on a synthetic episode, in nats."""
+    return reasoner_loss(reasoner, episode) - best_rival(episode)
 
 
 def relate(distances: Sequence[float], regrets: Sequence[float]) -> Relation:

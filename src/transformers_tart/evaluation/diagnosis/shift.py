@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from transformers_tart.evaluation.diagnosis.episodes import Episode, Shape, draw_episodes, move_episodes
 from transformers_tart.evaluation.diagnosis.features import FeatureSet, choose_features
-from transformers_tart.evaluation.diagnosis.regret import RegretPrediction, measure_regrets, predict_regret
+from transformers_tart.evaluation.diagnosis.regret import RegretPrediction, measure_regret, predict_regret
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
@@ -152,6 +152,13 @@ def measure_synthetic(
     reference = Reference.fit(torch.cat([features.points(episode) for episode in training]), generator)
     fresh = draw_episodes(reasoner, shape, count, generator)
     moved = move_episodes(draw_episodes(reasoner, shape, count, generator), generator)
-    distances = [torch.stack([reference.measure(features.points(e))[0] for e in some]) for some in (fresh, moved)]
-    regrets = [measure_regrets(reasoner, some, progress) for some in (fresh, moved)]
-    return SyntheticTasks(features, reference, distances[0], regrets[0], distances[1], regrets[1])
+
+    def measure(episodes: Sequence[Episode]) -> tuple[Tensor, list[float]]:
+        distances, regrets = [], []
+        for episode in episodes:
+            distances.append(reference.measure(features.points(episode))[0])
+            regrets.append(measure_regret(reasoner, episode))
+            progress()
+        return torch.stack(distances), regrets
+
+    return SyntheticTasks(features, reference, *measure(fresh), *measure(moved))
