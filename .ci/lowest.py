@@ -6,6 +6,7 @@ from pathlib import Path
 
 
 project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
-for requirement in (*project["dependencies"], *project["optional-dependencies"]["test"]):
-    name, lowest = re.match(r"([\w.-]+)>=([\w.]+)", requirement).groups()
-    print(f"{name}=={lowest}")
+extras = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
+for requirement in dict.fromkeys((*project["dependencies"], *extras)):
+    if found := re.match(r"([\w.-]+)>=([\w.]+)", requirement):
+        print(f"{found[1]}=={found[2]}")

@@ -1,7 +1,10 @@
 """The linter, the formatter and the type checker find nothing; skipped where they are not installed."""
 
+import os
+import re
 import subprocess
 import sys
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,9 +14,27 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("command", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]], ids=" ".join)
-def test__code__checked__clean(command: list[str]) -> None:
+def run(command: list[str]) -> None:
+    """Run a tool in the root of the repository, which must succeed."""
     if find_spec(command[0]) is None:
         pytest.skip(f"needs {command[0]}, which is not installed")
-    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    environment = {**os.environ, "MYPYPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]], ids=" ".join)
+def test__code__checked__clean(command: list[str]) -> None:
+    run(command)
+
+
+@pytest.mark.slow
+def test__public_names__in_the_script_of_a_user__strictly_typed() -> None:
+    run(["mypy", "--strict", "--config-file=", "tests/helpers/user_script.py"])
+
+
+def test__pre_commit__ruff__of_the_version_of_the_package() -> None:
+    dev = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["dev"]
+    hook = re.search(r"ruff-pre-commit\s+rev: v([\d.]+)", (ROOT / ".pre-commit-config.yaml").read_text())
+    assert hook is not None
+    assert f"ruff=={hook[1]}" in dev

@@ -1,16 +1,16 @@
-"""Errors that a caller may want to tell apart; everything else is a plain ValueError, TypeError or OSError."""
+"""Errors that callers may want to catch; all others are a plain ValueError, TypeError or OSError."""
 
 
 class BackboneNotFoundError(OSError):
-    """The backbone that a TART repository refers to cannot be loaded."""
+    """The backbone of a TART repository cannot be loaded."""
 
 
 class BackboneMismatchError(ValueError):
-    """A support set was embedded by another backbone, or with other options, than those that are to read queries."""
+    """A support set was embedded by another backbone, or with other options, than the queries would be."""
 
 
 class CorruptFileError(OSError):
-    """A file of weights or of a support set is damaged or does not hold what its config announces."""
+    """A file of weights or of a support set is damaged, or does not match its config."""
 
 
 class MissingPackageError(ImportError, ValueError):

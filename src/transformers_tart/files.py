@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and errors of a full disk."""
+"""Atomic writes of files and folders, and errors of a full disk."""
 
 import contextlib
 import errno
@@ -14,21 +14,21 @@ from transformers_tart.errors import CorruptFileError
 
 try:
     import fcntl
-except ImportError:  # of Windows, where a folder cannot be locked
+except ImportError:  # Windows, where a folder cannot be locked
     fcntl = None  # type: ignore[assignment]
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-STAGING = ".partial-"  # how folders begin in which files are collected
+FULL = {errno.ENOSPC: ("database or disk is full",), errno.EDQUOT: ()}  # with the words of SQLite
+STAGING = ".partial-"  # prefix of staging folders
 SAVED = "transformers_tart_classes.py"  # a file of every save
 NOTHING_LEFT = 1 << 14  # bytes; a disk with less is full
 
 
 def write_whole(path: str | os.PathLike, text: str) -> None:
-    """Write a text file that is never seen half written.
+    """Write a text file atomically.
 
     Raises:
-        OSError: When the disk is full or the file cannot be written; what was there before stays.
+        OSError: When the disk is full or the file cannot be written; an older file stays.
     """
     partial = Path(f"{os.fspath(path)}.partial")
     try:
@@ -47,14 +47,14 @@ def staged(folder: str | os.PathLike, owned: Sequence[str] = (), last: str = "co
     r"""
     Collect files that replace those of a folder together when the block ends.
 
-    A process that dies while the files are moved leaves the folder without its `last` file, so that it is not taken
-    for a whole one; before that, the folder is as it was. Threads and processes that save to it do so in turn.
+    A process that dies while the files are moved leaves the folder without its `last` file, so that [`check_whole`]
+    refuses it; before that, the folder is unchanged. Threads and processes save to a folder in turn.
 
     Args:
         folder (`str` or `os.PathLike`):
-            The folder, made when it does not exist. Other files in it stay.
+            The folder, created when it does not exist. Other files in it stay.
         owned (`Sequence[str]`, *optional*):
-            Patterns of files that are removed where the block does not write them anew.
+            Patterns of files that are removed unless the block writes them.
         last (`str`, *optional*, defaults to `"config.json"`):
             The file that is removed first and put last.
 
@@ -69,7 +69,7 @@ def staged(folder: str | os.PathLike, owned: Sequence[str] = (), last: str = "co
         folder.mkdir(parents=True, exist_ok=True)
     with locked(folder), explain_full_disk(folder):
         for left in folder.glob(f"{STAGING}*"):
-            shutil.rmtree(left)  # of a process that was killed
+            shutil.rmtree(left)  # of a killed process
         with tempfile.TemporaryDirectory(prefix=STAGING, dir=folder) as name:
             stage = Path(name)
             yield stage
@@ -101,10 +101,10 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
 
 
 def check_whole(folder: str | os.PathLike, last: str = "config.json") -> None:
-    """Check that a local folder is not what a killed [`staged`] save leaves.
+    """Check that no [`staged`] save to a local folder was killed.
 
     Raises:
-        CorruptFileError: When it holds files of a save, but not the last one.
+        CorruptFileError: When the folder holds files of a save, but not the last one.
     """
     path = Path(folder)
     if path.is_dir() and not (path / last).exists() and (path / SAVED).exists():
@@ -115,7 +115,7 @@ def check_whole(folder: str | os.PathLike, last: str = "config.json") -> None:
 
 
 def _make_durable(stage: Path) -> None:
-    """Bring files to the disk, with the permissions of files that the user makes."""
+    """Flush files to the disk, with the permissions of the user's new files."""
     (probe := stage / "permissions").touch()
     mode = stat.S_IMODE(probe.stat().st_mode)
     probe.unlink()
@@ -145,8 +145,8 @@ def _move_in(stage: Path, folder: Path, owned: Sequence[str], last: str) -> None
 def explain_full_disk(path: str | os.PathLike) -> Iterator[None]:
     """Raise an `OSError` that names the path when the block fails because the disk or a quota is exhausted.
 
-    safetensors, torch, SQLite and tokenizers raise their own kinds of errors then, some without a reason. Clean up
-    what was written half outside the block: where an error does not give its reason, the space that is left decides.
+    Libraries raise errors of their own then, some without a reason; for those the free space decides, so remove
+    partial files outside the block.
     """
     try:
         yield
@@ -163,7 +163,8 @@ def _full_disk_code(error: Exception, path: str | os.PathLike) -> int | None:
     while link is not None:
         for code in FULL:
             # libraries in Rust and SQLite give the reason in their message alone
-            if getattr(link, "errno", None) == code or any(said in str(link) for said in _spellings(code)):
+            spellings = (os.strerror(code), f"os error {code})", *FULL[code])
+            if getattr(link, "errno", None) == code or any(spelling in str(link) for spelling in spellings):
                 return code
         link = link.__cause__ or link.__context__
     named = isinstance(error, OSError) and error.errno not in (None, errno.EIO)
@@ -173,16 +174,11 @@ def _full_disk_code(error: Exception, path: str | os.PathLike) -> int | None:
     return errno.ENOSPC if shutil.disk_usage(folder).free < NOTHING_LEFT else None
 
 
-def _spellings(code: int) -> tuple[str, ...]:
-    spellings = os.strerror(code), f"os error {code})"
-    return (*spellings, "database or disk is full") if code == errno.ENOSPC else spellings
-
-
 def write_all(file: int, content: bytes) -> None:
     """Write all bytes to a file descriptor.
 
     Raises:
-        OSError: When the disk is full: where it has room for a part of the bytes, the next attempt raises.
+        OSError: When the disk is full; a part of the bytes may be written.
     """
     rest = memoryview(content)
     while rest:

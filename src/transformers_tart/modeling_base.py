@@ -336,7 +336,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         return prepared
 
     def prepare_embedded(self, support: SupportSet, prefix: Prefix | None = None) -> PreparedSupport:
-        """Read a support set that this model has embedded, with the prefix of its prompt where it has one."""
+        """Read a support set that this model has embedded, with the prefix of its prompt if it has one."""
         embeddings = support.embeddings.to(self.reasoner.device)
         embeddings = embeddings[:, None] if embeddings.dim() == 2 else embeddings
         scaling = LayerScaling.fit(embeddings)

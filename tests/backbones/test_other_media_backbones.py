@@ -1,4 +1,4 @@
-"""Backbones of images and audio with ways of their own: maps, pyramids, masks, random masking, misleading classes."""
+"""Unusual backbones of images and audio: maps, pyramids, masks, random masking, misleading classes."""
 
 import copy
 from collections.abc import Callable

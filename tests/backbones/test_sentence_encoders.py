@@ -1,4 +1,4 @@
-"""Repositories of sentence-transformers: their pooling, normalization and length, as their modules say."""
+"""Repositories of sentence-transformers: their pooling, normalization and length are those of their modules."""
 
 from pathlib import Path
 from typing import Any
@@ -256,4 +256,4 @@ def test__from_backbone__sentence_encoder_on_the_hub__same_as_the_folder(
     assert find_sentence_encoder("org/unknown", quiet=True) is None
     assert said(all_logs) == ""
     assert find_sentence_encoder("org/unknown") is None
-    assert "cannot be found out without a connection" in said(all_logs)
+    assert "Without a connection to the Hub it is unknown" in said(all_logs)

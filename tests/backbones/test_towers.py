@@ -1,4 +1,4 @@
-"""Which part of a model reads images, audio or texts, and that it alone is loaded."""
+"""Towers: the part of a model that reads images, audio or texts, which alone is loaded."""
 
 import copy
 import functools
@@ -58,7 +58,7 @@ def with_head(kind: str) -> PreTrainedModel:
 
 
 def part_of(whole: PreTrainedModel, name: str) -> PreTrainedModel:
-    """What of a model of a family, without a head, reads images or audio."""
+    """Return the part of a model of a family, without a head, that reads images or audio."""
     return whole.get_submodule(PATHS.get(name, ""))
 
 

@@ -1,4 +1,4 @@
-"""Repositories that nobody should trust: with code of their own, which leaves a mark when it runs."""
+"""Untrusted repositories with code of their own, which leaves a mark when it runs."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def edit(path: Path, **fields: Any) -> None:
 
 
 def save_coded_model(folder: Path) -> Path:
-    """A language model of a type that only its own code knows."""
+    """Write a language model of a type that only its own code defines."""
     build_backbone("gpt2").save_pretrained(folder)
     build_tokenizer().save_pretrained(folder)
     code = {"AutoConfig": "evil.EvilConfig", "AutoModel": "evil.EvilModel"}
@@ -60,7 +60,7 @@ def save_coded_model(folder: Path) -> Path:
 
 
 def save_coded_processor(folder: Path, name: str) -> Path:
-    """A model that transformers knows, with a tokenizer, image processor or feature extractor of its own code."""
+    """Write a model of transformers, with a tokenizer, image processor or feature extractor of its own code."""
     if name == "gpt2":
         build_backbone("gpt2").save_pretrained(folder)
         build_tokenizer().save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Small models to push to the loopback Hub, and what they compute."""
+"""Small models to push to the loopback Hub, and their outputs."""
 
 from pathlib import Path
 from typing import Any
@@ -21,30 +21,30 @@ WEIGHTS = "model.safetensors"
 
 
 def make_reasoner(layers: int = 2) -> TartReasoner:
-    """A small random reasoner: nothing that loading could fall back on has its weights."""
+    """Return a small random reasoner, whose weights are in no other place that loading could fall back on."""
     torch.manual_seed(layers)
     return TartReasoner(TartReasonerConfig(hidden_size=16, num_hidden_layers=layers, head_dim=4)).eval()
 
 
 def compose(base: str | Path = BASE, **arguments: Any) -> TartForSequenceClassification:
-    """A composition on the backbone on the Hub."""
+    """Return a composition on the backbone on the Hub."""
     return TartForSequenceClassification.from_backbone(base, make_reasoner(), **arguments)
 
 
 def fit(tokenizer: PreTrainedTokenizerFast) -> TartClassificationPipeline:
-    """A task on the backbone on the Hub."""
+    """Return a task on the backbone on the Hub."""
     return pipeline("tart-classification", model=compose(), tokenizer=tokenizer, examples=EXAMPLES)
 
 
 def compute_logits(model: TartForSequenceClassification, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
-    """Logits of the texts, by the stored support set, or else by one that is made on the spot."""
+    """Return the logits of the texts, by the stored support set or else a new one."""
     support = model.support or model.encode_support(EXAMPLES, tokenizer)
     with torch.no_grad():
         return model(**tokenizer(TEXTS, padding=True, return_tensors="pt"), support=support).logits
 
 
 def reason(reasoner: TartReasoner) -> torch.Tensor:
-    """Logits of random embeddings."""
+    """Return the logits of random embeddings."""
     support, query = torch.randn(1, 15, 8, generator=torch.Generator().manual_seed(2)).split([12, 3], dim=1)
     with torch.no_grad():
         return reasoner(support, torch.arange(12)[None] % 2, query).logits

@@ -30,7 +30,7 @@ class Handler(BaseHTTPRequestHandler):
         """Keep the output of tests clean."""
 
     def do_GET(self) -> None:  # noqa: N802
-        """Answer any request: the first route that fits."""
+        """Handle a request by the first matching route."""
         url = urlsplit(self.path)
         self.query = {key: values[0] for key, values in parse_qs(url.query).items()}
         self.content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -104,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send_json({"errors": [], "warnings": warnings})
 
     def preupload(self, repo: str, revision: str) -> None:
-        """Say which files go to LFS, and which the repository has already."""
+        """Return which files go to LFS, and which the repository has already."""
         known = self._writable(repo).resolve(revision).files
         paths = [file["path"] for file in json.loads(self.content)["files"]]
         modes = [
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send_json({"files": modes})
 
     def lfs_batch(self, repo: str) -> None:
-        """Say where to upload LFS objects."""
+        """Return the addresses for LFS objects."""
         self._writable(repo)
         objects = json.loads(self.content)["objects"]
         for wanted in objects:
@@ -128,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send_json({"transfer": "basic", "objects": objects})
 
     def lfs_upload(self, oid: str) -> None:
-        """Take an LFS object; where to put it was told only to who may."""
+        """Store an LFS object; only authorized clients have its address."""
         self.server.storage.upload(oid, self.content)
         self._send(b"")
 
@@ -176,7 +176,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send_json({"branches": branches, "converts": [], "tags": []})
 
     def tree(self, repo: str, revision: str, folder: str) -> None:
-        """List the files below a folder; all of them, as the client asks for where it asks at all."""
+        """List all files below a folder."""
         commit = self._readable(repo).resolve(revision)
         prefix = f"{folder}/" if folder else ""
         found = [file_entry(commit, path) for path in sorted(commit.files) if path.startswith(prefix)]
@@ -185,7 +185,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send_json(found)
 
     def resolve(self, repo: str, revision: str, path: str) -> None:
-        """Serve a file or what is known of it, in part when asked."""
+        """Serve a file or its metadata, in part when asked."""
         commit, content = self._readable(repo).read(revision, path)
         headers = {"X-Repo-Commit": commit.sha, "ETag": f'"{etag(path, content)}"', "Content-Type": BYTES}
         if is_lfs(path):
@@ -217,7 +217,7 @@ ROUTES: list[tuple[tuple[str, ...], str, Callable[..., None]]] = [
 
 
 class HubServer(ThreadingHTTPServer):
-    """The server, as a context manager; tests read and damage what it stores directly."""
+    """The server, as a context manager; tests read and damage its storage directly."""
 
     daemon_threads = True
 
@@ -239,12 +239,12 @@ class HubServer(ThreadingHTTPServer):
         self.server_close()
 
     def files(self, repo: str, revision: str = MAIN) -> dict[str, bytes]:
-        """What a repository holds, without the file that every new one has."""
+        """Return the files of a repository, without the file that every new one has."""
         files = self.storage.repositories[repo].resolve(revision).files
         return {path: content for path, content in files.items() if path != ".gitattributes"}
 
     def commits(self, repo: str) -> list[str]:
-        """Summaries of all commits after the first, which every new repository has."""
+        """Return the summaries of all commits after the first, which every new repository has."""
         return [commit.summary for commit in self.storage.repositories[repo].commits.values()][1:]
 
     def replace(self, repo: str, **changes: bytes | None) -> None:
@@ -264,7 +264,7 @@ class HubServer(ThreadingHTTPServer):
 
 
 def front_matter(card: str) -> dict:
-    """The metadata of a card."""
+    """Return the metadata of a card."""
     match = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
     try:
         return (yaml.safe_load(match[1]) if match else None) or {}
@@ -273,7 +273,7 @@ def front_matter(card: str) -> dict:
 
 
 def file_entry(commit: Commit, path: str) -> dict[str, Any]:
-    """A file of a listing."""
+    """Return the entry of a file in a listing."""
     content = commit.files[path]
     entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": etag(path, content)}
     if is_lfs(path):

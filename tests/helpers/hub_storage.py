@@ -12,7 +12,7 @@ MAIN = "main"
 
 
 class HubError(Exception):
-    """What the server answers instead of a result.
+    """An error response of the server.
 
     Args:
         status: HTTP status.
@@ -48,14 +48,14 @@ class Repository:
         self.commit(MAIN, "initial commit", {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"})
 
     def resolve(self, revision: str) -> Commit:
-        """The commit of a branch, a pull request or a hash."""
+        """Return the commit of a branch, a pull request or a hash."""
         sha = self.refs.get(revision, revision)
         if sha not in self.commits:
             raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return self.commits[sha]
 
     def read(self, revision: str, path: str) -> tuple[Commit, bytes]:
-        """A file, and the commit it was read at."""
+        """Return a file, and the commit it was read at."""
         commit = self.resolve(revision)
         if path not in commit.files:
             raise HubError(404, "Entry not found", "EntryNotFound", commit=commit.sha)
@@ -72,14 +72,14 @@ class Repository:
         return commit
 
     def open_pull_request(self) -> tuple[int, str]:
-        """Number and branch of a new pull request on the main branch."""
+        """Create a pull request on the main branch; return its number and branch."""
         number = 1 + sum(ref.startswith("refs/pr/") for ref in self.refs)
         self.refs[f"refs/pr/{number}"] = self.refs[MAIN]
         return number, f"refs/pr/{number}"
 
 
 class HubStorage:
-    """Everything that the loopback Hub knows."""
+    """The repositories of the loopback Hub."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
@@ -87,14 +87,14 @@ class HubStorage:
         self.lock = threading.RLock()
 
     def create(self, name: str, private: bool) -> Repository:
-        """A new repository; one that exists is an error that the client may ignore."""
+        """Create a repository; an existing one is an error that the client may ignore."""
         if name in self.repositories:
             raise HubError(409, "You already created this model repo", name=name)
         self.repositories[name] = Repository(name, private)
         return self.repositories[name]
 
     def get(self, name: str, signed_in: bool) -> Repository:
-        """A repository that the caller may read."""
+        """Return a repository that the caller may read."""
         repository = self.repositories.get(name)
         if repository is None:
             raise HubError(404, "Repository not found", "RepoNotFound")
@@ -126,29 +126,29 @@ class HubStorage:
         return self.uploads[oid]
 
     def upload(self, oid: str, content: bytes) -> None:
-        """Keep an LFS object, checked against its name."""
+        """Store an LFS object, checked against its name."""
         if sha256(content) != oid:
             raise HubError(400, "The content does not match its hash")
         self.uploads[oid] = content
 
 
 def is_lfs(path: str) -> bool:
-    """Whether a file is stored outside of git."""
+    """Return whether a file is stored outside of git."""
     return path.endswith(LFS_SUFFIXES)
 
 
 def sha256(content: bytes) -> str:
-    """Name of an LFS object."""
+    """Return the name of an LFS object."""
     return hashlib.sha256(content).hexdigest()
 
 
 def git_oid(content: bytes) -> str:
-    """Name of a git blob."""
+    """Return the name of a git blob."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 def etag(path: str, content: bytes) -> str:
-    """What the Hub tells one content of a file from another by."""
+    """Return the ETag of a file."""
     return sha256(content) if is_lfs(path) else git_oid(content)
 
 

@@ -1,4 +1,4 @@
-"""Cards parse, say what is true, and hold nothing of the user's. They are never validated, which asks the Hub."""
+"""Cards parse, are true, and hold nothing of the user's. They are not validated, which would ask the Hub."""
 
 from pathlib import Path
 
@@ -38,13 +38,13 @@ def table_rows(card: ModelCard, heading: str) -> list[str]:
 
 
 def assert_sound(card: ModelCard) -> None:
-    """What holds for every card: it survives parsing, its tables are square and its code compiles."""
+    """Check any card: it survives parsing, its tables are square and its code compiles."""
     assert ModelCard(card.content).data.to_dict() == card.data.to_dict()
     assert {"tart", "in-context-learning"} <= set(card.data.tags)
     assert card.data.library_name == "transformers"
     assert card.content.count("```") % 2 == 0
     assert "{{" not in card.content
-    rows = table_rows(card, "Details")
+    rows = table_rows(card, "Model description")
     assert len(rows) > 3
     assert {row.replace("\\|", "").count("|") for row in rows} == {3}
     assert code_blocks(card)
@@ -76,8 +76,8 @@ def test__classifier_card__with_support__tells_what_is_stored(stores_texts: bool
     config = make_config(id2label={0: "ham", 1: "spam"})
     card = classifier_card(config, CardFacts(), support_size=12, stores_texts=stores_texts)
     assert_sound(card)
-    assert "| labels | `ham`, `spam` |" in table_rows(card, "Details")
-    assert "| support set | 12 examples |" in table_rows(card, "Details")
+    assert "| labels | `ham`, `spam` |" in table_rows(card, "Model description")
+    assert "| support set | 12 examples |" in table_rows(card, "Model description")
     assert ("and their texts" in card.content, "not their texts" in card.content) == (stores_texts, not stores_texts)
 
 
@@ -90,7 +90,7 @@ def test__classifier_card__any_label_names__parses(names: list[str]) -> None:
 def test__classifier_card__label_names_with_markup__keep_the_table(name: str) -> None:
     config = make_config(id2label={0: name, 1: "other"})
     card = classifier_card(config, CardFacts(), support_size=4)
-    rows = table_rows(card, "Details")
+    rows = table_rows(card, "Model description")
     assert {row.replace("\\|", "").count("|") for row in rows} == {3}
     assert any("`other` |" in row for row in rows)
 
@@ -101,7 +101,7 @@ def test__classifier_card__facts_of_the_publisher__are_in_the_metadata() -> None
     assert_sound(card)
     assert (card.data.datasets, card.data.language, card.data.license) == (["sms_spam"], "en", "apache-2.0")
     assert card.data.eval_results[0].metric_value == 0.987
-    assert table_rows(card, "Measured")[-1] == "| SMS Spam | test | accuracy | 0.987 |"
+    assert table_rows(card, "Evaluation results")[-1] == "| SMS Spam | test | accuracy | 0.987 |"
 
 
 def test__classifier_card__local_backbone__is_not_named(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def test__reasoner__support_above_the_limit_classes_renumbered__scores_follow(se
     torch.testing.assert_close(found, probabilities(reasoner, support, labels, query), atol=1e-4, rtol=0)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test__shipped_reasoner__2500_examples_permuted__same() -> None:
     support, labels, query, _ = draw_task(2500, 20, classes=2, gap=0.5)

@@ -147,7 +147,7 @@ def test__pipeline__modality_from_outside__classifies_saves_and_loads(folder: st
     assert [answer["label"] for answer in answers] == ["b", "a"] * 4
     assert classify(tables[0])["label"] == "b"  # an array of two dimensions is one table
     classify.save_pretrained(tmp_path / "task")
-    assert "turns tables into embeddings" in (tmp_path / "task" / "README.md").read_text()
+    assert "backbone embeds tables" in (tmp_path / "task" / "README.md").read_text()
     again = pipeline("tart-classification", model=str(tmp_path / "task"))
     assert again(tables, batch_size=3) == answers
     assert isinstance(AutoModel.from_pretrained(tmp_path / "task"), TartForTableClassification)

@@ -72,7 +72,7 @@ def test__tokenize__long_text__truncated_and_said_once(
     for _ in range(2):
         rows = tokenize(tokenizer, ["w0 " * 50, "w1"], 7)
         assert [len(row["input_ids"]) for row in rows] == [7, 1]
-    assert all_logs.messages == ["Some texts are longer than the 7 tokens that are read; the rest is cut off."]
+    assert all_logs.messages == ["Some texts are longer than 7 tokens; they are truncated."]
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\n"])

@@ -1,4 +1,4 @@
-"""Folders that are damaged, incomplete, or not what they should be: the error names the part and what to do."""
+"""Folders that are damaged, incomplete or of another kind: the error names the part and a remedy."""
 
 import json
 import shutil

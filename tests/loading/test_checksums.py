@@ -1,4 +1,4 @@
-"""Checksums of the small files of a task or reasoner, and saves that get in each other's way."""
+"""Checksums of the small files of a task or reasoner, and concurrent saves."""
 
 import json
 import os

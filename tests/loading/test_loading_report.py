@@ -1,4 +1,4 @@
-"""What is said of weights that are missing or unexpected in a checkpoint, and what is not."""
+"""Reports of weights that are missing or unexpected in a checkpoint."""
 
 import logging
 import threading

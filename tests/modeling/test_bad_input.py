@@ -191,7 +191,7 @@ def test__call__text_of_a_megabyte__truncated_in_reasonable_time(
     results = classify(["w1", long])
     assert time.monotonic() - start < 20
     assert results[1] == pytest.approx(classify(" ".join(long.split()[:64])))
-    assert "Some texts are longer than the 64 tokens that are read; the rest is cut off." in all_logs.messages
+    assert "Some texts are longer than 64 tokens; they are truncated." in all_logs.messages
 
 
 def test__call__unusual_characters__get_an_answer(classify: TartClassificationPipeline) -> None:

@@ -248,7 +248,7 @@ def test__forward__texts_longer_than_the_backbone_takes__their_end_is_cut(
     found = model(batch["input_ids"], batch["attention_mask"], support=support).logits
     expected = model(cut["input_ids"], cut["attention_mask"], support=support).logits
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-    assert f"Some texts are longer than the {limit} tokens that are read; the rest is cut off." in all_logs.messages
+    assert f"Some texts are longer than {limit} tokens; they are truncated." in all_logs.messages
 
 
 @pytest.mark.parametrize("flat", [False, True])

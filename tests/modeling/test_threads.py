@@ -112,6 +112,7 @@ def test__linear_biases__other_threads_meanwhile__read_as_before() -> None:
     assert torch.equal(biases(), expected)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test__pipeline__eight_threads_of_two_hundred_calls__answers_of_each_alone() -> None:
     words = ["free", "win", "now", "prize", "claim", "call", "see", "you", "at", "eight", "tonight", "home", "dinner"]

@@ -79,7 +79,7 @@ def test__tokenize__no_room_beside_the_special_tokens__said(kind: str, text: Tex
     tokenizer = make_tokenizer(kind)
     added = tokenizer.num_special_tokens_to_add(pair=not isinstance(text, str))
     for limit in range(1, added + 1):
-        with pytest.raises(ValueError, match=f"cut at {limit} tokens.*needs {added}.*max_length to {added + 1}"):
+        with pytest.raises(ValueError, match=f"truncated to {limit} tokens.*needs {added}.*max_length to {added + 1}"):
             tokenize(tokenizer, [text], limit)
     assert len(tokenize(tokenizer, [text], added + 1)[0]["input_ids"]) == added + 1
 

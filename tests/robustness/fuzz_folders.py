@@ -1,4 +1,4 @@
-"""Loads damaged and hostile folders, one after another, and notes what comes of each; run by test_fuzz_folders.
+"""Loading of damaged and hostile folders, one after another, with a record of each outcome; run by test_fuzz_folders.
 
 `python fuzz_folders.py FOLDER COUNT SEED` writes `FOLDER/cases.json`.
 """
@@ -40,7 +40,7 @@ events: list[str] = []
 
 
 class TimeUp(BaseException):
-    """Not an Exception, so that nothing on the way takes it for its own."""
+    """Not an Exception, so that no handler on the way catches it."""
 
 
 class Mark:
@@ -56,7 +56,7 @@ def truncate(path: Path, draw: random.Random) -> None:
 
 
 def flip(path: Path, draw: random.Random) -> None:
-    """Flip bits of a text, or of the header of weights: of a backbone, nobody can see that a weight is another."""
+    """Flip bits of a text, or of the header of weights; changed weights of a backbone cannot be detected."""
     content = bytearray(path.read_bytes())
     end = len(content) if path.suffix != ".safetensors" else 8 + int.from_bytes(content[:8], "little")
     for _ in range(draw.choice([1, 3, 30])):
@@ -73,7 +73,7 @@ def flip_weights(path: Path, draw: random.Random) -> None:
 
 
 def has_checksum(path: Path) -> bool:
-    """Whether the config beside a file, which may be damaged by now, gives its checksum."""
+    """Return whether the config beside a file, which may be damaged by now, gives its checksum."""
     try:
         fields = json.loads((path.parent / "config.json").read_text())
         return path.name in fields["sha256"]
@@ -142,7 +142,7 @@ def name_code(path: Path, draw: random.Random) -> None:
 
 
 def pickle_weights(path: Path, draw: random.Random) -> None:
-    """Pickles in place of weights, or under their name."""
+    """Write pickles in place of weights, or under their name."""
     content = pickle.dumps({"weight": Mark()})
     if draw.random() < 0.5:
         path.unlink()
@@ -151,7 +151,7 @@ def pickle_weights(path: Path, draw: random.Random) -> None:
 
 
 def shard(path: Path, draw: random.Random) -> None:
-    """An index that names shards elsewhere."""
+    """Write an index that names shards elsewhere."""
     name = draw.choice([*(value for value in VALUES if not isinstance(value, dict)), "../outside/model.safetensors"])
     weight_map = dict.fromkeys(load_file(path), str(name) if isinstance(name, list) else name)
     path.unlink()
@@ -171,7 +171,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def build(folder: Path) -> None:
-    """Write what is damaged afterwards, and a folder outside of it."""
+    """Write the folders to damage, and a folder outside of them."""
     base = save_backbone(folder / "base")
     classify = make_pipeline(TartForSequenceClassification.from_backbone(base, build_reasoner()))
     classify.save_pretrained(folder / "task")
@@ -182,7 +182,7 @@ def build(folder: Path) -> None:
 
 
 def answer(kind: str, folder: Path) -> torch.Tensor:
-    """What a folder answers to the same inputs."""
+    """Return the predictions of a folder for the same inputs."""
     texts = make_texts(6, seed=1)
     torch.manual_seed(0)
     if kind == "reasoner":
@@ -206,7 +206,7 @@ def place(source: Path, target: Path) -> None:
 
 
 def watch(source: Path) -> None:
-    """Note unpickling, and what is opened of the folder outside."""
+    """Record unpickling, and access to the folder outside."""
     for module, name in ((pickle, "load"), (pickle, "loads"), (torch, "load")):
         original = getattr(module, name)
 
@@ -228,7 +228,7 @@ def raise_time_up(*args: Any) -> None:
 
 
 def run(number: int, seed: int, source: Path, expected: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Damage a copy, load it, and say what came of it."""
+    """Damage a copy, load it, and return the outcome."""
     draw, target = random.Random(f"{seed}-{number}"), source.parent / "case" / "inside"
     shutil.rmtree(target.parent, ignore_errors=True)
     place(source, target)

@@ -17,6 +17,7 @@ import pytest
 COUNT, SEED = 200, 15
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test__load__damaged_and_hostile_folders__right_answer_or_clear_error(tmp_path: Path) -> None:
     command = [sys.executable, str(Path(__file__).with_name("fuzz_folders.py")), str(tmp_path), str(COUNT), str(SEED)]

@@ -16,6 +16,7 @@ import pytest
 SEED = 15
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test__inputs__bad_and_odd__right_answer_or_clear_error(tmp_path: Path) -> None:
     command = [sys.executable, str(Path(__file__).with_name("fuzz_inputs.py")), str(tmp_path), str(SEED)]

@@ -20,7 +20,10 @@ from torch import Tensor
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "killing.py"
-FEW_AND_MANY = [pytest.param(3, id="few"), pytest.param(30, id="many", marks=pytest.mark.slow)]
+FEW_AND_MANY = [
+    pytest.param(3, id="few"),
+    pytest.param(30, id="many", marks=[pytest.mark.exhaustive, pytest.mark.slow]),
+]
 
 
 def kill_and_resume(arguments: list[object], output: Path, kills: int, seed: int, tear: bool = True) -> dict:
@@ -69,6 +72,7 @@ def test__classify__killed_and_resumed__nothing_lost_and_same_bytes(
     assert output.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test__evaluate__killed_and_resumed__every_cell_once_with_the_same_metrics(folder: Path, tmp_path: Path) -> None:
     texts = [{"text": f"it is {'good' if i % 2 else 'bad'} {i}", "label": "ab"[i % 2]} for i in range(80)]
@@ -88,6 +92,7 @@ def test__evaluate__killed_and_resumed__every_cell_once_with_the_same_metrics(fo
     assert all(resumed[key] == pytest.approx(whole[key], abs=1e-5) for key in whole)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test__train_reasoner__killed_and_resumed__same_weights(tmp_path: Path) -> None:
     def train(name: str, kills: int) -> bytes:
@@ -109,7 +114,10 @@ def write_until_killed(folder: Path, writer: int, log: str) -> None:
             file.write(f"{i}\n".encode())
 
 
-@pytest.mark.parametrize("rounds", [pytest.param(3, id="few"), pytest.param(20, id="many", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "rounds",
+    [pytest.param(3, id="few"), pytest.param(20, id="many", marks=[pytest.mark.exhaustive, pytest.mark.slow])],
+)
 def test__cache__four_writers_killed__keeps_all_that_was_written(tmp_path: Path, rounds: int) -> None:
     rng, context, cache_folder = random.Random(rounds), multiprocessing.get_context("fork"), tmp_path / "cache"
     make_cache(cache_folder)

@@ -1,4 +1,4 @@
-"""Checks of what the forward passes of composed models are given. A traced pass checks types and shapes alone."""
+"""Checks of the inputs of composed models' forward passes; a traced pass checks only types and shapes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from transformers_tart.checks.tracing import is_traced
 
 
 def check_tokens(backbone: PreTrainedModel, ids: Any, mask: Any, types: Any) -> dict[str, Tensor]:
-    """Return a batch of token ids as the embedder takes it: on the device of the backbone, with an integer mask.
+    """Return a batch of token ids on the device of the backbone, with an integer mask.
 
     Args:
         backbone (`PreTrainedModel`):
@@ -22,9 +22,9 @@ def check_tokens(backbone: PreTrainedModel, ids: Any, mask: Any, types: Any) -> 
             `input_ids`, `attention_mask` and `token_type_ids`.
 
     Raises:
-        TypeError: On something else than tensors of integers; a mask may hold booleans or floats.
-        ValueError: On other shapes, ids beyond the vocabulary, types that the backbone does not know, and masks of
-            anything but 0 and 1.
+        TypeError: On anything but tensors of integers; a mask may hold booleans or floats.
+        ValueError: On other shapes, ids beyond the vocabulary, types beyond those of the backbone, and masks of values
+            other than 0 and 1.
     """
     check_tensor("input_ids", ids)
     if not is_integer(ids):
@@ -54,10 +54,10 @@ def _check_values(
     if not attention_mask.any(dim=1).all():
         raise ValueError("A row of the batch has no token: its attention_mask is all zero.")
     size = getattr(backbone.get_input_embeddings(), "num_embeddings", None)
-    _check_range("input_ids", input_ids, size, "the vocabulary of the backbone; take its own tokenizer")
+    _check_range("input_ids", input_ids, size, "the vocabulary of the backbone; use its own tokenizer")
     if token_type_ids is not None:
         count = getattr(backbone.config, "type_vocab_size", None) if accepts(backbone, "token_type_ids") else None
-        _check_range("token_type_ids", token_type_ids, count or None, "the segments that the backbone knows")
+        _check_range("token_type_ids", token_type_ids, count or None, "the segments of the backbone")
 
 
 def _check_range(name: str, tensor: Tensor, size: int | None, of: str) -> None:
@@ -68,18 +68,18 @@ def _check_range(name: str, tensor: Tensor, size: int | None, of: str) -> None:
 
 
 def check_features(batch: Mapping[str, Any], main: str, dims: tuple[int, ...]) -> dict[str, Tensor]:
-    """Return processed images or audio without what is not given.
+    """Return the processed images or audio that are not `None`.
 
     Args:
         batch (`dict`):
             Arguments of the forward pass.
         main (`str`):
-            The one that must be given.
+            The required argument.
         dims (`tuple[int, ...]`):
-            Dimensions that it may have.
+            Numbers of dimensions that it may have.
 
     Raises:
-        TypeError, ValueError: When it is missing, or no tensor of finite floating-point numbers of those dimensions.
+        TypeError, ValueError: Unless it is a tensor of finite floating-point numbers with as many dimensions.
     """
     given = {name: value for name, value in batch.items() if value is not None}
     for name, tensor in given.items():
@@ -103,7 +103,7 @@ def check_labels(labels: Any, logits: Tensor) -> Tensor:
     """Return the true classes of a batch on the device of its logits.
 
     Raises:
-        TypeError, ValueError: When there is not one for each row, or one is neither a class nor -100.
+        TypeError, ValueError: Unless there is a class or -100 for each row.
     """
     check_tensor("labels", labels)
     return check_query_labels(labels, logits.shape[:1], logits.shape[1], "labels").to(logits.device)

@@ -85,7 +85,7 @@ class BackboneReference:
 
     @property
     def is_local(self) -> bool:
-        """Whether the backbone is a folder of this machine, which nobody else has."""
+        """`True` for a folder of this machine, which nobody else has."""
         return self.name is not None and is_local(self.name)
 
     @property
@@ -153,16 +153,7 @@ class BackboneReference:
     def load_and_complete(
         self, modality: Modality, embedding: dict[str, Any], **loading: Any
     ) -> tuple[PreTrainedModel, "BackboneReference", dict[str, Any]]:
-        r"""
-        Load a backbone, and complete the settings of its embeddings where it is a sentence encoder.
-
-        Args:
-            modality ([`Modality`]):
-                What the backbone reads.
-            embedding (`dict`):
-                Settings that the caller gave: fields of a [`TartBaseConfig`], `None` where not given.
-            loading:
-                As in `AutoModel.from_pretrained`.
+        """Load a backbone, and complete the settings of its embeddings that are `None` by its sentence encoder.
 
         Returns:
             `tuple`: the backbone, the reference to its folder and the completed settings.
@@ -208,12 +199,7 @@ class BackboneReference:
 
 
 def load_processor(model: Any) -> Any:
-    r"""
-    Load the tokenizer, image processor or feature extractor of a composed model.
-
-    Args:
-        model ([`TartPreTrainedModel`]):
-            The processor saved with it is taken first, else that of the repository of its backbone.
+    """Load the processor of a composed model: the one saved with it, else that of its backbone.
 
     Raises:
         CorruptFileError: When the saved processor is damaged.

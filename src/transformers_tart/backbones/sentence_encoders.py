@@ -1,7 +1,7 @@
 """Sentence encoders: repositories of sentence-transformers, a transformer and the modules that follow it.
 
-`modules.json` lists the modules. Of all but the transformer, nothing is read but JSON, and no code of a repository is
-run: what the modules ask for is done by the poolings of this package.
+`modules.json` lists the modules. Apart from the transformer only JSON files are read, and no code of a repository
+runs: the poolings of this package stand in for the modules.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ logger = logging.get_logger(__name__)
 
 MODULES_FILE = "modules.json"
 PROMPTS_FILE = "config_sentence_transformers.json"
-LIBRARY = "sentence_transformers."  # how the types of its own modules begin
-# What the library calls the poolings of this package, and how its older versions say them.
+LIBRARY = "sentence_transformers."  # the beginning of the types of its own modules
+# Poolings of the library, and of this package; and the fields of its older versions for them.
 POOLINGS = {"cls": "first", "max": "max", "mean": "mean", "lasttoken": "last"}
 OLD_MODES = {
     "pooling_mode_cls_token": "cls",
@@ -33,7 +33,7 @@ OLD_MODES = {
 }
 FAMILIES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 LAST_LAYER = "last_hidden_state"
-# Of a transformer's settings, those that may change what a text becomes, and are not applied.
+# Settings of a transformer that may change its embeddings, and are not applied.
 FOREIGN_SETTINGS = ("tokenizer_args", "processor_kwargs", "config_args", "config_kwargs", "processing_kwargs")
 HARMLESS = ("model_max_length", "trust_remote_code")
 
@@ -41,41 +41,35 @@ HARMLESS = ("model_max_length", "trust_remote_code")
 @dataclass(frozen=True)
 class SentenceEncoder:
     r"""
-    What a sentence encoder asks for.
+    Settings of a sentence encoder.
 
     Args:
         path (`str`):
             Folder of its transformer inside the repository, `""` where it is the repository itself.
         pooling (`str`, *optional*):
-            How its tokens become an embedding; `None` where this package cannot do that.
-        normalize (`bool`):
+            Pooling of its tokens; `None` where this package does not have it.
+        normalize (`bool`, *optional*, defaults to `False`):
             Whether the embedding is divided by its Euclidean norm.
         max_length (`int`, *optional*):
             Longest text in tokens.
         problem (`str`, *optional*):
-            What is wrong where there is no pooling.
-        notes (`tuple[str, ...]`):
-            What the library does to texts and embeddings beyond that, and this package does not.
+            Reason why there is no pooling.
+        notes (`tuple[str, ...]`, *optional*):
+            Steps of the library on texts and embeddings that this package does not take.
     """
 
     path: str
-    pooling: str | None
+    pooling: str | None = None
     normalize: bool = False
     max_length: int | None = None
     problem: str | None = None
     notes: tuple[str, ...] = ()
 
     def fill(self, embedding: dict[str, Any]) -> dict[str, Any]:
-        r"""
-        Complete the fields of a [`TartConfig`] that say how texts become embeddings.
-
-        Args:
-            embedding (`dict[str, Any]`):
-                What the caller gave, `pooling`, `normalize`, `layers` and `max_length` among it; it wins, and `None`
-                stands for nothing.
+        """Complete the embedding settings of a caller, which are `None` where not given.
 
         Raises:
-            ValueError: When the caller gave no pooling, and that of the encoder cannot be had.
+            ValueError: When the caller gave no pooling, and this package does not have that of the encoder.
         """
         if embedding["pooling"] is None:
             if self.pooling is None:
@@ -87,21 +81,15 @@ class SentenceEncoder:
 
 
 def find_sentence_encoder(name: str, *, quiet: bool = False, **hub: Any) -> SentenceEncoder | None:
-    r"""
-    Find out whether a backbone is a sentence encoder, and what it asks for.
+    """Return the settings of a sentence encoder, `None` for any other repository and for one that cannot be reached.
 
     Args:
         name (`str`):
             Hub id or folder.
         quiet (`bool`, *optional*, defaults to `False`):
-            Whether nothing is said where it cannot be found out.
+            Whether to skip the warning about a Hub that cannot be reached.
         hub:
-            As `cached_file` of transformers takes them: `revision`, `subfolder`, `token`, `cache_dir`,
-            `local_files_only`, ...
-
-    Returns:
-        [`SentenceEncoder`], *optional*: `None` for any other repository, and for one that cannot be reached, of which
-        those who load it tell.
+            As in `cached_file` of transformers.
 
     Raises:
         CorruptFileError: When a file is no JSON, or one that the modules need is missing.
@@ -110,14 +98,17 @@ def find_sentence_encoder(name: str, *, quiet: bool = False, **hub: Any) -> Sent
     modules = _read_modules(name, quiet, hub)
     if not modules:
         return None
-    kinds = [_kind(module["type"]) for module in modules]
+    kinds = [_kind(module) for module in modules]
     field = f"{MODULES_FILE} of {name}"
     path = check_inside(field, modules[0]["path"]) if kinds[0].endswith("Transformer") else ""
     if kinds[:2] != ["Transformer", "Pooling"]:
-        return SentenceEncoder(path, None, problem=_explain(name, f"is made of {', '.join(kinds)}"))
-    settings = _read_settings(name, path, hub)
-    modes = _modes(_read_needed(name, _join(check_inside(field, modules[1]["path"]), "config.json"), hub))
-    length = settings.get("max_seq_length") or _foreign(settings).get("model_max_length")
+        return SentenceEncoder(path, problem=_explain(name, f"is made of {', '.join(kinds)}"))
+    files = (_join(path, f"sentence_{family}_config.json") for family in FAMILIES)
+    settings = next((found for file in files if (found := _read_object(name, file, hub))), {})
+    pooling = _join(check_inside(field, modules[1]["path"]), "config.json")
+    modes = _modes(_read_object(name, pooling, hub, is_needed=True))
+    foreign = {key: value for part in FOREIGN_SETTINGS for key, value in _as_object(settings.get(part)).items()}
+    length = settings.get("max_seq_length") or foreign.get("model_max_length")
     max_length = length if type(length) is int and length > 0 else None
     problem = None
     if not _reads_last_layer(settings):
@@ -125,29 +116,29 @@ def find_sentence_encoder(name: str, *, quiet: bool = False, **hub: Any) -> Sent
     elif len(modes) != 1 or modes[0] not in POOLINGS:
         problem = _explain(name, f"has the pooling {' + '.join(modes)}")
     if problem is not None:
-        return SentenceEncoder(path, None, max_length=max_length, problem=problem)
-    later = kinds[2:]
-    normalize = later[:1] == ["Normalize"]
-    notes = (*_note_modules(later[normalize:]), *_note_settings(settings), *_note_prompt(name, hub))
-    return SentenceEncoder(path, POOLINGS[modes[0]], normalize, max_length, notes=notes)
+        return SentenceEncoder(path, max_length=max_length, problem=problem)
+    normalize = kinds[2:3] == ["Normalize"]
+    prompts = _read_object(name, PROMPTS_FILE, hub)
+    notes = _notes(kinds[2 + normalize :], settings, sorted(foreign.keys() - set(HARMLESS)), prompts)
+    return SentenceEncoder(path, POOLINGS[modes[0]], normalize, max_length, notes=tuple(notes))
 
 
-def _explain(name: str, what: str) -> str:
+def _explain(name: str, reason: str) -> str:
     return (
-        f"{name} is a sentence encoder that {what}, which this package does not do; it knows a Transformer and a "
+        f"{name} is a sentence encoder that {reason}, which this package does not do; it takes a Transformer and a "
         f"Pooling of one mode of {tuple(POOLINGS)}. Pass pooling=... to take its transformer alone, pooled that way."
     )
 
 
 def _read_modules(name: str, quiet: bool, hub: dict[str, Any]) -> list[dict[str, str]]:
-    """The modules that change an embedding; none where there is no list of modules."""
+    """Return the modules that change an embedding; none where there is no list of modules."""
     try:
         path = cached_file(name, MODULES_FILE, **hub)
     except OSError as err:
         if isinstance(err.__cause__, LocalEntryNotFoundError) and not quiet:
             logger.warning_once(
-                "Whether the backbone is a sentence encoder cannot be found out without a connection to the Hub; it "
-                "is read as any other backbone. Pass pooling=... to say how, or connect once."
+                "Without a connection to the Hub it is unknown whether the backbone is a sentence encoder; it is read "
+                "as any other backbone. Pass pooling=... to choose a pooling, or connect once."
             )
         return []
     listed = _read_json(name, MODULES_FILE, path)
@@ -159,12 +150,12 @@ def _read_modules(name: str, quiet: bool, hub: dict[str, Any]) -> list[dict[str,
             f"{MODULES_FILE} of {name} is no list of modules, each with a type and a path; download the repository "
             "again (force_download=True)."
         )
-    return [module for module in listed if _kind(module["type"]) != "Dropout"]
+    return [module for module in listed if _kind(module) != "Dropout"]
 
 
-def _kind(module_type: str) -> str:
-    """The class of a module of the library; modules of others, which are code, keep their whole type."""
-    return module_type.rsplit(".", 1)[-1] if module_type.startswith(LIBRARY) else module_type
+def _kind(module: dict[str, str]) -> str:
+    """Return the class of a module of the library, and the whole type of a module that is code of others."""
+    return module["type"].rsplit(".", 1)[-1] if module["type"].startswith(LIBRARY) else module["type"]
 
 
 def _join(folder: str, file: str) -> str:
@@ -181,84 +172,63 @@ def _read_json(name: str, file: str, path: str | None) -> Any:
         ) from err
 
 
-def _read_needed(name: str, file: str, hub: dict[str, Any]) -> dict[str, Any]:
-    """An object of a file, which must be there."""
+def _read_object(name: str, file: str, hub: dict[str, Any], is_needed: bool = False) -> dict[str, Any]:
+    """Return the JSON object of a file; an empty one where an optional file is missing."""
     try:
-        path = cached_file(name, file, **hub)
+        path = cached_file(name, file, **hub, _raise_exceptions_for_missing_entries=is_needed)
     except OSError as err:
+        if not is_needed:
+            raise
         raise CorruptFileError(
             f"{MODULES_FILE} of {name} announces {file}, which cannot be loaded; download the repository again: {err}"
         ) from err
-    found = _read_json(name, file, path)
-    if not isinstance(found, dict):
+    found = {} if path is None else _read_json(name, file, path)
+    if is_needed and not isinstance(found, dict):
         raise CorruptFileError(f"{file} of {name} holds no settings; download the repository again.")
-    return found
-
-
-def _read_optional(name: str, file: str, hub: dict[str, Any]) -> dict[str, Any]:
-    """An object of a file, empty where the repository has none."""
-    path = cached_file(name, file, **hub, _raise_exceptions_for_missing_entries=False)
-    return {} if path is None else _as_object(_read_json(name, file, path))
+    return _as_object(found)
 
 
 def _as_object(found: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _read_settings(name: str, path: str, hub: dict[str, Any]) -> dict[str, Any]:
-    """What the library adds to the config of a transformer; its older versions name the file by the family."""
-    files = [f"sentence_{family}_config.json" for family in FAMILIES]
-    found = (_read_optional(name, _join(path, file), hub) for file in files)
-    return next((settings for settings in found if settings), {})
-
-
 def _reads_last_layer(settings: dict[str, Any]) -> bool:
-    """Whether texts become the last hidden states, as they do where nothing else is said."""
+    """Return whether embeddings are made of the last hidden states, the default."""
     by_modality = _as_object(settings.get("modality_config"))
     output = _as_object(by_modality.get("text"))
-    is_said = output.get("method") == "forward" and output.get("method_output_name") in (LAST_LAYER, [LAST_LAYER])
-    return is_said or not by_modality
+    is_stated = output.get("method") == "forward" and output.get("method_output_name") in (LAST_LAYER, [LAST_LAYER])
+    return is_stated or not by_modality
 
 
 def _modes(pooling: dict[str, Any]) -> tuple[str, ...]:
-    """The modes of a pooling, in every form in which the library has written them; the mean where none is said."""
+    """Return the modes of a pooling, in every form in which the library has written them; the mean by default."""
     mode = pooling.get("pooling_mode")
     if mode is None:
         return tuple(name for key, name in OLD_MODES.items() if pooling.get(key)) or ("mean",)
-    return (mode,) if isinstance(mode, str) else tuple(str(one) for one in mode)
+    return (mode,) if isinstance(mode, str) else tuple(str(each) for each in mode)
 
 
-def _foreign(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for part in FOREIGN_SETTINGS for key, value in _as_object(settings.get(part)).items()}
-
-
-def _note_modules(kinds: Sequence[str]) -> list[str]:
-    if not kinds:
-        return []
-    return [
-        f"The sentence encoder goes on with {', '.join(kinds)}, which is not applied: embeddings are taken before it."
-    ]
-
-
-def _note_settings(settings: dict[str, Any]) -> list[str]:
+def _notes(
+    modules: Sequence[str], settings: dict[str, Any], foreign: Sequence[str], prompts: dict[str, Any]
+) -> list[str]:
+    """Describe the steps that are not taken."""
     notes = []
+    if modules:
+        notes.append(
+            f"The sentence encoder goes on with {', '.join(modules)}, which is not applied: embeddings are taken "
+            "before it."
+        )
     if settings.get("do_lower_case"):
         notes.append(
             "The sentence encoder lowers the case of texts, which is left to the tokenizer here: where that keeps "
             "capitals, give texts without them."
         )
-    others = sorted(_foreign(settings).keys() - set(HARMLESS))
-    if others:
-        notes.append(f"The sentence encoder sets {', '.join(others)}, which is not applied.")
+    if foreign:
+        notes.append(f"The sentence encoder sets {', '.join(foreign)}, which is not applied.")
+    default = prompts.get("default_prompt_name")
+    if _as_object(prompts.get("prompts")).get(str(default)):
+        notes.append(f'The sentence encoder puts its prompt "{default}" before each text; here texts are read alone.')
     return notes
-
-
-def _note_prompt(name: str, hub: dict[str, Any]) -> list[str]:
-    settings = _read_optional(name, PROMPTS_FILE, hub)
-    prompts, default = _as_object(settings.get("prompts")), settings.get("default_prompt_name")
-    if not prompts.get(str(default)):
-        return []
-    return [f'The sentence encoder puts its prompt "{default}" before each text; here texts are read as they are.']
 
 
 __all__ = ["SentenceEncoder", "find_sentence_encoder"]

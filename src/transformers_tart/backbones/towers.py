@@ -1,7 +1,8 @@
 """Towers: the part of a backbone that reads one modality, all of it or one of its models.
 
-transformers states in `input_modalities` what a model and its parts read; no model is recognized by name. Of a model
-with several towers, and of an encoder-decoder that reads images or audio, only the tower is loaded.
+The modalities of a model and of its parts are those that transformers states (`input_modalities`); no model is
+recognized by name. Of a model with several towers, and of an encoder-decoder for images or audio, only the tower is
+loaded.
 """
 
 import functools
@@ -47,14 +48,7 @@ def modalities_of(model: Any) -> tuple[str, ...]:
 
 
 def find_tower(model: PreTrainedModel, modality: Modality) -> tuple[str, PreTrainedModel]:
-    r"""
-    Find the part of a model that reads one modality.
-
-    Args:
-        model (`PreTrainedModel`):
-            Any model, with a head or without.
-        modality ([`Modality`]):
-            The modality.
+    """Find the part of a model that reads one modality, of a model with a head or without.
 
     Returns:
         `tuple[str, PreTrainedModel]`: its path inside the model below the head, `""` for all of that, and the tower.
@@ -81,7 +75,7 @@ def find_tower(model: PreTrainedModel, modality: Modality) -> tuple[str, PreTrai
         return "", base
     raise ValueError(
         f"{type(base).__name__} reads {' and '.join(own)}, and no part of it reads {modality} alone; take a backbone "
-        f"that reads {modality}, or the class for what this one reads."
+        f"that reads {modality}, or the class for another modality."
     )
 
 
@@ -123,16 +117,7 @@ def build_tower(config: PreTrainedConfig, modality: Modality) -> PreTrainedModel
 
 @one_at_a_time
 def load_tower(name: str, modality: Modality, **loading: Any) -> PreTrainedModel:
-    r"""
-    Load the tower of a repository or folder, and nothing else of it.
-
-    Args:
-        name (`str`):
-            Hub id or folder.
-        modality ([`Modality`]):
-            The modality.
-        loading:
-            As in `AutoModel.from_pretrained`.
+    """Load the tower of a repository or folder, and nothing else of it; `loading` as in `AutoModel.from_pretrained`.
 
     Raises:
         ValueError: When no part of the model reads the modality alone, or the repository is one of this package.

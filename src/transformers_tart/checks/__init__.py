@@ -1,1 +1,1 @@
-"""Checks of what is given, far from what they protect: arguments, tensors, fields of configs."""
+"""Checks of arguments, tensors and fields of configs."""

@@ -1,4 +1,4 @@
-"""Checks of single arguments, by one rule wherever they are given."""
+"""Checks of single arguments, used wherever they are given."""
 
 import numbers
 import os
@@ -16,7 +16,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _Repr(reprlib.Repr):
-    """Represents values of any kind and size, and raises nothing."""
+    """Represents values of any type and size without an error."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class _Repr(reprlib.Repr):
 
 
 def shorten(value: Any) -> str:
-    """Return a value as messages show it: in one line, and cut where it is long."""
+    """Represent a value for a message: on one line, shortened where it is long."""
     shown = " ".join(_Repr().repr(value).split())
     return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 3]}..."
 
@@ -41,23 +41,17 @@ def well_formed(text: str) -> str:
 
 
 def check_kind(name: str, value: Any, *kinds: type) -> None:
-    """Raise a TypeError that names an argument, unless it is of one of some kinds."""
+    """Raise a TypeError that names an argument, unless it is of one of some types."""
     if not isinstance(value, kinds):
         wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
         raise TypeError(f"{name} is {shorten(value)} of type {type(value).__name__}; it must be a {wanted}.")
 
 
 def as_flag(value: Any, name: str) -> bool:
-    """Return a flag as a Python boolean.
-
-    Args:
-        value (`bool`):
-            A boolean, of numpy too, or 0 or 1.
-        name (`str`):
-            The argument, with which errors begin.
+    """Return a flag (a boolean of Python or numpy, 0 or 1) as a Python boolean.
 
     Raises:
-        ValueError: On anything else.
+        ValueError: On anything else; the message begins with `name`.
     """
     plain = value.item() if isinstance(value, np.generic) else value
     if not isinstance(plain, int) or plain not in (0, 1):
@@ -70,15 +64,15 @@ def as_source(value: Any, name: str, otherwise: str = "") -> str:
 
     Args:
         value (`str` or `os.PathLike`):
-            What may be one.
+            The argument.
         name (`str`):
-            The argument, with which errors begin.
+            Its name; errors begin with it.
         otherwise (`str`, *optional*):
-            What else the argument may be, for messages.
+            Other values of the argument, for messages.
 
     Raises:
         TypeError: On another type.
-        ValueError: On a string that no folder and no repository can have as its name.
+        ValueError: On a string that cannot be the name of a folder or repository.
     """
     source = os.fspath(value) if isinstance(value, os.PathLike) else value
     if not isinstance(source, str):
@@ -90,19 +84,15 @@ def as_source(value: Any, name: str, otherwise: str = "") -> str:
     except UnicodeEncodeError:
         is_possible = False
     if not is_possible:
-        raise ValueError(f"{name} is {shorten(source)}, which no folder and no repository can be called.")
+        raise ValueError(f"{name} is {shorten(source)}, which cannot be the name of a folder or repository.")
     return str(source)
 
 
 def check_device(name: Any) -> None:
-    """Check that this machine has a device.
-
-    Args:
-        name (`str`, `int` or `torch.device`):
-            The device; an accelerator by its number too.
+    """Check that this machine has a device: `None`, a string, the number of an accelerator or a `torch.device`.
 
     Raises:
-        ValueError: When it has not; the message lists those it has.
+        ValueError: When it does not; the message lists its devices.
     """
     import torch
 
@@ -120,18 +110,10 @@ def check_device(name: Any) -> None:
 
 
 def as_count(value: Any, name: str, otherwise: str = "") -> int:
-    """Return a count as a Python integer.
-
-    Args:
-        value (`numbers.Integral`):
-            Any integer of 1 or more, of numpy too.
-        name (`str`):
-            The argument, with which errors begin.
-        otherwise (`str`, *optional*):
-            What else the argument may be, for messages.
+    """Return a count, an integer of at least 1 of Python or numpy, as a Python integer.
 
     Raises:
-        ValueError: On anything else.
+        ValueError: On anything else; the message begins with `name` and ends with the other values, `otherwise`.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise ValueError(f"{name} is {shorten(value)}; it must be an integer of at least 1{otherwise}.")
@@ -140,19 +122,12 @@ def as_count(value: Any, name: str, otherwise: str = "") -> int:
     return int(value)
 
 
-# What callers of any model of transformers pass to say that they want none of it.
+# Arguments that callers of transformers models set to `None` or `False`.
 OPTIONAL = ("inputs_embeds", "output_attentions", "output_hidden_states", "position_ids", "use_cache")
 
 
 def refuse_unknown(given: Mapping[str, Any], known: Container[str] = ()) -> None:
-    """Raise a TypeError that names the keyword arguments of a forward pass that nothing would read.
-
-    Args:
-        given (`dict`):
-            Keyword arguments beside those of the signature.
-        known (`Container[str]`, *optional*):
-            Names of those that are read.
-    """
+    """Raise a TypeError that names keyword arguments of a forward pass beside the known ones."""
     unknown = [
         name
         for name, value in given.items()

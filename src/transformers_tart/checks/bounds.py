@@ -1,13 +1,13 @@
-"""Bounds of what is read from files of strangers, checked before memory is taken or a model is built.
+"""Bounds of values in files, checked before memory is allocated or a model is built.
 
-They are far above anything that a working model needs; they keep a damaged or hostile file from taking all memory.
+They are far above the needs of any working model; they keep a damaged or hostile file from exhausting the memory.
 """
 
 import json
 import math
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,7 +31,7 @@ MAX_POSITIONS = 2**20
 MAX_SUPPORT = 2**24
 MAX_ORDERS = 2**10
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-# What makes transformers read other files or other code than its own, which no config of this package asks for.
+# Fields by which transformers reads other files or code, which no config of this package needs.
 UNWANTED = {"quantization_config", "transformers_weights"}
 CODE_FIELDS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
 MAX_SMOOTHERS = 2**12
@@ -46,7 +46,7 @@ def check_integer(field: str, value: Any, low: int, high: int) -> None:
 
 
 def check_numbers(field: str, values: Any, low: float, limit: int) -> None:
-    """Raise a ValueError that names a field, unless its values are few finite numbers, none of them under a bound."""
+    """Raise a ValueError that names a field, unless it holds at most `limit` finite numbers of at least `low`."""
     is_list = isinstance(values, list | tuple) and 0 < len(values) <= limit
     if not is_list or any(not _is_finite(value) or value < low for value in values):
         raise ValueError(
@@ -61,12 +61,12 @@ def check_finite(field: str, value: Any, low: float) -> None:
 
 
 def check_fields(kind: type, dtype: Any, others: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names a field, where one of a config's JSON object would break the config itself.
+    """Raise a ValueError that names a field of a config's JSON object that would break the config.
 
     Args:
         kind: class of the config.
         dtype: its field of that name.
-        others: fields that it does not know, which become attributes.
+        others: unknown fields, which become attributes.
     """
     if isinstance(dtype, str) and dtype not in DTYPES:
         raise ValueError(f"dtype is {shorten(dtype)}; it must be one of {DTYPES}.")
@@ -92,22 +92,22 @@ def check_checksums(field: str, sums: Mapping[str, str] | None) -> None:
 
 
 def check_inside(field: str, path: Any) -> str:
-    """Return a path inside a repository, with `/` between its parts; raise a ValueError for one that may leave it."""
+    """Return a path inside a repository, with `/` between its parts, or raise a ValueError where it may leave it."""
     parts = PurePosixPath(path).parts if isinstance(path, str) else ()
     is_odd = not isinstance(path, str) or len(path) > MAX_PATH or not path.isprintable()
     if is_odd or path.startswith(("/", "~")) or ".." in parts or "\\" in path or ":" in path:
         raise ValueError(
             f"{field} names the path {shorten(path)}; it must be a file or folder inside the repository. Correct the "
-            "file, or take another repository."
+            "file, or use another repository."
         )
     return "/".join(parts)
 
 
 def parse_json(text: str, name: str) -> Any:
-    """Return what a JSON text holds.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: When it is no JSON, too long, or nested too deep; the message begins with `name`.
+        ValueError: When it is not JSON, too long, or nested too deep; the message begins with `name`.
     """
     if len(text) > MAX_JSON_BYTES or text.count("[") + text.count("{") > MAX_JSON_CONTAINERS:
         raise ValueError(f"{name} is JSON of {len(text)} characters, more than is read.")
@@ -119,17 +119,22 @@ def parse_json(text: str, name: str) -> Any:
         raise ValueError(f"{name} is no valid JSON: {err}") from err
     level = [found]
     for _ in range(MAX_JSON_DEPTH + 1):
-        level = [child for each in level for child in _children(each)]
+        level = [
+            child
+            for each in level
+            if isinstance(each, (dict, list))
+            for child in (each.values() if isinstance(each, dict) else each)
+        ]
         if not level:
             return found
     raise ValueError(f"{name} is JSON nested deeper than {MAX_JSON_DEPTH}.")
 
 
 def read_object(path: str | os.PathLike, name: str) -> dict[str, Any]:
-    """Return the object that a JSON file holds.
+    """Return the object in a JSON file.
 
     Raises:
-        ValueError: When it holds none, is too large, or nested too deep; the message begins with `name`.
+        ValueError: When there is none, or it is too large or nested too deep; the message begins with `name`.
     """
     path = Path(path)
     if path.stat().st_size > MAX_JSON_BYTES:
@@ -144,35 +149,11 @@ def read_object(path: str | os.PathLike, name: str) -> dict[str, Any]:
     return found
 
 
-def _children(value: Any) -> Collection[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
-
-
 def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < MAX_INTEGER and math.isfinite(value)
 
 
 __all__ = [
-    "CODE_FIELDS",
-    "MAX_CLASSES",
-    "MAX_HEADS",
-    "MAX_INTEGER",
-    "MAX_JSON_BYTES",
-    "MAX_JSON_CONTAINERS",
-    "MAX_JSON_DEPTH",
-    "MAX_LABEL_NAME",
-    "MAX_LAYERS",
-    "MAX_ORDERS",
-    "MAX_PATH",
-    "MAX_POSITIONS",
-    "MAX_SMOOTHERS",
-    "MAX_SUPPORT",
-    "MAX_TEMPLATE",
-    "MAX_TOKENS",
-    "MAX_TOKEN_ID",
-    "MAX_WIDTH",
     "check_checksums",
     "check_fields",
     "check_finite",

@@ -1,54 +1,45 @@
-"""Configs whose errors are plain ones: those of `huggingface_hub.dataclasses.strict` are no ValueErrors."""
+"""Plain errors of strict configs: those of `huggingface_hub.dataclasses.strict` are not ValueErrors."""
 
 import functools
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 
 
-LONGEST_REASON = 500  # it repeats the value, which may be anything
+LONGEST_REASON = 500  # characters; the reason repeats the value
 Config = TypeVar("Config", bound=type)
 
 
 class FieldError(ValueError, TypeError):
-    """A field of a config has a value that it cannot have."""
+    """A field of a config has a value that is not allowed."""
 
 
 def plain_errors(cls: Config) -> Config:
-    """Make a strict config class raise a ValueError that names the field, when it is made and when a field is set.
+    """Make a strict config class raise a ValueError that names the field, at construction and at assignment.
 
     Scalars of numpy become Python's, so that they can be saved.
     """
     given: Any = cls
-    given.__setattr__, given.validate = _set_field(given.__setattr__), _validate(given.validate)
-    return cls
+    set_original, validate_original = given.__setattr__, given.validate
 
-
-def _set_field(original: Callable[[Any, str, Any], None]) -> Callable[[Any, str, Any], None]:
-    @functools.wraps(original)
+    @functools.wraps(set_original)
     def set_field(self: Any, name: str, value: Any) -> None:
-        plain = value.item() if isinstance(value, np.generic) else value
         try:
-            original(self, name, plain)
+            set_original(self, name, value.item() if isinstance(value, np.generic) else value)
         except StrictDataclassFieldValidationError as err:
             reason = str(err.__cause__)[:LONGEST_REASON]
             raise FieldError(reason if name in reason else f"{name}: {reason}") from None
 
-    return set_field
-
-
-def _validate(original: Callable[[Any], None]) -> Callable[[Any], None]:
-    @functools.wraps(original)
+    @functools.wraps(validate_original)
     def validate(self: Any) -> None:
         try:
-            original(self)
+            validate_original(self)
         except StrictDataclassClassValidationError as err:
-            # what a check of a config raises is a ValueError or TypeError already
-            raise (err.__cause__ or err) from None
+            raise (err.__cause__ or err) from None  # the cause is a ValueError or TypeError
 
-    return validate
+    given.__setattr__, given.validate = set_field, validate
+    return cls
 
 
 __all__ = ["FieldError", "plain_errors"]

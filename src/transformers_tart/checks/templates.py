@@ -1,4 +1,4 @@
-"""How a labeled example stands in a prompt."""
+"""Templates of labeled examples in prompts."""
 
 from string import Formatter
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Template(NamedTuple):
 
 
 def parse_template(template: str) -> Template:
-    """Take a template apart.
+    """Split a template into its literals.
 
     Raises:
         ValueError: When a field is missing, unknown, repeated, formatted or in another order.

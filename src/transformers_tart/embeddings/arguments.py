@@ -13,6 +13,7 @@ from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.inputs.containers import can_iterate, unpack
 from transformers_tart.inputs.examples import Text, parse_text
 from transformers_tart.inputs.labels import plain_label
+from transformers_tart.inputs.modality import TEXT
 from transformers_tart.inputs.tokenization import check_tokenizer
 
 
@@ -27,7 +28,7 @@ def check_models(backbone: Any, tokenizer: Any, cache: Any = None) -> None:
 
 def check_texts(texts: Any, name: str) -> list[Text]:
     """Return texts and (text, text_pair) tuples, at least one, as a list; of a table its column `text`."""
-    items = _as_list(unpack(texts, "text"), name)
+    items = _as_list(unpack(texts, TEXT), name)
     if not items:
         raise ValueError(f"{name} is empty: there are no texts to embed.")
     pairs = [isinstance(item, tuple) and len(item) == 2 for item in items]

@@ -16,7 +16,8 @@ INTERVAL = 0.05  # seconds between readings of the memory of the process
 @dataclass
 class PeakMemory:
     """Peak memory of a block above what was in use before: the allocated memory of a CUDA device, else the resident
-    memory of the process."""
+    memory of the process.
+    """
 
     device: torch.device
     megabytes: float = 0.0

@@ -54,7 +54,8 @@ def brier_score(probabilities: Tensor, labels: Tensor) -> float:
 
 def calibration_bins(probabilities: Tensor, labels: Tensor) -> list[list[float]]:
     """Return the number of rows, the sum of their largest probabilities and the number of correct predictions, for
-    bins of equal width of the largest probability; a bin includes its right edge."""
+    bins of equal width of the largest probability; a bin includes its right edge.
+    """
     confidence, guess = probabilities.detach().cpu().double().max(1)
     right = (guess == labels.cpu()).double()
     bin_of = (confidence * CALIBRATION_BINS).ceil().long().clamp(1, CALIBRATION_BINS) - 1

@@ -88,7 +88,8 @@ def prompt_log_probs(
 @dataclass(frozen=True)
 class _Writer:
     """Writer of prompts for a context of `limit` tokens. Each prompt and label is tokenized as one text: many
-    tokenizers encode the first word of a text in another way."""
+    tokenizers encode the first word of a text in another way.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     label_names: Sequence[str]

@@ -1,1 +1,1 @@
-"""Repositories on the Hub: cards, pushes, and what a repository carries for others."""
+"""Repositories on the Hub: pushes, cards and remote code."""

@@ -1,4 +1,4 @@
-"""What models, reasoners and pipelines share when they are saved and pushed."""
+"""Saving and pushing of models, reasoners and pipelines to the Hub."""
 
 import json
 import os
@@ -32,9 +32,9 @@ PUSH = ("private", "token", "revision", "create_pr", "commit_message", "commit_d
 
 
 class HubMixin(NoCodeCopy, Base):
-    """Pushes a saved folder as it is, in one commit, and keeps the card that a repository has already.
+    """Mixin that pushes a saved folder as it is, in one commit, and keeps the card of the repository.
 
-    transformers would push the weights without what a class saves before them, and write its own card over ours.
+    transformers would leave out files that a class saves before its weights, and overwrite the card with its own.
     """
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> Any:
@@ -46,14 +46,14 @@ class HubMixin(NoCodeCopy, Base):
                 The repository; it is created when it does not exist.
             kwargs:
                 `private`, `token`, `revision` (a branch, created when it does not exist), `create_pr`, `tags`,
-                `commit_message` and `commit_description`, as in `PreTrainedModel.push_to_hub`; the others are for
+                `commit_message` and `commit_description`, as in `PreTrainedModel.push_to_hub`; others as in
                 `save_pretrained`.
 
         Returns:
             `CommitInfo`: address and hash of the commit.
 
         Raises:
-            ValueError: When the backbone is a folder of this machine that nobody else has.
+            ValueError: When the backbone is a local folder.
         """
         hub = take(kwargs, PUSH)
         with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +64,7 @@ class HubMixin(NoCodeCopy, Base):
     def _pushing(
         self, folder: str | os.PathLike, kwargs: dict[str, Any], is_main_process: bool = True
     ) -> Iterator[None]:
-        """Push what the block saves to a folder when `kwargs` ask for it; what is for the Hub is taken out of them."""
+        """Push the files that the block saves when `kwargs` ask for it; remove the arguments of the Hub from them."""
         push, repo_id = kwargs.pop("push_to_hub", False) and is_main_process, kwargs.pop("repo_id", None)
         hub = take(kwargs, PUSH)
         known = self._get_files_timestamps(folder) if push and os.path.isdir(folder) else {}
@@ -84,7 +84,7 @@ class HubMixin(NoCodeCopy, Base):
         tags: list[str] | None = None,
         **commit: Any,
     ) -> Any:
-        """Upload what is new in a folder since its files had the `known` times."""
+        """Upload the files of a folder that are newer than the `known` times."""
         _check_can_be_pushed(folder)
         repo_id = hf_api().create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         tags = [*(getattr(self, "model_tags", None) or []), *(tags or [])]
@@ -97,7 +97,7 @@ class HubMixin(NoCodeCopy, Base):
 
 
 def _check_can_be_pushed(folder: Path) -> None:
-    """Raise a ValueError when a saved folder refers to a backbone that nobody else has."""
+    """Raise a ValueError when a saved folder refers to a backbone in a local folder."""
     config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
     base = config.get("base_model_name_or_path")
     if base is not None and is_local(base) and not config.get("include_backbone"):
@@ -115,26 +115,26 @@ def keep_edited_card(stage: Path, folder: Path) -> None:
 
 
 def _name_repository(path: Path, repo_id: str) -> None:
-    """Put the repository into a card that was written before it was known."""
+    """Write the name of the repository into a card."""
     text = path.read_text(encoding="utf-8")
     named = text.replace(CardFacts.repo_id, repo_id)
     path.write_text(sign(named) if is_generated(text) else named, encoding="utf-8")
 
 
 def _merge_card(path: Path, remote: ModelCard | None, tags: list[str]) -> bool:
-    """Make the card at a path the one to upload; return whether there is anything to upload.
+    """Write the card to upload to a path; return whether it differs from the remote one.
 
-    A remote card that the user wrote or edited is kept, with the tags that it lacks.
+    A remote card that the user wrote or edited is kept, with the missing tags.
     """
-    is_kept = remote is not None and not is_generated(remote.content)
-    card = remote if is_kept and remote is not None else ModelCard.load(path)
+    kept = None if remote is None or is_generated(remote.content) else remote
+    card = kept or ModelCard.load(path)
     unedited = is_generated(card.content)
     present = card.data.get("tags") or []
     missing = [tag for tag in tags if tag not in present]
     if missing:
         card.data["tags"] = [*present, *missing]
         path.write_text(sign(str(card)) if unedited else str(card), encoding="utf-8")
-    return not is_kept or bool(missing)
+    return kept is None or bool(missing)
 
 
 def _remote_card(repo_id: str, revision: str | None, token: str | bool | None) -> ModelCard | None:

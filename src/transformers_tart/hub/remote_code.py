@@ -1,4 +1,4 @@
-"""What a saved repository carries for people who load it with `trust_remote_code=True`, this package not imported.
+"""Remote code of a saved repository, for loading with `trust_remote_code=True` without importing this package.
 
 The repository holds no model code, only a module that imports this package. Where the package is missing,
 transformers sees the import, refuses, and names the package to install.
@@ -8,21 +8,7 @@ from pathlib import Path
 
 
 STUB_NAME = "transformers_tart_classes"
-STUB = '''"""The classes of this repository live in a package: `pip install transformers-tart`."""
-
-from transformers_tart import (
-    TartAudioConfig,
-    TartConfig,
-    TartForAudioClassification,
-    TartForImageClassification,
-    TartForSequenceClassification,
-    TartImageConfig,
-    TartReasoner,
-    TartReasonerConfig,
-)
-
-
-__all__ = [
+CLASSES = (
     "TartAudioConfig",
     "TartConfig",
     "TartForAudioClassification",
@@ -31,12 +17,18 @@ __all__ = [
     "TartImageConfig",
     "TartReasoner",
     "TartReasonerConfig",
-]
+)
+STUB = f'''"""The classes of this repository are in a package: `pip install transformers-tart`."""
+
+from transformers_tart import {", ".join(CLASSES)}
+
+
+__all__ = {list(CLASSES)}
 '''
 
 
 class NoCodeCopy:
-    """Mixin: every saved repository has its code map already, so no module is ever copied into one."""
+    """Mixin for models whose saved repositories have a code map, so that no module is copied into them."""
 
     auto_map_classes: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""Inputs that are not text: images and recordings in every form a user may give them, in one form each."""
+"""Parsing and reading of inputs: examples, tables, texts, images and audio."""
 
 from transformers_tart.inputs.audio import Waveform, read_audio
 from transformers_tart.inputs.images import Image, read_image

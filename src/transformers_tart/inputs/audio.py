@@ -1,12 +1,8 @@
-"""Recordings in every form a user may give them, as mono waveforms at one sampling rate; and reading of files."""
+"""Recordings in any form as mono waveforms at one sampling rate."""
 
-import base64
-import binascii
-import errno
 import math
 import numbers
 import os
-import re
 import wave
 from collections.abc import Mapping
 from io import BytesIO
@@ -14,15 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from huggingface_hub.utils import httpx
+
+from transformers_tart.inputs.sources import BYTES, read_file, to_numpy, unwrap
 
 
 FORMS = (
     "a path, a URL, the bytes of a wav, flac, ogg or mp3 file, a numpy array or torch tensor of samples, "
     '{"array": ..., "sampling_rate": ...}, {"bytes": ..., "path": ...} or a torchcodec AudioDecoder'
 )
-BYTES = (bytes, bytearray, memoryview)
-URLS = ("http://", "https://")
 # Lossy codecs decode to a little more than 1, and so do mixes; integers written as floats go to hundreds at once.
 LARGEST_FLOAT = 2.0
 MOST_CHANNELS = 8  # 7.1 surround; an array of more rows is probably a batch of recordings
@@ -34,8 +29,8 @@ class Waveform(NamedTuple):
     """A mono recording.
 
     Attributes:
-        samples: (n,) float32 in [-1, 1]; what a lossy codec or a mix puts a little outside of it is left there.
-        sampling_rate: Samples per second.
+        samples: (n,) float32 in [-1, 1], or a little outside, as lossy codecs and mixes are.
+        sampling_rate: samples per second.
     """
 
     samples: np.ndarray
@@ -45,9 +40,9 @@ class Waveform(NamedTuple):
 def read_audio(
     value: object, where: str, sampling_rate: int, timeout: float | None = None, assumed_rate: int | None = None
 ) -> np.ndarray:
-    """A recording as mono samples (n,), float32, at one sampling rate.
+    """Read a recording as mono samples (n,), float32, at one sampling rate.
 
-    Channels are averaged. The n at another rate is rounded up.
+    Channels are averaged. At another rate n is rounded up.
 
     Args:
         value (`str`, `Path`, `bytes`, `numpy.ndarray`, `torch.Tensor`, `dict`, `AudioDecoder` or `Waveform`):
@@ -56,7 +51,7 @@ def read_audio(
             of `array` or `raw` and `sampling_rate`; a row of the `Audio` column of a `datasets.Dataset`, decoded or
             not; or a dict of one of these under `audio`. Integer samples are scaled by the range of their type.
         where (`str`):
-            The place of the recording, such as "Input 3", with which errors begin.
+            The place of the recording, such as "Input 3"; errors begin with it.
         sampling_rate (`int`):
             Samples per second of the result.
         timeout (`float`, *optional*):
@@ -65,9 +60,9 @@ def read_audio(
             The rate of an array that comes without one.
 
     Raises:
-        ValueError: On samples that are none, not finite or out of range, shapes that are not one recording's, rates
+        ValueError: On samples that are absent, not finite or out of range, shapes that are not one recording's, rates
             that are not positive integers, dicts with other keys, and files that are not audio.
-        TypeError: On anything else that is no recording.
+        TypeError: On anything else.
         OSError: When a file or URL cannot be read; `FileNotFoundError` when there is no file.
         ImportError: When the file needs the library soundfile, which is not installed.
     """
@@ -116,7 +111,6 @@ def _check_rate(rate: Any, subject: str) -> int:
 
 
 def _array_of(row: Mapping, where: str) -> tuple[object, object]:
-    """Samples and their rate from the dict of a decoded recording."""
     key = "array" if "array" in row else "raw"
     unknown = sorted(str(other) for other in set(row) - {key, "sampling_rate", "path"})
     if unknown or "sampling_rate" not in row:
@@ -133,7 +127,7 @@ def _array_of(row: Mapping, where: str) -> tuple[object, object]:
 
 
 def _decoded(decoder: Any, where: str) -> tuple[object, object]:
-    """Samples (channels, n) and their rate from torchcodec's decoder, which reads its file only now."""
+    """Return samples (channels, n) and their rate from a torchcodec decoder, which decodes its file on this call."""
     try:
         found = decoder.get_all_samples()
     except (RuntimeError, ValueError) as err:
@@ -142,7 +136,6 @@ def _decoded(decoder: Any, where: str) -> tuple[object, object]:
 
 
 def _mono(array: np.ndarray, where: str, channel_axis: int | None = None) -> np.ndarray:
-    """Samples (n,), float32, of an array with or without channels."""
     if array.ndim not in (1, 2):
         raise ValueError(f"{where} has the shape {array.shape}; samples must be (n,), (channels, n) or (n, channels).")
     floats = _to_floats(array, where)
@@ -158,7 +151,6 @@ def _mono(array: np.ndarray, where: str, channel_axis: int | None = None) -> np.
 
 
 def _to_floats(array: np.ndarray, where: str) -> np.ndarray:
-    """Samples in [-1, 1]."""
     if array.size == 0:
         raise ValueError(f"{where} holds no samples (its shape is {array.shape}); leave it out.")
     kind, bits = array.dtype.kind, 8 * array.dtype.itemsize
@@ -167,10 +159,10 @@ def _to_floats(array: np.ndarray, where: str) -> np.ndarray:
         return array
     if kind not in "iu":
         raise TypeError(f"{where} has samples of the type {array.dtype}; they must be floats or integers.")
-    if bits > 32:  # no recording has as many bits: a library widened it, and by what to divide is not known
+    if bits > 32:  # a library widened the samples, so their scale is unknown
         raise ValueError(
-            f"{where} has samples of the type {array.dtype}, whose range no recording has; give them in the type in "
-            "which they were recorded, for example .astype('int16'), or as floats in [-1, 1]."
+            f"{where} has samples of the type {array.dtype}, whose range no recording has; give them in the type of "
+            "the recording, for example .astype('int16'), or as floats in [-1, 1]."
         )
     half = 2.0 ** (bits - 1)
     return (array.astype(np.float64) - (half if kind == "u" else 0.0)) / half
@@ -188,7 +180,7 @@ def _check_floats(array: np.ndarray, where: str) -> None:
 
 
 def _decode(data: bytes, where: str) -> Waveform:
-    """Decode a file, as far as it goes: a recording may have been stopped before its header says."""
+    """Decode a file as far as it goes: a recording may be shorter than its header announces."""
     if not data:
         raise ValueError(f"{where} is an empty file; leave it out or replace it.")
     try:
@@ -227,73 +219,11 @@ def _decode_wave(data: bytes, where: str, missing: Exception) -> Waveform:
             'pip install "transformers-tart[audio]", or give samples.'
         ) from missing
     frames = frames[: len(frames) // (width * channels) * width * channels]
-    if width == 3:  # filled up to 32 bits from below, which keeps the scale
-        filled = np.zeros((len(frames) // 3, 4), dtype=np.uint8)
-        filled[:, 1:] = np.frombuffer(frames, dtype=np.uint8).reshape(-1, 3)
-        samples = filled.reshape(-1).view("<i4")
+    if width == 3:  # a zero below each sample keeps the scale
+        samples = np.pad(np.frombuffer(frames, dtype="u1").reshape(-1, 3), ((0, 0), (1, 0))).reshape(-1).view("<i4")
     else:
         samples = np.frombuffer(frames, dtype={1: "u1", 2: "<i2", 4: "<i4"}[width])
     return Waveform(_mono(samples.reshape(-1, channels), where, 1), _check_rate(rate, f"{where} has"))
-
-
-def to_numpy(array: np.ndarray | torch.Tensor) -> np.ndarray:
-    """A tensor of any device and float type as an array; an array as it is."""
-    if isinstance(array, np.ndarray):
-        return array
-    if array.device.type == "meta":
-        raise ValueError("A tensor on the device meta holds no values; give one that does.")
-    array = array.detach().cpu()
-    return (array.float() if array.dtype == torch.bfloat16 else array).numpy()
-
-
-def unwrap(value: object, where: str, kind: str) -> object:
-    """The value of `{kind: value}`, and the bytes or else the path of what `datasets` has not decoded."""
-    if isinstance(value, Mapping) and set(value) == {kind}:
-        value = value[kind]
-    if not isinstance(value, Mapping):
-        return value
-    if not value or not set(value) <= {"bytes", "path"}:
-        raise ValueError(
-            f'{where} has the keys {sorted(map(str, value))}; give "{kind}" alone, or "bytes" or "path" or both.'
-        )
-    found = value.get("path") if value.get("bytes") is None else value["bytes"]
-    if found is None:
-        raise ValueError(f"{where} has neither bytes nor a path; leave it out or give one of them.")
-    return found
-
-
-def read_file(source: str | os.PathLike, where: str, timeout: float | None = None) -> bytes:
-    """The content of a file, by its path, its http(s) URL or as a base64 data URL."""
-    name = os.fspath(source)
-    if isinstance(source, str) and source[:8].lower().startswith(URLS):
-        return _fetch(source, where, timeout)
-    if isinstance(source, str) and source.startswith("data:"):
-        try:
-            return base64.b64decode(source.partition(",")[2])
-        except (binascii.Error, ValueError) as err:
-            raise ValueError(f"{where} is a data URL that is not base64; give the bytes of the file instead.") from err
-    # a text given by mistake is not repeated, for messages are logged; a path is a word or ends as files do
-    quoted = f" {name!r}" if not isinstance(source, str) or re.fullmatch(r"\S{,255}|.{,250}\.\w{1,5}", source) else ""
-    try:
-        if os.path.exists(source) and not os.path.isfile(source):  # a device or a pipe may have no end
-            raise OSError(errno.EINVAL, "it is no regular file")
-        with open(source, "rb") as file:
-            return file.read()
-    except (OSError, ValueError) as err:  # ValueError: a character that no path may have
-        if isinstance(err, OSError) and err.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-            raise OSError(f"{where} cannot be read from{quoted}: {err.strerror}; give a readable file.") from err
-        raise FileNotFoundError(f"{where} is not at the path{quoted}: there is no such file; check the path.") from err
-
-
-def _fetch(url: str, where: str, timeout: float | None) -> bytes:
-    try:
-        response = httpx.get(url, timeout=timeout, follow_redirects=True)
-        response.raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as err:  # UnicodeError: a host name no host may have
-        raise OSError(
-            f"{where} cannot be fetched from its URL ({type(err).__name__}); check it, or give a file."
-        ) from err
-    return response.content
 
 
 __all__ = ["Waveform", "read_audio"]

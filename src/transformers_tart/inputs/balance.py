@@ -1,4 +1,4 @@
-"""Balanced choices and orders of labeled rows."""
+"""Balanced subsets and orders of labeled rows."""
 
 import hashlib
 import math
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 CHUNK = 256  # rows that are in memory in float64 at a time
-FIXED_POINT = 2.0**40  # sums of integers do not depend on the order of the terms, those of floats do
+FIXED_POINT = 2.0**40  # sums of integers do not depend on the order of the terms; sums of floats do
 
 
 def classes_in_turn(labels: Tensor) -> Tensor:
-    """Indices (n,) that order labels (n,) so that every beginning is as balanced as they allow."""
+    """Return indices (n,) that order labels (n,) so that every prefix is as balanced as possible."""
     order = torch.argsort(labels, stable=True)
     counts = torch.bincount(labels)
     first = counts.cumsum(0) - counts
@@ -24,17 +24,17 @@ def classes_in_turn(labels: Tensor) -> Tensor:
 
 
 def balanced_tails(labels: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of the last examples of each class, in order: first all, then one fewer of each, down to one of each."""
+    """Yield indices of the last examples of each class, in order: all, then one fewer of each, down to one of each."""
     per_class = {label: [i for i, other in enumerate(labels) if other == label] for label in set(labels)}
     for count in range(max(map(len, per_class.values())), 0, -1):
         yield sorted(i for members in per_class.values() for i in members[-count:])
 
 
 def balanced_subsets(embeddings: Tensor, labels: Tensor, max_size: int) -> list[Tensor]:
-    """Split support sets into subsets of at most `max_size` examples, each with about the shares of the whole.
+    """Split support sets into subsets of at most `max_size` examples with about the class shares of the whole.
 
     The examples of each class are ordered by their distance to the mean of the support set and dealt to the subsets in
-    turn, so that neither the order of the examples nor that of the classes matters.
+    turn, so neither the order of the examples nor that of the classes matters.
 
     Args:
         embeddings (`torch.FloatTensor` of shape `(B, k, dim)`), labels (`torch.LongTensor` of shape `(B, k)`):
@@ -59,13 +59,13 @@ def _order(embeddings: Tensor, labels: Tensor) -> list[int]:
     members: dict[int, list[int]] = {}
     for i, label in enumerate(labels.tolist()):
         members.setdefault(label, []).append(i)
-    # the turn is carried over from class to class, so their order must not depend on how they are numbered
+    # dealing continues from class to class, so their order must not depend on their numbers
     classes = sorted(members.values(), key=lambda own: (len(own), math.fsum(distances[i] for i in own)))
     return [i for own in classes for i in sorted(own, key=lambda i: (distances[i], digests[i]))]
 
 
 def _distances_to_mean(embeddings: Tensor) -> tuple[list[float], list[bytes]]:
-    """Return squared distances (k,) to the mean, the same in any order of the rows, and digests that break ties."""
+    """Return squared distances (k,) to the mean, independent of the order of the rows, and digests that break ties."""
     size = float(embeddings.abs().max())
     unit = 2.0 ** math.ceil(math.log2(size)) if size > 0 else 1.0
     chunks = embeddings.detach().split(CHUNK)
@@ -85,7 +85,7 @@ def _distances_to_mean(embeddings: Tensor) -> tuple[list[float], list[bytes]]:
 
 
 def seeded_orders(index: Tensor, count: int, seed: int) -> list[Tensor]:
-    """Row indices (B, size) in `count` orders: the one given, then random ones."""
+    """Return row indices (B, size) in `count` orders: the given one, then random ones."""
     generator = torch.Generator().manual_seed(seed)
     shuffles = [torch.randperm(index.shape[1], generator=generator) for _ in range(count - 1)]
     return [index, *(index[:, shuffle.to(index.device)] for shuffle in shuffles)]

@@ -1,12 +1,20 @@
-"""Inputs in the containers users have them in: tables, columns, lists and streams."""
+"""Containers of inputs: tables, columns, lists and streams."""
 
-from collections.abc import Iterator, Mapping, Sized
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from typing import Any, Protocol
 
 import torch
 
 
 PAIR = "text_pair"
+
+
+class Columns(Protocol):
+    """The part of a `Modality` that containers need."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of a table that hold an input, the required one first."""
 
 
 def is_eager(inputs: Any) -> bool:
@@ -15,7 +23,7 @@ def is_eager(inputs: Any) -> bool:
 
 
 def can_iterate(inputs: Any) -> bool:
-    """Return whether these have items; arrays and tensors without a dimension have none."""
+    """Return whether an object has items; arrays and tensors without a dimension have none."""
     return (hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")) and getattr(inputs, "ndim", 1) != 0
 
 
@@ -27,28 +35,28 @@ def iterate(inputs: Any) -> Iterator[Any]:
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a cell is empty: `None`, NaN, NaT or `pandas.NA`."""
+    """Return whether a value of a table is empty: `None`, NaN, NaT or `pandas.NA`."""
     if value is None:
         return True
     try:
         return bool(value != value)
     except TypeError:  # pandas.NA is neither equal nor unequal
         return True
-    except (ValueError, RuntimeError):  # an array has many answers
+    except (ValueError, RuntimeError):  # arrays compare by element
         return False
 
 
-def refuse_splits(dataset: Any, what: str) -> None:
-    """Raise a ValueError on a dictionary of the splits of a dataset."""
-    if isinstance(getattr(dataset, "column_names", None), Mapping):
+def is_dataset(table: Any, subject: str) -> bool:
+    """Return whether an object is a `datasets.Dataset` or a stream of one.
+
+    Raises:
+        ValueError: On a dictionary of the splits of a dataset; the message begins with `subject`.
+    """
+    if isinstance(getattr(table, "column_names", None), Mapping):
         raise ValueError(
-            f"{what} are a dictionary of the dataset splits {list(dataset)}; choose one, for example "
-            f"[{next(iter(dataset), 'train')!r}]."
+            f"{subject} are a dictionary of the dataset splits {list(table)}; choose one, for example "
+            f"[{next(iter(table), 'train')!r}]."
         )
-
-
-def is_dataset(table: Any) -> bool:
-    """Return whether this is a `datasets.Dataset` or a stream of one."""
     return hasattr(table, "features") and hasattr(table, "column_names") and hasattr(table, "select_columns")
 
 
@@ -58,7 +66,7 @@ def dataset_columns(dataset: Any) -> list[str]:
 
 
 def table_columns(table: Any) -> dict[str, Any] | None:
-    """Return the columns of a table of pandas, polars or Arrow by name, `None` of what is no such table.
+    """Return the columns of a pandas, polars or Arrow table by name, `None` for anything else.
 
     Raises:
         ValueError: When two columns have one name.
@@ -77,77 +85,78 @@ def table_columns(table: Any) -> dict[str, Any] | None:
     return {str(name): column(name) for name in names}
 
 
+def choose_columns(given: Sequence[str], keys: Sequence[str], needed: Sequence[str], subject: str) -> list[str]:
+    """Return the columns of `keys` that a table has; a table without any column is empty.
+
+    Raises:
+        ValueError: When the table has columns, but not all that are needed; the message begins with `subject`.
+    """
+    missing = [name for name in needed if name not in given]
+    if given and missing:
+        raise ValueError(f"{subject} have the columns {list(given)}, without {missing}; rename the columns.")
+    return [name for name in keys if name in given]
+
+
 def as_list(column: Any, where: str) -> list[Any]:
     """Return the values of a column: a list, tuple, array, Series or iterator.
 
     Raises:
-        TypeError: On a single value, and on what has no order or no rows.
+        TypeError: On a single value, and on a container without order or rows.
     """
+    error = TypeError(f"{where} is a single {type(column).__name__}; give a list with a value for each example.")
     is_one = isinstance(column, (str, bytes, bytearray)) or getattr(column, "ndim", 1) == 0
     if is_one or isinstance(column, (Mapping, set, frozenset)) or table_columns(column) is not None:
-        raise TypeError(f"{where} is a single {type(column).__name__}; give a list with a value for each example.")
+        raise error
     if hasattr(column, "to_pylist"):  # Arrow
         return column.to_pylist()
     try:
         return list(iterate(column))
     except TypeError as err:
-        raise TypeError(
-            f"{where} is a single {type(column).__name__}; give a list with a value for each example."
-        ) from err
+        raise error from err
 
 
-def unpack(inputs: Any, key: str) -> Any:
-    """Return the inputs that a table, a dataset or an Arrow array holds; anything else as it is.
+def unpack(inputs: Any, modality: Columns) -> Any:
+    """Return the inputs inside a table, a dataset or an Arrow array; anything else as it is.
 
     Args:
         inputs (`object`):
-            What a pipeline was given.
-        key (`str`):
-            The column that is read: `"text"`, with `"text_pair"` where there is one, `"image"` or `"audio"`.
+            The argument of a pipeline call.
+        modality (`Modality`):
+            Its columns are read; the first is required, of texts `"text_pair"` may follow.
 
     Raises:
         ValueError: When there is no such column.
-        TypeError: On a set, whose order is not that of its answers.
+        TypeError: On a set, which has no order.
     """
-    refuse_splits(inputs, "The inputs")
+    keys, key = modality.columns, modality.columns[0]
     if isinstance(inputs, (set, frozenset)):
         raise TypeError(f"The {key} input is a {type(inputs).__name__}, which has no order; give a list.")
-    if is_dataset(inputs):
-        chosen = _choose(dataset_columns(inputs), key)
+    if is_dataset(inputs, "The inputs"):
+        chosen = choose_columns(dataset_columns(inputs), keys, (key,), "The inputs")
         return inputs.select_columns(chosen) if chosen else []
     columns = table_columns(inputs)
     if columns is None and getattr(inputs, "ndim", 1) == 0 and isinstance(inputs.item(), str):
         return inputs.item()
     if columns is None:
         return inputs.to_pylist() if hasattr(inputs, "to_pylist") else inputs
-    if not columns:
-        return []
-    values = {name: as_list(columns[name], f'The column "{name}"') for name in _choose(list(columns), key)}
+    chosen = choose_columns(list(columns), keys, (key,), "The inputs")
+    values = {name: as_list(columns[name], f'The column "{name}"') for name in chosen}
     if PAIR not in values:
-        return values[key]
+        return values.get(key, [])
     pairs = [None if is_missing(pair) else pair for pair in values[PAIR]]
     return [{key: text, PAIR: pair} for text, pair in zip(values[key], pairs, strict=True)]
 
 
-def _choose(names: list[str], key: str) -> list[str]:
-    """Return the columns to read; none of a stream that is empty."""
-    if names and key not in names:
-        raise ValueError(
-            f'The inputs have the columns {names}, without "{key}"; rename the column to classify to "{key}", or give '
-            "the column alone."
-        )
-    return [name for name in ((key, PAIR) if key == "text" else (key,)) if name in names]
-
-
 __all__ = [
+    "PAIR",
     "as_list",
     "can_iterate",
+    "choose_columns",
     "dataset_columns",
     "is_dataset",
     "is_eager",
     "is_missing",
     "iterate",
-    "refuse_splits",
     "table_columns",
     "unpack",
 ]

@@ -1,4 +1,4 @@
-"""Images in every form a user may give them, as RGB."""
+"""Images in any form as RGB."""
 
 import base64
 import binascii
@@ -13,7 +13,7 @@ import PIL.Image
 import PIL.ImageOps
 import torch
 
-from transformers_tart.inputs.audio import BYTES, read_file, to_numpy, unwrap
+from transformers_tart.inputs.sources import BYTES, read_file, to_numpy, unwrap
 
 
 Image: TypeAlias = PIL.Image.Image
@@ -24,27 +24,19 @@ FORMS = (
 )
 SHAPES = "(h, w), (h, w, channels) or (channels, h, w) with 1, 3 or 4 channels"
 CHANNELS = (1, 3, 4)
-# What Pillow lets through when a file is broken; each of its decoders fails in its own way.
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    EOFError,
-    struct.error,
-    zlib.error,
+# Errors of Pillow's decoders on a broken file.
+BROKEN: tuple[type[Exception], ...] = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError, EOFError),
+    *(struct.error, zlib.error),
 )
-# The values at which PIL modes wider than 8 bits may be white: the least that none of the values exceeds.
+# Values that may be white in PIL modes wider than 8 bits: the least that no value of the image exceeds.
 WHITE = {"I": (255, 65535), "F": (1, 255)}
 LONGEST_PATH = 4096
 ROUNDING = 1e-3  # by how much floats may leave [0, 1], as after a resize; it is less than half a level
 
 
 def read_image(value: object, where: str, timeout: float | None = None) -> Image:
-    """An image as RGB, fully loaded, apart from what was given.
+    """Read an image as RGB, fully loaded, without changing the input.
 
     The EXIF orientation is applied. Transparency is dropped, as by `PIL.Image.Image.convert` and
     `transformers.image_utils.load_image`. Of an animation the first frame is read.
@@ -57,33 +49,29 @@ def read_image(value: object, where: str, timeout: float | None = None) -> Image
             or not; or a dict of one of these under `image`. Where both the first and the last axis may be the
             channels, the last is.
         where (`str`):
-            The place of the image, such as "Input 3", with which errors begin.
+            The place of the image, such as "Input 3"; errors begin with it.
         timeout (`float`, *optional*):
             Seconds to wait for a URL; without limit when not given.
 
     Raises:
         ValueError: On files that are not images, broken or too large, arrays without pixels or of other shapes and
             ranges, and dicts with other keys.
-        TypeError: On anything else that is no image.
+        TypeError: On anything else.
         OSError: When a file or URL cannot be read; `FileNotFoundError` when there is no file.
     """
     value = unwrap(value, where, "image")
-    if isinstance(value, str):
-        encoded = _from_base64(value)
+    if isinstance(value, (str, os.PathLike)):
+        encoded = _from_base64(value) if isinstance(value, str) else None
         value = read_file(value, where, timeout) if encoded is None else encoded
-    elif isinstance(value, os.PathLike):
-        value = read_file(value, where, timeout)
-    if isinstance(value, BYTES):
-        return _to_rgb(bytes(value), where)
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return _from_array(to_numpy(value), where)
-    if isinstance(value, PIL.Image.Image):
-        return _to_rgb(value, where)
+    if isinstance(value, (*BYTES, PIL.Image.Image)):
+        return _to_rgb(value if isinstance(value, PIL.Image.Image) else bytes(value), where)
     raise TypeError(f"{where} is {type(value).__name__}; an image must be {FORMS}.")
 
 
 def _from_base64(text: str) -> bytes | None:
-    """The image file in a base64 string, or None when the string is something else: a path is base64 at times."""
+    """Return the image file in a base64 string, `None` for another string: some paths are base64 too."""
     try:
         data = base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
@@ -120,13 +108,13 @@ def _to_rgb(source: bytes | Image, where: str) -> Image:
         raise ValueError(f"{where} is an image of the size {image.size}, without pixels; leave it out.")
     if image.mode in WHITE or image.mode.startswith("I;"):
         image = _narrow(image, where)
-    if image.mode == "La":  # which has no way to RGB of its own
+    if image.mode == "La":  # Pillow has no conversion from it to RGB
         image = image.convert("LA")
     return image.convert("RGB")
 
 
 def _narrow(image: Image, where: str) -> Image:
-    """A gray image of 8 bits from one of more: `convert` would clip it, mostly to white."""
+    """Return a gray image of 8 bits from one of more, which `convert` would clip."""
     values = np.asarray(image, dtype=np.float64)
     fits = [white for white in WHITE.get(image.mode, (65535,)) if values.min() >= 0 and values.max() <= white]
     if not fits:
@@ -144,14 +132,12 @@ def _from_array(array: np.ndarray, where: str) -> Image:
         array = np.moveaxis(array, 0, -1)
     elif array.ndim != 2 and not (array.ndim == 3 and array.shape[-1] in CHANNELS):
         raise ValueError(f"{where} has the shape {array.shape}; an image must be {SHAPES}, one at a time.")
-    levels = np.ascontiguousarray(_to_levels(array, where))
-    if levels.ndim == 3 and levels.shape[-1] == 1:
-        levels = levels[..., 0]
-    return PIL.Image.fromarray(levels).convert("RGB")
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    return PIL.Image.fromarray(np.ascontiguousarray(_to_levels(array, where))).convert("RGB")
 
 
 def _to_levels(array: np.ndarray, where: str) -> np.ndarray:
-    """The values of an image as uint8."""
     kind = array.dtype.kind
     if kind == "b":
         return array.astype(np.uint8) * 255

@@ -1,4 +1,4 @@
-"""Labels of examples: which there are, in which order, and what they are called."""
+"""Labels of examples as class numbers and names."""
 
 import enum
 import math
@@ -11,16 +11,14 @@ from transformers_tart.checks.label_names import check_names
 from transformers_tart.inputs.containers import is_missing
 
 
-# What PyTorch's losses leave out; many prepared datasets mark rows without a label by it.
-IGNORED = -100
-# What `datasets` gives a ClassLabel column of rows without a label.
-UNKNOWN_CLASS = -1
+IGNORED = -100  # the index that PyTorch's losses ignore; many prepared datasets mark unlabeled rows by it
+UNKNOWN_CLASS = -1  # of an unlabeled row in a ClassLabel column of `datasets`
 
 
 def number_labels(
     labels: Sequence[Any], class_names: Sequence[str] | None = None, chosen_names: Sequence[str] | None = None
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Number labels by the order of their classes.
+    """Assign class numbers to labels, by the order of the classes.
 
     Args:
         labels (`list`):
@@ -28,7 +26,7 @@ def number_labels(
         class_names (`list[str]`, *optional*):
             The names of a `ClassLabel` feature.
         chosen_names (`list[str]`, *optional*):
-            Names that a user gave the classes by `config.id2label`: the labels are these or their indices.
+            Names that the user set in `config.id2label`: the labels are these or their indices.
 
     Returns:
         `tuple[list[int], tuple[str, ...]]`: indices, and the names of the classes in order.
@@ -46,8 +44,8 @@ def number_labels(
     values = plain if kinds == {"strings"} else [int(label) for label in plain]
     if class_names is not None:
         names = check_names(class_names, "The ClassLabel feature of the examples")
-        numbers_ = _look_up(values, names, "its ClassLabel feature")
-        return (numbers_, names) if chosen_names is None else _rename(numbers_, names, tuple(chosen_names))
+        found = _look_up(values, names, "its ClassLabel feature")
+        return (found, names) if chosen_names is None else _rename(found, names, tuple(chosen_names))
     if chosen_names is not None:
         return _look_up(values, chosen_names, "config.id2label"), tuple(chosen_names)
     ordered = sorted(set(values))
@@ -57,7 +55,7 @@ def number_labels(
 
 
 def plain_label(label: Any) -> Any:
-    """Return a label as a Python value: what an `Enum`, numpy and torch wrap, without lone surrogates."""
+    """Return a label of an `Enum`, numpy or torch as a Python value, strings without lone surrogates."""
     if isinstance(label, enum.Enum):
         label = label.value
     if hasattr(label, "item") and not getattr(label, "is_meta", False) and getattr(label, "ndim", 0) == 0:
@@ -67,13 +65,12 @@ def plain_label(label: Any) -> Any:
 
 def _check_labeled(labels: Sequence[Any], of_class_label: bool) -> None:
     """Raise a ValueError that counts the examples without a label."""
+    markers = (IGNORED, UNKNOWN_CLASS) if of_class_label else (IGNORED,)
 
     def is_unlabeled(label: Any) -> bool:
         if isinstance(label, str):
-            return not label.strip() or label.strip() == str(IGNORED)
-        if is_missing(label):
-            return True
-        return isinstance(label, numbers.Real) and (label == IGNORED or (of_class_label and label == UNKNOWN_CLASS))
+            return label.strip() in ("", str(IGNORED))
+        return is_missing(label) or (isinstance(label, numbers.Real) and label in markers)
 
     unlabeled = [i for i, label in enumerate(labels) if is_unlabeled(label)]
     if unlabeled:
@@ -84,7 +81,7 @@ def _check_labeled(labels: Sequence[Any], of_class_label: bool) -> None:
 
 
 def kind_of(label: Any, where: str) -> str:
-    """Return what kind of label this is: `"strings"`, `"integers"` or `"booleans"`.
+    """Return the kind of a label: `"strings"`, `"integers"` or `"booleans"`.
 
     Raises:
         ValueError: On numbers that are not whole.
@@ -109,21 +106,20 @@ def kind_of(label: Any, where: str) -> str:
 
 
 def _look_up(labels: Sequence[str | int], names: Sequence[str], of: str) -> list[int]:
-    """Indices of labels that are names or indices already."""
-    index: dict[Any, int] = {name: i for i, name in enumerate(names)}
-    if not isinstance(labels[0] if labels else 0, str):
-        index = {i: i for i in range(len(names))}
-    outside = [i for i, label in enumerate(labels) if label not in index]
-    if outside:
+    """Return the class numbers of labels that are names, or already class numbers."""
+    are_names = isinstance(labels[0] if labels else 0, str)
+    index: dict[Any, int] = {name if are_names else i: i for i, name in enumerate(names)}
+    outside = next((i for i, label in enumerate(labels) if label not in index), None)
+    if outside is not None:
         raise ValueError(
-            f"The label of example {outside[0]} is {labels[outside[0]]!r}, outside the {len(names)} names of {of}, "
-            f"{shorten(list(names))}; mend the label or the names."
+            f"The label of example {outside} is {labels[outside]!r}, outside the {len(names)} names of {of}, "
+            f"{shorten(list(names))}; correct the label or the names."
         )
     return [index[label] for label in labels]
 
 
 def _rename(labels: list[int], names: tuple[str, ...], chosen: tuple[str, ...]) -> tuple[list[int], tuple[str, ...]]:
-    """Labels under the names a user chose: by name where these are the same, else in order."""
+    """Return labels under the names of a user: by name where the names are the same, else in order."""
     if set(names) == set(chosen):
         return [chosen.index(names[label]) for label in labels], chosen
     if len(names) != len(chosen):

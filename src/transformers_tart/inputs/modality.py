@@ -1,8 +1,7 @@
-"""Modalities: what is classified, one record each.
+"""Modalities: the kinds of inputs, one record each.
 
-A record holds all that differs between texts, images, recordings and whatever else a backbone reads. Code that serves
-every modality asks the record. To add a modality, write a record with its reader, a config class and a model class
-(`CONTRIBUTING.md`).
+A record holds all that differs between texts, images, recordings and other inputs; code for every modality reads it
+there. A new modality is a record with its reader, a config class and a model class (`CONTRIBUTING.md`).
 """
 
 import numbers
@@ -16,9 +15,10 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerBase
 
-from transformers_tart.inputs.audio import BYTES, read_audio
+from transformers_tart.inputs.audio import read_audio
 from transformers_tart.inputs.containers import PAIR, can_iterate
 from transformers_tart.inputs.images import read_image
+from transformers_tart.inputs.sources import BYTES
 from transformers_tart.inputs.texts import parse_text
 
 

@@ -1,13 +1,14 @@
-"""Tables in files, read row by row; an error names the file and the line, and comes after the rows before it."""
+"""Tables in files, read row by row; errors name the file and the line, and follow the rows before it."""
 
 import csv
 import gzip
+import itertools
 import json
 import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from transformers_tart.checks.arguments import well_formed
 
@@ -23,7 +24,7 @@ LONGEST_CELL = min(sys.maxsize, 2**31 - 1)  # the csv module refuses cells of mo
 
 
 def file_format(path: str) -> str:
-    """Return the format of a table by its ending, to which .gz may be added.
+    """Return the format of a table by its ending, with or without .gz.
 
     Raises:
         ValueError: On another ending, and when the file does not exist.
@@ -41,13 +42,13 @@ def _ending(path: str) -> str:
 
 
 def read_rows(path: str) -> Iterator[Row]:
-    """Yield the rows of a table, each a dict of its columns; cells of csv files are strings as they are written.
+    """Yield the rows of a table, each a dict of its columns; cells of csv files are strings, unchanged.
 
-    Lone surrogates, which JSON can spell and UTF-8 cannot, are replaced by U+FFFD.
+    Lone surrogates, which JSON can contain and UTF-8 cannot, are replaced by U+FFFD.
 
     Args:
         path (`str`):
-            A csv, tsv, json, jsonl, parquet or txt file, perhaps with .gz added. A file without bytes has no rows.
+            A csv, tsv, json, jsonl, parquet or txt file, with or without .gz. An empty file has no rows.
 
     Raises:
         ValueError: When the file is damaged; the message names the line, counted from 1. The rows before it are
@@ -63,7 +64,7 @@ def read_rows(path: str) -> Iterator[Row]:
 
 
 def read_columns(path: str, rows: int = 1000) -> list[str] | None:
-    """Return the columns of a table: those of its header or schema, of JSON those of its first rows.
+    """Return the columns of a table: of its header or schema, for JSON of its first rows.
 
     Returns:
         `list[str]`: or `None`, when the file has neither a header nor rows.
@@ -74,28 +75,19 @@ def read_columns(path: str, rows: int = 1000) -> list[str] | None:
     if kind == "parquet":
         return _open_parquet(path).schema_arrow.names
     if kind == "csv":
-        with _open_text(path) as file:
-            return _read_header(path, csv.reader(_lines(path, file), delimiter=_separator(path), strict=True)) or None
+        return _read_header(path, _csv_rows(path)) or None
     found: dict[str, None] = {}
-    for _, row in zip(range(rows), _rows_before_damage(path), strict=False):
-        found.update(dict.fromkeys(row))
+    try:
+        for row in itertools.islice(read_rows(path), rows):
+            found.update(dict.fromkeys(row))
+    except ValueError:  # damage after the first row is an error of the rows, not of the columns
+        if not found:
+            raise
     return list(found) or None
 
 
-def _rows_before_damage(path: str) -> Iterator[Row]:
-    """Yield rows; damage after the first of them is an error of the rows that follow, not of the columns."""
-    is_first = True
-    try:
-        for row in read_rows(path):
-            yield row
-            is_first = False
-    except ValueError:
-        if is_first:
-            raise
-
-
 def open_table(path: str) -> "IterableDataset":
-    """Open a table as a stream of `datasets`, which leaves no copy of the user's rows in a cache."""
+    """Open a table as a stream of `datasets`, without a copy of the rows in a cache."""
     from datasets import Features, IterableDataset
 
     features = None
@@ -104,103 +96,87 @@ def open_table(path: str) -> "IterableDataset":
     return IterableDataset.from_generator(read_rows, features=features, gen_kwargs={"path": path})
 
 
-def _open_text(path: str) -> TextIO:
-    """Open text whose bytes that are not UTF-8 become surrogates."""
+def _read_lines(path: str) -> Iterator[str]:
     opened: Any = gzip.open if path.lower().endswith(".gz") else open
-    return opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="")
-
-
-def _lines(path: str, file: TextIO) -> Iterator[str]:
-    for number, line in enumerate(file, start=1):
-        if well_formed(line) != line:
-            raise ValueError(f"Line {number} of {path} is not UTF-8; convert the file to UTF-8.")
-        yield line
+    with opened(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        for number, line in enumerate(file, start=1):
+            if well_formed(line) != line:  # surrogates stand for bytes that are not UTF-8
+                raise ValueError(f"Line {number} of {path} is not UTF-8; convert the file to UTF-8.")
+            yield line
 
 
 def _separator(path: str) -> str:
     return "\t" if _ending(path) == ".tsv" else ","
 
 
-def _read_header(path: str, reader: Any) -> list[str]:
-    try:
-        header: list[str] = next((row for row in reader if row), [])
-    except csv.Error as err:
-        raise ValueError(f"Line {max(reader.line_num, 1)} of {path} is not csv: {err}.") from err
+def _csv_rows(path: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the cells of each row that is not empty, after the number of its first line."""
+    csv.field_size_limit(LONGEST_CELL)
+    reader = csv.reader(_read_lines(path), delimiter=_separator(path), strict=True)
+    while True:
+        start = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as err:
+            raise ValueError(f"The row that begins in line {start} of {path} is not csv: {err}.") from err
+        if cells is None:
+            return
+        if cells:
+            yield start, cells
+
+
+def _read_header(path: str, rows: Iterator[tuple[int, list[str]]]) -> list[str]:
+    line, header = next(rows, (1, []))
     if repeated := sorted({name for name in header if name and header.count(name) > 1}):
-        raise ValueError(
-            f"Line {reader.line_num} of {path} names the columns {repeated} more than once; rename one of each."
-        )
+        raise ValueError(f"Line {line} of {path} names the columns {repeated} more than once; rename one of each.")
     return header
 
 
 def _read_csv(path: str) -> Iterator[Row]:
-    csv.field_size_limit(LONGEST_CELL)
-    with _open_text(path) as file:
-        reader = csv.reader(_lines(path, file), delimiter=_separator(path), strict=True)
-        header = _read_header(path, reader)
-        while True:
-            start = reader.line_num + 1
-            try:
-                cells = next(reader, None)
-            except csv.Error as err:
-                raise ValueError(f"The row that begins in line {start} of {path} is not csv: {err}.") from err
-            if cells is None:
-                return
-            if cells and len(cells) != len(header):
-                raise ValueError(
-                    f"Line {start} of {path} has {len(cells)} cells, but the header has {len(header)}; put cells that "
-                    f"hold the separator {_separator(path)!r} into double quotes."
-                )
-            if cells:  # csv files may hold empty lines
-                yield dict(zip(header, cells, strict=True))
+    rows = _csv_rows(path)
+    header = _read_header(path, rows)
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise ValueError(
+                f"Line {line} of {path} has {len(cells)} cells, but the header has {len(header)}; put cells that "
+                f"hold the separator {_separator(path)!r} into double quotes."
+            )
+        yield dict(zip(header, cells, strict=True))
 
 
 def _read_json(path: str) -> Iterator[Row]:
-    with _open_text(path) as file:
-        lines = _lines(path, file)
-        for number, line in enumerate(lines, start=1):
-            if line.lstrip().startswith("["):  # one array in place of lines
-                yield from _read_array(path, line + "".join(lines), number)
-                return
-            if line.strip():
-                row = _parse_json(path, line, number)
-                if not isinstance(row, dict):
-                    raise ValueError(f"Line {number} of {path} is {type(row).__name__} in JSON; it must be an object.")
-                yield _without_surrogates(row)
+    lines = _read_lines(path)
+    for number, line in enumerate(lines, start=1):
+        if line.lstrip().startswith("["):  # an array instead of lines
+            array = _parse_json(path, line + "".join(lines), number)
+            yield from (_as_row(item, f"Item {i} of the array in {path}") for i, item in enumerate(array))
+        elif line.strip():
+            yield _as_row(_parse_json(path, line, number), f"Line {number} of {path}")
 
 
-def _read_array(path: str, text: str, first_line: int) -> Iterator[Row]:
-    for i, row in enumerate(_parse_json(path, text, first_line)):
-        if not isinstance(row, dict):
-            raise ValueError(f"Item {i} of the array in {path} is {type(row).__name__}; it must be an object.")
-        yield _without_surrogates(row)
+def _as_row(value: Any, where: str) -> Row:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is {type(value).__name__} in JSON; it must be an object.")
+    return {name: well_formed(cell) if isinstance(cell, str) else cell for name, cell in value.items()}
 
 
 def _parse_json(path: str, text: str, first_line: int) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as err:
-        line = first_line + text.rstrip().count("\n", 0, err.pos)  # of what ends too early, the last one
+        line = first_line + text.rstrip().count("\n", 0, err.pos)  # the last one of truncated JSON
         raise ValueError(f"Line {line} of {path} is not JSON: {err.msg}.") from err
     except (ValueError, RecursionError) as err:  # an integer of thousands of digits, or thousands of brackets
         raise ValueError(f"Line {first_line} of {path} cannot be read as JSON: {err}.") from err
 
 
-def _without_surrogates(row: Row) -> Row:
-    return {name: well_formed(value) if isinstance(value, str) else value for name, value in row.items()}
-
-
 def _open_parquet(path: str) -> Any:
-    from pyarrow import ArrowException
+    from pyarrow import ArrowException, BufferReader
     from pyarrow.parquet import ParquetFile
 
     try:
-        if path.lower().endswith(".gz"):
-            from io import BytesIO
-
-            with gzip.open(path) as file:
-                return ParquetFile(BytesIO(file.read()))
-        return ParquetFile(path)
+        is_packed = path.lower().endswith(".gz")
+        return ParquetFile(BufferReader(gzip.decompress(Path(path).read_bytes())) if is_packed else path)
     except ArrowException as err:
         raise ValueError(f"{path} cannot be read as a parquet file: {err}") from err
 
@@ -221,9 +197,7 @@ def _read_parquet(path: str) -> Iterator[Row]:
 
 
 def _read_text(path: str) -> Iterator[Row]:
-    with _open_text(path) as file:
-        for line in _lines(path, file):
-            yield {"text": line.removesuffix("\n").removesuffix("\r")}
+    return ({"text": line.removesuffix("\n").removesuffix("\r")} for line in _read_lines(path))
 
 
 READERS: dict[str, Callable[[str], Iterator[Row]]] = {

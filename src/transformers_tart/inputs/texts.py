@@ -4,28 +4,27 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from transformers_tart.checks.arguments import well_formed
-from transformers_tart.inputs.containers import is_missing
+from transformers_tart.inputs.containers import PAIR, is_missing
 
 
 Text: TypeAlias = str | tuple[str, str]
 
 
 def parse_text(item: object, where: str) -> Text:
-    """Return a text or a pair of texts from a string or `{"text", "text_pair"}`.
+    """Return the text or text pair of a string or `{"text", "text_pair"}`.
 
     Raises:
-        TypeError: When a text is not a string. The message names the place, never the content.
+        TypeError: When a text is not a string. The message contains the place, never the content.
         ValueError: When a dict has other keys.
     """
-    if isinstance(item, Mapping):
-        unknown = sorted(str(key) for key in set(item) - {"text", "text_pair"})
-        if unknown or "text" not in item:
-            raise ValueError(
-                f'{where} has the keys {sorted(map(str, item))}; a dict must have "text" and may have "text_pair".'
-            )
-        text, pair = _string(item["text"], where), item.get("text_pair")
-        return text if pair is None else (text, _string(pair, f"The text_pair of {where}"))
-    return _string(item, where)
+    if not isinstance(item, Mapping):
+        return _string(item, where)
+    if "text" not in item or not set(item) <= {"text", PAIR}:
+        raise ValueError(
+            f'{where} has the keys {sorted(map(str, item))}; a dict must have "text" and may have "text_pair".'
+        )
+    text, pair = _string(item["text"], where), item.get(PAIR)
+    return text if pair is None else (text, _string(pair, f"The text_pair of {where}"))
 
 
 def _string(item: object, where: str) -> str:

@@ -1,4 +1,4 @@
-"""Texts to padded batches of token ids, for any tokenizer."""
+"""Tokenization of texts to padded batches, for any tokenizer."""
 
 import copy
 from collections.abc import Iterable, Sequence, Sized
@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 import torch
 from tokenizers import Encoding
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.profiler import record_function
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from transformers_tart.checks.arguments import shorten
 from transformers_tart.checks.tracing import is_traced
-from transformers_tart.inputs.examples import Text
+from transformers_tart.inputs.texts import Text
 
 
 logger = logging.get_logger(__name__)
@@ -40,10 +41,10 @@ def encode(
     *,
     add_special_tokens: bool = True,
 ) -> BatchEncoding:
-    """Encode whole texts, or text pairs, whatever truncation and padding the tokenizer is set to.
+    """Encode texts or text pairs without truncation and padding.
 
-    Both are state of the backend that all threads share, so they are never set here; where another thread sets them
-    between two calls, the texts are encoded again by a copy.
+    Both are state of the backend that threads share, so they are never set here. Where another thread has set them, a
+    copy of the tokenizer encodes the texts again.
 
     Raises:
         ValueError: When the tokenizer has special tokens only.
@@ -67,15 +68,15 @@ def encode(
 
 
 def _check_has_words(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise a ValueError when every word is unknown: transformers makes such a tokenizer where a folder has none."""
-    if tokenizer.vocab_size > MOST_SPECIAL:  # the special tokens of large vocabularies take long to list
+    """Raise a ValueError on special tokens alone, as transformers makes a tokenizer of a folder without one."""
+    if tokenizer.vocab_size > MOST_SPECIAL:  # listing the special tokens of large vocabularies takes long
         return
     added = getattr(tokenizer, "added_tokens_decoder", {})
     if len(tokenizer) <= len(added) and all(token.special for token in added.values()):
         raise ValueError(
-            f"The tokenizer has {len(tokenizer)} special tokens and no other, so that all texts are alike: "
-            f"{tokenizer.name_or_path or 'where it was loaded from'} lacks the files of its vocabulary. Save the "
-            "tokenizer there (tokenizer.save_pretrained), or give another: tokenizer=..."
+            f"The tokenizer has {len(tokenizer)} special tokens and no other, so all texts are alike: "
+            f"{tokenizer.name_or_path or 'its folder'} lacks the files of its vocabulary. Save the tokenizer there "
+            "(tokenizer.save_pretrained), or give another: tokenizer=..."
         )
 
 
@@ -85,11 +86,11 @@ def tokenize(
 ) -> list[dict[str, list[int]]]:
     """Return the token ids of each text or text pair, unpadded.
 
-    What is longer than `max_length` is truncated as the tokenizer does it with `truncation=True`, which is logged
-    once. A text without any token, which happens to tokenizers that add none, becomes a single neutral token.
+    Longer texts than `max_length` are truncated as by the tokenizer's `truncation=True`; a warning is logged once. A
+    text without any token becomes a single neutral token.
 
     Raises:
-        ValueError: When the special tokens leave no room for a text that is cut.
+        ValueError: When a text must be truncated, and the special tokens leave no room for it.
     """
     first = [text if isinstance(text, str) else text[0] for text in texts]
     second = [text[1] for text in texts if not isinstance(text, str)]
@@ -122,7 +123,7 @@ def _truncate_row(
     added = tokenizer.num_special_tokens_to_add(pair=second is not None)
     if limit <= added:
         raise ValueError(
-            f"Texts are cut at {limit} tokens, of which the tokenizer needs {added} for its special tokens, so that "
+            f"Texts are truncated to {limit} tokens, of which the tokenizer needs {added} for its special tokens, so "
             f"nothing of a text is left; set max_length to {added + 1} or more."
         )
     if whole is None:  # tokenizers in Python keep no state
@@ -137,7 +138,7 @@ def _truncate_row(
 
 
 def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
-    """Return how many tokens two texts keep where the longer one is truncated first, as tokenizers do it."""
+    """Return how many tokens two texts keep when the longer one is truncated first, as tokenizers do."""
     if first + second <= room:
         return first, second
     shorter = min(first, second, room // 2)
@@ -145,15 +146,14 @@ def _longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 
 
 def cut(ids: Sequence[T], limit: int | None, side: str) -> Sequence[T]:
-    """Return what is left of the token ids of a text when one side is truncated."""
+    """Return the token ids of a text, truncated on one side."""
     if limit is None or len(ids) <= limit:
         return ids
     return ids[len(ids) - limit :] if side == "left" else ids[:limit]
 
 
 def tokenize_parts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, list[int]]]:
-    """Return the token ids of each text, or of each text and its pair one after the other, whole and without special
-    tokens.
+    """Return the token ids of each text or joined text pair, untruncated and without special tokens.
 
     `token_type_ids` of pairs are 0 for the first text and 1 for the second.
     """
@@ -173,46 +173,46 @@ def tokenize_parts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) ->
 
 
 def warn_if_truncated(rows: Sequence[Sized], limit: int | None) -> bool:
-    """Whether a row is longer than the limit, which is said once."""
-    is_cut = limit is not None and any(len(row) > limit for row in rows)
-    if is_cut:
-        logger.warning_once(f"Some texts are longer than the {limit} tokens that are read; the rest is cut off.")
-    return is_cut
+    """Return whether a row is longer than the limit, and log a warning once."""
+    is_longer = limit is not None and any(len(row) > limit for row in rows)
+    if is_longer:
+        logger.warning_once(f"Some texts are longer than {limit} tokens; they are truncated.")
+    return is_longer
 
 
 def neutral_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of a token that says nothing."""
+    """Return the id of a special token, for texts without a token."""
     candidates = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.pad_token_id)
     return next((token for token in candidates if token is not None), 0)
 
 
 def check_vocabulary(backbone: PreTrainedModel, rows: Iterable[Sequence[int]]) -> None:
-    """Raise a ValueError when token ids are beyond the vocabulary of a backbone: the tokenizer is another's."""
+    """Raise a ValueError when token ids are beyond the vocabulary of a backbone."""
     largest = max((max(row, default=0) for row in rows), default=0)
     if known_token(backbone, largest) is None:
         raise ValueError(
-            f"The tokenizer gives the token id {largest}, which the backbone does not know: it is damaged, or that of "
-            "another model. Give the backbone's own: tokenizer=..."
+            f"The tokenizer gives the token id {largest}, which is beyond the vocabulary of the backbone: it is "
+            "damaged, or of another model. Give the backbone's own: tokenizer=..."
         )
 
 
 def known_token(backbone: PreTrainedModel, token: int | None) -> int | None:
-    """Return a token id, `None` where the backbone has no embedding for it, as for a pad token that was added."""
+    """Return a token id, or `None` where the backbone has no embedding for it, such as an added pad token."""
     size = getattr(backbone.get_input_embeddings(), "num_embeddings", None)
     return None if token is None or (size is not None and token >= size) else token
 
 
 def collate(rows: Sequence[dict[str, list[int]]], pad_token_id: int | None) -> dict[str, Tensor]:
-    """Pad rows of token ids on the right to one length: tensors (n, length) int64, with the attention mask."""
-    length = max(len(row["input_ids"]) for row in rows)
-    batch = {
-        name: torch.tensor(
-            [row[name] + [(pad_token_id or 0) * (name == "input_ids")] * (length - len(row[name])) for row in rows]
+    """Pad rows of token ids on the right to tensors (n, length) int64, with the attention mask."""
+    masked = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
+    return {
+        name: pad_sequence(
+            [torch.tensor(row[name], dtype=torch.int64) for row in masked],
+            batch_first=True,
+            padding_value=(pad_token_id or 0) if name == "input_ids" else 0,
         )
-        for name in rows[0]
+        for name in masked[0]
     }
-    mask = [[1] * len(row["input_ids"]) + [0] * (length - len(row["input_ids"])) for row in rows]
-    return {**batch, "attention_mask": torch.tensor(mask)}
 
 
 def pad_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -230,7 +230,7 @@ def pad_right(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def truncate(batch: dict[str, Tensor], *limits: int | None) -> dict[str, Tensor]:
-    """Cut the ends of a right-padded batch at the smallest of the limits that are given, which is said once."""
+    """Truncate a right-padded batch to the smallest of the given limits, and log a warning once."""
     limit = min((limit for limit in limits if limit is not None), default=None)
     if not is_traced() and not warn_if_truncated(list(batch["attention_mask"][:1]), limit):
         return batch

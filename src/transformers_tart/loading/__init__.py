@@ -1,1 +1,1 @@
-"""Loading parts of repositories that nobody has to trust."""
+"""Loading from repositories that need not be trusted: files, configs, weights and processors."""

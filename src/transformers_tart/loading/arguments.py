@@ -1,6 +1,6 @@
 """Checks of the arguments of `from_pretrained` and `from_backbone`, before anything is loaded.
 
-Left alone, a wrong one ends deep inside transformers, in errors that blame the files.
+transformers itself raises errors on wrong ones that blame the files.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,19 +18,23 @@ LONGEST_NAME = 1000
 
 
 def check_loading(arguments: Mapping[str, Any]) -> None:
-    """Check those arguments that this package or transformers knows; `None` means not given.
+    """Check the arguments that this package or transformers has; `None` means not given.
 
     Raises:
-        TypeError, ValueError: When one of them cannot be; the message begins with its name.
+        TypeError, ValueError: When one of them is wrong; the message begins with its name.
     """
     for name, value in arguments.items():
         if name in CHECKS and value is not None:
             CHECKS[name](name, value)
 
 
+def _each(value: Any) -> list[Any]:
+    """Return the values of a mapping; any other value alone."""
+    return list(value.values()) if isinstance(value, Mapping) else [value]
+
+
 def _check_dtype(name: str, value: Any) -> None:
-    found = list(value.values()) if isinstance(value, Mapping) else [value]
-    for each in found or [value]:
+    for each in _each(value) or [value]:
         dtype = getattr(torch, each, None) if isinstance(each, str) else each
         is_float = isinstance(dtype, torch.dtype) and dtype.is_floating_point
         if not is_float and not (isinstance(each, str) and each == "auto"):
@@ -53,14 +57,10 @@ def _check_device_map(name: str, value: Any) -> None:
             raise ValueError(f"{name} is {shorten(value)}; give one of {PLACEMENTS}, or devices. {err}") from err
 
 
-def _check_attention(name: str, value: Any) -> None:
-    for each in value.values() if isinstance(value, Mapping) else [value]:
-        _check_name(name, each)
-
-
 def _check_name(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME or not value.isprintable():
-        raise ValueError(f"{name} is {shorten(value)}; it must be a name, as a string.")
+    for each in _each(value) if name == "attn_implementation" else [value]:
+        if not isinstance(each, str) or not 0 < len(each) <= LONGEST_NAME or not each.isprintable():
+            raise ValueError(f"{name} is {shorten(each)}; it must be a name, as a string.")
 
 
 def _check_subfolder(name: str, value: Any) -> None:
@@ -78,10 +78,6 @@ def _check_token(name: str, value: Any) -> None:
         raise TypeError(f"{name} is of type {type(value).__name__}; it must be a string or a boolean.")
 
 
-def _check_memory(name: str, value: Any) -> None:
-    check_kind(name, value, dict)
-
-
 def _check_quantization(name: str, value: Any) -> None:
     method = value.get("quant_method") if isinstance(value, dict) else getattr(value, "quant_method", None)
     if method is None:
@@ -94,21 +90,17 @@ def _check_scalar(name: str, value: Any) -> None:
 
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "dtype": _check_dtype,
-    "torch_dtype": _check_dtype,
+    **dict.fromkeys(("dtype", "torch_dtype"), _check_dtype),
     "device_map": _check_device_map,
-    "attn_implementation": _check_attention,
-    "revision": _check_name,
-    "base_model_revision": _check_name,
-    "variant": _check_name,
+    **dict.fromkeys(("attn_implementation", "revision", "base_model_revision", "variant"), _check_name),
     "subfolder": _check_subfolder,
     "use_safetensors": _check_safetensors,
     "token": _check_token,
     "cache_dir": lambda name, value: as_source(value, name),
-    "local_files_only": lambda name, value: as_flag(value, name),
-    "force_download": lambda name, value: as_flag(value, name),
-    "trust_remote_code": lambda name, value: as_flag(value, name),
-    "max_memory": _check_memory,
+    **dict.fromkeys(
+        ("local_files_only", "force_download", "trust_remote_code"), lambda name, value: as_flag(value, name)
+    ),
+    "max_memory": lambda name, value: check_kind(name, value, dict),
     "quantization_config": _check_quantization,
     **dict.fromkeys(("protocol", "template", "pooling", "normalize", "layers", "max_length"), _check_scalar),
 }

@@ -69,18 +69,9 @@ def find_model(name: str | os.PathLike, **hub: Any) -> ModelSource:
 
 
 def base_of_adapter(name: str, **hub: Any) -> tuple[str, str | None] | None:
-    r"""
-    Find the model that an adapter was made for.
+    """Return name and revision of the model that an adapter was made for, `None` where a repository holds no adapter.
 
-    Args:
-        name (`str`):
-            Hub id or folder.
-        hub:
-            As in `cached_file` of transformers.
-
-    Returns:
-        `tuple[str, str | None]`, *optional*: name and revision of the base model, which is the repository itself where
-        that holds a whole model beside the adapter; `None` where it holds no adapter.
+    Of a repository with a whole model beside the adapter, that is the repository itself.
 
     Raises:
         CorruptFileError: When the config of the adapter names no base model.
@@ -103,16 +94,7 @@ def base_of_adapter(name: str, **hub: Any) -> tuple[str, str | None] | None:
 
 
 def load_auto(auto_class: Any, name: str | os.PathLike, **loading: Any) -> Any:
-    r"""
-    Load a config, a tokenizer or another processor through an Auto class.
-
-    Args:
-        auto_class (`type`):
-            `AutoConfig`, `AutoTokenizer`, `AutoImageProcessor`, ...
-        name (`str` or `Path`):
-            Hub id or folder.
-        loading:
-            As in its `from_pretrained`. Code of the repository runs with `trust_remote_code=True` only.
+    """Load a config, a tokenizer or another processor through an Auto class; `loading` as in its `from_pretrained`.
 
     Raises:
         CorruptFileError: When files are damaged.
@@ -135,17 +117,7 @@ def load_auto(auto_class: Any, name: str | os.PathLike, **loading: Any) -> Any:
 
 @one_at_a_time
 def load_auto_model(auto_class: Any, source: str | os.PathLike | ModelSource, **loading: Any) -> Any:
-    r"""
-    Load a backbone through an Auto class.
-
-    Args:
-        auto_class (`type`):
-            `AutoModel`, `AutoModelForCausalLM`, ...
-        source (`str`, `Path` or [`ModelSource`]):
-            Hub id or folder.
-        loading:
-            As in its `from_pretrained`. Code of the repository runs with `trust_remote_code=True` only, and weights
-            are read from safetensors.
+    """Load a backbone through an Auto class, from safetensors only; `loading` as in its `from_pretrained`.
 
     Raises:
         CorruptFileError: When files are damaged or pickled, or the config asks for more than the weights hold.
@@ -180,20 +152,11 @@ def check_weights(source: ModelSource, build: Build = build_empty, **loading: An
 
 
 def check_files(name: str, trusts_code: bool = False, **hub: Any) -> None:
-    r"""
-    Check the JSON files of a backbone's repository before transformers reads them.
-
-    Args:
-        name (`str`):
-            Hub id or folder.
-        trusts_code (`bool`, *optional*, defaults to `False`):
-            Whether code of the repository may run.
-        hub:
-            As in `cached_file` of transformers.
+    """Check the JSON files of a backbone's repository before transformers reads them.
 
     Raises:
         CorruptFileError: When one is no JSON object, or nested too deep.
-        ValueError: When the config names pickled weights, or code that computes.
+        ValueError: When the config names pickled weights, or code that may not run.
     """
     for file in CODE_FILES:
         path = find_file(name, file, **hub)

@@ -1,4 +1,4 @@
-"""SHA-256 of the small files of a repository, in its config: by which a flipped bit or a swapped file is seen."""
+"""SHA-256 of the small files of a repository, stored in its config to detect flipped bits and swapped files."""
 
 import hashlib
 import json
@@ -25,16 +25,7 @@ def add_checksums(folder: Path) -> None:
 
 
 def check_sums(name: str | os.PathLike, checksums: Mapping[str, str], **hub: Any) -> None:
-    r"""
-    Check that files of a repository are those that were saved.
-
-    Args:
-        name (`str` or `os.PathLike`):
-            Hub id or folder.
-        checksums (`Mapping[str, str]`):
-            SHA-256 of files, by their names.
-        hub:
-            As `cached_file` of transformers takes it.
+    """Check that files of a repository have the SHA-256 that their config stores.
 
     Raises:
         CorruptFileError: When one is another, or missing.

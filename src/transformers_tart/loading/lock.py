@@ -1,4 +1,4 @@
-"""One load at a time: transformers replaces functions of torch while it loads a model, for all threads.
+"""A lock for loading: transformers replaces functions of torch for all threads while it loads a model.
 
 Loads that overlap leave some of them replaced, and models that are loaded later without their weights.
 """

@@ -9,8 +9,8 @@ from transformers.utils import output_capturing
 
 
 HOOKS = ("_forward_hooks", "_load_state_dict_pre_hooks")
-# Where functions inside functions become hooks: of captured outputs, which transformers installs again, and of weight
-# norm, which reads the names of weights in checkpoints of before torch 2.
+# Modules whose inner functions become hooks: of captured outputs, which transformers installs again, and of weight
+# norm, which renames weights in checkpoints older than torch 2.
 INNER_HOOKS = (output_capturing.__name__, parametrizations.__name__)
 HOOKS_INSTALLED = "_output_capturing_hooks_installed"
 
@@ -28,7 +28,7 @@ def restore(module: nn.Module) -> None:
     """Complete a module that was made anew from [`state_without_capture_hooks`], perhaps in a new process."""
     for part in module.modules():
         if isinstance(part, PreTrainedModel):
-            # which outputs can be recorded is otherwise noted when the first model of a class is built
+            # transformers notes which outputs can be recorded when the first model of a class is built
             output_capturing._CAN_RECORD_REGISTRY[part] = part._can_record_outputs
         if parametrize.is_parametrized(part):
             parametrize._inject_new_class(part)
@@ -37,7 +37,7 @@ def restore(module: nn.Module) -> None:
 
 
 def _strip(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
-    """A twin of a module that shares its tensors."""
+    """Return a twin of a module that shares its tensors."""
     if id(module) in known:
         return known[id(module)]
     # torch makes a class for each module with parametrizations, such as weight norm, and refuses to pickle it

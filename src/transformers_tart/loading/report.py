@@ -1,14 +1,13 @@
 """Load backbones, and report missing and unexpected weights except those that are left out on purpose.
 
 A backbone is loaded without the head of its checkpoint, and a tower without the rest of the model. transformers
-reports all of that at every load; here its report is held back, and what remains is logged.
+reports all of that at every load; here its report is held back, and the unexplained weights are logged.
 """
 
 import copy
 import logging as python_logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -27,51 +26,30 @@ UNREAD = "pooler"
 SHOWN = 10  # names in a message
 
 
-class _HoldBack(python_logging.Filter):
-    """Keeps the loading reports of the thread that made it from being logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.thread, self.records = threading.get_ident(), list[python_logging.LogRecord]()
-
-    def filter(self, record: python_logging.LogRecord) -> bool:
-        if record.thread != self.thread or record.funcName != "log_state_dict_report":
-            return True
-        self.records.append(record)
-        return False
-
-
-@contextmanager
-def _hold_back_report() -> Iterator[None]:
-    """Hold back loading reports of transformers; after an error, which refers to them, log them."""
-    held, source = _HoldBack(), logging.get_logger("transformers.modeling_utils")
-    source.addFilter(held)
-    try:
-        yield
-    except BaseException:
-        source.removeFilter(held)
-        for record in held.records:
-            source.handle(record)
-        raise
-    source.removeFilter(held)
-
-
 @one_at_a_time
 def load_without_report(load: Callable[..., Any], *source: Any, **loading: Any) -> Any:
-    r"""
-    Load a model while the report of transformers is held back.
-
-    Args:
-        load (`Callable`):
-            A `from_pretrained`.
-        source, loading:
-            Its arguments.
+    """Call a `from_pretrained` while the report of transformers is held back; log the report if loading fails.
 
     Returns:
         `tuple[PreTrainedModel, dict]`: the model, and the missing and unexpected keys for [`report_rest`].
     """
-    with _hold_back_report():
-        return load(*source, output_loading_info=True, **loading)
+    thread, records, loaded = threading.get_ident(), list[python_logging.LogRecord](), None
+
+    def hold_back(record: python_logging.LogRecord) -> bool:
+        is_report = record.thread == thread and record.funcName == "log_state_dict_report"
+        if is_report:
+            records.append(record)
+        return not is_report
+
+    source_logger = python_logging.getLogger("transformers.modeling_utils")
+    source_logger.addFilter(hold_back)
+    try:
+        loaded = load(*source, output_loading_info=True, **loading)
+    finally:
+        source_logger.removeFilter(hold_back)
+        for record in records if loaded is None else ():  # the error refers to it
+            source_logger.handle(record)
+    return loaded
 
 
 def load_and_report(load: Callable[..., Any], name: str, **loading: Any) -> Any:

@@ -42,19 +42,7 @@ class TensorHeader(NamedTuple):
 
 
 def read_headers(name: str, variant: str | None = None, **hub: Any) -> dict[str, TensorHeader] | None:
-    r"""
-    Read the headers of the weights of a repository.
-
-    Args:
-        name (`str`):
-            Hub id or folder.
-        variant (`str`, *optional*):
-            As in `PreTrainedModel.from_pretrained`.
-        hub:
-            As in `cached_file` of transformers.
-
-    Returns:
-        `dict[str, TensorHeader]`, *optional*: by the names of the weights; `None` where there is no safetensors file.
+    """Read the headers of the weights of a repository, by the names of the weights; `None` without safetensors files.
 
     Raises:
         CorruptFileError: When an index names shards that are missing or outside the repository.
@@ -101,18 +89,17 @@ def read_shards(name: str, index: str | os.PathLike) -> list[str]:
 
 
 def check_backbone(name: str, config: PreTrainedConfig, build: Build, variant: str | None = None, **hub: Any) -> None:
-    r"""
-    Check that the weights of a repository suffice for the model of a config.
+    """Check that the weights of a repository suffice for the model of its config.
 
     Args:
         name (`str`):
             Hub id or folder.
         config (`PreTrainedConfig`):
-            Of the whole model.
+            Config of the whole model.
         build (`Callable`):
             Builds the part to load from a copy of the config; called on the device `meta`.
         variant (`str`, *optional*), hub:
-            As in [`read_headers`].
+            As in `PreTrainedModel.from_pretrained`.
 
     Raises:
         CorruptFileError: When the weights are pickled, or the config asks for more than they hold.
@@ -124,7 +111,7 @@ def check_backbone(name: str, config: PreTrainedConfig, build: Build, variant: s
     for field, count in _counts(config.to_dict()):
         if count > max(LEAST_COUNT, len(headers)):
             raise CorruptFileError(
-                f"config.json of {name} says {field}={count}, but its weights hold {len(headers)} tensors: one of the "
+                f"config.json of {name} has {field}={count}, but its weights hold {len(headers)} tensors: one of the "
                 "two files is damaged. Download the repository again (force_download=True)."
             )
     with torch.device("meta"):
@@ -169,7 +156,7 @@ def check_not_pickled(name: str, **hub: Any) -> None:
             raise CorruptFileError(
                 f"{name} holds its weights as {file}, a pickle, which this package does not read, since reading one "
                 "can run code; it reads safetensors. If you trust the file, load the model with transformers, and "
-                "pass the model itself, or what its save_pretrained writes."
+                "pass the model itself, or the folder that its save_pretrained writes."
             )
 
 

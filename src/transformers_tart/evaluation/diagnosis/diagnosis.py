@@ -126,7 +126,8 @@ def _choose_shape(context: TaskContext, k: int) -> Shape:
 
 def _as_episodes(context: TaskContext, support: Support, shape: Shape, seed: int) -> list[Episode]:
     """Return a support set and some test texts as the architecture reads them, one class against the rest where it
-    reads no more than two."""
+    reads no more than two.
+    """
     rows, queries = (part[None] for part in context.embeddings(support))
     order = torch.randperm(queries.shape[1], generator=torch.Generator().manual_seed(seed))[: shape.queries]
     rows, queries = rows[:, : shape.k], queries[:, order]

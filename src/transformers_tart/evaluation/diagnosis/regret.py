@@ -61,7 +61,8 @@ class RegretPrediction:
 
 def seen_log_loss(probabilities: Tensor, truth: Tensor, labels: Tensor) -> float:
     """Compute the log loss of probabilities (n, classes), renormalized to the classes of the examples' labels (k,), on
-    the queries whose true class is among them."""
+    the queries whose true class is among them.
+    """
     seen = labels.unique()
     rows = torch.isin(truth, seen)
     if not rows.any():

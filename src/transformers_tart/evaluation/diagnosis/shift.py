@@ -93,7 +93,8 @@ class Reference:
 
     def measure(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return the (2 + d,) distances of points (m, d): sliced (times the root of d, so that a translation has its
-        length), largest along a direction, of each feature; and the (d,) signed differences of the means."""
+        length), largest along a direction, of each feature; and the (d,) signed differences of the means.
+        """
         dim = len(self.mean)
         scaled = (points.double() - self.mean) / self.spread
         squared = squared_wasserstein((scaled @ self.directions.T).sort(dim=0).values, self.slices)
