@@ -50,15 +50,9 @@ def run(args: argparse.Namespace) -> None:
 
     seeds = choose_seeds(args.seeds)
     default_device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    models = Models(
-        args.model,
-        args.revision,
-        args.reasoner,
-        args.dtype,
-        torch.device(default_device if args.device is None else args.device),
-        args.batch_size,
-        args.max_length,
-    )
+    device = torch.device(default_device if args.device is None else args.device)
+    source = (args.model, args.revision, args.reasoner)
+    models = Models(*source, args.dtype, device, args.batch_size, args.max_length)
     context = TaskContext(load_task(args.task, args.max_test), models)
     names = [FINE_TUNING, PROBE, TART, PROMPTING][args.no_fine_tuning :]
     with tqdm(desc="diagnosing", unit="step") as bar:

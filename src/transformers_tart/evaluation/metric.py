@@ -121,10 +121,6 @@ def load_metric(name_or_metric: str | Metric) -> Metric:
     """Return a metric, or a [`TartMetric`] for the name `"tart"`, or that of another name by `evaluate.load`.
 
     `evaluate.load` runs the code that it finds under a name on the Hub or on this machine.
-
-    Raises:
-        OSError: When there is no such metric, or the Hub cannot be reached.
-        TypeError: On anything else.
     """
     if isinstance(name_or_metric, Metric):
         return name_or_metric

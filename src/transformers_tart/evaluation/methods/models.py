@@ -23,26 +23,15 @@ from transformers_tart.repository import DEFAULT_REASONER
 
 @dataclass
 class Models:
-    """A composed model and what belongs to it, each loaded on first use.
+    """A composed model and what belongs to it, each loaded on first use."""
 
-    Attributes:
-        name: Hub id or folder of a TART repository or of any backbone, or `"mini"`.
-        revision: revision of its repository.
-        reasoner: reasoner of a backbone, as [`TartReasoner.from_pretrained`] takes it; the one inside this package
-            when not given. A TART repository has its own.
-        dtype: precision of the backbone.
-        device: device of all models.
-        batch_size: largest number of inputs in a forward pass.
-        max_length: longest text in tokens; the model's own when not given.
-    """
-
-    name: str
+    name: str  # Hub id or folder of a TART repository or of any backbone, or "mini"
     revision: str | None = None
-    reasoner: str | None = None
-    dtype: str = "auto"
+    reasoner: str | None = None  # of a backbone, as [`TartReasoner.from_pretrained`] takes it; "kernel" if None
+    dtype: str = "auto"  # of the backbone
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    batch_size: int | None = None
-    max_length: int | None = None
+    batch_size: int | None = None  # largest number of inputs in a forward pass
+    max_length: int | None = None  # longest text in tokens; by default the model's own
     _loaded: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -78,11 +67,7 @@ class Models:
 
     @cached_property
     def language_model(self) -> PreTrainedModel:
-        """The backbone with its vocabulary head.
-
-        Raises:
-            ValueError: When it has none.
-        """
+        """The backbone with its vocabulary head; a ValueError when it has none."""
         reference = self.backbone_reference
         if not can_be_prompted(find_model(reference.path, **reference.place).config):
             raise ValueError(
@@ -97,11 +82,7 @@ class Models:
 
     @property
     def backbone_reference(self) -> BackboneReference:
-        """The reference to the backbone.
-
-        Raises:
-            ValueError: When a TART repository from the Hub refers to a folder of this machine.
-        """
+        """The reference to the backbone; a ValueError when a TART repository of the Hub refers to a local folder."""
         if not isinstance(self._config, TartBaseConfig):
             return self._reference
         reference = BackboneReference.from_config(self._config)
