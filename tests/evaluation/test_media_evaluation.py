@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, ViTConfig, ViTImageProcessor, ViTModel
 
 from transformers_tart import TartForImageClassification
-from transformers_tart.evaluation.methods import Models
+from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.records import read_records
 from transformers_tart.evaluation.runner import Plan, evaluate
 

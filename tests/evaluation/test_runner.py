@@ -17,7 +17,9 @@ from torch import Tensor
 from transformers_tart.cli import main
 from transformers_tart.errors import MissingPackageError
 from transformers_tart.evaluation import runner
-from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.models import Models
+from transformers_tart.evaluation.methods.registry import METHODS
 from transformers_tart.evaluation.records import Record, read_records
 from transformers_tart.evaluation.runner import Plan, choose_seeds, evaluate
 from transformers_tart.evaluation.tasks import load_task

@@ -25,7 +25,7 @@ from transformers import (
 from transformers_tart import TartForAudioClassification, TartForSequenceClassification
 from transformers_tart.backbones.towers import load_tower
 from transformers_tart.errors import CorruptFileError
-from transformers_tart.evaluation.methods import Models
+from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.inputs.modality import AUDIO, IMAGE, TEXT
 from transformers_tart.loading.report import load_without_report
 

@@ -29,7 +29,9 @@ def run(args: argparse.Namespace) -> None:
     """Diagnose, and print a page."""
     from transformers_tart.evaluation.diagnosis import as_json, diagnose, format_diagnosis
     from transformers_tart.evaluation.diagnosis.gaps import FINE_TUNING, PROBE, PROMPTING, TART
-    from transformers_tart.evaluation.methods import METHODS, Models, TaskContext
+    from transformers_tart.evaluation.methods.base import TaskContext
+    from transformers_tart.evaluation.methods.models import Models
+    from transformers_tart.evaluation.methods.registry import METHODS
     from transformers_tart.evaluation.runner import choose_seeds
     from transformers_tart.evaluation.tasks import load_task
 

@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure; under `accelerate launch` the processes share the work."""
-    from transformers_tart.evaluation.methods import Models
+    from transformers_tart.evaluation.methods.models import Models
     from transformers_tart.evaluation.runner import Plan, choose_seeds, evaluate
 
     plan = Plan(args.task, args.methods, args.k, choose_seeds(args.seeds), args.sampling, args.max_test)

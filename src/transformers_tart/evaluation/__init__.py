@@ -22,6 +22,10 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
-register_when_imported()
+def _build_evaluator(**options: Any) -> Any:
+    return __getattr__("TartEvaluator")(**options)
+
+
+register_when_imported(_build_evaluator)
 
 __all__ = ["TartEvaluator", "TartMetric", "TartSuite"]

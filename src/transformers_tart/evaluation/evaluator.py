@@ -203,8 +203,8 @@ class _MetricOfRows:
         if not isinstance(self.metric, TartMetric):
             return self.metric.compute(**chosen)
         # thousands of samples need neither the checks nor the tables of compute
-        tensors = {name: torch.from_numpy(values) for name, values in chosen.items()}
-        return self.metric.measure(tensors["predictions"], tensors["references"], tensors.get("prediction_scores"))
+        names = ("predictions", "references", "prediction_scores")
+        return self.metric.measure(*(torch.from_numpy(chosen[name]) for name in names))
 
 
 def _read_support(pipe: TartClassificationPipeline, examples: RawExamples | SupportSet | None) -> SupportSet:
@@ -212,6 +212,3 @@ def _read_support(pipe: TartClassificationPipeline, examples: RawExamples | Supp
     if support is None:
         raise ValueError("There is no support set: pass examples=..., or a pipeline that has one.")
     return support if isinstance(support, SupportSet) else pipe._encode(support).support
-
-
-__all__ = ["TartEvaluator"]

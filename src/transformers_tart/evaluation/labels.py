@@ -20,25 +20,14 @@ def match_labels(
     class_names: Sequence[str] | None = None,
     label_mapping: Mapping[str, Label] | None = None,
 ) -> tuple[np.ndarray, dict[str, int]]:
-    r"""
-    Match the labels of a data set with those of a pipeline.
+    """Match labels (n,) of a data set with the class names of a pipeline.
 
-    `label_mapping` decides where it is given. Otherwise strings are the labels of the pipeline. Integers are matched
-    through the names of their `ClassLabel` feature, else as integers if the labels of the pipeline are integers, else
-    by the order of the labels of the pipeline. Booleans and whole floats count as integers.
+    Return the class numbers (n,) int64 of the labels, and the number of each name.
 
-    Args:
-        labels (`list[int]` or `list[str]` of length n):
-            Labels of the data.
-        names (`list[str]`):
-            Names of the classes of the pipeline, in order.
-        class_names (`list[str]`, *optional*):
-            Names in the `ClassLabel` feature of the data.
-        label_mapping (`dict[str, int | str]`, *optional*):
-            Label of the data for each name of the pipeline.
-
-    Returns:
-        `tuple[np.ndarray, dict[str, int]]`: class numbers (n,) int64 of the labels, and the number of each name.
+    `label_mapping`, the label of the data for each name, decides where it is given. Otherwise strings are the labels
+    of the pipeline. Integers are matched through the names of their `ClassLabel` feature, `class_names`, else as
+    integers if the labels of the pipeline are integers, else by the order of the labels of the pipeline. Booleans and
+    whole floats count as integers.
 
     Raises:
         ValueError: When a label is missing, or the pipeline cannot give it.
@@ -98,6 +87,3 @@ def _labels_of(
 def _show(labels: Sequence[Label]) -> str:
     distinct = list(dict.fromkeys(labels))
     return str(distinct[:MAX_SHOWN]).removesuffix("]") + (", ...]" if len(distinct) > MAX_SHOWN else "]")
-
-
-__all__ = ["Label", "match_labels"]

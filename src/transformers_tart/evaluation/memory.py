@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -16,13 +15,8 @@ INTERVAL = 0.05  # seconds between readings of the memory of the process
 
 @dataclass
 class PeakMemory:
-    r"""
-    Peak memory of a block above what was in use before.
-
-    Args:
-        device (`torch.device`):
-            Where the block runs: the allocated memory of a CUDA device counts, else the resident memory of the
-            process.
+    """Peak memory of a block above what was in use before: the allocated memory of a CUDA device, else the resident
+    memory of the process.
     """
 
     device: torch.device
@@ -30,11 +24,7 @@ class PeakMemory:
 
     def __post_init__(self) -> None:
         if self.device.type != "cuda":
-            self._import_psutil()
-
-    @staticmethod
-    def _import_psutil() -> Any:
-        return import_package("psutil", "evaluation", "Measuring the memory of a run")
+            self._process = import_package("psutil", "evaluation", "Measuring the memory of a run").Process()
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -47,11 +37,13 @@ class PeakMemory:
             finally:
                 self.megabytes = (torch.cuda.max_memory_allocated(self.device) - before) / 1e6
             return
-        process, stop = self._import_psutil().Process(), threading.Event()
+        process, stop = self._process, threading.Event()
         readings = [process.memory_info().rss]
 
         def read() -> None:
-            while not stop.wait(INTERVAL):
+            is_last = False
+            while not is_last:
+                is_last = stop.wait(INTERVAL)
                 readings.append(process.memory_info().rss)
 
         thread = threading.Thread(target=read, daemon=True)
@@ -61,7 +53,4 @@ class PeakMemory:
         finally:
             stop.set()
             thread.join()
-            self.megabytes = (max(*readings, process.memory_info().rss) - readings[0]) / 1e6
-
-
-__all__ = ["PeakMemory"]
+            self.megabytes = (max(readings) - readings[0]) / 1e6

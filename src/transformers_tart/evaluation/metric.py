@@ -1,6 +1,6 @@
 """A metric for `evaluate` that is part of this package, of classes and of probabilities."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import evaluate
@@ -9,7 +9,8 @@ import torch
 from datasets import Features, List, Value
 from torch import Tensor
 
-from transformers_tart.evaluation.metrics import LABEL_METRICS, SCORE_METRICS, SUM_TOLERANCE, Measure
+from transformers_tart.evaluation import metrics
+from transformers_tart.evaluation.metrics import LABEL_METRICS, SCORE_METRICS, SUM_TOLERANCE
 
 
 Metric: TypeAlias = evaluate.EvaluationModule | evaluate.CombinedEvaluations
@@ -17,13 +18,8 @@ Metric: TypeAlias = evaluate.EvaluationModule | evaluate.CombinedEvaluations
 TART = "tart"
 DEFAULT = "default"  # the name that evaluate gives where no configuration is asked for
 INPUTS = """
-Args:
-    predictions (`list`, `array` or `tensor` of shape `(n,)`, *optional*):
-        Predicted classes, integers from 0; the most probable ones when only `prediction_scores` are given.
-    references (`list`, `array` or `tensor` of shape `(n,)`):
-        True classes.
-    prediction_scores (`list`, `array` or `tensor` of shape `(n, num_classes)`, *optional*):
-        Probabilities of the classes, needed by `log_loss`, `brier_score` and `calibration_error`.
+Lists, arrays or tensors: `references` (n,) are true classes, from 0; `predictions` (n,) predicted classes, by default
+the most probable ones; `prediction_scores` (n, num_classes) probabilities, for the metrics that need them.
 """
 
 
@@ -117,23 +113,14 @@ class TartMetric(evaluate.Metric):
 
     def measure(self, predictions: Tensor, references: Tensor, scores: Tensor | None = None) -> dict[str, float]:
         """Compute the metrics of checked tensors, without a copy in the tables of evaluate."""
-        values = {name: measure(predictions, references) for name, measure in self._asked(LABEL_METRICS)}
-        if scores is not None:
-            values |= {name: measure(scores, references) for name, measure in self._asked(SCORE_METRICS)}
-        return values
-
-    def _asked(self, metrics: dict[str, Measure]) -> Iterator[tuple[str, Measure]]:
-        return (item for item in metrics.items() if self.config_name in (DEFAULT, item[0]))
+        only = None if self.config_name == DEFAULT else self.config_name
+        return metrics.measure(predictions, references, scores, only)
 
 
 def load_metric(name_or_metric: str | Metric) -> Metric:
     """Return a metric, or a [`TartMetric`] for the name `"tart"`, or that of another name by `evaluate.load`.
 
     `evaluate.load` runs the code that it finds under a name on the Hub or on this machine.
-
-    Raises:
-        OSError: When there is no such metric, or the Hub cannot be reached.
-        TypeError: On anything else.
     """
     if isinstance(name_or_metric, Metric):
         return name_or_metric
@@ -150,34 +137,27 @@ def load_metric(name_or_metric: str | Metric) -> Metric:
         ) from err
 
 
-def _check_batch(predictions: Any, references: Any, prediction_scores: Any) -> dict[str, Any]:
-    """Check rows and return their features; `prediction_scores` are a list of None where there are none."""
+def _check_batch(predictions: Any, references: Any, prediction_scores: Any) -> dict[str, np.ndarray]:
+    """Check rows and return their features; `prediction_scores` are None in each row where there are none."""
     if references is None or (predictions is None and prediction_scores is None):
         raise ValueError("Give references, and with them predictions or prediction_scores.")
     scores = None if prediction_scores is None else _check_scores(prediction_scores)
     if predictions is None and scores is not None:
         predictions = scores.argmax(1)
-    batch = {"predictions": _check_labels(predictions, "predictions")}
-    batch["references"] = _check_labels(references, "references")
+    batch = {
+        name: _check_labels(labels, name, None if scores is None else scores.shape[1])
+        for name, labels in (("predictions", predictions), ("references", references))
+    }
+    batch["prediction_scores"] = np.full(len(batch["references"]), None) if scores is None else scores
     lengths = {name: len(rows) for name, rows in batch.items()}
-    if scores is not None:
-        lengths["prediction_scores"] = len(scores)
-        for name, labels in batch.items():
-            if labels.max() >= scores.shape[1]:
-                raise ValueError(
-                    f"There is a label {labels.max()} in {name}, but prediction_scores have {scores.shape[1]} "
-                    "classes; labels are the numbers of their columns, from 0."
-                )
     if len(set(lengths.values())) > 1:
         raise ValueError(f"The numbers of rows differ: {lengths}.")
-    return {**batch, "prediction_scores": [None] * lengths["references"] if scores is None else scores}
+    return batch
 
 
 def _as_array(values: Any, name: str) -> np.ndarray:
     if isinstance(values, Sequence) and not isinstance(values, str):
-        values = list(values)
-        if values and isinstance(values[0], Tensor):
-            values = torch.stack(values)
+        values = torch.stack(list(values)) if values and isinstance(values[0], Tensor) else list(values)
     if isinstance(values, Tensor):
         values = (values.double() if values.is_floating_point() else values).detach().cpu()  # numpy has no bfloat16
     try:
@@ -191,19 +171,22 @@ def _as_array(values: Any, name: str) -> np.ndarray:
     return array
 
 
-def _check_labels(values: Any, name: str) -> np.ndarray:
-    labels = _as_array(values, name)
+def _check_labels(values: Any, name: str, num_classes: int | None) -> np.ndarray:
+    labels, meaning = _as_array(values, name), "labels are the numbers of classes, from 0."
     if labels.ndim != 1:
         hint = " Give probabilities as prediction_scores." if name == "predictions" else ""
         raise ValueError(f"{name} have the shape {labels.shape}; it must be (n,), an integer a row.{hint}")
     if labels.dtype.kind not in "biuf" or not (np.isfinite(labels) & (np.trunc(labels) == labels)).all():
-        raise ValueError(
-            f"{name} hold {labels.dtype} that are no integers; labels are the numbers of classes, from 0."
-        )
+        raise ValueError(f"{name} hold {labels.dtype} that are no integers; {meaning}")
     if labels.min() < 0:
         raise ValueError(
-            f"There is a label {labels.min():.0f} in {name}; labels are the numbers of classes, from 0. Rows "
-            "without a label are often marked by -1: leave them out."
+            f"There is a label {labels.min():.0f} in {name}; {meaning} Rows without a label are often marked by -1: "
+            "leave them out."
+        )
+    if num_classes is not None and labels.max() >= num_classes:
+        raise ValueError(
+            f"There is a label {labels.max():.0f} in {name}, but prediction_scores have {num_classes} classes; "
+            f"{meaning}"
         )
     return labels.astype(np.int64)
 
@@ -238,6 +221,3 @@ def _stack_scores(rows: list[list[float] | None]) -> Tensor | None:
             "them, or with none."
         )
     return torch.tensor(rows, dtype=torch.float64)
-
-
-__all__ = ["TartMetric", "load_metric"]

@@ -69,40 +69,19 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     return sum(abs(confidence - right) for _, confidence, right in bins) / len(labels)
 
 
-LABEL_METRICS: dict[str, Measure] = {
-    "accuracy": accuracy,
-    "macro_f1": macro_f1,
-    "matthews_correlation": matthews_correlation,
-}
-SCORE_METRICS: dict[str, Measure] = {
-    "log_loss": log_loss,
-    "brier_score": brier_score,
-    "calibration_error": calibration_error,
-}
+LABEL_METRICS: dict[str, Measure] = {metric.__name__: metric for metric in (accuracy, macro_f1, matthews_correlation)}
+SCORE_METRICS: dict[str, Measure] = {metric.__name__: metric for metric in (log_loss, brier_score, calibration_error)}
 METRICS: dict[str, Measure] = {"accuracy": accuracy, **SCORE_METRICS}  # those of probabilities
 
 
-def measure(probabilities: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return all metrics of probabilities, with the most probable class as prediction."""
-    predictions = probabilities.argmax(-1)
-    values = {name: metric(predictions, labels) for name, metric in LABEL_METRICS.items()}
-    return values | {name: metric(probabilities, labels) for name, metric in SCORE_METRICS.items()}
-
-
-__all__ = [
-    "CALIBRATION_BINS",
-    "LABEL_METRICS",
-    "METRICS",
-    "SCORE_METRICS",
-    "SMALLEST",
-    "SUM_TOLERANCE",
-    "Measure",
-    "accuracy",
-    "brier_score",
-    "calibration_bins",
-    "calibration_error",
-    "log_loss",
-    "macro_f1",
-    "matthews_correlation",
-    "measure",
-]
+def measure(
+    predictions: Tensor, labels: Tensor, probabilities: Tensor | None = None, only: str | None = None
+) -> dict[str, float]:
+    """Return all metrics by name, or a single one; those of probabilities only where these are given."""
+    given = [(LABEL_METRICS, predictions)] + ([] if probabilities is None else [(SCORE_METRICS, probabilities)])
+    return {
+        name: metric(values, labels)
+        for metrics, values in given
+        for name, metric in metrics.items()
+        if only in (None, name)
+    }

@@ -20,34 +20,18 @@ PATTERNS = ("results.jsonl", "results.*.jsonl")  # of one process, and of severa
 
 @dataclass(frozen=True)
 class Record:
-    """A run: a method on a support set of a task.
-
-    Attributes:
-        task: name of the data set.
-        num_classes: number of its classes.
-        k: size of the support set.
-        seed: seed of the support set.
-        method: name of the method.
-        model: name of the model.
-        metrics: values by name, fractions and not percentages; empty for a run that failed.
-        calibration: as [`calibration_bins`] returns them; empty for a run that failed.
-        seconds: time to embed, fit and predict, also where embeddings were shared with another method.
-        memory_mb: peak of the memory in use.
-        device: name of the device.
-        test_rows: number of queries.
-        error: error of a run that failed.
-    """
+    """A run: a method on a support set of a task."""
 
     task: str
     num_classes: int
-    k: int
+    k: int  # size of the support set
     seed: int
     method: str
     model: str
-    metrics: dict[str, float]
-    calibration: list[list[float]]
-    seconds: float
-    memory_mb: float
+    metrics: dict[str, float]  # fractions and not percentages; empty for a run that failed
+    calibration: list[list[float]]  # as [`calibration_bins`] returns them; empty for a run that failed
+    seconds: float  # to embed, fit and predict, also where embeddings were shared with another method
+    memory_mb: float  # peak of the memory in use
     device: str
     test_rows: int
     error: str | None = None
@@ -97,13 +81,10 @@ def _parse(line: bytes) -> Record:
 
 
 def append_record(path: str | os.PathLike, record: Record) -> None:
-    """Add a line to a file, made if it does not exist, and bring it to the disk.
+    """Add a line to a file, made if it does not exist, and bring it to the disk; former lines stay if that fails.
 
     A torn last line, left by a kill, is cut off first, so a file must have a single writer: several processes write
     `results.0.jsonl`, `results.1.jsonl` and so on.
-
-    Raises:
-        OSError: When the disk is full or the file cannot be written; its former lines stay.
     """
     line = json.dumps(asdict(record), allow_nan=False).encode() + b"\n"
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
@@ -152,6 +133,3 @@ def read_records(folder: str | os.PathLike) -> list[Record]:
             if key not in found or record.error is None or found[key].error is not None:
                 found[key] = record
     return list(found.values())
-
-
-__all__ = ["Key", "Record", "append_record", "read_records"]

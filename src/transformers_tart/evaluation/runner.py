@@ -6,7 +6,6 @@ Finished runs are not repeated, failed ones are noted with their error and tried
 
 import itertools
 import json
-import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +22,9 @@ from transformers.utils import logging
 
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.evaluation.memory import PeakMemory
-from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.models import Models
+from transformers_tart.evaluation.methods.registry import METHODS
 from transformers_tart.evaluation.metrics import SUM_TOLERANCE, calibration_bins, measure
 from transformers_tart.evaluation.records import Key, Record, append_record, read_records
 from transformers_tart.evaluation.tasks import GROUPS, SEEDS, TASKS, Task, load_task
@@ -37,25 +38,15 @@ SETTINGS_FILE = "settings.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs to make.
+    """The runs to make: each method on a support set of each task, size and seed."""
 
-    Attributes:
-        tasks: names, files or folders as [`load_task`] takes them, or names of groups.
-        methods: names of the registry.
-        sizes: sizes k of the support sets.
-        seeds: one support set of each size for each.
-        sampling: `"balanced"` or `"natural"`.
-        max_test: largest number of test inputs of a task; all when not given.
-        test_seed: seed of the draw of test inputs.
-    """
-
-    tasks: Sequence[str]
+    tasks: Sequence[str]  # names, files or folders as [`load_task`] takes them, or names of groups
     methods: Sequence[str]
     sizes: Sequence[int] = (16, 32, 64)
     seeds: Sequence[int] = SEEDS
-    sampling: str = "balanced"
-    max_test: int | None = None
-    test_seed: int = 0
+    sampling: str = "balanced"  # or "natural"
+    max_test: int | None = None  # largest number of test inputs of a task
+    test_seed: int = 0  # of the draw of test inputs
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.methods if name not in METHODS]
@@ -227,21 +218,35 @@ def _share(runs: Sequence[Run], state: PartialState) -> list[Run]:
 def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
     """Return the record of a run; an error becomes part of it."""
     task, models = context.task, context.models
-    facts: dict[str, Any] = {"task": task.name, "num_classes": task.num_classes, "k": run.k, "seed": run.seed}
-    facts |= {"method": run.method, "model": models.title}
-    facts |= {"device": str(models.device), "test_rows": len(task.test_texts)}
     start, saved, memory = time.perf_counter(), context.saved_seconds, PeakMemory(models.device)
-    found: dict[str, Any] = {"metrics": {}, "calibration": []}
+    metrics: dict[str, float] = {}
+    calibration: list[list[float]] = []
+    error = None
     try:
         with memory.watch():
             probabilities = _predict(context, run, sampling)
-        found = _score(probabilities, torch.tensor(task.test_labels))
+        labels = torch.tensor(task.test_labels)
+        calibration = calibration_bins(probabilities, labels)
+        metrics = measure(probabilities.argmax(-1), labels, probabilities)
     except Exception as err:  # a method may fail in any way, and the others go on
-        found["error"] = f"{type(err).__name__}: {err}"
-        logger.error(f"{run.method} has failed on {task.name}, k={run.k}, seed {run.seed}: {found['error']}")
-    # embeddings that another method has computed before count as if this one had computed them
-    seconds = time.perf_counter() - start + context.saved_seconds - saved
-    return Record(**facts, **found, seconds=seconds, memory_mb=memory.megabytes)
+        error = f"{type(err).__name__}: {err}"
+        logger.error(f"{run.method} has failed on {task.name}, k={run.k}, seed {run.seed}: {error}")
+    return Record(
+        task=task.name,
+        num_classes=task.num_classes,
+        k=run.k,
+        seed=run.seed,
+        method=run.method,
+        model=models.title,
+        metrics=metrics,
+        calibration=calibration,
+        # embeddings that another method has computed before count as if this one had computed them
+        seconds=time.perf_counter() - start + context.saved_seconds - saved,
+        memory_mb=memory.megabytes,
+        device=str(models.device),
+        test_rows=len(task.test_texts),
+        error=error,
+    )
 
 
 def _predict(context: TaskContext, run: Run, sampling: str) -> Tensor:
@@ -253,14 +258,3 @@ def _predict(context: TaskContext, run: Run, sampling: str) -> Tensor:
     if probabilities.min() < 0 or (probabilities.sum(1) - 1).abs().max() > SUM_TOLERANCE:
         raise ValueError("The method gave rows that are no probabilities; they must be at least 0 and sum to 1.")
     return probabilities
-
-
-def _score(probabilities: Tensor, labels: Tensor) -> dict[str, Any]:
-    metrics = measure(probabilities, labels)
-    odd = {name: value for name, value in metrics.items() if not math.isfinite(value)}
-    if odd:
-        raise ValueError(f"The probabilities of the method give the metrics {odd}.")
-    return {"metrics": metrics, "calibration": calibration_bins(probabilities, labels)}
-
-
-__all__ = ["Plan", "Run", "choose_seeds", "evaluate", "measure_run"]

@@ -96,23 +96,13 @@ class TartSuite(EvaluationSuite):
         Return the text tasks of the paper (arXiv 2306.07536), from the Hub, with all their classes.
 
         Its YouTube task is not on the Hub. Data sets without labeled test data are classified by their validation
-        data (SST-2) or three quarters of their training data (SMS spam).
-
-        Args:
-            k (`int`, *optional*, defaults to 64):
-                Number of examples of each task.
-            seed (`int`, *optional*, defaults to 0):
-                Seed of their draw.
+        data (SST-2) or three quarters of their training data (SMS spam). `k` and `seed` are those of [`TartSubTask`].
         """
         return cls([_subtask(TASKS[name], k, seed) for name in PAPER], "tart-paper")
 
     @staticmethod
     def load(path: str, *args: Any, **kwargs: Any) -> EvaluationSuite:
-        """Refuse to load a suite: that would run the code in `path`.
-
-        Raises:
-            NotImplementedError: Always.
-        """
+        """Raise a NotImplementedError: loading a suite would run the code in `path`."""
         raise NotImplementedError(
             "A TartSuite runs no code of others: build it from a list of tasks, or call EvaluationSuite.load."
         )
@@ -125,9 +115,7 @@ class TartSuite(EvaluationSuite):
     ) -> list[dict[str, Any]]:
         """Evaluate a classifier, loaded once, on every task.
 
-        Returns:
-            `list[dict]`: for each task the results of [`TartEvaluator.compute`], with `task_name` and
-            `data_preprocessor`.
+        Return the results of [`TartEvaluator.compute`] for each task, with `task_name` and `data_preprocessor`.
         """
         self.assert_suite_nonempty()
         evaluator = TartEvaluator()
@@ -177,12 +165,9 @@ def _draw_examples(evaluator: TartEvaluator, task: TartSubTask, arguments: dict[
     """Draw a support set of k rows, with the columns that the pipeline expects."""
     data, split = (task.data, task.support) if isinstance(task.support, str) else (task.support, None)
     rows, label = _load(evaluator, task, data, split), arguments.get("label_column", "label")
-    columns = {
-        modality: arguments.get("input_column", "text"),
-        "text_pair": arguments.get("second_input_column"),
-        "label": label,
-    }
-    columns = {name: column for name, column in columns.items() if column is not None}
+    columns = {modality: arguments.get("input_column", "text"), "label": label}
+    if arguments.get("second_input_column") is not None:
+        columns["text_pair"] = arguments["second_input_column"]
     evaluator.check_required_columns(rows, columns)
     if task.k > len(rows):
         raise ValueError(f"k is {task.k}, but there are {len(rows)} rows to draw examples from.")
@@ -191,6 +176,3 @@ def _draw_examples(evaluator: TartEvaluator, task: TartSubTask, arguments: dict[
     chosen = order[classes_in_turn(torch.from_numpy(numbers)[order])[: task.k]]
     drawn = rows.select_columns(list(columns.values())).select(chosen.tolist())
     return drawn.rename_columns({column: name for name, column in columns.items() if column != name})
-
-
-__all__ = ["TartSubTask", "TartSuite"]

@@ -25,11 +25,12 @@ from transformers_tart.evaluation.diagnosis.regret import (
     RegretPrediction,
     Relation,
     predict_regret,
-    reasoner_losses,
+    reasoner_loss,
     relate,
     seen_log_loss,
 )
-from transformers_tart.evaluation.methods import Models, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.metrics import log_loss
 from transformers_tart.evaluation.report.statistics import Estimate
 from transformers_tart.evaluation.tasks import Task
@@ -70,9 +71,9 @@ def diagnosis() -> Diagnosis:
     return run_diagnosis(make_task(), methods={"prompting": fail})
 
 
-def test__reasoner_losses__batched_episodes__as_one_by_one() -> None:
-    episodes = draw_episodes(shared_reasoner(), SHAPE, 5, seeded(2))
-    for episode, loss in zip(episodes, reasoner_losses(shared_reasoner(), episodes), strict=True):
+def test__reasoner_loss__episode__that_of_the_architecture() -> None:
+    for episode in draw_episodes(shared_reasoner(), SHAPE, 5, seeded(2)):
+        loss = reasoner_loss(shared_reasoner(), episode)
         architecture = shared_reasoner().architecture  # after the projection, as episodes are
         with torch.no_grad():
             state = architecture.prepare(episode.support[None], episode.labels[None], 2)

@@ -13,7 +13,7 @@ from helpers.builders import SHARED, WORDS, build_backbone, build_tokenizer, mak
 from torch import Tensor
 
 from transformers_tart.embeddings import encode_texts
-from transformers_tart.evaluation.methods import Models, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.methods.baselines import logistic_regression
 from transformers_tart.evaluation.methods.fine_tuning import (
     Head,
@@ -23,6 +23,7 @@ from transformers_tart.evaluation.methods.fine_tuning import (
     fine_tune,
     group_parameters,
 )
+from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.tasks import Task, load_task
 from transformers_tart.inputs.tokenization import tokenize
 
@@ -129,7 +130,7 @@ def test__fine_tune__lora_without_peft__error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     context = make_context(folders["llama"])
-    with pytest.raises(ImportError, match=r'pip install "transformers-tart\[peft\]"'):
+    with pytest.raises(ImportError, match=r"pip install 'transformers-tart\[peft\]'"):
         fine_tune("lora")(context, support_of(context))
 
 

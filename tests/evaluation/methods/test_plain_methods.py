@@ -8,7 +8,8 @@ import pytest
 import torch
 from helpers.builders import save_backbone
 
-from transformers_tart.evaluation.methods import Models, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import majority, tfidf
 from transformers_tart.evaluation.methods.setfit import setfit
 from transformers_tart.evaluation.tasks import Task
@@ -72,7 +73,7 @@ def test__setfit__library_absent__error_says_what_to_install(monkeypatch: pytest
     monkeypatch.setitem(sys.modules, "setfit", None)
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     context = make_context(["x", "y"], [0, 1], ["z"])
-    with pytest.raises(ImportError, match=r'pip install "transformers-tart\[setfit\]"'):
+    with pytest.raises(ImportError, match=r"pip install 'transformers-tart\[setfit\]'"):
         setfit(context, support_of(context))
 
 

@@ -19,7 +19,9 @@ from transformers_tart import TartForSequenceClassification
 from transformers_tart.backbones.reference import MINI
 from transformers_tart.commands.demo import load_demo_task
 from transformers_tart.evaluation import prompting
-from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.models import Models
+from transformers_tart.evaluation.methods.registry import METHODS
 from transformers_tart.evaluation.prompting import ANSWER, QUESTION, SEPARATOR, can_be_prompted, prompt_log_probs
 from transformers_tart.evaluation.tasks import Task
 

@@ -11,8 +11,10 @@ from transformers import pipeline
 
 from transformers_tart import TartClassificationPipeline
 from transformers_tart.cli import main
-from transformers_tart.evaluation.methods import METHODS, Models, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.methods.baselines import logistic_regression
+from transformers_tart.evaluation.methods.models import Models
+from transformers_tart.evaluation.methods.registry import METHODS
 from transformers_tart.evaluation.metric import TartMetric
 from transformers_tart.evaluation.records import read_records
 from transformers_tart.evaluation.tasks import Task, load_task

@@ -112,8 +112,10 @@ def test__evaluate_reasoner__impossible_sizes__said(
 
 
 def test__evaluate_reasoner__unknown_baseline__error_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate-reasoner", "absent.safetensors", "--baselines", "guess"]) == 1
-    assert f"Unknown --baselines ['guess']; choose from {', '.join(BASELINES)}" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate-reasoner", "absent.safetensors", "--baselines", "guess"])
+    assert stop.value.code == 2
+    assert f"there is no 'guess'; choose from {', '.join(BASELINES)}" in capsys.readouterr().err
 
 
 def test__load__bad_files__say_what_is_wrong(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from transformers_tart.evaluation.diagnosis.gaps import PROBE, TART, Gaps, Learn
 from transformers_tart.evaluation.diagnosis.held_out import HeldOut, LayerScores
 from transformers_tart.evaluation.diagnosis.regret import RIVALS, RegretPrediction, seen_log_loss
 from transformers_tart.evaluation.diagnosis.shift import Shift, measure_synthetic
-from transformers_tart.evaluation.methods import METHODS, Method, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
+from transformers_tart.evaluation.methods.registry import METHODS
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
 from transformers_tart.projection import fit_projection
 
@@ -72,24 +73,24 @@ def diagnose(
         progress (`Callable[[str], None]`, *optional*):
             Called with the name of each step.
 
-    Returns:
-        [`Diagnosis`]
-
     Raises:
         ValueError: When a size does not fit the task, the backbone lacks a layer, or the architecture has no synthetic
-        tasks.
+            tasks.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"The seeds are {list(seeds)}; there must be at least one, each once.")
     task, models = context.task, context.models
     methods = {name: METHODS[name] for name in (TART, PROBE)} | dict(methods or {})
     supports = _draw_supports(context, k, seeds)
-    count = held_out.count_layers(context, supports[0])
+    count = context.embed(supports[0]).support.embeddings.shape[1]  # the input embedding included
     chosen = held_out.choose_layers(layers, count)
     together = held_out.predict_supports(context, supports, progress, None, count)
     alone = {layer: held_out.predict_supports(context, supports, progress, layer, count) for layer in chosen}
     outcomes, missing = gaps.measure_methods(context, supports, methods, progress)
-    curve = _measure_curve(context, k, seeds, outcomes[TART], methods[TART], progress)
+    accuracies = {k: outcomes[TART].accuracies}
+    for size in gaps.curve_sizes(k, task.num_classes)[:-1]:
+        smaller = gaps.measure_methods(context, _draw_supports(context, size, seeds), {TART: methods[TART]}, progress)
+        accuracies[size] = smaller[0][TART].accuracies
     shape = _choose_shape(context, k)
     synthetic = measure_synthetic(context.model.reasoner, shape, num_tasks, seed, lambda: progress("synthetic tasks"))
     shift = synthetic.compare([synthetic.measure(_as_episodes(context, s, shape, seed)) for s in supports])
@@ -107,7 +108,7 @@ def diagnose(
         synthetic=shape,
         predicted_regret=synthetic.predict_regret(shift.distance.mean) if reads_all_classes else None,
         regret=_measure_regret(context, supports, outcomes),
-        curve=curve,
+        curve=gaps.fit_curve(accuracies),
         held_out=held_out.summarize(list(together.values())),
         layers=held_out.score_layers(together, alone),
     )
@@ -117,24 +118,7 @@ def _draw_supports(context: TaskContext, k: int, seeds: Sequence[int]) -> list[S
     return [Support(tuple(context.task.draw_support(k, seed)), seed) for seed in seeds]
 
 
-def _measure_curve(
-    context: TaskContext,
-    k: int,
-    seeds: Sequence[int],
-    outcome: Outcome,
-    method: Method,
-    progress: Callable[[str], None],
-) -> LearningCurve:
-    """Measure TART at smaller sizes than k, where its outcome is known."""
-    accuracies = {k: outcome.accuracies}
-    for size in gaps.curve_sizes(k, context.task.num_classes)[:-1]:
-        smaller = _draw_supports(context, size, seeds)
-        accuracies[size] = gaps.measure_methods(context, smaller, {TART: method}, progress)[0][TART].accuracies
-    return gaps.fit_curve(accuracies)
-
-
 def _choose_shape(context: TaskContext, k: int) -> Shape:
-    """Return the sizes in which the reasoner reads the task."""
     reasoner, classes = context.model.reasoner, context.task.num_classes
     queries = min(QUERIES, len(context.task.test_texts))
     return Shape(min(k, reasoner.max_support), queries, min(classes, reasoner.max_classes or classes))
@@ -164,6 +148,3 @@ def _measure_regret(context: TaskContext, supports: Sequence[Support], outcomes:
         rivals = [seen_log_loss(METHODS[name](context, support), truth, labels) for name in RIVALS if name != PROBE]
         regrets.append(outcomes[TART].log_losses[i] - min(outcomes[PROBE].log_losses[i], *rivals))
     return estimate(regrets)
-
-
-__all__ = ["Diagnosis", "diagnose"]

@@ -1,17 +1,21 @@
 """Episodes: a support set and queries as an architecture reads them; synthetic ones as in training, or moved away."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
 
+from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.training.priors.draws import choose, log_uniform, uniform
 from transformers_tart.training.sources import PaperTasks, Ramp, RichTasks, draw_batch
 
 
 QUERIES = RichTasks.query_size
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -21,19 +25,8 @@ class Episode:
     support: Tensor  # (k, dim) float32
     labels: Tensor  # (k,) int64
     query: Tensor  # (n, dim) float32
-    num_classes: int  # number of classes
+    num_classes: int
     truth: Tensor | None = None  # (n,) int64 labels of the queries, if known
-
-    @property
-    def known_truth(self) -> Tensor:
-        """Labels of the queries.
-
-        Raises:
-            ValueError: When they are unknown.
-        """
-        if self.truth is None:
-            raise ValueError("The queries of an episode have no labels; regret needs them.")
-        return self.truth
 
 
 @dataclass(frozen=True)
@@ -62,8 +55,7 @@ def paper_episode(reasoner: TartReasoner, shape: Shape, generator: Generator) ->
 
 
 def _split(embeddings: Tensor, labels: Tensor, shape: Shape) -> Episode:
-    k = shape.k
-    return Episode(embeddings[:k], labels[:k], embeddings[k:], shape.classes, labels[k:])
+    return Episode(embeddings[: shape.k], labels[: shape.k], embeddings[shape.k :], shape.classes, labels[shape.k :])
 
 
 PRIORS: dict[str, Callable[[TartReasoner, Shape, Generator], Episode]] = {
@@ -73,17 +65,18 @@ PRIORS: dict[str, Callable[[TartReasoner, Shape, Generator], Episode]] = {
 
 
 def draw_episodes(reasoner: TartReasoner, shape: Shape, count: int, generator: Generator) -> list[Episode]:
-    """Draw synthetic tasks of the prior on which the reasoner's architecture is trained.
+    """Draw synthetic tasks of the prior on which the reasoner's architecture is trained."""
+    draw = choose_by_architecture(PRIORS, reasoner.config, "synthetic tasks")
+    return [draw(reasoner, shape, generator) for _ in range(count)]
 
-    Raises:
-        ValueError: When the architecture has no prior.
-    """
-    architecture = reasoner.config.architecture
-    if architecture not in PRIORS:
+
+def choose_by_architecture(table: Mapping[str, T], config: TartReasonerConfig, what: str) -> T:
+    """Return the entry of a reasoner's architecture, or raise a ValueError where there is none."""
+    if config.architecture not in table:
         raise ValueError(
-            f'There are no synthetic tasks for the architecture "{architecture}"; it must be one of {sorted(PRIORS)}.'
+            f'There are no {what} for the architecture "{config.architecture}"; it must be one of {sorted(table)}.'
         )
-    return [PRIORS[architecture](reasoner, shape, generator) for _ in range(count)]
+    return table[config.architecture]
 
 
 def move_queries(episode: Episode, generator: Generator) -> Episode:
@@ -116,17 +109,11 @@ def project_rows(episode: Episode, generator: Generator) -> Episode:
     return replace(episode, support=episode.support @ basis @ basis.T, query=episode.query @ basis @ basis.T)
 
 
-MOVES: dict[Callable[[Episode, Generator], Episode], float] = {
-    move_queries: 1.0,
-    scale_queries: 1.0,
-    scale_rows: 1.0,
-    project_rows: 1.0,
-}
+MOVES: dict[Callable[[Episode, Generator], Episode], float] = dict.fromkeys(
+    (move_queries, scale_queries, scale_rows, project_rows), 1.0
+)
 
 
 def move_episodes(episodes: Sequence[Episode], generator: Generator) -> list[Episode]:
     """Move each episode away from the prior by a random move; the labels stay."""
     return [choose(MOVES, generator)(episode, generator) for episode in episodes]
-
-
-__all__ = ["MOVES", "PRIORS", "QUERIES", "Episode", "Shape", "draw_episodes", "move_episodes"]

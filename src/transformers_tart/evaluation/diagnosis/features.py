@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from transformers_tart.configuration_tart import TartReasonerConfig
-from transformers_tart.evaluation.diagnosis.episodes import Episode
+from transformers_tart.evaluation.diagnosis.episodes import Episode, choose_by_architecture
 from transformers_tart.reasoners.architectures.smoothers import Geometry, Smoothers, half_squared_distances, smooth
 
 
@@ -47,9 +47,9 @@ EPISODE_FEATURES = (
 class FeatureSet:
     """Features of episodes."""
 
-    summary: str  # description for people
-    names: tuple[str, ...]  # names of the d features
-    points: Callable[[Episode], Tensor]  # function from an episode to its features (k + n, d) float64, examples first
+    summary: str  # for people
+    names: tuple[str, ...]  # (d)
+    points: Callable[[Episode], Tensor]  # from an episode to its features (k + n, d) float64, examples first
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,6 @@ def compute_stats(episode: Episode, config: TartReasonerConfig) -> SupportStats:
 
 
 def _row_features(stats: SupportStats, k: int) -> Tensor:
-    """Compute the features (k + n, 10) of each example and query relative to all other examples."""
     itself = torch.eye(len(stats.located), k, dtype=torch.bool)
     levels = torch.tensor(LEVELS, dtype=torch.float64)
     distances, inner = (
@@ -97,7 +96,6 @@ def _row_features(stats: SupportStats, k: int) -> Tensor:
 
 
 def _episode_features(stats: SupportStats, k: int) -> Tensor:
-    """Compute the features (6,) of the support set and the queries as a whole."""
     support, query = stats.located[:k], stats.located[k:]
     shares = torch.linalg.eigvalsh(support @ support.T / k).flip(0).clamp_min(0)  # their sum is 1
     return torch.stack(
@@ -141,17 +139,5 @@ FEATURE_SETS: dict[str, Callable[[TartReasonerConfig], FeatureSet]] = {
 
 
 def choose_features(config: TartReasonerConfig) -> FeatureSet:
-    """Return the features of a reasoner's architecture.
-
-    Raises:
-        ValueError: When the architecture has none.
-    """
-    if config.architecture not in FEATURE_SETS:
-        raise ValueError(
-            f'There are no features for the architecture "{config.architecture}"; it must be one of '
-            f"{sorted(FEATURE_SETS)}."
-        )
-    return FEATURE_SETS[config.architecture](config)
-
-
-__all__ = ["FEATURE_SETS", "FeatureSet", "choose_features"]
+    """Return the features of a reasoner's architecture."""
+    return choose_by_architecture(FEATURE_SETS, config, "features")(config)

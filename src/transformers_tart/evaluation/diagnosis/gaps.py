@@ -16,7 +16,7 @@ from statistics import fmean, linear_regression
 import torch
 
 from transformers_tart.evaluation.diagnosis.regret import seen_log_loss
-from transformers_tart.evaluation.methods import Method, Support, TaskContext
+from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
 from transformers_tart.evaluation.metrics import accuracy
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
 
@@ -64,8 +64,7 @@ def measure_methods(
 ) -> tuple[dict[str, Outcome], dict[str, str]]:
     """Measure methods, and return the outcomes and the errors of those that cannot be used on the task.
 
-    Raises:
-        ValueError: When TART or the probe cannot be used.
+    TART and the probe must be usable: their errors are raised.
     """
     truth = torch.tensor(context.task.test_labels)
     outcomes: dict[str, Outcome] = {}
@@ -99,17 +98,10 @@ def decompose(outcomes: Mapping[str, Outcome], missing: Mapping[str, str]) -> Ga
     performance, representation, reasoning, remaining = (
         estimate(gap) if (gap := differences(*pair)) else None for pair in pairs
     )
-    return Gaps(
-        accuracies={name: estimate(outcome.accuracies) for name, outcome in outcomes.items()},
-        missing=dict(missing),
-        performance=performance,
-        representation=representation,
-        reasoning=reasoning,
-        remaining=remaining,
-        closed=ratio(differences(TART, PROMPTING), differences(PROBE, PROMPTING))
-        if reasoning is not None and reasoning.low > 0
-        else None,
-    )
+    is_shown = reasoning is not None and reasoning.low > 0
+    closed = ratio(differences(TART, PROMPTING), differences(PROBE, PROMPTING)) if is_shown else None
+    accuracies = {name: estimate(outcome.accuracies) for name, outcome in outcomes.items()}
+    return Gaps(accuracies, dict(missing), performance, representation, reasoning, remaining, closed)
 
 
 def ratio(parts: Sequence[float], wholes: Sequence[float]) -> Estimate:
@@ -134,19 +126,3 @@ def fit_curve(accuracies: Mapping[int, Sequence[float]]) -> LearningCurve:
         by_seed = zip(*(accuracies[k] for k in sizes), strict=True)
         slope = estimate([linear_regression(doublings, values).slope for values in by_seed])
     return LearningCurve({k: estimate(accuracies[k]) for k in sizes}, slope)
-
-
-__all__ = [
-    "FINE_TUNING",
-    "PROBE",
-    "PROMPTING",
-    "TART",
-    "Gaps",
-    "LearningCurve",
-    "Outcome",
-    "curve_sizes",
-    "decompose",
-    "fit_curve",
-    "measure_methods",
-    "ratio",
-]

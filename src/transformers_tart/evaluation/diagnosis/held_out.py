@@ -4,13 +4,14 @@ Each round holds out one example of every class, in at most 64 rounds. Were a si
 be rarer among the others, and a reasoner that predicts the most frequent class would always be wrong.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from transformers_tart.evaluation.methods import Support, TaskContext
+from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
@@ -22,7 +23,7 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Prediction:
-    """A prediction for an example: its correctness, its probability, and the example's label."""
+    """A prediction for an example with a label."""
 
     is_right: bool
     confidence: float
@@ -33,10 +34,10 @@ class Prediction:
 class HeldOut:
     """Accuracy and confidence on held-out examples, as fractions."""
 
-    examples: int  # number of examples
-    accuracy: float  # share of correct predictions
-    low: float  # lower end of its 95% interval (Wilson 1927)
-    high: float  # upper end
+    examples: int
+    accuracy: float
+    low: float  # of the 95% interval of the accuracy (Wilson 1927)
+    high: float
     chance: float  # share of the most frequent class
     p_value: float  # probability of an accuracy as high, if every prediction were right with the probability of chance
     confidence: float  # mean probability of the predictions
@@ -78,10 +79,8 @@ class LayerScores:
 
 def plan_rounds(labels: Tensor, max_rounds: int = MAX_ROUNDS) -> list[Tensor]:
     """Return the indices that each round holds out: never the only example of a class."""
-    counts = torch.bincount(labels)
-    rank = torch.empty_like(labels)
-    for label in labels.unique():
-        rank[labels == label] = torch.arange(int(counts[label]))
+    members = torch.nn.functional.one_hot(labels)
+    counts, rank = members.sum(0), (members.cumsum(0) * members).sum(1) - 1
     rounds = min(int(counts.max()), max_rounds)
     chosen = [((rank % rounds == i) & (counts[labels] > 1)).nonzero()[:, 0] for i in range(rounds)]
     return [indices for indices in chosen if len(indices)]
@@ -121,8 +120,7 @@ def summarize(predictions: Sequence[Prediction]) -> HeldOut | None:
     if not predictions:
         return None
     count, right = len(predictions), sum(found.is_right for found in predictions)
-    labels = [found.label for found in predictions]
-    chance = max(map(labels.count, set(labels))) / count
+    chance = max(Counter(found.label for found in predictions).values()) / count
     interval = binomtest(right, count).proportion_ci(method="wilson")
     return HeldOut(
         examples=count,
@@ -136,17 +134,8 @@ def summarize(predictions: Sequence[Prediction]) -> HeldOut | None:
     )
 
 
-def count_layers(context: TaskContext, support: Support) -> int:
-    """Count the hidden states of the backbone, including the input embedding."""
-    return context.embed(support).support.embeddings.shape[1]
-
-
 def choose_layers(layers: Sequence[int] | None, count: int) -> list[int]:
-    """Return the indices from 0 of the layers to try alone, by default all.
-
-    Raises:
-        ValueError: When the backbone lacks a layer.
-    """
+    """Return the indices from 0 of the layers to try alone, by default all."""
     wrong = [layer for layer in layers or () if not -count <= layer < count]
     if wrong:
         raise ValueError(f"The backbone has the hidden states 0 to {count - 1}, or -{count} to -1; it has no {wrong}.")
@@ -189,6 +178,3 @@ def score_layers(
         p_value = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
         scores.append(LayerScore(layer, sum(right.values()) / len(together), min(1.0, p_value * len(alone))))
     return LayerScores(len(together), sum(p.is_right for p in together.values()) / len(together), tuple(scores))
-
-
-__all__ = ["HeldOut", "LayerScores", "choose_layers", "count_layers", "predict_supports", "score_layers", "summarize"]

@@ -23,14 +23,11 @@ MIN_GAIN = 1.0  # points below which a gap is harmless, and twice the examples a
 
 def _sort_gaps(gaps: Gaps) -> dict[str, list[str]]:
     """Sort the parts of TART by their gaps: limiting if shown to be above 0, harmless if below a point."""
+    lost = None if gaps.reasoning is None else -gaps.reasoning
     parts = (
         ("the representation (fine-tuning minus linear probe", gaps.representation, "; try another backbone"),
         ("the reasoner (linear probe minus TART", gaps.remaining, ""),
-        (
-            "what the embeddings lose (prompting minus linear probe",
-            None if gaps.reasoning is None else -gaps.reasoning,
-            "; prompt instead",
-        ),
+        ("what the embeddings lose (prompting minus linear probe", lost, "; prompt instead"),
     )
     found: dict[str, list[str]] = {"limiting": [], "harmless": [], "undecided": []}
     for name, gap, remedy in parts:
@@ -62,8 +59,7 @@ def as_json(diagnosis: Diagnosis) -> str:
     return json.dumps({**asdict(diagnosis), "advice": advise(diagnosis)}, indent=1) + "\n"
 
 
-def _place_regret(diagnosis: Diagnosis) -> str:
-    """Compare the measured regret with the prediction."""
+def _compare_regret(diagnosis: Diagnosis) -> str:
     predicted = diagnosis.predicted_regret
     if predicted is None or predicted.low is None or predicted.high is None:
         return ""
@@ -83,9 +79,6 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
         "advice": advise(diagnosis),
         "accuracies": {titles[name]: measured[name] for name in names},
         "missing": {titles[name]: why for name, why in (missing | diagnosis.gaps.missing).items()},
-        "regret_place": _place_regret(diagnosis),
+        "regret_place": _compare_regret(diagnosis),
     }
     return _render("page_template.md", content)
-
-
-__all__ = ["advise", "as_json", "format_diagnosis"]

@@ -6,12 +6,12 @@ that class probability 0.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import normalize
 
 from transformers_tart.evaluation.diagnosis.episodes import Episode
 from transformers_tart.evaluation.methods.baselines import BASELINES
@@ -21,7 +21,6 @@ from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 LINEAR = "logistic_regression"
 RIVALS = (LINEAR, "kernel_ridge")
-EPISODES, PAIRS = 16, 2**20  # of a batch: most episodes, and pairs of examples in them
 BAND = (0.1, 0.5, 0.9)
 WEAK, STRONG = 0.3, 0.6  # correlations below and from which a relation is called so
 MIN_NEIGHBORS, NEIGHBORS = 20, 0.25  # tasks of a similar distance: at least so many, and this share
@@ -50,23 +49,19 @@ class Relation:
 
 @dataclass(frozen=True)
 class RegretPrediction:
-    """The regret of synthetic tasks at the distance of a real one."""
+    """The regret of synthetic tasks at the distance of a real one: its 10%, 50% and 90% quantiles."""
 
-    inside: Relation  # relation among new training tasks
-    moved: Relation  # relation among tasks that were moved away from the training distribution
+    inside: Relation  # among new training tasks
+    moved: Relation  # among tasks that were moved away from the training distribution
     neighbors: int  # number of tasks at a similar distance; 0 when the real task is farther than all of them
-    low: float | None = None  # 10% quantile of their regret
-    middle: float | None = None  # median of their regret
-    high: float | None = None  # 90% quantile of their regret
+    low: float | None = None
+    middle: float | None = None
+    high: float | None = None
 
 
 def seen_log_loss(probabilities: Tensor, truth: Tensor, labels: Tensor) -> float:
-    """Compute the log loss of probabilities (n, classes) where the true class is among the examples' labels (k,).
-
-    The probabilities are renormalized to the examples' classes.
-
-    Raises:
-        ValueError: When there is no such query.
+    """Compute the log loss of probabilities (n, classes), renormalized to the classes of the examples' labels (k,), on
+    the queries whose true class is among them.
     """
     seen = labels.unique()
     rows = torch.isin(truth, seen)
@@ -76,26 +71,20 @@ def seen_log_loss(probabilities: Tensor, truth: Tensor, labels: Tensor) -> float
     return log_loss(among, torch.searchsorted(seen, truth[rows]))
 
 
-def reasoner_losses(
-    reasoner: TartReasoner, episodes: Sequence[Episode], progress: Callable[[], None] = lambda: None
-) -> list[float]:
-    """Compute the reasoner's log loss on each synthetic episode, without its projection, as in training."""
-    losses: list[float] = []
-    size = max(1, min(EPISODES, PAIRS // len(episodes[0].support) ** 2))
-    for start in range(0, len(episodes), size):
-        batch = episodes[start : start + size]
-        width = max(episode.support.shape[1] for episode in batch)
-        support, query = (
-            torch.stack([pad(rows.float(), (0, width - rows.shape[1])) for rows in part]).to(reasoner.device)
-            for part in ([episode.support for episode in batch], [episode.query for episode in batch])
-        )
-        labels = torch.stack([episode.labels for episode in batch]).to(reasoner.device)
-        with torch.inference_mode():
-            state = reasoner.architecture.prepare(support, labels, batch[0].num_classes)
-            found = reasoner.architecture.query(state, query).cpu().double().softmax(-1)
-        losses += [seen_log_loss(one, e.known_truth, e.labels) for one, e in zip(found, batch, strict=True)]
-        progress()
-    return losses
+def reasoner_loss(reasoner: TartReasoner, episode: Episode) -> float:
+    """Compute the reasoner's log loss on a synthetic episode, without its projection, as in training."""
+    rows = (episode.support.float(), episode.labels, episode.query.float())
+    support, labels, query = (part[None].to(reasoner.device) for part in rows)
+    with torch.inference_mode():
+        state = reasoner.architecture.prepare(support, labels, episode.num_classes)
+        found = reasoner.architecture.query(state, query)[0].cpu().double().softmax(-1)
+    return _episode_loss(episode, found)
+
+
+def _episode_loss(episode: Episode, probabilities: Tensor) -> float:
+    if episode.truth is None:
+        raise ValueError("The queries of an episode have no labels; regret needs them.")
+    return seen_log_loss(probabilities, episode.truth, episode.labels)
 
 
 def best_rival(episode: Episode) -> float:
@@ -108,20 +97,13 @@ def best_rival(episode: Episode) -> float:
             basis = torch.linalg.qr(support.T.double()).Q
             support, query = support.double() @ basis, query.double() @ basis
         found = BASELINES[name](support, episode.labels, query, episode.num_classes)
-        losses.append(seen_log_loss(found, episode.known_truth, episode.labels))
+        losses.append(_episode_loss(episode, found))
     return min(losses)
 
 
-def measure_regrets(
-    reasoner: TartReasoner, episodes: Sequence[Episode], progress: Callable[[], None] = lambda: None
-) -> list[float]:
-    """Compute the reasoner's regret on each synthetic episode, in nats."""
-    regrets = []
-    for number, loss in enumerate(reasoner_losses(reasoner, episodes, progress)):
-        regrets.append(loss - best_rival(episodes[number]))
-        if number % EPISODES == 0:
-            progress()
-    return regrets
+def measure_regret(reasoner: TartReasoner, episode: Episode) -> float:
+    """Compute the reasoner's regret on a synthetic episode, in nats."""
+    return reasoner_loss(reasoner, episode) - best_rival(episode)
 
 
 def relate(distances: Sequence[float], regrets: Sequence[float]) -> Relation:
@@ -151,6 +133,3 @@ def predict_regret(
     count = min(len(distances), max(MIN_NEIGHBORS, round(NEIGHBORS * len(distances))))
     nearest = (distances.log() - math.log(distance)).abs().argsort()[:count]
     return RegretPrediction(*relations, count, *regrets[nearest].quantile(regrets.new_tensor(BAND)).tolist())
-
-
-__all__ = ["RIVALS", "RegretPrediction", "Relation", "measure_regrets", "predict_regret", "relate", "seen_log_loss"]

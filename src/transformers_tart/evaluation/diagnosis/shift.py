@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 
 from transformers_tart.evaluation.diagnosis.episodes import Episode, Shape, draw_episodes, move_episodes
 from transformers_tart.evaluation.diagnosis.features import FeatureSet, choose_features
-from transformers_tart.evaluation.diagnosis.regret import RegretPrediction, measure_regrets, predict_regret
+from transformers_tart.evaluation.diagnosis.regret import RegretPrediction, measure_regret, predict_regret
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
@@ -30,13 +30,11 @@ SLICED, LARGEST = 0, 1  # columns of distances; those of the features follow
 
 @dataclass(frozen=True)
 class FeatureShift:
-    """The shift of a feature: its distance in standard deviations of the training distribution, its percentile
-    among new training tasks, and its direction.
-    """
+    """The shift of a feature."""
 
     name: str
-    distance: float
-    percentile: float
+    distance: float  # in standard deviations of the training distribution
+    percentile: float  # among new training tasks
     is_higher: bool
 
     @property
@@ -64,11 +62,8 @@ class Shift:
 
 
 def squared_wasserstein(x: Tensor, y: Tensor) -> Tensor:
-    """Compute squared 2-Wasserstein distances (p,) between the sorted columns of x (n, p) and y (m, p).
-
-    The distance is the integral of the squared difference of the quantile functions, which are constant between the
-    multiples of 1/n and of 1/m.
-    """
+    """Compute squared 2-Wasserstein distances (p,) between the sorted columns of x (n, p) and y (m, p)."""
+    # the integral of the squared difference of the quantile functions, constant between multiples of 1/n and of 1/m
     n, m = len(x), len(y)
     steps = torch.cat([torch.arange(n + 1) * m, torch.arange(m + 1) * n]).unique()
     weights = (steps[1:] - steps[:-1]).to(x.dtype) / (n * m)
@@ -86,7 +81,7 @@ class Reference:
 
     @classmethod
     def fit(cls, points: Tensor, generator: Generator, num_directions: int = NUM_DIRECTIONS) -> "Reference":
-        """Build a reference from points (n, d), of which at most 20,000 are drawn."""
+        """Build a reference from points (n, d), of which at most `MAX_POINTS` are drawn."""
         if len(points) > MAX_POINTS:
             points = points[torch.randperm(len(points), generator=generator)[:MAX_POINTS]]
         points = points.double()
@@ -97,11 +92,8 @@ class Reference:
         return cls(mean, spread, directions, ((points - mean) / spread @ directions.T).sort(dim=0).values)
 
     def measure(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Measure points (m, d) from the reference.
-
-        Returns:
-            `tuple[Tensor, Tensor]`: (2 + d,) distances: sliced (times the root of d, so that a translation has its
-            length), largest along a direction, of each feature; and (d,) signed differences of the means.
+        """Return the (2 + d,) distances of points (m, d): sliced (times the root of d, so that a translation has its
+        length), largest along a direction, of each feature; and the (d,) signed differences of the means.
         """
         dim = len(self.mean)
         scaled = (points.double() - self.mean) / self.spread
@@ -112,14 +104,14 @@ class Reference:
 
 @dataclass(frozen=True)
 class SyntheticTasks:
-    """Synthetic tasks that a real task is compared with."""
+    """Synthetic tasks to compare a real task with, by their distances (tasks, 2 + d) and the reasoner's regrets."""
 
-    features: FeatureSet  # features of the reasoner's architecture
+    features: FeatureSet
     reference: Reference  # points of training tasks
-    fresh: Tensor  # (tasks, 2 + d) distances of further training tasks
-    fresh_regrets: list[float]  # the reasoner's regret on each
-    moved: Tensor  # (tasks, 2 + d) distances of tasks that were moved away from the training distribution
-    moved_regrets: list[float]  # the reasoner's regret on each
+    fresh: Tensor  # further training tasks
+    fresh_regrets: list[float]
+    moved: Tensor  # tasks that were moved away from the training distribution
+    moved_regrets: list[float]
 
     def measure(self, episodes: Sequence[Episode]) -> tuple[Tensor, Tensor]:
         """Measure a support set, averaged over the episodes that it is read as."""
@@ -145,18 +137,14 @@ class SyntheticTasks:
 
     def predict_regret(self, distance: float) -> RegretPrediction:
         """Predict the regret of a task at a distance."""
-        inside = self.fresh[:, SLICED].tolist(), self.fresh_regrets
-        return predict_regret(distance, inside, (self.moved[:, SLICED].tolist(), self.moved_regrets))
+        fresh, moved = self.fresh[:, SLICED].tolist(), self.moved[:, SLICED].tolist()
+        return predict_regret(distance, (fresh, self.fresh_regrets), (moved, self.moved_regrets))
 
 
 def measure_synthetic(
     reasoner: TartReasoner, shape: Shape, count: int, seed: int, progress: Callable[[], None] = lambda: None
 ) -> SyntheticTasks:
-    """Draw synthetic tasks, `count` each for the reference, fresh and moved, and measure the reasoner on them.
-
-    Raises:
-        ValueError: When there are fewer than 20 tasks, or the architecture has no synthetic tasks.
-    """
+    """Draw synthetic tasks, `count` each for the reference, fresh and moved, and measure the reasoner on them."""
     if count < MIN_TASKS:
         raise ValueError(f"The number of synthetic tasks is {count}; it must be at least {MIN_TASKS}.")
     generator = torch.Generator().manual_seed(seed)
@@ -165,9 +153,13 @@ def measure_synthetic(
     reference = Reference.fit(torch.cat([features.points(episode) for episode in training]), generator)
     fresh = draw_episodes(reasoner, shape, count, generator)
     moved = move_episodes(draw_episodes(reasoner, shape, count, generator), generator)
-    distances = [torch.stack([reference.measure(features.points(e))[0] for e in some]) for some in (fresh, moved)]
-    regrets = [measure_regrets(reasoner, some, progress) for some in (fresh, moved)]
-    return SyntheticTasks(features, reference, distances[0], regrets[0], distances[1], regrets[1])
 
+    def measure(episodes: Sequence[Episode]) -> tuple[Tensor, list[float]]:
+        distances, regrets = [], []
+        for episode in episodes:
+            distances.append(reference.measure(features.points(episode))[0])
+            regrets.append(measure_regret(reasoner, episode))
+            progress()
+        return torch.stack(distances), regrets
 
-__all__ = ["FeatureShift", "Reference", "Shift", "SyntheticTasks", "measure_synthetic", "squared_wasserstein"]
+    return SyntheticTasks(features, reference, *measure(fresh), *measure(moved))

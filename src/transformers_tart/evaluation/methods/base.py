@@ -31,16 +31,12 @@ BLOCK = 32
 class Support:
     """A support set of a task.
 
-    Attributes:
-        indices: k indices of training texts, in the order of a prompt.
-        seed: seed of the draw, and of a method that is random.
-        more: indices that a larger support set of the same seed continues with. Texts are embedded in blocks of
-            `BLOCK`, filled up with these, so that an embedding is the same to the last bit whatever was measured
-            before.
+    `more` are the indices that a larger support set of the same seed continues with. Texts are embedded in blocks of
+    `BLOCK`, filled up with these, so that an embedding is the same to the last bit whatever was measured before.
     """
 
-    indices: tuple[int, ...]
-    seed: int
+    indices: tuple[int, ...]  # of k training texts, in the order of a prompt
+    seed: int  # of the draw, and of a method that is random
     more: tuple[int, ...] = ()
 
     @classmethod
@@ -53,22 +49,13 @@ class Support:
 
 @dataclass(frozen=True)
 class EmbeddedInputs:
-    """Embeddings of a support set and of the test inputs of a task, as a composed model reads them.
-
-    Attributes:
-        model: the model.
-        support: the embedded examples, on the CPU.
-        order: place of each embedded example in the drawn support set. A prompt has an order of its own, and may not
-            hold all examples.
-        queries: (n, layers, hidden) float32 on the CPU.
-        prefix: what the backbone keeps of the prompt of the support set, if it has one.
-    """
+    """Embeddings of a support set and of the test inputs of a task, as a composed model reads them."""
 
     model: TartPreTrainedModel
-    support: SupportSet
-    order: list[int]
-    queries: Tensor
-    prefix: Prefix | None = None
+    support: SupportSet  # on the CPU
+    order: list[int]  # place of each example in the drawn support set, which a prompt reorders and may hold in part
+    queries: Tensor  # (n, layers, hidden) float32 on the CPU
+    prefix: Prefix | None = None  # what the backbone keeps of the prompt of the support set, if it has one
 
     def features(self) -> tuple[Tensor, Tensor]:
         """Return the embeddings (k, dim) and (n, dim), with layers centered and scaled as for the reasoner."""
@@ -77,17 +64,11 @@ class EmbeddedInputs:
 
 
 class TaskContext:
-    """A task, its composed model, and embeddings that are computed once for all methods.
-
-    Attributes:
-        task: the task.
-        models: the model to evaluate.
-        saved_seconds: time that methods have not spent because others before them had embedded the same inputs.
-    """
+    """A task, its composed model, and embeddings that are computed once for all methods."""
 
     def __init__(self, task: Task, models: Models):
         self.task, self.models = task, models
-        self.saved_seconds = 0.0
+        self.saved_seconds = 0.0  # of methods for which others before them had embedded the same inputs
         self._embedded: dict[Hashable, tuple[Any, float]] = {}  # with the seconds that each took
         self._in_prompts: dict[Hashable, tuple[Any, float]] = {}  # of the latest support set alone
 
@@ -99,16 +80,16 @@ class TaskContext:
     @property
     def test_texts(self) -> list[Text]:
         """Texts to classify; a ValueError where the task has images or audio."""
-        return self._as_texts(self.task.test_texts)
+        return self._check_texts(self.task.test_texts)
 
     def texts(self, support: Support) -> list[Text]:
         """Return the texts of a support set, or raise a ValueError where the task has images or audio."""
-        return self._as_texts([self.task.train_texts[i] for i in support.indices])
+        return self._check_texts([self.task.train_texts[i] for i in support.indices])
 
-    def _as_texts(self, items: Sequence[Item]) -> list[Text]:
+    def _check_texts(self, items: list[Any]) -> list[Text]:
         if any(isinstance(item, bytes) for item in items):
             raise ValueError(f"{self.task.name} has {self.task.noun}, and this method reads texts.")
-        return list(items)  # type: ignore[arg-type]
+        return items
 
     def labels(self, support: Support) -> Tensor:
         """Return the labels (k,) int64 of a support set."""
@@ -130,11 +111,9 @@ class TaskContext:
         Raises:
             ValueError: When a prompt does not hold all examples.
         """
-        embedded = self.embed(support)
-        if len(embedded.order) < len(support.indices):
-            raise ValueError(
-                f"The prompt holds {len(embedded.order)} of the {len(support.indices)} examples; take a smaller k."
-            )
+        embedded, k = self.embed(support), len(support.indices)
+        if len(embedded.order) < k:
+            raise ValueError(f"The prompt holds {len(embedded.order)} of the {k} examples; take a smaller k.")
         known, queries = embedded.features()
         return known[torch.tensor(embedded.order).argsort()], queries
 
@@ -157,13 +136,9 @@ class TaskContext:
         labels, names = self.labels(support), self.task.label_names
         found = self._embed_examples(model, Examples(self.texts(support), labels.tolist(), names), support)
         embedder, tokenizer = model.embedder(), self.models.tokenizer
-        queries = embedder.embed_rows(
-            embedder.tokenize(tokenizer, self.test_texts),
-            found.prompt,
-            found.prefix,
-            pad_token_id=tokenizer.pad_token_id,
-            batcher=Batcher.on(input_device(model.backbone), self.models.batch_size),
-        )
+        rows = embedder.tokenize(tokenizer, self.test_texts)
+        batcher, padding = Batcher.on(input_device(model.backbone), self.models.batch_size), tokenizer.pad_token_id
+        queries = embedder.embed_rows(rows, found.prompt, found.prefix, pad_token_id=padding, batcher=batcher)
         embedded = SupportSet(found.embeddings.cpu(), labels[found.order], names, prompt=found.prompt)
         return EmbeddedInputs(model, embedded, found.order, queries.cpu(), found.prefix)
 
@@ -177,8 +152,7 @@ class TaskContext:
             self.saved_seconds += found[key][1]
         else:
             start = time.perf_counter()
-            value = compute()
-            found[key] = value, time.perf_counter() - start
+            found[key] = compute(), time.perf_counter() - start
         return found[key][0]
 
 
@@ -197,5 +171,3 @@ def seeded(seed: int) -> Iterator[None]:
 
 # Probabilities (n, classes) float64 on the CPU of the test inputs, by a support set.
 Method = Callable[[TaskContext, Support], Tensor]
-
-__all__ = ["EmbeddedInputs", "Method", "Support", "TaskContext", "seeded"]

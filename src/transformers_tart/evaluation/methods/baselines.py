@@ -1,4 +1,4 @@
-"""Probes: scikit-learn's classifiers on frozen embeddings.
+"""Classifiers of scikit-learn on frozen embeddings.
 
 Each is a function (support (k, dim), labels (k,), query (n, dim), num_classes) -> probabilities (n, num_classes)
 float64 on the CPU. A class without an example has probability 0. scikit-learn is imported on use, since that takes a
@@ -6,12 +6,12 @@ second.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
 from transformers_tart.training.validation import Predictor
 
 
@@ -19,42 +19,38 @@ FOLDS = 5
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # C of the cross-validated logistic regression
 
 
-def _fit_predict(estimator: Any, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-    from sklearn.exceptions import ConvergenceWarning
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the predictions have settled before the weights
-        estimator.fit(support.double().cpu().numpy(), labels.cpu().numpy())
-    result = torch.zeros(len(query), num_classes, dtype=torch.float64)
-    probabilities = estimator.predict_proba(query.double().cpu().numpy())
-    result[:, torch.from_numpy(estimator.classes_)] = torch.from_numpy(probabilities).double()
+def fill_classes(probabilities: Any, classes: Any, num_classes: int) -> Tensor:
+    """Return probabilities (n, num_classes) float64 from those of some classes, with 0 for the others."""
+    result = torch.zeros(len(probabilities), num_classes, dtype=torch.float64)
+    result[:, torch.as_tensor(classes)] = torch.as_tensor(probabilities, dtype=torch.float64)
     return result
 
 
-def _is_one_each(labels: Tensor) -> bool:
-    return len(labels) == len(labels.unique())
+def _predictor(choose: Callable[[Tensor], Any]) -> Predictor:
+    """Return a predictor by the estimator that is chosen for the labels of a support set."""
 
+    def predict(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
+        from sklearn.exceptions import ConvergenceWarning
 
-def probe(baseline: Predictor) -> Method:
-    """Return a classifier on the embeddings that the composed model reads as a method."""
-
-    def predict(context: TaskContext, support: Support) -> Tensor:
-        embedded = context.embed(support)
-        known, queries = embedded.features()
-        return baseline(known, embedded.support.labels, queries, context.task.num_classes)
+        estimator = choose(labels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the predictions have settled before the weights
+            estimator.fit(support.double().cpu().numpy(), labels.cpu().numpy())
+        probabilities = estimator.predict_proba(query.double().cpu().numpy())
+        return fill_classes(probabilities, estimator.classes_, num_classes)
 
     return predict
 
 
-def logistic_regression(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-    """Fit the linear probe: logistic regression with C=1 on the embeddings as they are."""
+def _choose_logistic_regression(labels: Tensor) -> Any:
+    """Return the linear probe: logistic regression with C=1 on the embeddings as they are."""
     from sklearn.linear_model import LogisticRegression
 
-    return _fit_predict(LogisticRegression(max_iter=2000), support, labels, query, num_classes)
+    return LogisticRegression(max_iter=2000)
 
 
-def logistic_regression_cv(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-    """Fit logistic regression on standardized embeddings, with C chosen by cross-validated log loss.
+def _choose_logistic_regression_cv(labels: Tensor) -> Any:
+    """Return logistic regression on standardized embeddings, with C chosen by cross-validated log loss.
 
     There are at most as many folds as examples in the smallest class; with a single one, C is 1.
     """
@@ -64,39 +60,36 @@ def logistic_regression_cv(support: Tensor, labels: Tensor, query: Tensor, num_c
     from sklearn.preprocessing import StandardScaler
 
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
-    counts = labels.unique(return_counts=True)[1]
-    folds = min(FOLDS, int(counts.min()))
-    if folds >= 2:
-        grid = {"logisticregression__C": STRENGTHS}
-        splits = StratifiedKFold(folds, shuffle=True, random_state=0)
-        probe = GridSearchCV(probe, grid, cv=splits, scoring="neg_log_loss")
-    return _fit_predict(probe, support, labels, query, num_classes)
+    folds = min(FOLDS, int(labels.unique(return_counts=True)[1].min()))
+    if folds < 2:
+        return probe
+    splits = StratifiedKFold(folds, shuffle=True, random_state=0)
+    return GridSearchCV(probe, {"logisticregression__C": STRENGTHS}, cv=splits, scoring="neg_log_loss")
 
 
-def linear_discriminant(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-    """Fit linear discriminant analysis with Ledoit-Wolf shrinkage, or nearest neighbors on one example a class."""
+def _choose_linear_discriminant(labels: Tensor) -> Any:
+    """Return linear discriminant analysis with Ledoit-Wolf shrinkage, or nearest neighbors on one example a class."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    if _is_one_each(labels):
-        return nearest_neighbors(support, labels, query, num_classes)
-    return _fit_predict(LinearDiscriminantAnalysis("lsqr", shrinkage="auto"), support, labels, query, num_classes)
+    if len(labels) == len(labels.unique()):
+        return _choose_nearest_neighbors(labels)
+    return LinearDiscriminantAnalysis("lsqr", shrinkage="auto")
 
 
-def nearest_centroid(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-    """Fit normals about the class means with shared variances, or nearest neighbors on one example a class."""
+def _choose_nearest_centroid(labels: Tensor) -> Any:
+    """Return normals about the class means with shared variances, or nearest neighbors on one example a class."""
     from sklearn.neighbors import NearestCentroid
 
-    if _is_one_each(labels):
-        return nearest_neighbors(support, labels, query, num_classes)
-    return _fit_predict(NearestCentroid(priors="empirical"), support, labels, query, num_classes)
+    if len(labels) == len(labels.unique()):
+        return _choose_nearest_neighbors(labels)
+    return NearestCentroid(priors="empirical")
 
 
-def nearest_neighbors(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-    """Return the shares of the classes among the sqrt(k) nearest examples, weighted by distance."""
+def _choose_nearest_neighbors(labels: Tensor) -> Any:
+    """Return the sqrt(k) nearest examples, weighted by distance."""
     from sklearn.neighbors import KNeighborsClassifier
 
-    count = max(1, round(len(labels) ** 0.5))
-    return _fit_predict(KNeighborsClassifier(count, weights="distance"), support, labels, query, num_classes)
+    return KNeighborsClassifier(max(1, round(len(labels) ** 0.5)), weights="distance")
 
 
 def kernel_ridge(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
@@ -116,13 +109,13 @@ def kernel_ridge(support: Tensor, labels: Tensor, query: Tensor, num_classes: in
     return scores / scores.sum(1, keepdim=True)
 
 
+logistic_regression = _predictor(_choose_logistic_regression)
+
 BASELINES: dict[str, Predictor] = {
     "logistic_regression": logistic_regression,
-    "logistic_regression_cv": logistic_regression_cv,
-    "linear_discriminant": linear_discriminant,
-    "nearest_centroid": nearest_centroid,
-    "nearest_neighbours": nearest_neighbors,
+    "logistic_regression_cv": _predictor(_choose_logistic_regression_cv),
+    "linear_discriminant": _predictor(_choose_linear_discriminant),
+    "nearest_centroid": _predictor(_choose_nearest_centroid),
+    "nearest_neighbours": _predictor(_choose_nearest_neighbors),
     "kernel_ridge": kernel_ridge,
 }
-
-__all__ = ["BASELINES", "logistic_regression", "probe"]

@@ -20,7 +20,9 @@ from transformers import PreTrainedModel, get_scheduler
 from transformers import __version__ as transformers_version
 
 from transformers_tart.backbones.forward import accepts, resolve_max_length, text_encoder, without_cache
+from transformers_tart.checks.packages import import_package
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
+from transformers_tart.errors import MissingPackageError
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext, seeded
 from transformers_tart.inputs.tokenization import collate, tokenize
 
@@ -38,10 +40,6 @@ BATCH_SIZE, EPOCHS, MIN_STEPS = 16, 10, 40
 WARMUP = 0.1  # of the steps
 WEIGHT_DECAY = 0.01
 MAX_GRAD_NORM = 1.0
-_REFUSED = (
-    "LoRA needs a transformers and a peft that fit each other; transformers {} refuses peft {}: {}. Upgrade "
-    "peft, or where there is no such version yet, install an older transformers."
-)
 
 Rows = Sequence[dict[str, list[int]]]
 # The loss of a batch, given the indices of its examples, as terms to add up: one for each forward pass.
@@ -119,17 +117,18 @@ def choose_part(backbone: PreTrainedModel, part: str) -> None:
 
 def _add_lora(encoder: PreTrainedModel) -> None:
     try:
-        from peft import LoraConfig
-    except ModuleNotFoundError as err:
-        raise ImportError('LoRA needs the library peft: pip install "transformers-tart[peft]".') from err
-    except ImportError as err:
-        raise ImportError(_REFUSED.format(transformers_version, version("peft"), err)) from err
-    try:
-        encoder.add_adapter(LoraConfig(target_modules="all-linear", r=RANK, lora_alpha=ALPHA))
-    except ValueError as err:
-        if "version of PEFT" not in str(err):  # the first check of transformers
+        peft = import_package("peft", "peft", "LoRA")
+        encoder.add_adapter(peft.LoraConfig(target_modules="all-linear", r=RANK, lora_alpha=ALPHA))
+    except MissingPackageError:
+        raise
+    except (ImportError, ValueError) as err:
+        if isinstance(err, ValueError) and "version of PEFT" not in str(err):  # the first check of transformers
             raise
-        raise ImportError(_REFUSED.format(transformers_version, version("peft"), err)) from err
+        raise ImportError(
+            f"LoRA needs a transformers and a peft that fit each other; transformers {transformers_version} refuses "
+            f"peft {version('peft')}: {err}. Upgrade peft, or where there is no such version yet, install an older "
+            "transformers."
+        ) from err
 
 
 def _blocks(backbone: PreTrainedModel) -> nn.ModuleList:
@@ -141,18 +140,9 @@ def _blocks(backbone: PreTrainedModel) -> nn.ModuleList:
 
 
 class PooledEncoder(nn.Module):
-    r"""
-    The mean of the last hidden states over the tokens of each text.
+    """The mean of the last hidden states of a text model over the tokens of each text, in an accelerator's precision.
 
-    Args:
-        backbone (`PreTrainedModel`):
-            Any text model without a head.
-        accelerator (`Accelerator`):
-            Its precision is that of the forward pass.
-        pad_token_id (`int`, *optional*):
-            Padding token of the tokenizer.
-        batch_size (`int`, *optional*):
-            Largest number of texts in a forward pass.
+    `batch_size` is the largest number of texts in a forward pass.
     """
 
     def __init__(
@@ -179,17 +169,20 @@ class PooledEncoder(nn.Module):
 
     def parts(self, rows: Rows, chosen: Sequence[int]) -> list[list[int]]:
         """Split chosen rows by length into parts that fit into a forward pass."""
-        lengths = [len(rows[i]["input_ids"]) for i in chosen]
-        return [[chosen[i] for i in part] for part, _ in self._batcher().run(lengths, torch.tensor)]
+        batches = self._batcher().run(_lengths(rows), torch.tensor, members=chosen)
+        return [part for part, _ in batches]
 
     @torch.no_grad()
     def embed(self, rows: Rows) -> Tensor:
         """Return the features (n, hidden) float32 of any number of rows, without gradients."""
-        lengths = [len(row["input_ids"]) for row in rows]
-        return run_batches(self._batcher(), lengths, lambda chosen: self([rows[i] for i in chosen]))
+        return run_batches(self._batcher(), _lengths(rows), lambda chosen: self([rows[i] for i in chosen]))
 
     def _batcher(self) -> Batcher:
         return Batcher.on(self.backbone.device, self.batch_size)
+
+
+def _lengths(rows: Rows) -> list[int]:
+    return [len(row["input_ids"]) for row in rows]
 
 
 class Head(nn.Module):
@@ -263,6 +256,3 @@ def optimize(groups: list[dict[str, Any]], losses: Losses, batches: list[list[in
         optimizer.step()
         scheduler.step()
         optimizer.zero_grad()
-
-
-__all__ = ["Head", "PooledEncoder", "choose_part", "draw_batches", "fine_tune", "group_parameters", "optimize"]

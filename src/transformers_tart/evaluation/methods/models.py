@@ -1,7 +1,7 @@
 """The model to evaluate: composed as the pipeline composes it, with its processor and its language model."""
 
 import copy
-from collections.abc import Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,27 +23,16 @@ from transformers_tart.repository import DEFAULT_REASONER
 
 @dataclass
 class Models:
-    """A composed model and what belongs to it, each loaded on first use.
+    """A composed model and what belongs to it, each loaded on first use."""
 
-    Attributes:
-        name: Hub id or folder of a TART repository or of any backbone, or `"mini"`.
-        revision: revision of its repository.
-        reasoner: reasoner of a backbone, as [`TartReasoner.from_pretrained`] takes it; the one inside this package
-            when not given. A TART repository has its own.
-        dtype: precision of the backbone.
-        device: device of all models.
-        batch_size: largest number of inputs in a forward pass.
-        max_length: longest text in tokens; the model's own when not given.
-    """
-
-    name: str
+    name: str  # Hub id or folder of a TART repository or of any backbone, or "mini"
     revision: str | None = None
-    reasoner: str | None = None
-    dtype: str = "auto"
+    reasoner: str | None = None  # of a backbone, as [`TartReasoner.from_pretrained`] takes it; "kernel" if None
+    dtype: str = "auto"  # of the backbone
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    batch_size: int | None = None
-    max_length: int | None = None
-    _loaded: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    batch_size: int | None = None  # largest number of inputs in a forward pass
+    max_length: int | None = None  # longest text in tokens; by default the model's own
+    _loaded: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def title(self) -> str:
@@ -53,7 +42,7 @@ class Models:
     @property
     def reasoner_name(self) -> str:
         """The name of the reasoner; that of the repository where the reasoner is part of it."""
-        return self.reasoner or (self.title if self._is_task else DEFAULT_REASONER)
+        return self.reasoner or (self.title if isinstance(self._config, TartBaseConfig) else DEFAULT_REASONER)
 
     def model(self, modality: str, protocol: str | None = None) -> TartPreTrainedModel:
         """Return the composed model for inputs of a modality, without a support set.
@@ -63,19 +52,13 @@ class Models:
         Raises:
             ValueError: When the model does not classify such inputs, or has a reasoner besides the one given.
         """
-        key = ("model", modality, protocol)
-        if key not in self._loaded:
-            self._loaded[key] = (
-                self._compose(modality) if protocol is None else self._with_protocol(modality, protocol)
-            )
-        return self._loaded[key]
+        if protocol is None:
+            return self._once("model", modality, self._compose)
+        return self._once(protocol, modality, partial(self._with_protocol, protocol))
 
     def processor(self, modality: str) -> Any:
         """Return the tokenizer, image processor or feature extractor of the model."""
-        key = ("processor", modality)
-        if key not in self._loaded:
-            self._loaded[key] = load_processor(self.model(modality))
-        return self._loaded[key]
+        return self._once("processor", modality, lambda modality: load_processor(self.model(modality)))
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -84,11 +67,7 @@ class Models:
 
     @cached_property
     def language_model(self) -> PreTrainedModel:
-        """The backbone with its vocabulary head.
-
-        Raises:
-            ValueError: When it has none.
-        """
+        """The backbone with its vocabulary head; a ValueError when it has none."""
         reference = self.backbone_reference
         if not can_be_prompted(find_model(reference.path, **reference.place).config):
             raise ValueError(
@@ -103,16 +82,17 @@ class Models:
 
     @property
     def backbone_reference(self) -> BackboneReference:
-        """The reference to the backbone.
-
-        Raises:
-            ValueError: When a TART repository from the Hub refers to a folder of this machine.
-        """
+        """The reference to the backbone; a ValueError when a TART repository of the Hub refers to a local folder."""
         if not isinstance(self._config, TartBaseConfig):
             return self._reference
         reference = BackboneReference.from_config(self._config)
         reference.check_origin(self.name)
         return reference
+
+    def _once(self, name: str, modality: str, load: Callable[[str], Any]) -> Any:
+        if (name, modality) not in self._loaded:
+            self._loaded[name, modality] = load(modality)
+        return self._loaded[name, modality]
 
     @property
     def _reference(self) -> BackboneReference:
@@ -123,15 +103,11 @@ class Models:
         return find_model(self._reference.path, **self._reference.place).config
 
     @property
-    def _is_task(self) -> bool:
-        return isinstance(self._config, TartBaseConfig)
-
-    @property
     def _torch_dtype(self) -> Any:
         return self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
 
     def _compose(self, modality: str) -> TartPreTrainedModel:
-        if self._is_task:
+        if isinstance(self._config, TartBaseConfig):
             model = self._load_task(modality)
         else:
             loading = {"revision": self.revision, "dtype": self._torch_dtype, "max_length": self.max_length}
@@ -152,12 +128,9 @@ class Models:
             model.config.max_length = self.max_length
         return model
 
-    def _with_protocol(self, modality: str, protocol: str) -> TartPreTrainedModel:
+    def _with_protocol(self, protocol: str, modality: str) -> TartPreTrainedModel:
         model = self.model(modality)
         config = copy.deepcopy(model.config)
         config.protocol = protocol
         config.validate()
         return type(model)(config, backbone=model.backbone, reasoner=model.reasoner).eval()
-
-
-__all__ = ["Models"]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.baselines import fill_classes
 from transformers_tart.inputs.examples import Text
 
 
@@ -30,14 +31,9 @@ def tfidf(context: TaskContext, support: Support) -> Tensor:
     classifier = LogisticRegression(max_iter=2000)
     classifier.fit(vectorizer.fit_transform(known), context.labels(support).numpy())
     found = classifier.predict_proba(vectorizer.transform(join_pairs(context.test_texts)))
-    result = torch.zeros(len(found), context.task.num_classes, dtype=torch.float64)
-    result[:, torch.from_numpy(classifier.classes_)] = torch.from_numpy(found)
-    return result
+    return fill_classes(found, classifier.classes_, context.task.num_classes)
 
 
 def join_pairs(texts: Sequence[Text]) -> list[str]:
     """Return texts in which both texts of a pair stand one after the other."""
     return [text if isinstance(text, str) else "\n".join(text) for text in texts]
-
-
-__all__ = ["join_pairs", "majority", "tfidf"]

@@ -3,12 +3,13 @@
 import tempfile
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 from transformers.utils import cached_file
 
 from transformers_tart.backbones.reference import BackboneReference
+from transformers_tart.checks.packages import import_package
 from transformers_tart.evaluation.methods.base import Support, TaskContext, seeded
+from transformers_tart.evaluation.methods.baselines import fill_classes
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import join_pairs
 
@@ -26,12 +27,10 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
         ImportError: Without the library setfit.
         ValueError: When the backbone is no model of sentence-transformers.
     """
-    try:
-        from sentence_transformers import SentenceTransformer
-        from setfit import SetFitModel, Trainer, TrainingArguments
-    except ImportError as err:
-        raise ImportError('SetFit needs the library setfit: pip install "transformers-tart[setfit]".') from err
+    import_package("setfit", "setfit", "The method setfit")
     from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+    from setfit import SetFitModel, Trainer, TrainingArguments
     from sklearn.linear_model import LogisticRegression
 
     models = context.models
@@ -49,19 +48,11 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
             encoder.max_seq_length = min(models.max_length, encoder.max_seq_length or models.max_length)
         # composed here, since SetFitModel.from_pretrained would unpickle a head that lies beside the encoder
         model = SetFitModel(model_body=encoder, model_head=LogisticRegression(max_iter=2000))
-        arguments = TrainingArguments(
-            folder,
-            num_iterations=PAIRS,
-            seed=support.seed,
-            save_strategy="no",
-            report_to="none",
-            show_progress_bar=False,
-        )
+        quiet = {"save_strategy": "no", "report_to": "none", "show_progress_bar": False}
+        arguments = TrainingArguments(folder, num_iterations=PAIRS, seed=support.seed, **quiet)
         Trainer(model=model, args=arguments, train_dataset=Dataset.from_dict(columns)).train()
         found = model.predict_proba(join_pairs(context.test_texts), as_numpy=True, show_progress_bar=False)
-    result = torch.zeros(len(found), context.task.num_classes, dtype=torch.float64)
-    result[:, torch.from_numpy(model.model_head.classes_)] = torch.as_tensor(found, dtype=torch.float64)
-    return result
+    return fill_classes(found, model.model_head.classes_, context.task.num_classes)
 
 
 def _find_sentence_encoder(models: Models) -> BackboneReference:
@@ -75,6 +66,3 @@ def _find_sentence_encoder(models: Models) -> BackboneReference:
             "loaded. Give one, such as sentence-transformers/paraphrase-mpnet-base-v2, or leave this method out."
         ) from err
     return reference
-
-
-__all__ = ["setfit"]

@@ -11,25 +11,14 @@ from transformers_tart.evaluation.report.statistics import Estimate, average
 
 @dataclass(frozen=True)
 class MetricFormat:
-    """The display of a metric: its name in the records and on the Hub, title, unit and direction.
+    """The display of a metric."""
 
-    A metric whose unit is % is a fraction in the records.
-    """
-
-    name: str
+    name: str  # in the records and on the Hub
     title: str
     unit: str = ""
     higher_is_better: bool = True
-
-    @property
-    def factor(self) -> float:
-        """Factor from the records to the display."""
-        return 100.0 if self.unit == "%" else 1.0
-
-    @property
-    def digits(self) -> int:
-        """Digits after the decimal point."""
-        return 1 if self.unit == "%" else 3
+    factor: float = 1.0  # from the records to the display
+    digits: int = 3
 
     @property
     def label(self) -> str:
@@ -44,12 +33,12 @@ class MetricFormat:
 METRIC_FORMATS = {
     metric.name: metric
     for metric in (
-        MetricFormat("accuracy", "Accuracy", "%"),
-        MetricFormat("macro_f1", "Macro F1", "%"),
+        MetricFormat("accuracy", "Accuracy", "%", factor=100, digits=1),
+        MetricFormat("macro_f1", "Macro F1", "%", factor=100, digits=1),
         MetricFormat("matthews_correlation", "Matthews correlation"),
         MetricFormat("log_loss", "Log loss", "nats", higher_is_better=False),
         MetricFormat("brier_score", "Brier score", higher_is_better=False),
-        MetricFormat("calibration_error", "Expected calibration error", "%", higher_is_better=False),
+        MetricFormat("calibration_error", "Expected calibration error", "%", False, factor=100, digits=1),
     )
 }
 
@@ -72,8 +61,8 @@ class Group:
 class Matched:
     """The compared runs."""
 
-    methods: tuple[str, ...]  # the compared methods
-    groups: tuple[Group, ...]  # their values, by task and k
+    methods: tuple[str, ...]
+    groups: tuple[Group, ...]
     counted: int  # number of compared support sets (task, k, seed)
     left_out: int  # number of support sets on which some method of the same task and k was not measured
 
@@ -81,6 +70,14 @@ class Matched:
     def sizes(self) -> list[int]:
         """Sizes of the support sets."""
         return sorted({group.k for group in self.groups})
+
+    @cached_property
+    def sizes_of(self) -> dict[str, list[int]]:
+        """Sizes of the support sets of each task."""
+        sizes = defaultdict(list)
+        for group in self.groups:
+            sizes[group.task].append(group.k)
+        return sizes
 
     def complete(self, sizes: Sequence[int]) -> list[Group]:
         """Return the groups at these k that have every method measured at any of these k."""
@@ -95,19 +92,16 @@ class Matched:
         unless all tasks are like that.
         """
         complete = {k: {group.task for group in self.complete([k])} for k in self.sizes}
-        sizes_of = defaultdict(list)
-        for group in self.groups:
-            sizes_of[group.task].append(group.k)
         tasks_of = defaultdict(list)
-        for task, sizes in sizes_of.items():
+        for task, sizes in self.sizes_of.items():
             if all(task in complete[k] for k in sizes):
                 tasks_of[tuple(sizes)].append(task)
         shared = {sizes: tasks for sizes, tasks in tasks_of.items() if len(tasks) > 1} or tasks_of
         return [(tasks, list(sizes)) for sizes, tasks in sorted(shared.items(), key=lambda item: -len(item[1]))]
 
-    def mean(self, method: str, tasks: Sequence[str], sizes: Sequence[int]) -> Estimate | None:
-        """Return a method's mean over tasks at some k, `None` where one of them lacks it."""
-        return mean_over_tasks([group for group in self.groups if group.task in tasks and group.k in sizes], method)
+    def mean(self, method: str, tasks: Sequence[str], k: int) -> Estimate | None:
+        """Return a method's mean over tasks at a k, `None` where one of them lacks it."""
+        return mean_over_tasks([group for group in self.groups if group.task in tasks and group.k == k], method)
 
 
 def match_runs(records: Sequence[Record], methods: Sequence[str], value: Callable[[Record], float | None]) -> Matched:
@@ -145,11 +139,7 @@ def mean_over_tasks(groups: Sequence[Group], method: str) -> Estimate | None:
 
 
 def choose_reference(methods: Sequence[str], reference: str | None = None) -> str:
-    """Return the method that others are compared with: by default the first whose name begins with "tart", if any.
-
-    Raises:
-        ValueError: When the requested method was not measured.
-    """
+    """Return the method that others are compared with: by default the first whose name begins with "tart", if any."""
     if reference is None:
         return next((method for method in methods if method.lower().startswith("tart")), methods[0])
     if reference not in methods:
@@ -190,6 +180,3 @@ class Comparison:
     def match(self, metric: MetricFormat) -> Matched:
         """Return the runs that are compared in a metric."""
         return match_runs(self.records, self.methods, metric.value)
-
-
-__all__ = ["METRIC_FORMATS", "Comparison", "Group", "Matched", "MetricFormat", "match_runs", "mean_over_tasks"]

@@ -22,7 +22,6 @@ def render_template(path: Path, content: Mapping[str, Any]) -> str:
 
 
 def _facts(comparison: Comparison) -> dict[str, str]:
-    """List what was measured, escaped for markdown."""
     done = [record for record in comparison.records if record.error is None]
     tasks = {record.task: f"{escape_markdown(record.task)} ({record.num_classes} classes)" for record in done}
     queries = sorted({record.test_rows for record in done})
@@ -42,11 +41,10 @@ def format_page(comparison: Comparison, plots: Mapping[Path, str] | None = None)
     """Format the page in markdown, with captioned plots from the folder `plots` beside it."""
     records, methods, reference = comparison.records, comparison.methods, comparison.reference
     matched = {metric: comparison.match(metric) for metric in comparison.metrics}
-    means = [(tables.format_means(runs, metric), tables.describe_matching(runs)) for metric, runs in matched.items()]
     differences = [tables.format_differences(records, methods, reference, metric) for metric in matched]
     content = {
         "facts": _facts(comparison),
-        "means": means,
+        "means": [(tables.format_means(runs, each), tables.describe_matching(runs)) for each, runs in matched.items()],
         "plots": plots or {},
         "reference": reference,
         "differences": [table for table in differences if table],
@@ -85,19 +83,7 @@ def format_model_index(comparison: Comparison) -> str:
 
 
 def write_report(folder: str | Path, comparison: Comparison, with_plots: bool = True) -> list[Path]:
-    r"""
-    Write `report.md`, `model_index.yaml` and the plots, each as PNG and SVG.
-
-    Args:
-        folder (`str` or `Path`):
-            The output folder, created if missing.
-        comparison ([`Comparison`]):
-            The compared results.
-        with_plots (`bool`, *optional*, defaults to `True`):
-            Whether to draw plots, which needs matplotlib.
-
-    Returns:
-        `list[Path]`: the written files, without the SVGs.
+    """Write `report.md`, `model_index.yaml` and the plots, each as PNG and SVG; return the paths without the SVGs.
 
     Raises:
         ImportError: When plots are requested and matplotlib is not installed.
@@ -109,6 +95,3 @@ def write_report(folder: str | Path, comparison: Comparison, with_plots: bool = 
     write_whole(page, format_page(comparison, plots))
     write_whole(model_index, format_model_index(comparison))
     return [page, model_index, *plots]
-
-
-__all__ = ["format_model_index", "format_page", "list_results", "render_template", "write_report"]

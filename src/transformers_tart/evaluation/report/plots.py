@@ -1,11 +1,12 @@
 """The plots of a report, each as PNG and SVG; matplotlib is imported where it is used."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers_tart.checks.packages import import_package
 from transformers_tart.evaluation.records import Record
 from transformers_tart.evaluation.report.comparison import Comparison, Matched, MetricFormat, match_runs
 from transformers_tart.files import explain_full_disk
@@ -49,26 +50,14 @@ Style = dict[str, Any]  # options of matplotlib's `Line2D`
 Panel = tuple[list[str], list[int]]  # tasks and sizes
 
 
-def require_matplotlib() -> None:
-    """Check that matplotlib is installed.
-
-    Raises:
-        ImportError: When it is not; the message names the extra to install.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as err:
-        raise ImportError('Plots need matplotlib: pip install "transformers-tart[plots]".') from err
+def require_matplotlib() -> Any:
+    """Import matplotlib, or raise an ImportError that names the extra to install."""
+    return import_package("matplotlib", "plots", "A report with plots")
 
 
-@contextmanager
-def plotting() -> Iterator[None]:
+def plotting() -> AbstractContextManager[None]:
     """Apply the settings of all plots."""
-    require_matplotlib()
-    import matplotlib
-
-    with matplotlib.rc_context(SETTINGS):
-        yield
+    return require_matplotlib().rc_context(SETTINGS)
 
 
 def choose_styles(methods: Sequence[str], reference: str) -> dict[str, Style]:
@@ -88,9 +77,7 @@ def choose_styles(methods: Sequence[str], reference: str) -> dict[str, Style]:
 
 
 def _shorten(name: str, longest: int) -> str:
-    """Cut the middle out of a long name."""
-    name = " ".join(name.split())
-    kept = longest - 1
+    name, kept = " ".join(name.split()), longest - 1
     return name if len(name) <= longest else name[: kept - kept // 2] + "…" + name[-(kept // 2) :]
 
 
@@ -100,20 +87,16 @@ def _make_panels(
     """Make a figure of equal panels, row by row, with the labels of its axes and a legend at the right."""
     from matplotlib.figure import Figure
 
-    columns, width, height = layout
-    columns = min(columns, len(titles))
-    rows = -(-len(titles) // columns)
+    count, (columns, width, height) = len(titles), layout
+    columns = min(columns, count)
+    rows = -(-count // columns)
     size = (columns * width + LEGEND_WIDTH, max(rows * height + 0.3, (len(legend) + 1) * LEGEND_ROW))
     figure = Figure(figsize=size, layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for unused in panels[len(titles) :]:
-        unused.remove()
-    for axes, title in zip(panels, titles, strict=False):
-        axes.set_title(title)
+    panels = [figure.add_subplot(rows, columns, i + 1, title=title) for i, title in enumerate(titles)]
     figure.supxlabel(x, fontsize="medium")
     figure.supylabel(y, fontsize="medium")
     figure.legend(handles=legend, loc="outside right upper", handlelength=2.6)
-    return figure, panels[: len(titles)]
+    return figure, panels
 
 
 def _method_legend(styles: dict[str, Style]) -> list["Artist"]:
@@ -128,10 +111,7 @@ def _title(tasks: Sequence[str]) -> str:
 
 def draw_tasks(matched: Matched, metric: MetricFormat, styles: dict[str, Style]) -> "Figure":
     """Draw a metric against k, with a panel for each task."""
-    sizes_of: dict[str, list[int]] = {}
-    for group in matched.groups:
-        sizes_of.setdefault(group.task, []).append(group.k)
-    panels = [([task], sizes) for task, sizes in sizes_of.items()]
+    panels = [([task], sizes) for task, sizes in matched.sizes_of.items()]
     return _draw_against_size(matched, metric, styles, panels, SMALL)
 
 
@@ -153,7 +133,7 @@ def _draw_against_size(
     for axes, (tasks, sizes) in zip(drawn, panels, strict=True):
         for i, method in enumerate(matched.methods):
             aside = 2 ** (step * (i - (len(matched.methods) - 1) / 2))  # keeps error bars from hiding each other
-            found = {k: mean for k in sizes if (mean := matched.mean(method, tasks, [k])) is not None}
+            found = {k: mean for k in sizes if (mean := matched.mean(method, tasks, k)) is not None}
             x = [k * aside for k in found]
             y = [metric.factor * mean.mean for mean in found.values()]
             half = [metric.factor * (mean.half_width or 0.0) for mean in found.values()]
@@ -173,7 +153,7 @@ def draw_costs(matched: Matched, seconds: Matched, metric: MetricFormat, styles:
     figure, drawn = _make_panels(titles, LARGE, "seconds per run", metric.label, _method_legend(styles))
     for axes, (tasks, sizes) in zip(drawn, panels, strict=True):
         for method, style in styles.items():
-            found = [(seconds.mean(method, tasks, [k]), matched.mean(method, tasks, [k])) for k in sizes]
+            found = [(seconds.mean(method, tasks, k), matched.mean(method, tasks, k)) for k in sizes]
             points = [(time.mean, metric.factor * value.mean) for time, value in found if time and value]
             if points:
                 axes.plot(*zip(*points, strict=True), **{**style, "linewidth": 0.8, "alpha": 0.8})
@@ -198,12 +178,7 @@ def pool_calibration(records: Sequence[Record], matched: Matched) -> dict[str, "
     """Sum the calibration bins (bins, 3) of each method over the compared runs; methods without bins are left out."""
     import numpy as np
 
-    compared = {
-        (group.task, group.k, seed, method)
-        for group in matched.groups
-        for method, values in group.values.items()
-        for seed in values
-    }
+    compared = {(g.task, g.k, seed, name) for g in matched.groups for name in g.values for seed in g.values[name]}
     pooled: dict[str, np.ndarray] = {}
     for record in records:
         if record.key in compared and record.calibration:
@@ -243,18 +218,15 @@ def draw_calibration(pooled: dict[str, "np.ndarray"], styles: dict[str, Style]) 
 def save(figure: "Figure", folder: Path, name: str) -> Path:
     """Write a figure as SVG and as PNG, and return the path of the PNG."""
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.png"
     with explain_full_disk(folder):
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-        figure.savefig(folder / f"{name}.png")
-    return folder / f"{name}.png"
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        figure.savefig(path)
+    return path
 
 
 def write_plots(folder: Path, comparison: Comparison) -> dict[Path, str]:
-    """Write the plots of the first metric, and return the caption of each PNG.
-
-    Raises:
-        ImportError: When matplotlib is not installed.
-    """
+    """Write the plots of the first metric, and return the caption of each PNG."""
     metric = comparison.metrics[0]
     matched = comparison.match(metric)
     seconds = match_runs(comparison.records, comparison.methods, lambda record: record.seconds)
@@ -271,6 +243,3 @@ def write_plots(folder: Path, comparison: Comparison) -> dict[Path, str]:
             calibration = "Accuracy against confidence, over all compared runs; the bars are shares of predictions."
             figures.append(("calibration", calibration, draw_calibration(pooled, styles)))
         return {save(figure, folder, name): caption for name, caption, figure in figures}
-
-
-__all__ = ["require_matplotlib", "write_plots"]

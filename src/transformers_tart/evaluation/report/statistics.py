@@ -25,7 +25,7 @@ class Estimate:
     @property
     def high(self) -> float:
         """Upper end of the interval; infinity where the spread is unknown."""
-        return self.mean + (math.inf if self.half_width is None else self.half_width)
+        return -(-self).low
 
     def __neg__(self) -> "Estimate":
         return Estimate(-self.mean, self.half_width)
@@ -116,6 +116,3 @@ def wins_ties_losses(differences: Sequence[float]) -> tuple[int, int, int]:
     """Count the differences above, at and below zero."""
     rounded = [round(difference, DIGITS) for difference in differences]
     return sum(d > 0 for d in rounded), rounded.count(0.0), sum(d < 0 for d in rounded)
-
-
-__all__ = ["Estimate", "PairedTest", "average", "estimate", "paired_test", "wins_ties_losses"]

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from transformers_tart.evaluation.records import Record
 from transformers_tart.evaluation.report.comparison import Group, Matched, MetricFormat, match_runs, mean_over_tasks
-from transformers_tart.evaluation.report.statistics import Estimate, average, paired_test, wins_ties_losses
+from transformers_tart.evaluation.report.statistics import average, paired_test, wins_ties_losses
 
 
 NOTHING = "–"
@@ -42,24 +42,21 @@ def format_seeds(seeds: Sequence[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
-def _format_row(metric: MetricFormat, estimates: Sequence[Estimate | None]) -> list[str]:
-    """Format the means of a row, with all that round to the best one in bold."""
+def _format_row(metric: MetricFormat, groups: Sequence[Group], methods: Sequence[str]) -> list[str]:
+    """Format the means of methods, with all that round to the best one in bold."""
+    estimates = [mean_over_tasks(groups, method) for method in methods]
     texts = [NOTHING if found is None else found.format(metric.factor, metric.digits) for found in estimates]
-    means = [None if text == NOTHING else float(text.split(" ")[0]) for text in texts]
-    known = [mean for mean in means if mean is not None]
-    if len(known) < 2:
+    means = {text: float(text.split(" ")[0]) for text in texts if text != NOTHING}
+    if len(texts) - texts.count(NOTHING) < 2:
         return texts
-    best = max(known) if metric.higher_is_better else min(known)
-    return [
-        re.sub(r"^\S+", r"**\g<0>**", text) if mean == best else text for text, mean in zip(texts, means, strict=True)
-    ]
+    best = (max if metric.higher_is_better else min)(means.values())
+    return [re.sub(r"^\S+", r"**\g<0>**", text) if means.get(text) == best else text for text in texts]
 
 
 def format_tasks(matched: Matched, metric: MetricFormat) -> str:
     """Format the mean and the interval over the seeds, for each task and k."""
     rows = [
-        [escape_markdown(group.task), str(group.k), str(group.seeds)]
-        + _format_row(metric, [mean_over_tasks([group], method) for method in matched.methods])
+        [escape_markdown(group.task), str(group.k), str(group.seeds), *_format_row(metric, [group], matched.methods)]
         for group in matched.groups
     ]
     return table([metric.label, "k", "seeds", *map(escape_markdown, matched.methods)], rows)
@@ -72,7 +69,7 @@ def format_means(matched: Matched, metric: MetricFormat) -> str:
         groups = matched.complete(sizes)
         count = len({group.task for group in groups})
         title = ["1 task" if count == 1 else f"mean of {count} tasks", "all" if len(sizes) > 1 else str(sizes[0])]
-        rows.append(title + _format_row(metric, [mean_over_tasks(groups, method) for method in matched.methods]))
+        rows.append(title + _format_row(metric, groups, matched.methods))
     return table([metric.label, "k", *map(escape_markdown, matched.methods)], rows)
 
 
@@ -81,8 +78,7 @@ def describe_matching(matched: Matched) -> str:
     text = f"{matched.counted} of {matched.counted + matched.left_out} support sets (task, k, seed) are compared"
     if matched.left_out:
         text += "; the others lack a method that was measured at their task and k"
-    missing = len(matched.groups) - len(matched.complete(matched.sizes))
-    if missing:
+    if missing := len(matched.groups) - len(matched.complete(matched.sizes)):
         text += (
             f". {missing} of {len(matched.groups)} pairs of task and k lack a method: the mean over all k leaves them "
             "out, and the mean at one k leaves out the tasks that lack a method which others have at that k"
@@ -112,12 +108,13 @@ def _compare(groups: Sequence[Group], reference: str, method: str, metric: Metri
     for group in groups:
         first, second = group.values[reference], group.values[method]
         by_task[group.task].append({seed: second[seed] - first[seed] for seed in first})
-    means = [fmean(size.values()) for sizes in by_task.values() for size in sizes]
-    over_supports = paired_test([value for sizes in by_task.values() for size in sizes for value in size.values()])
-    over_tasks = paired_test([fmean(fmean(size.values()) for size in sizes) for sizes in by_task.values()])
+    tasks, sign = list(by_task.values()), 1 if metric.higher_is_better else -1
+    means = [[fmean(size.values()) for size in sizes] for sizes in tasks]
+    over_supports = paired_test([value for sizes in tasks for size in sizes for value in size.values()])
+    over_tasks = paired_test([fmean(sizes) for sizes in means])
     return [
-        average(list(by_task.values())).format(metric.factor, metric.digits + 1, signed=True),
-        " / ".join(map(str, wins_ties_losses(means if metric.higher_is_better else [-value for value in means]))),
+        average(tasks).format(metric.factor, metric.digits + 1, signed=True),
+        " / ".join(map(str, wins_ties_losses([sign * mean for sizes in means for mean in sizes]))),
         f"{over_supports.p_value:.2g}",
         str(over_supports.ties),
         f"{over_tasks.p_value:.2g}",
@@ -131,8 +128,8 @@ def format_costs(records: Sequence[Record], methods: Sequence[str]) -> str:
     rows = []
     for method in methods:
         own = [record for record in records if record.method == method and record.error is None]
-        seconds = [mean_over_tasks(matched.complete([k]), method) for k in matched.sizes]
         devices = ", ".join(dict.fromkeys(record.device for record in own))
+        seconds = [mean_over_tasks(matched.complete([k]), method) for k in matched.sizes]
         times = [NOTHING if found is None else f"{found.mean:.3g}" for found in seconds]
         memory = max(record.memory_mb for record in own)
         rows.append([escape_markdown(method), escape_markdown(devices), f"{memory:.0f}", *times])
@@ -150,18 +147,3 @@ def format_failures(records: Sequence[Record]) -> str:
         for (task, k, method, error), seeds in failed.items()
     ]
     return table(["task", "k", "seeds", "method", "error"], rows, numbers_from=5) if rows else ""
-
-
-__all__ = [
-    "NOTHING",
-    "as_code",
-    "describe_matching",
-    "escape_markdown",
-    "format_costs",
-    "format_differences",
-    "format_failures",
-    "format_means",
-    "format_seeds",
-    "format_tasks",
-    "table",
-]

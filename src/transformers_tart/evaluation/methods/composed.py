@@ -1,9 +1,10 @@
-"""TART: the composed model itself."""
+"""Methods on the embeddings of the composed model: its reasoner, and probes."""
 
 import torch
 from torch import Tensor
 
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
+from transformers_tart.training.validation import Predictor
 
 
 def tart(protocol: str | None = None) -> Method:
@@ -18,4 +19,12 @@ def tart(protocol: str | None = None) -> Method:
     return predict
 
 
-__all__ = ["tart"]
+def probe(baseline: Predictor) -> Method:
+    """Return a classifier on the embeddings that the composed model reads as a method."""
+
+    def predict(context: TaskContext, support: Support) -> Tensor:
+        embedded = context.embed(support)
+        known, queries = embedded.features()
+        return baseline(known, embedded.support.labels, queries, context.task.num_classes)
+
+    return predict
