@@ -112,7 +112,7 @@ def test__write_prompt__template_longer_than_the_context__says_so() -> None:
 def test__write_prompt__example_longer_than_half_the_context__cut_and_said(all_logs: pytest.LogCaptureFixture) -> None:
     written = write(build_backbone("llama"), texts=["w5 " * 90, "w6", "w7"], labels=[0, 1, 2])
     assert max(block.asked for block in written.blocks) <= 32
-    assert "longer than the" in all_logs.text
+    assert "longer than 28 tokens" in all_logs.text
 
 
 @given(

@@ -55,7 +55,7 @@ def test__logs_of_this_package_and_warnings__whole_use__no_label_and_no_path(
     ]
     assert any("blank text" in message for message in shown)
     assert any("more than one label" in message for message in shown)
-    assert any("cut off" in message for message in shown)
+    assert any("they are truncated" in message for message in shown)
     assert not any(marker in message for message in shown for marker in (TEXT, LABEL, FOLDER))
 
 
