@@ -242,7 +242,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         batcher = Batcher.on(input_device(self.model.backbone), None if is_one else batch_size or self._batch_size)
         call = _Call(embedder, support, batcher, options, {**self._postprocess_params, **postprocess})
         if is_one:
-            return next(self._classify(_read_one(embedder, self._processor, inputs, options), call))
+            return next(self._classify(embedder.read_one(self._processor, inputs, options), call))
         items = iterate(inputs)
         if progress_bar:
             total = len(inputs) if isinstance(inputs, Sized) else None
@@ -289,7 +289,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         """Make a batch of one input."""
         text = TextOptions(**options)
         embedder = self.model.embedder(max_length=text.max_length)
-        return embedder.collate(self._processor, _read_one(embedder, self._processor, input_, text))
+        return embedder.collate(self._processor, embedder.read_one(self._processor, input_, text))
 
     def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:
         return {
@@ -338,14 +338,6 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         return self.model.model_card()
 
 
-def _read_one(embedder: Embedder, processor: Any, value: Any, options: TextOptions) -> list[Any]:
-    """Return the row of a single input, whose error is raised."""
-    rows = embedder.read(processor, [("The input", value)], options)
-    if isinstance(rows[0], Unreadable):
-        raise rows[0].error
-    return rows
-
-
 def load_model(model: Any, backbone: Any, arguments: dict[str, Any]) -> TartPreTrainedModel:
     """Return the composed model of a pipeline; add the device that a device map has chosen to its arguments.
 
@@ -369,6 +361,3 @@ def load_model(model: Any, backbone: Any, arguments: dict[str, Any]) -> TartPreT
     if not isinstance(unwrap(model), PreTrainedModel):
         as_source(model, "model", " or a loaded PreTrainedModel")
     return compose_any(model)
-
-
-__all__ = ["TartClassificationPipeline"]

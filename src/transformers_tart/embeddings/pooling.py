@@ -200,17 +200,3 @@ def _padding_states(traits: BackboneTraits, row: Tensor) -> PaddingStates:
         )
         traits.padding = found = PaddingStates(frame, alone, (alone == other).all(-1))
     return found
-
-
-__all__ = [
-    "FrameMask",
-    "count_outputs",
-    "frame_mask_of",
-    "has_padding",
-    "infer_frame_mask",
-    "normalized",
-    "pool_map",
-    "pool_rows",
-    "pool_spans",
-    "pooled_hidden_states",
-]

@@ -226,6 +226,3 @@ def fit(lengths: Sequence[int], labels: Sequence[int], limit: int | None) -> lis
             f"{limit} tokens. {len(labels) - len(kept)} were dropped; with a smaller max_length more fit."
         )
     return kept
-
-
-__all__ = ["Block", "Prompt", "Question", "Writer", "choose_template", "fit", "split_parts"]

@@ -163,16 +163,3 @@ def published_projection(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor
     projection = WhitenedPCA(N_COMPONENTS).fit(support)
     doubled = [torch.cat([projection.transform(x)] * COPIES, dim=-1) for x in (support, query)]
     return doubled[0], doubled[1]
-
-
-__all__ = [
-    "COPIES",
-    "LABEL_WORDS",
-    "MAX_CHARACTERS",
-    "MAX_TOKENS",
-    "N_COMPONENTS",
-    "SEED",
-    "PublishedProcedure",
-    "published_mean",
-    "published_projection",
-]

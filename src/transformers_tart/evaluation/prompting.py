@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from transformers_tart.backbones.forward import backbone_max_length, cache_argument, returned_cache, switch_length
+from transformers_tart.backbones.forward import backbone_max_length, cache_argument, rows_beyond_switch
 from transformers_tart.embeddings import input_device
 from transformers_tart.embeddings.batching import Batcher, run_batches
 from transformers_tart.embeddings.prefix_cache import PrefixCache
@@ -172,13 +172,12 @@ def _encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[li
 def _score_all(model: PreTrainedModel, rows: Sequence[Row], num_labels: int, batch_size: int | None) -> Tensor:
     """Return the mean log-probabilities (n, labels) of the rows of n queries, one for each label."""
     queries = [rows[at : at + num_labels] for at in range(0, len(rows), num_labels)]
-    switch, batcher = switch_length(model), Batcher.on(input_device(model), batch_size)
-    crossing = [switch is not None and len(row.ids) > switch for row in rows]
+    lengths, batcher = [len(row.ids) for row in rows], Batcher.on(input_device(model), batch_size)
+    alone = rows_beyond_switch(model, lengths)
     shared = min(len(os.path.commonprefix([row.ids for row in rows])), *map(_stem_length, queries))
-    prefix = None if shared < 1 or any(crossing) else _encode_prefix(model, rows[0].ids[:shared])
+    prefix = None if shared < 1 or alone else _encode_prefix(model, rows[0].ids[:shared])
     if prefix is None:
-        lengths = [len(row.ids) for row in rows]
-        scores = run_batches(batcher, lengths, lambda c: _score(model, None, [rows[i] for i in c]), alone=crossing)
+        scores = run_batches(batcher, lengths, lambda c: _score(model, None, [rows[i] for i in c]), alone=alone)
         return scores.reshape(-1, num_labels)
     by_length: dict[int, list[int]] = {}
     for i, query in enumerate(queries):
@@ -221,7 +220,7 @@ def _encode_prefix(model: PreTrainedModel, ids: list[int]) -> PrefixCache | None
     """Return the keys and values of a prefix; `None` where the model keeps none that rows can share."""
     output = model(input_ids=torch.tensor([ids], device=input_device(model)), use_cache=True)
     try:
-        return PrefixCache.from_cache(returned_cache(model, output))
+        return PrefixCache.from_cache(getattr(output, cache_argument(model), None))
     except TypeError:
         return None
 

@@ -85,6 +85,3 @@ def _check_value(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
         )
         raise ValueError(f"{name} is {shorten(value)}; it must be one of {allowed}, {reason}.")
     return value
-
-
-__all__ = ["TextOptions", "text_options"]
