@@ -1,7 +1,6 @@
 """The base of the composed classifiers: a frozen backbone by reference, a reasoner, and optionally a support set."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +20,6 @@ from transformers_tart.checks.label_names import are_usual, config_names, set_co
 from transformers_tart.checks.tensors import check_seed
 from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import TartBaseConfig
-from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.prefix_cache import Prefix
 from transformers_tart.embeddings.text import Embedder
@@ -367,38 +365,6 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         support.check_options(self.config.embedding_options)
         if support.digest is not None:
             support.check_backbone(self.backbone_digest())
-
-    def classify_rows(
-        self,
-        rows: Sequence[dict[str, list[int]]],
-        support: PreparedSupport,
-        *,
-        pad_token_id: int | None = None,
-        batcher: Batcher | None = None,
-        cache: EmbeddingCache | None = None,
-        max_length: int | None = None,
-    ) -> Tensor:
-        r"""
-        Classify prepared inputs of any number and size.
-
-        Args:
-            rows (`list[dict]`):
-                For texts `input_ids`, and for pairs `token_type_ids`, of each, unpadded, from [`Embedder.tokenize`];
-                for images and audio the features of each, from [`MediaEmbedder.row`].
-            support ([`PreparedSupport`]):
-                From [`prepare_support`].
-            pad_token_id (`int`, *optional*), batcher ([`Batcher`], *optional*):
-                Token that pads the rows of a batch, and the sizes of batches; by a budget of tokens when not given.
-            cache ([`EmbeddingCache`], *optional*), max_length (`int`, *optional*):
-                As in [`embedder`].
-
-        Returns:
-            `torch.FloatTensor` of shape `(n, num_labels)`: log-probabilities up to a constant.
-        """
-        embeddings = self.embedder(cache, max_length).embed_rows(
-            rows, support.support.prompt, support.prefix, pad_token_id=pad_token_id, batcher=batcher
-        )
-        return self.answer(embeddings, support)
 
     def _classify_batch(
         self, batch: dict[str, Tensor], support: SupportSet | PreparedSupport | None, labels: Tensor | None
