@@ -224,10 +224,8 @@ class TartClassificationPipeline(HubMixin, Pipeline):
     ) -> Iterator[Any]:
         """Classify a window of rows in batches of similar length; unreadable ones give their error."""
         readable = [row for row in rows if not isinstance(row, Unreadable)]
-        if failed := len(rows) - len(readable):
-            logger.error(
-                f'{failed} of {len(rows)} inputs cannot be read; their results hold the reason under "error".'
-            )
+        if lost := len(rows) - len(readable):
+            logger.error(f'{lost} of {len(rows)} inputs cannot be read; their results hold the reason under "error".')
         logits = iter(())
         if readable:
             prompt, prefix = support.support.prompt, support.prefix

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from torch.profiler import record_function
 
@@ -25,6 +24,7 @@ from transformers_tart.embeddings.pooling import (
     has_padding,
     infer_frame_mask,
     pool_map,
+    stack_layers,
 )
 from transformers_tart.embeddings.text import Embedder, Unreadable
 
@@ -118,9 +118,7 @@ class MediaEmbedder(Embedder):
             given.pop(MASK, None)
         hidden_states, frame_mask = self._run(given, mask, self.modality.is_padded and not is_whole)
         size = getattr(self.backbone.config, "hidden_size", None)
-        pooled = [pool_map(hidden, self.options.pooling, frame_mask, size) for hidden in hidden_states]
-        width = max(layer.shape[-1] for layer in pooled)  # layers of a pyramid have several
-        return torch.stack([pad(layer.to(pooled[-1].device), (0, width - layer.shape[-1])) for layer in pooled], dim=1)
+        return stack_layers([pool_map(hidden, self.options.pooling, frame_mask, size) for hidden in hidden_states])
 
     def _run(
         self, given: Row, mask: Tensor | None, may_be_padded: bool

@@ -11,6 +11,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize as divide_by_norm
+from torch.nn.functional import pad
 from torch.profiler import record_function
 from transformers import PreTrainedModel
 
@@ -73,12 +74,13 @@ def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], *, pooling: s
     if not accepts(encoder, "token_type_ids"):
         batch = {name: tensor for name, tensor in batch.items() if name != "token_type_ids"}
     _, hidden_states = run_backbone(encoder, layers, **batch, **without_cache(encoder))
-    return _stack([_pool(hidden, batch["attention_mask"].to(hidden.device), pooling) for hidden in hidden_states])
+    mask = batch["attention_mask"]
+    return stack_layers([_pool(hidden, mask.to(hidden.device), pooling) for hidden in hidden_states])
 
 
 def pool_spans(hidden_states: Sequence[Tensor], spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
     """Embed spans (begin, end) of one row, (1, length, hidden) a layer: (s, layers, hidden) float32."""
-    return _stack([_pool_spans(hidden[0], spans, pooling) for hidden in hidden_states])
+    return stack_layers([_pool_spans(hidden[0], spans, pooling) for hidden in hidden_states])
 
 
 def normalized(embeddings: Tensor, normalize: bool = True) -> Tensor:
@@ -86,9 +88,10 @@ def normalized(embeddings: Tensor, normalize: bool = True) -> Tensor:
     return divide_by_norm(embeddings, dim=-1) if normalize else embeddings
 
 
-def _stack(layers: Sequence[Tensor]) -> Tensor:
-    """Stack (n, hidden) of each layer to (n, layers, hidden) on the device of the last."""
-    return torch.stack([layer.to(layers[-1].device) for layer in layers], dim=1)
+def stack_layers(layers: Sequence[Tensor]) -> Tensor:
+    """Stack (n, hidden) of each layer to (n, layers, hidden) on the device of the last, narrow ones filled with 0."""
+    width = max(layer.shape[-1] for layer in layers)  # layers of a pyramid have several
+    return torch.stack([pad(layer.to(layers[-1].device), (0, width - layer.shape[-1])) for layer in layers], dim=1)
 
 
 def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -123,7 +126,7 @@ def pool_map(hidden: Tensor, pooling: str, frame_mask: FrameMask | None = None, 
     """Pool the hidden states of a layer of images or audio to (n, hidden) float32, over the outputs of a mask.
 
     They are (n, length, hidden), or a map (n, hidden, height, width) or (n, height, width, hidden); `size`, the hidden
-    size of the backbone, identifies the last. A map has no first output, which is a ValueError.
+    size of the backbone, identifies the last.
     """
     if hidden.dim() == 4:
         if pooling == "first":
