@@ -245,7 +245,8 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         found = embedder.embed_examples(parsed, tokenizer, **options)
         labels = torch.tensor([parsed.labels[i] for i in found.order], device=found.embeddings.device)
         texts = tuple(parsed.inputs[i] for i in found.order) if keep_texts else None
-        facts = (parsed.label_names, texts, found.prompt, embedder.options, self.backbone_digest())
+        prompt = None if found.prefix is None else found.prefix.prompt
+        facts = (parsed.label_names, texts, prompt, embedder.options, self.backbone_digest())
         return SupportSet(found.embeddings, labels, *facts), found.prefix
 
     def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
@@ -371,7 +372,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
     ) -> SequenceClassifierOutput:
         """Embed a batch of checked tensors and classify it."""
         prepared = self.prepare_support(support)
-        logits = self.answer(self.embedder().embed_batch(batch, prepared.support.prompt, prepared.prefix), prepared)
+        logits = self.answer(self.embedder().embed_batch(batch, prepared.prefix), prepared)
         loss = None
         if labels is not None:
             loss = torch.nn.functional.cross_entropy(logits, check_labels(labels, logits))

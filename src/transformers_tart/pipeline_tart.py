@@ -228,11 +228,10 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             logger.error(f'{lost} of {len(rows)} inputs cannot be read; their results hold the reason under "error".')
         logits = iter(())
         if readable:
-            prompt, prefix = support.support.prompt, support.prefix
             padding = getattr(self.tokenizer, "pad_token_id", None)
             with self.device_placement(), self.get_inference_context()():
                 embedder = self.model.embedder(self._open_cache(), max_length)
-                found = embedder.embed_rows(readable, prompt, prefix, pad_token_id=padding, batcher=batcher)
+                found = embedder.embed_rows(readable, support.prefix, pad_token_id=padding, batcher=batcher)
                 logits = iter(self.model.answer(found, support).cpu())
         names = self.model.names_for(support.support)
         for row in rows:

@@ -23,8 +23,8 @@ from transformers_tart.backbones.forward import (
 )
 from transformers_tart.checks.tensors import check_seed
 from transformers_tart.configuration_tart import EmbeddingOptions
-from transformers_tart.embeddings.prefix_cache import Continuation, Prefix
-from transformers_tart.embeddings.prompts import Block, Prompt, Writer, choose_template, fit
+from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.embeddings.prompts import Block, Continuation, Prompt, Writer, choose_template, fit
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
 from transformers_tart.inputs.examples import Examples
 
@@ -96,7 +96,7 @@ def encode_support(
         prefix = replace(prefix, query_prefix=found[0], query_prefix_length=len(asked))
     if protocol == "loo":
         embeddings = _embed_each_last(encoder, prompt.ids[:first], blocks, prefix.strategy)
-    return embeddings, prefix
+    return embeddings, replace(prefix, prompt=prompt)
 
 
 def leave_one_out_orders(members: Sequence[int], before: tuple[int, ...] = ()) -> dict[int, tuple[int, ...]]:

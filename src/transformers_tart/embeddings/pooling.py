@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from transformers_tart.backbones.forward import accepts, run_backbone, text_encoder, without_cache
 from transformers_tart.backbones.traits import BackboneTraits, PaddingStates
 from transformers_tart.checks.tracing import is_traced
+from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.arguments import check_options
 from transformers_tart.inputs.tokenization import pad_right
 
@@ -64,18 +65,18 @@ def pooled_hidden_states(
     batch = {"input_ids": input_ids, "attention_mask": mask}
     if token_type_ids is not None:
         batch["token_type_ids"] = token_type_ids
-    return pool_rows(backbone, pad_right(batch), pooling=options.pooling, layers=options.layers)
+    return pool_rows(backbone, pad_right(batch), options)
 
 
 @record_function("tart/pooling")
-def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], *, pooling: str, layers: int | str) -> Tensor:
+def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], options: EmbeddingOptions) -> Tensor:
     """Embed a batch that is padded on the right, without an empty row; see [`pooled_hidden_states`]."""
     encoder = text_encoder(backbone)
     if not accepts(encoder, "token_type_ids"):
         batch = {name: tensor for name, tensor in batch.items() if name != "token_type_ids"}
-    _, hidden_states = run_backbone(encoder, layers, **batch, **without_cache(encoder))
+    _, hidden_states = run_backbone(encoder, options.layers, **batch, **without_cache(encoder))
     mask = batch["attention_mask"]
-    return stack_layers([_pool(hidden, mask.to(hidden.device), pooling) for hidden in hidden_states])
+    return stack_layers([_pool(hidden, mask.to(hidden.device), options.pooling) for hidden in hidden_states])
 
 
 def pool_spans(hidden_states: Sequence[Tensor], spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from transformers_tart.embeddings.prompts import Prompt
+
 
 @dataclass(frozen=True)
 class PrefixCache:
@@ -78,16 +80,9 @@ class Prefix:
     query_prefix: Tensor | None = None  # (layers, hidden) of its last tokens, which are part of every continuation
     query_prefix_length: int = 0
     runtime: tuple[object, ...] = ()  # [`BackboneTraits.runtime`] with which it was encoded
+    prompt: Prompt | None = None  # whose queries continue it
 
     @property
     def length(self) -> int:
         """The number of tokens."""
         return len(self.ids)
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """Token ids that continue a prefix, and the span (begin, end) of them that is embedded."""
-
-    ids: tuple[int, ...]
-    span: tuple[int, int]

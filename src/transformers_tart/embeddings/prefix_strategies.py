@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from transformers_tart.backbones.forward import accepts, cache_argument, input_device, run_backbone, without_cache
 from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.pooling import pool_spans
-from transformers_tart.embeddings.prefix_cache import Continuation, Prefix
+from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.embeddings.prompts import Continuation
 
 
 Continuations: TypeAlias = Sequence[Continuation]

@@ -16,7 +16,6 @@ from transformers.utils import logging
 
 from transformers_tart.checks.bounds import MAX_INTEGER, MAX_TOKEN_ID, MAX_TOKENS, check_integer
 from transformers_tart.checks.templates import PAIR_TEMPLATE, TEMPLATE, parse_template
-from transformers_tart.embeddings.prefix_cache import Continuation
 from transformers_tart.inputs.examples import Text
 from transformers_tart.inputs.tokenization import (
     TRUNCATION_SIDES,
@@ -75,6 +74,14 @@ class Block(NamedTuple):
 
     ids: tuple[int, ...]
     asked: int  # number of them before the label
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Token ids that continue a prefix, and the span (begin, end) of them that is embedded."""
+
+    ids: tuple[int, ...]
+    span: tuple[int, int]
 
 
 @dataclass(frozen=True)

@@ -181,9 +181,9 @@ def embed(
         raise ValueError("traits are those of another backbone; leave them out.")
     embedder = Embedder(traits, options, cache)
     examples = Examples(support_texts, support_labels, names)
-    support, order, prompt, prefix = embedder.embed_examples(examples, tokenizer, batch_size=batch_size, seed=seed)
+    support, order, prefix = embedder.embed_examples(examples, tokenizer, batch_size=batch_size, seed=seed)
     rows, batcher = embedder.tokenize(tokenizer, query_texts), Batcher.on(input_device(backbone), batch_size)
-    query = embedder.embed_rows(rows, prompt, prefix, pad_token_id=tokenizer.pad_token_id, batcher=batcher)
+    query = embedder.embed_rows(rows, prefix, pad_token_id=tokenizer.pad_token_id, batcher=batcher)
     return _side_by_side(support, query, [support_labels[i] for i in order], options)
 
 

@@ -26,8 +26,9 @@ from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.batching import Batcher, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.pooling import pool_spans
-from transformers_tart.embeddings.prefix_cache import Continuation, Prefix, PrefixCache
+from transformers_tart.embeddings.prefix_cache import Prefix, PrefixCache
 from transformers_tart.embeddings.prefix_strategies import STRATEGIES
+from transformers_tart.embeddings.prompts import Continuation
 
 
 logger = logging.get_logger(__name__)

@@ -21,7 +21,7 @@ from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.in_context import encode_support, write_prompt
-from transformers_tart.embeddings.pooling import normalized, pool_rows, pooled_hidden_states
+from transformers_tart.embeddings.pooling import normalized, pool_rows
 from transformers_tart.embeddings.prefix_cache import Prefix
 from transformers_tart.embeddings.prompts import Prompt, split_parts
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
@@ -40,12 +40,11 @@ from transformers_tart.inputs.tokenization import (
 
 
 class EmbeddedExamples(NamedTuple):
-    """An embedded support set, with its prompt and prefix for protocols that have them."""
+    """An embedded support set."""
 
     embeddings: Tensor  # (k, layers, hidden) float32
     order: list[int]  # indices of the examples in the order of the embeddings
-    prompt: Prompt | None = None
-    prefix: Prefix | None = None
+    prefix: Prefix | None = None  # the encoded prompt, for protocols that have one
 
 
 class Unreadable(NamedTuple):
@@ -154,7 +153,7 @@ class Embedder:
         written = write_prompt(self.backbone, tokenizer, examples, self.options, seed)
         check_vocabulary(self.backbone, [[written.prompt.largest_id]])
         found, prefix = encode_support(self.prefix_encoder, written.prompt, written.blocks, self.options.protocol)
-        return EmbeddedExamples(normalized(found, self.options.normalize), written.order, written.prompt, prefix)
+        return EmbeddedExamples(normalized(found, self.options.normalize), written.order, prefix)
 
     def read_prompt(self, prompt: Prompt | None) -> Prefix | None:
         """Encode the prompt of a stored support set; return `None` for protocols without one.
@@ -173,7 +172,6 @@ class Embedder:
     def embed_rows(
         self,
         rows: Sequence[Any],
-        prompt: Prompt | None = None,
         prefix: Prefix | None = None,
         *,
         pad_token_id: int | None = None,
@@ -181,11 +179,12 @@ class Embedder:
     ) -> Tensor:
         """Embed rows of queries, each without regard to the others: (n, layers, hidden) float32."""
         batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
-        if prompt is None or prefix is None:
+        if prefix is None or prefix.prompt is None:
             found = self._embed_alone(rows, pad_token_id, batcher)
         else:
             check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
-            queries = [prompt.continuation(_parts(row, prompt), self.options.max_length) for row in rows]
+            parts = [_parts(row, prefix.prompt) for row in rows]
+            queries = [prefix.prompt.continuation(part, self.options.max_length) for part in parts]
             found = self.prefix_encoder.embed(prefix, queries, batcher)
         # after the cache, whose embeddings serve both
         return normalized(found, self.options.normalize)
@@ -196,18 +195,17 @@ class Embedder:
 
         def work(chosen: list[int]) -> Tensor:
             batch = move(collate([rows[i] for i in chosen], pad_token_id), device)
-            return pool_rows(self.backbone, batch, pooling=self.options.pooling, layers=self.options.layers)
+            return pool_rows(self.backbone, batch, self.options)
 
         lengths = [len(row["input_ids"]) for row in rows]
         keys = [] if self.cache is None else [self.cache.key(*row.values()) for row in rows]
         alone = rows_beyond_switch(self.backbone, lengths)
         return run_batches(batcher, lengths, work, alone=alone, cache=self.cache, keys=keys)
 
-    def embed_batch(
-        self, batch: dict[str, Tensor], prompt: Prompt | None = None, prefix: Prefix | None = None
-    ) -> Tensor:
+    def embed_batch(self, batch: dict[str, Tensor], prefix: Prefix | None = None) -> Tensor:
         """Embed a padded batch of inputs, each without regard to the others: (n, layers, hidden) float32."""
-        if prompt is None or prefix is None:
+        prompt = None if prefix is None else prefix.prompt
+        if prefix is None or prompt is None:
             return normalized(self.pool_batch(batch), self.options.normalize)
         mask = batch.pop("attention_mask").bool()
         rows = [{name: tensor[i][mask[i]].tolist() for name, tensor in batch.items()} for i in range(len(mask))]
@@ -218,9 +216,8 @@ class Embedder:
 
     def pool_batch(self, batch: dict[str, Tensor]) -> Tensor:
         """Embed a padded batch, each input alone, before the normalization."""
-        options = self.options
-        batch = truncate(pad_right(batch), options.max_length, backbone_max_length(self.backbone))
-        return pooled_hidden_states(self.backbone, **batch, pooling=options.pooling, layers=options.layers)
+        batch = truncate(pad_right(batch), self.options.max_length, backbone_max_length(self.backbone))
+        return pool_rows(self.backbone, batch, self.options)
 
 
 def _parts(row: dict[str, list[int]], prompt: Prompt) -> list[list[int]]:

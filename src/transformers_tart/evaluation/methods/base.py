@@ -15,7 +15,7 @@ from torch import Tensor
 
 from transformers_tart.backbones.forward import input_device
 from transformers_tart.embeddings.batching import Batcher
-from transformers_tart.embeddings.shared_prefix import Prefix
+from transformers_tart.embeddings.prefix_cache import Prefix
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.tasks import Item, Task
 from transformers_tart.inputs.examples import Examples, Text
@@ -159,12 +159,11 @@ class TaskContext:
         embedder, tokenizer = model.embedder(), self.models.tokenizer
         queries = embedder.embed_rows(
             embedder.tokenize(tokenizer, self.test_texts),
-            found.prompt,
             found.prefix,
             pad_token_id=tokenizer.pad_token_id,
             batcher=Batcher.on(input_device(model.backbone), self.models.batch_size),
         )
-        embedded = SupportSet(found.embeddings.cpu(), labels[found.order], names, prompt=found.prompt)
+        embedded = SupportSet(found.embeddings.cpu(), labels[found.order], names, prompt=found.prefix.prompt)
         return EmbeddedInputs(model, embedded, found.order, queries.cpu(), found.prefix)
 
     def _embed_examples(self, model: TartPreTrainedModel, examples: Examples, support: Support) -> Any:
