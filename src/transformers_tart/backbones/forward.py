@@ -48,10 +48,8 @@ def without_cache(backbone: PreTrainedModel) -> dict[str, bool]:
 
 
 def switch_length(backbone: PreTrainedModel) -> int | None:
-    """Return the length above which a backbone rotates all positions of a forward pass differently, if any.
-
-    With such rotary embeddings (`longrope`, `dynamic`) the longest row of a batch changes the others.
-    """
+    """Return the length above which a backbone rotates all positions of a forward pass differently, if any."""
+    # with such rotary embeddings the longest row of a batch changes the others
     parameters = getattr(backbone.config.get_text_config(), "rope_parameters", None) or {}
     if parameters.get("rope_type") not in ("longrope", "dynamic"):
         return None
@@ -65,10 +63,8 @@ def rows_beyond_switch(backbone: PreTrainedModel, lengths: Iterable[int]) -> set
 
 
 def are_close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether hidden states (..., layers, hidden) differ by no more than rounding in every layer.
-
-    Medians are compared: a few dimensions of many models are thousands of times as large as the others.
-    """
+    """Return whether hidden states (..., layers, hidden) differ by no more than rounding in every layer."""
+    # medians, since a few dimensions of many models are thousands of times as large as the others
     tolerance = 1e-3 if dtype in (torch.float32, torch.float64) else 5e-2
     gap = (found - expected).float().abs().median(-1).values
     return bool((gap <= tolerance * expected.float().abs().median(-1).values).all())
@@ -82,12 +78,10 @@ def input_device(backbone: PreTrainedModel) -> torch.device:
 
 @record_function("tart/backbone")
 def run_backbone(backbone: PreTrainedModel, layers: int | str, **inputs: Any) -> tuple[Any, tuple[Tensor, ...]]:
-    """Run a forward pass without gradients; return the output and the hidden states (n, length, hidden) of `layers`.
-
-    Rotary embeddings that switch with the length change a buffer of the backbone, so their passes run one at a time.
-    """
+    """Run a forward pass without gradients; return the output and hidden states (n, length, hidden) of `layers`."""
     device = input_device(backbone)
     inputs = {name: given.to(device) if isinstance(given, Tensor) else given for name, given in inputs.items()}
+    # rotary embeddings that switch with the length change a buffer of the backbone: one pass at a time
     with torch.no_grad(), nullcontext() if switch_length(backbone) is None else _SWITCHING:
         output = backbone(**inputs, return_dict=True, **({} if layers == -1 else {"output_hidden_states": True}))
     if layers == -1:

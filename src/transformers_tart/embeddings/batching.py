@@ -44,10 +44,8 @@ class Batcher:
         packed: bool = False,
         members: Sequence[int] | None = None,
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Work on all rows or some, the longest first, so that out-of-memory comes early; yield indices and results.
-
-        Rows of a `packed` batch stand one after another, without padding.
-        """
+        """Work on rows, `packed` ones without padding; yield indices and results."""
+        # the longest first, so that out-of-memory comes early
         order = sorted(range(len(lengths)) if members is None else members, key=lambda i: -lengths[i])
         start = 0
         while start < len(order):

@@ -69,11 +69,7 @@ class MediaEmbedder(Embedder):
             return list(pool.map(read, items))
 
     def row(self, processor: Any, item: object, where: str) -> Row:
-        """Return the features of one input, without a batch axis.
-
-        Raises:
-            ValueError, TypeError, OSError: When it cannot be read; the message begins with `where`.
-        """
+        """Return the features of one input, without a batch axis; errors begin with its place."""
         if self.modality.read is None:
             raise ValueError(f"Inputs of the modality {self.modality} are not read one by one.")
         features = self.modality.read(processor, item, where)
@@ -91,9 +87,8 @@ class MediaEmbedder(Embedder):
         return collate(rows)
 
     def _example_rows(self, processor: Any, inputs: Sequence[Any], start: int) -> list[Row]:
-        return [
-            self.row(processor, item, f"The {self.modality} of example {i}") for i, item in enumerate(inputs, start)
-        ]
+        place = f"The {self.modality} of example"
+        return [self.row(processor, item, f"{place} {i}") for i, item in enumerate(inputs, start)]
 
     def _embed_alone(self, rows: Sequence[Row], pad_token_id: int | None, batcher: Batcher) -> Tensor:
         device = input_device(self.backbone)

@@ -96,7 +96,7 @@ def stack_layers(layers: Sequence[Tensor]) -> Tensor:
 
 
 def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """(n, length, hidden) -> (n, hidden) float32, over the tokens of a mask; for "last", of a right-padded one."""
+    """Pool (n, length, hidden) to (n, hidden) float32, over the tokens of a mask; "last" takes a right-padded one."""
     if pooling == "first":
         return hidden[:, 0].float()
     if pooling == "last":
@@ -110,7 +110,7 @@ def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 
 def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
-    """(length, hidden) -> (s, hidden) float32."""
+    """Pool (length, hidden) to (s, hidden) float32."""
     if pooling == "max":
         return torch.stack([hidden[begin:end].float().amax(0) for begin, end in spans])
     bounds = torch.tensor(spans)
@@ -124,14 +124,11 @@ def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) 
 
 
 def pool_map(hidden: Tensor, pooling: str, frame_mask: FrameMask | None = None, size: int | None = None) -> Tensor:
-    """Pool the hidden states of a layer of images or audio to (n, hidden) float32, over the outputs of a mask.
-
-    They are (n, length, hidden), or a map (n, hidden, height, width) or (n, height, width, hidden); `size`, the hidden
-    size of the backbone, identifies the last.
-    """
+    """Pool (n, length, hidden), or a map (n, height, width, hidden) or (n, hidden, height, width), to (n, hidden)."""
     if hidden.dim() == 4:
         if pooling == "first":
             raise ValueError('The backbone gives maps of features, of which none is the first: pooling="mean".')
+        # `size` is the hidden size of the backbone
         is_last = hidden.shape[3] == size != hidden.shape[1]
         hidden = hidden.flatten(1, 2) if is_last else hidden.flatten(2).transpose(1, 2)
     if frame_mask is None:
@@ -168,10 +165,7 @@ def count_outputs(backbone: PreTrainedModel, inputs: int, **options: bool) -> in
 
 
 def infer_frame_mask(traits: BackboneTraits, inputs: Tensor, states: Tensor) -> FrameMask:
-    """Infer the outputs that are not padding, of inputs (n, frames, bins) that end in equal frames.
-
-    `states` (n, length, hidden) are the input of the first layer.
-    """
+    """Infer the outputs that are not padding from inputs (n, frames, bins) and the input of the first layer."""
     counts = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
     for i in _ends_in_equal_frames(inputs).nonzero()[:, 0].tolist():
         padding = _padding_states(traits, inputs[i])

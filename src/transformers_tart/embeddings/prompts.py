@@ -160,7 +160,7 @@ class Prompt:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Prompt":
-        """Read what [`Prompt.as_json`] returned, from a file."""
+        """Return a prompt from the lists and numbers of a file."""
         before, after, neutral = fields["question"]
         check_integer("the neutral token of the prompt", neutral, 0, MAX_TOKEN_ID)
         question = Question(tuple(_token_ids(piece) for piece in before), _token_ids(after), neutral)
@@ -175,10 +175,7 @@ class Prompt:
         return max(itertools.chain([self.question.neutral], self.ids, self.question.after, *self.question.before))
 
     def continuation(self, parts: Sequence[Sequence[int]], max_length: int | None = None) -> Continuation:
-        """Return a query as the continuation of the prompt and of the beginning of all queries, `question.before[0]`.
-
-        Each text is truncated to `max_length` and to its share of `max_query_tokens`.
-        """
+        """Return a query, truncated, as the continuation of the prompt and of the beginning of all queries."""
         limit = max_length
         if self.max_query_tokens is not None:
             share = (self.max_query_tokens - self.question.length) // len(parts)

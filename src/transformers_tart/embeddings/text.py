@@ -77,11 +77,7 @@ class Embedder:
         return PrefixEncoder(self.traits, self.options, self.cache)
 
     def read(self, processor: Any, items: Sequence[tuple[str, Any]], options: TextOptions) -> list[Any]:
-        """Return rows for [`embed_rows`] from the places and values of inputs, or [`Unreadable`].
-
-        Raises:
-            TypeError, ValueError: On an input that is no text, or that `options` refuse.
-        """
+        """Return rows for [`embed_rows`], or [`Unreadable`], from the places and values of inputs."""
         texts = [parse_text(item, where) for where, item in items]
         for (where, _), text in zip(items, texts, strict=True):
             if options.single is not None and not isinstance(text, str):
@@ -156,11 +152,7 @@ class Embedder:
         return EmbeddedExamples(normalized(found, self.options.normalize), written.order, prefix)
 
     def read_prompt(self, prompt: Prompt | None) -> Prefix | None:
-        """Encode the prompt of a stored support set; return `None` for protocols without one.
-
-        Raises:
-            ValueError: When the support set was made by a protocol of the other kind.
-        """
+        """Encode the prompt of a stored support set; return `None` for protocols without one."""
         if self.options.has_prompt != (prompt is not None):
             raise ValueError(
                 f'The protocol is "{self.options.protocol}", but the support set holds '
