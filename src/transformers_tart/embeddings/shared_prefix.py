@@ -59,7 +59,7 @@ class PrefixEncoder:
     def start(
         self, ids: Sequence[int], spans: Sequence[tuple[int, int]] = (), max_query_tokens: int | None = None
     ) -> tuple[Prefix, Tensor]:
-        """[`extend`] an empty prefix, by the strategy that suits continuations of at most `max_query_tokens`."""
+        """Encode a prefix by the strategy that suits continuations of at most `max_query_tokens`; see [`extend`]."""
         empty = Prefix(strategy=self.prefix_sharing, runtime=self.traits.runtime)
         if self.prefix_sharing != "auto":
             return self.extend(empty, ids, spans)
