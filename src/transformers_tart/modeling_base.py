@@ -1,7 +1,6 @@
 """The base of the composed classifiers: a frozen backbone by reference, a reasoner, and optionally a support set."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +20,6 @@ from transformers_tart.checks.label_names import are_usual, config_names, set_co
 from transformers_tart.checks.tensors import check_seed
 from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import TartBaseConfig
-from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.prefix_cache import Prefix
 from transformers_tart.embeddings.text import Embedder
@@ -247,7 +245,8 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         found = embedder.embed_examples(parsed, tokenizer, **options)
         labels = torch.tensor([parsed.labels[i] for i in found.order], device=found.embeddings.device)
         texts = tuple(parsed.inputs[i] for i in found.order) if keep_texts else None
-        facts = (parsed.label_names, texts, found.prompt, embedder.options, self.backbone_digest())
+        prompt = None if found.prefix is None else found.prefix.prompt
+        facts = (parsed.label_names, texts, prompt, embedder.options, self.backbone_digest())
         return SupportSet(found.embeddings, labels, *facts), found.prefix
 
     def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
@@ -368,44 +367,12 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         if support.digest is not None:
             support.check_backbone(self.backbone_digest())
 
-    def classify_rows(
-        self,
-        rows: Sequence[dict[str, list[int]]],
-        support: PreparedSupport,
-        *,
-        pad_token_id: int | None = None,
-        batcher: Batcher | None = None,
-        cache: EmbeddingCache | None = None,
-        max_length: int | None = None,
-    ) -> Tensor:
-        r"""
-        Classify prepared inputs of any number and size.
-
-        Args:
-            rows (`list[dict]`):
-                For texts `input_ids`, and for pairs `token_type_ids`, of each, unpadded, from [`Embedder.tokenize`];
-                for images and audio the features of each, from [`MediaEmbedder.row`].
-            support ([`PreparedSupport`]):
-                From [`prepare_support`].
-            pad_token_id (`int`, *optional*), batcher ([`Batcher`], *optional*):
-                Token that pads the rows of a batch, and the sizes of batches; by a budget of tokens when not given.
-            cache ([`EmbeddingCache`], *optional*), max_length (`int`, *optional*):
-                As in [`embedder`].
-
-        Returns:
-            `torch.FloatTensor` of shape `(n, num_labels)`: log-probabilities up to a constant.
-        """
-        embeddings = self.embedder(cache, max_length).embed_rows(
-            rows, support.support.prompt, support.prefix, pad_token_id=pad_token_id, batcher=batcher
-        )
-        return self.answer(embeddings, support)
-
     def _classify_batch(
         self, batch: dict[str, Tensor], support: SupportSet | PreparedSupport | None, labels: Tensor | None
     ) -> SequenceClassifierOutput:
         """Embed a batch of checked tensors and classify it."""
         prepared = self.prepare_support(support)
-        logits = self.answer(self.embedder().embed_batch(batch, prepared.support.prompt, prepared.prefix), prepared)
+        logits = self.answer(self.embedder().embed_batch(batch, prepared.prefix), prepared)
         loss = None
         if labels is not None:
             loss = torch.nn.functional.cross_entropy(logits, check_labels(labels, logits))

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
@@ -259,14 +258,12 @@ class PipelineModel:
             return cls(name, kwargs if config is None else {**kwargs, "config": config})
         return load_any(name, config, **kwargs)
 
-    def load(self, **more: Any) -> TartPreTrainedModel:
-        """Load the model; `more` are arguments beside those of `pipeline`, such as `backbone`."""
-        return load_any(self.name, **self.arguments, **more)
-
-    def device_of(self, model: TartPreTrainedModel) -> torch.device | None:
-        """Return the device on which a device map has put all of a loaded model, `None` without one."""
-        is_placed = self.arguments.get("device_map") is not None and getattr(model, "hf_device_map", None) is None
-        return model.device if is_placed else None
+    def load(self, pipeline_arguments: dict[str, Any], **more: Any) -> TartPreTrainedModel:
+        """Load the model; add the device on which a device map has put all of it to the arguments of the pipeline."""
+        model = load_any(self.name, **self.arguments, **more)
+        if self.arguments.get("device_map") is not None and getattr(model, "hf_device_map", None) is None:
+            pipeline_arguments.setdefault("device", model.device)
+        return model
 
 
 def load_any(name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -> TartPreTrainedModel:

@@ -4,15 +4,16 @@ import copy
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sized
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub import ModelCard
 from tqdm.auto import tqdm
 from transformers import Pipeline, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.pipelines.text_classification import ClassificationFunction, sigmoid, softmax
+from transformers.pipelines.text_classification import sigmoid, softmax
 from transformers.utils import logging
 
 from transformers_tart.backbones.adapters import unwrap
@@ -23,7 +24,7 @@ from transformers_tart.checks.arguments import as_count, as_flag, as_source, che
 from transformers_tart.embeddings.arguments import as_limit
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.text import Embedder, Unreadable
+from transformers_tart.embeddings.text import Unreadable
 from transformers_tart.files import staged
 from transformers_tart.hub.push import HubMixin, keep_edited_card
 from transformers_tart.inputs.containers import is_eager, iterate, unpack
@@ -38,18 +39,8 @@ from transformers_tart.support import PreparedSupport, SupportSet
 
 logger = logging.get_logger(__name__)
 
+FUNCTIONS: dict[str, Callable] = {"default": softmax, "softmax": softmax, "sigmoid": sigmoid, "none": np.asarray}
 DEFAULT_BATCH_SIZE = 32  # of the windows of inputs in memory, without a batch size
-
-
-@dataclass(frozen=True)
-class _Call:
-    """The checked arguments of a call."""
-
-    embedder: Embedder
-    support: PreparedSupport
-    batcher: Batcher
-    options: TextOptions
-    postprocess: dict[str, Any]
 
 
 class TartClassificationPipeline(HubMixin, Pipeline):
@@ -71,8 +62,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             takes Hub ids and folders too, and defaults to the small language model inside this package.
         tokenizer (`PreTrainedTokenizerBase`, *optional*), image_processor (`BaseImageProcessor`, *optional*),
         feature_extractor (`SequenceFeatureExtractor`, *optional*), processor (`ProcessorMixin`, *optional*):
-            Processor of the backbone for texts, images, audio or other inputs; loaded from its repository when not
-            given.
+            Processor of the backbone's inputs; loaded from its repository when not given.
         examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table, *optional*):
             The support set; the one stored with the model when not given. A table of pandas, polars or Arrow.
         backbone (`PreTrainedModel` or `str`, *optional*):
@@ -109,13 +99,8 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         self._cache_folder = None if embedding_cache is None else as_source(embedding_cache, "embedding_cache")
         self._cache: tuple[tuple, EmbeddingCache] | None = None
         model = load_model(model, backbone, kwargs)
-        given = {
-            "tokenizer": tokenizer,
-            "image_processor": image_processor,
-            "feature_extractor": feature_extractor,
-            "processor": processor,
-        }
-        super().__init__(model=model, **choose_processor(model, given), **kwargs)
+        given = {"tokenizer": tokenizer, "image_processor": image_processor, "feature_extractor": feature_extractor}
+        super().__init__(model=model, **choose_processor(model, {**given, "processor": processor}), **kwargs)
         if examples is not None:
             self.set_examples(examples)
 
@@ -131,23 +116,16 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         """Replace the stored support set; `None` removes it."""
         self.model.set_support(None if examples is None else self._encode(examples, is_stored=True))
 
-    def _encode(
-        self,
-        examples: RawExamples,
-        progress_bar: bool = False,
-        max_length: int | None = None,
-        is_stored: bool = False,
-    ) -> PreparedSupport:
+    def _encode(self, examples: RawExamples, max_length: int | None = None, **options: bool) -> PreparedSupport:
         with self.device_placement():
             return self.model.prepare_examples(
                 examples,
                 self._processor,
                 batch_size=self._batch_size,
-                progress_bar=progress_bar,
                 keep_texts=self.model.config.modality.is_tokenized,
                 cache=self._open_cache(),
                 max_length=max_length or self._preprocess_params.get("max_length"),
-                is_stored=is_stored,
+                **options,
             )
 
     def _open_cache(self) -> EmbeddingCache | None:
@@ -161,22 +139,16 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         return self._cache[1]
 
     def _sanitize_parameters(
-        self,
-        top_k: int | None | str = "",
-        function_to_apply: str | ClassificationFunction | None = None,
-        **text_arguments: Any,
+        self, top_k: Any = "", function_to_apply: Any = None, **text_arguments: Any
     ) -> tuple[dict, dict, dict]:
         postprocess: dict[str, Any] = {}
         if not (isinstance(top_k, str) and top_k == ""):  # which stands for no `top_k`
             postprocess["top_k"] = None if top_k is None else as_count(top_k, "top_k", ", or None for all classes")
         if function_to_apply is not None:
-            name = getattr(function_to_apply, "name", function_to_apply)
-            if not isinstance(name, str) or name.upper() not in ("DEFAULT", *ClassificationFunction.__members__):
-                raise ValueError(
-                    f"function_to_apply is {shorten(function_to_apply)}; it must be "
-                    '"default", "softmax", "sigmoid" or "none".'
-                )
-            postprocess["function_to_apply"] = function_to_apply
+            name = getattr(function_to_apply, "value", function_to_apply)  # of transformers' enum
+            if not isinstance(name, str) or name.lower() not in FUNCTIONS:
+                raise ValueError(f"function_to_apply is {shorten(name)}; it must be one of {(*FUNCTIONS,)}.")
+            postprocess["function_to_apply"] = name.lower()
         return text_options(text_arguments, self.model.config.modality), {}, postprocess
 
     def __call__(
@@ -194,37 +166,32 @@ class TartClassificationPipeline(HubMixin, Pipeline):
 
         Args:
             inputs (`object`):
-                One text, or `{"text", "text_pair"}`; one image or piece of audio as [`read_image`] or [`read_audio`]
-                takes it: a path, an address, the bytes of a file, a PIL image, an array, or a value of `datasets`; or
-                many of them. A list, a column, or a table with a column of that name gives a list; a generator or
-                `KeyDataset` gives an iterator that reads in windows.
+                One text, or `{"text", "text_pair"}`; one image or recording as [`read_image`] or [`read_audio`] takes
+                it, such as a path, a PIL image, an array, or a value of `datasets`; or many of them. A list, a column,
+                or a table gives a list; a generator or `KeyDataset` gives an iterator that reads in windows.
             examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset`, a table or [`SupportSet`], *optional*):
                 The support set of this call; the stored one when not given.
             top_k (`int`, *optional*):
                 Number of classes to return, best first, as a list; `None` for all. Without it, the best alone.
             function_to_apply (`str`, *optional*, defaults to `"default"`):
-                `"default"` and `"softmax"` give probabilities, `"sigmoid"` the sigmoid of each logit, `"none"` the
-                logits.
-            max_length (`int`, *optional*):
-                Longest text in tokens.
-            truncation (`bool` or `str`, *optional*, defaults to `True`):
-                Whether longer texts are truncated; with `False` they are an error. Other arguments that the
-                text-classification pipeline passes to its tokenizer, such as `padding`, are accepted where they change
-                no prediction.
+                `"default"` and `"softmax"` give probabilities, `"sigmoid"` the sigmoid of each logit, `"none"` logits.
+            max_length (`int`, *optional*), truncation (`bool` or `str`, *optional*, defaults to `True`):
+                Longest text in tokens, and whether longer texts are truncated; with `False` they are an error. Other
+                arguments of the text-classification pipeline for its tokenizer, such as `padding`, are accepted where
+                they change no prediction.
             batch_size (`int`, *optional*):
                 Most inputs of a forward pass; as many as a budget of tokens allows when not given.
             progress_bar (`bool`, *optional*, defaults to `False`):
                 Whether to show progress.
             num_workers (`int`, *optional*):
-                Taken for compatibility with other pipelines; inputs are read in this process.
+                Unused; inputs are read in this process.
 
         Returns:
             `dict` or `list`: `{"label", "score"}` for each input, or a list of them with `top_k`. Of many images or
-            pieces of audio, one that cannot be read gives `{"label": None, "score": nan, "error": why}`.
+            recordings, an unreadable one gives `{"label": None, "score": nan, "error": <the reason>}`.
 
         Raises:
-            ValueError, TypeError, OSError: When a text is not a string, a single image or piece of audio cannot be
-                read, or an argument is unknown.
+            ValueError, TypeError, OSError: When a text or a single input cannot be read, or an argument is invalid.
             BackboneMismatchError: When the backbone is no longer the one that embedded the support set.
         """
         preprocess, _, postprocess = self._sanitize_parameters(**kwargs)
@@ -235,90 +202,68 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             with self.device_placement():
                 support = self.model.prepare_support(examples)
         else:
-            support = self._encode(examples, progress_bar, preprocess.get("max_length"))
+            support = self._encode(examples, preprocess.get("max_length"), progress_bar=progress_bar)
         options = TextOptions(**{**self._preprocess_params, **preprocess})
         embedder = self.model.embedder(max_length=options.max_length)
         is_one = modality.is_one(inputs)
         batcher = Batcher.on(input_device(self.model.backbone), None if is_one else batch_size or self._batch_size)
-        call = _Call(embedder, support, batcher, options, {**self._postprocess_params, **postprocess})
+        postprocess = {**self._postprocess_params, **postprocess}
+        classify = partial(self._classify, support, batcher, options.max_length, postprocess)
         if is_one:
-            return next(self._classify(_read_one(embedder, self._processor, inputs, options), call))
-        items = iterate(inputs)
-        if progress_bar:
-            total = len(inputs) if isinstance(inputs, Sized) else None
-            items = iter(tqdm(items, desc="classifying", unit=modality, total=total))
-        results = self._iterate(items, call)
+            return next(classify(embedder.read_one(self._processor, inputs, options)))
+        total = len(inputs) if isinstance(inputs, Sized) else None
+        items = tqdm(iterate(inputs), desc="classifying", unit=modality, total=total, disable=not progress_bar)
+        places = ((f"Input {i}", item) for i, item in enumerate(items))
+        size = min(sys.maxsize, (batcher.max_rows or DEFAULT_BATCH_SIZE) * embedder.batches_per_window)
+        windows = iter(lambda: list(itertools.islice(places, size)), [])
+        results = itertools.chain.from_iterable(classify(embedder.read(self._processor, w, options)) for w in windows)
         return list(results) if is_eager(inputs) else results
 
-    def _iterate(self, inputs: Iterator[Any], call: _Call) -> Iterator[Any]:
-        """Classify in batches of similar length, window by window; results come in the order of the inputs."""
-        items = ((f"Input {i}", item) for i, item in enumerate(inputs))
-        size = min(sys.maxsize, (call.batcher.max_rows or DEFAULT_BATCH_SIZE) * call.embedder.batches_per_window)
-        while window := list(itertools.islice(items, size)):
-            yield from self._classify(call.embedder.read(self._processor, window, call.options), call)
-
-    def _classify(self, rows: Sequence[Any], call: _Call) -> Iterator[Any]:
-        """Classify a window of rows; unreadable ones give their error."""
+    def _classify(
+        self, support: PreparedSupport, batcher: Batcher, max_length: int | None, postprocess: dict, rows: list[Any]
+    ) -> Iterator[Any]:
+        """Classify a window of rows in batches of similar length; unreadable ones give their error."""
         readable = [row for row in rows if not isinstance(row, Unreadable)]
-        if len(readable) < len(rows):
-            logger.error(
-                f"{len(rows) - len(readable)} of {len(rows)} inputs cannot be read; their results hold the reason "
-                'under "error".'
-            )
+        if lost := len(rows) - len(readable):
+            logger.error(f'{lost} of {len(rows)} inputs cannot be read; their results hold the reason under "error".')
         logits = iter(())
         if readable:
+            padding = getattr(self.tokenizer, "pad_token_id", None)
             with self.device_placement(), self.get_inference_context()():
-                found = self.model.classify_rows(
-                    readable,
-                    call.support,
-                    pad_token_id=getattr(self.tokenizer, "pad_token_id", None),
-                    batcher=call.batcher,
-                    cache=self._open_cache(),
-                    max_length=call.options.max_length,
-                )
-            logits = iter(found.cpu())
-        names = self.model.names_for(call.support.support)
+                embedder = self.model.embedder(self._open_cache(), max_length)
+                found = embedder.embed_rows(readable, support.prefix, pad_token_id=padding, batcher=batcher)
+                logits = iter(self.model.answer(found, support).cpu())
+        names = self.model.names_for(support.support)
         for row in rows:
             if isinstance(row, Unreadable):
-                failed = {"label": None, "score": float("nan"), "error": str(row.error)}
-                yield [failed] if "top_k" in call.postprocess else failed
+                result = {"label": None, "score": float("nan"), "error": str(row.error)}
+                yield [result] if "top_k" in postprocess else result
             else:
-                yield self.postprocess({"logits": next(logits)[None], "label_names": names}, **call.postprocess)
+                yield self.postprocess({"logits": next(logits)[None], "label_names": names}, **postprocess)
 
     def preprocess(self, input_: Any, **options: Any) -> dict[str, Any]:
         """Make a batch of one input."""
         text = TextOptions(**options)
         embedder = self.model.embedder(max_length=text.max_length)
-        return embedder.collate(self._processor, _read_one(embedder, self._processor, input_, text))
+        return embedder.collate(self._processor, embedder.read_one(self._processor, input_, text))
 
     def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:
-        return {
-            "logits": self.model(**model_inputs, support=support).logits,
-            "label_names": self.model.names_for(support.support),
-        }
+        logits = self.model(**model_inputs, support=support).logits
+        return {"logits": logits, "label_names": self.model.names_for(support.support)}
 
-    def postprocess(
-        self,
-        model_outputs: dict[str, Any],
-        top_k: Any = "",
-        function_to_apply: str | ClassificationFunction = "default",
-    ) -> Any:
+    def postprocess(self, model_outputs: dict[str, Any], top_k: Any = "", function_to_apply: Any = "default") -> Any:
         """Return labels and scores of one input, by the conventions of the text-classification pipeline."""
-        function = str(getattr(function_to_apply, "value", function_to_apply)).lower()
         logits = model_outputs["logits"][0].float().numpy()
-        scores = logits if function == "none" else (sigmoid if function == "sigmoid" else softmax)(logits)
-        names = zip(model_outputs["label_names"], scores, strict=True)
-        results = [{"label": name, "score": float(score)} for name, score in names]
-        results.sort(key=lambda result: result["score"], reverse=True)
+        scores = FUNCTIONS[str(getattr(function_to_apply, "value", function_to_apply)).lower()](logits)
+        ranked = sorted(zip(model_outputs["label_names"], map(float, scores), strict=True), key=lambda x: -x[1])
+        results = [{"label": name, "score": score} for name, score in ranked]
         return results[0] if isinstance(top_k, str) else results[:top_k]
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save the task: model, support set, tokenizer or processor, and card.
 
         Args:
-            save_directory (`str` or `Path`):
-                The folder.
-            kwargs:
+            save_directory (`str` or `Path`), kwargs:
                 As in [`TartPreTrainedModel.save_pretrained`]; `push_to_hub=True` pushes the folder.
         """
         # stock pipelines need these settings; the user's processor stays as it is
@@ -338,37 +283,15 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         return self.model.model_card()
 
 
-def _read_one(embedder: Embedder, processor: Any, value: Any, options: TextOptions) -> list[Any]:
-    """Return the row of a single input, whose error is raised."""
-    rows = embedder.read(processor, [("The input", value)], options)
-    if isinstance(rows[0], Unreadable):
-        raise rows[0].error
-    return rows
-
-
 def load_model(model: Any, backbone: Any, arguments: dict[str, Any]) -> TartPreTrainedModel:
-    """Return the composed model of a pipeline; add the device that a device map has chosen to its arguments.
-
-    Raises:
-        TypeError: On anything but a model.
-        ValueError: When a backbone is given with a loaded model.
-    """
+    """Return the composed model of a pipeline; add the device that a device map has chosen to its arguments."""
     if isinstance(model, PipelineModel):
-        loaded = model.load(**({} if backbone is None else {"backbone": backbone}))
-        device = model.device_of(loaded)
-        if device is not None:
-            arguments.setdefault("device", device)
-        return loaded
+        return model.load(arguments, **({} if backbone is None else {"backbone": backbone}))
     if backbone is not None:
         raise ValueError(
             "backbone is given with a model that is loaded already; give model=<Hub id or folder of a task>, or "
             "load the task with from_pretrained(..., backbone=...)."
         )
-    if isinstance(model, TartPreTrainedModel):
-        return model
     if not isinstance(unwrap(model), PreTrainedModel):
         as_source(model, "model", " or a loaded PreTrainedModel")
-    return compose_any(model)
-
-
-__all__ = ["TartClassificationPipeline"]
+    return model if isinstance(model, TartPreTrainedModel) else compose_any(model)

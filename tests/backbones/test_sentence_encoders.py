@@ -33,7 +33,7 @@ def compose(folder: str | Path, **options: Any) -> TartForSequenceClassification
 def embed(model: TartForSequenceClassification, texts: list[str] = TEXTS) -> Tensor:
     """Embeddings (n, layers, hidden) of queries."""
     embedder, tokenizer = model.embedder(), load_processor(model)
-    return embedder.embed_rows(embedder.tokenize(tokenizer, texts), None, None, pad_token_id=tokenizer.pad_token_id)
+    return embedder.embed_rows(embedder.tokenize(tokenizer, texts), pad_token_id=tokenizer.pad_token_id)
 
 
 def embed_by_hand(folder: str, pool: Any, normalize: bool, length: int = 8) -> Tensor:

@@ -74,11 +74,11 @@ def test__encode_texts__out_of_memory__same_embeddings(monkeypatch: pytest.Monke
     expected = encode_texts(backbone, tokenizer, texts)
     pool_rows, sizes = text_module.pool_rows, []
 
-    def small(backbone: object, batch: dict[str, Tensor], **options: object) -> Tensor:
+    def small(backbone: object, batch: dict[str, Tensor], options: object) -> Tensor:
         sizes.append(batch["input_ids"].numel())
         if sizes[-1] > 40:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return pool_rows(backbone, batch, **options)
+        return pool_rows(backbone, batch, options)
 
     monkeypatch.setattr(text_module, "pool_rows", small)
     torch.testing.assert_close(encode_texts(backbone, tokenizer, texts), expected, atol=1e-5, rtol=1e-5)

@@ -41,8 +41,8 @@ from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.embeddings import embed, encode_texts
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.in_context import leave_one_out_orders
-from transformers_tart.embeddings.prefix_cache import Continuation
 from transformers_tart.embeddings.prefix_strategies import STRATEGIES
+from transformers_tart.embeddings.prompts import Continuation
 
 
 @pytest.mark.parametrize("protocol", ["vanilla", "loo"])

@@ -29,7 +29,8 @@ def predict(model: PreTrainedModel) -> torch.Tensor:
         return model(torch.linspace(-1, 1, 2 * 3 * 16 * 16).reshape(2, 3, 16, 16)).logits
     tokenizer = AutoTokenizer.from_pretrained(MINI)
     rows = model.embedder().tokenize(tokenizer, TEXTS)
-    return model.classify_rows(rows, model.prepare_support())
+    support = model.prepare_support()
+    return model.answer(model.embedder().embed_rows(rows, support.prefix), support)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -2,6 +2,7 @@
 
 import inspect
 import threading
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -9,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import Cache
 
 from transformers_tart.inputs.tokenization import check_tokenizer
 
 
 NO_LIMIT = int(1e6)  # tokenizers without a limit of their own have a huge one
+# Global, since threads may hold one backbone through different objects, none of which could own the lock.
 _SWITCHING = threading.Lock()
 
 
@@ -26,17 +27,9 @@ def innermost(model: nn.Module) -> nn.Module:
 
 
 def cache_argument(model: nn.Module) -> str:
-    """Return the name under which the forward pass of a model takes a KV cache, and its output returns one.
-
-    It is `cache`, or `past_key_values` for code written before transformers 5.24.
-    """
-    parameters = inspect.signature(innermost(model).forward).parameters
-    return "cache" if "cache" in parameters else "past_key_values"
-
-
-def returned_cache(model: nn.Module, output: Any) -> Cache | None:
-    """Return the KV cache in the output of a model, `None` where there is none."""
-    return getattr(output, cache_argument(model), None)
+    """Return the name of the KV cache among the arguments of a forward pass and in its output."""
+    # "past_key_values" in code written before transformers 5.24
+    return "cache" if accepts(model, "cache") else "past_key_values"
 
 
 def text_encoder(backbone: PreTrainedModel) -> PreTrainedModel:
@@ -44,7 +37,7 @@ def text_encoder(backbone: PreTrainedModel) -> PreTrainedModel:
     return backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
 
 
-def accepts(backbone: PreTrainedModel, argument: str) -> bool:
+def accepts(backbone: nn.Module, argument: str) -> bool:
     """Return whether the forward pass of a backbone takes an argument of this name."""
     return argument in inspect.signature(innermost(backbone).forward).parameters
 
@@ -55,21 +48,23 @@ def without_cache(backbone: PreTrainedModel) -> dict[str, bool]:
 
 
 def switch_length(backbone: PreTrainedModel) -> int | None:
-    """Return the length above which a backbone rotates all positions of a forward pass differently, if any.
-
-    With such rotary embeddings (`longrope`, `dynamic`) the longest row of a batch changes the others.
-    """
+    """Return the length above which a backbone rotates all positions of a forward pass differently, if any."""
+    # with such rotary embeddings the longest row of a batch changes the others
     parameters = getattr(backbone.config.get_text_config(), "rope_parameters", None) or {}
     if parameters.get("rope_type") not in ("longrope", "dynamic"):
         return None
     return parameters.get("original_max_position_embeddings") or backbone_max_length(backbone)
 
 
-def are_close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
-    """Return whether hidden states (..., layers, hidden) differ by no more than rounding in every layer.
+def rows_beyond_switch(backbone: PreTrainedModel, lengths: Iterable[int]) -> set[int]:
+    """Return the indices of rows above the [`switch_length`], which may share no batch."""
+    limit = switch_length(backbone)
+    return set() if limit is None else {i for i, length in enumerate(lengths) if length > limit}
 
-    Medians are compared: a few dimensions of many models are thousands of times as large as the others.
-    """
+
+def are_close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Return whether hidden states (..., layers, hidden) differ by no more than rounding in every layer."""
+    # medians, since a few dimensions of many models are thousands of times as large as the others
     tolerance = 1e-3 if dtype in (torch.float32, torch.float64) else 5e-2
     gap = (found - expected).float().abs().median(-1).values
     return bool((gap <= tolerance * expected.float().abs().median(-1).values).all())
@@ -83,13 +78,10 @@ def input_device(backbone: PreTrainedModel) -> torch.device:
 
 @record_function("tart/backbone")
 def run_backbone(backbone: PreTrainedModel, layers: int | str, **inputs: Any) -> tuple[Any, tuple[Tensor, ...]]:
-    """Run a forward pass without gradients; return the output and the hidden states (n, length, hidden) of `layers`.
-
-    Passes that change the backbone run one at a time: rotary embeddings that switch with the length keep their
-    frequencies in a buffer.
-    """
+    """Run a forward pass without gradients; return the output and hidden states (n, length, hidden) of `layers`."""
     device = input_device(backbone)
     inputs = {name: given.to(device) if isinstance(given, Tensor) else given for name, given in inputs.items()}
+    # rotary embeddings that switch with the length change a buffer of the backbone: one pass at a time
     with torch.no_grad(), nullcontext() if switch_length(backbone) is None else _SWITCHING:
         output = backbone(**inputs, return_dict=True, **({} if layers == -1 else {"output_hidden_states": True}))
     if layers == -1:
@@ -127,21 +119,3 @@ def resolve_max_length(
     own = tokenizer.model_max_length
     limits = [max_length, own if own and own < NO_LIMIT else None, backbone_max_length(backbone)]
     return min((limit for limit in limits if limit is not None), default=None)
-
-
-__all__ = [
-    "NO_LIMIT",
-    "accepts",
-    "are_close",
-    "backbone_max_length",
-    "cache_argument",
-    "choose_layer",
-    "innermost",
-    "input_device",
-    "resolve_max_length",
-    "returned_cache",
-    "run_backbone",
-    "switch_length",
-    "text_encoder",
-    "without_cache",
-]

@@ -16,17 +16,11 @@ class ProbeResult(NamedTuple):
 
 
 class PaddingStates(NamedTuple):
-    """Input of the first layer for a window of one repeated frame.
-
-    Attributes:
-        frame: bytes of the frame.
-        states: states (length, hidden).
-        is_added: places (length,) that the backbone adds to every input.
-    """
+    """Input of the first layer for a window of one repeated frame."""
 
     frame: bytes
-    states: Tensor
-    is_added: Tensor
+    states: Tensor  # (length, hidden)
+    is_added: Tensor  # (length,): places that the backbone adds to every input
 
 
 @dataclass(eq=False)
@@ -35,24 +29,15 @@ class BackboneTraits:
 
     Keep the object as long as the backbone: each property is probed once. Threads may share it; at worst two of them
     run the same probe.
-
-    Attributes:
-        backbone: the backbone.
-        prefix_sharing: [`ProbeResult`] of each [`BackboneTraits.runtime`].
-        is_padding_safe: whether padded audio has the embedding of the same audio without padding.
-        padding: states of the last kind of padding.
     """
 
     backbone: PreTrainedModel
-    prefix_sharing: dict[tuple[object, ...], ProbeResult] = field(default_factory=dict)
-    is_padding_safe: bool | None = None
-    padding: PaddingStates | None = None
+    prefix_sharing: dict[tuple[object, ...], ProbeResult] = field(default_factory=dict)  # by `runtime`
+    is_padding_safe: bool | None = None  # padded audio has the embedding of the same audio without padding
+    padding: PaddingStates | None = None  # of the last kind of padding
 
     @property
     def runtime(self) -> tuple[torch.dtype, torch.device, str | None]:
         """The dtype, device and attention implementation, which may change while the backbone lives."""
         backbone = self.backbone
         return backbone.dtype, backbone.device, backbone.config._attn_implementation
-
-
-__all__ = ["BackboneTraits", "PaddingStates", "ProbeResult"]

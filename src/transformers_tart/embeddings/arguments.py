@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from transformers_tart.checks.arguments import as_count, as_flag, shorten
+from transformers_tart.checks.arguments import as_count, as_flag, check_kind, shorten
 from transformers_tart.checks.templates import parse_template
 from transformers_tart.configuration_tart import POOLINGS, PROTOCOLS, EmbeddingOptions
 from transformers_tart.embeddings.cache import EmbeddingCache
@@ -18,12 +18,10 @@ from transformers_tart.inputs.tokenization import check_tokenizer
 
 
 def check_models(backbone: Any, tokenizer: Any, cache: Any = None) -> None:
-    """Raise a TypeError unless a backbone, its tokenizer and a cache are what their names say."""
-    if not isinstance(backbone, PreTrainedModel):
-        raise TypeError(f"backbone is {shorten(backbone)} of type {type(backbone).__name__}; give a PreTrainedModel.")
+    """Raise a TypeError unless a backbone, its tokenizer and a cache are of the right types."""
+    check_kind("backbone", backbone, PreTrainedModel)
     check_tokenizer(tokenizer)
-    if cache is not None and not isinstance(cache, EmbeddingCache):
-        raise TypeError(f"cache is {shorten(cache)} of type {type(cache).__name__}; give an EmbeddingCache, or None.")
+    check_kind("cache", cache, EmbeddingCache, type(None))
 
 
 def check_texts(texts: Any, name: str) -> list[Text]:
@@ -31,11 +29,11 @@ def check_texts(texts: Any, name: str) -> list[Text]:
     items = _as_list(unpack(texts, TEXT), name)
     if not items:
         raise ValueError(f"{name} is empty: there are no texts to embed.")
-    pairs = [isinstance(item, tuple) and len(item) == 2 for item in items]
-    return [
-        parse_text({"text": item[0], "text_pair": item[1]} if is_pair else item, f"{name}[{i}]")
-        for i, (item, is_pair) in enumerate(zip(items, pairs, strict=True))
-    ]
+    for i, item in enumerate(items):
+        if isinstance(item, tuple) and len(item) == 2:
+            item = {"text": item[0], "text_pair": item[1]}
+        items[i] = parse_text(item, f"{name}[{i}]")
+    return items
 
 
 def check_class_numbers(labels: Any, name: str) -> list[int]:
@@ -94,6 +92,3 @@ def check_options(
 def as_limit(value: Any, name: str) -> int | None:
     """Return a count of at least 1 as a Python integer, `None` as it is."""
     return None if value is None else as_count(value, name, ", or None")
-
-
-__all__ = ["as_limit", "check_class_numbers", "check_models", "check_names", "check_options", "check_texts"]

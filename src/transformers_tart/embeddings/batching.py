@@ -1,6 +1,6 @@
 """Batches by a budget of tokens, halved on out-of-memory."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,27 +22,20 @@ ACCELERATOR_TOKENS = 16384
 
 @dataclass
 class Batcher:
-    r"""
-    Batches of rows of similar length.
+    """Batches of rows of similar length."""
 
-    Args:
-        max_tokens (`int`):
-            Tokens of a padded batch. Halved on out-of-memory, for all batches to come.
-        max_rows (`int`, *optional*):
-            Most rows of a batch.
-    """
-
-    max_tokens: int
+    max_tokens: int  # of a padded batch; halved on out-of-memory, for all batches to come
     max_rows: int | None = None
+    progress: tqdm | None = None  # bar that every row advances
 
     def __post_init__(self) -> None:
         if self.max_rows is not None:
             self.max_rows = as_count(self.max_rows, "batch_size", ", or None")
 
     @classmethod
-    def on(cls, device: torch.device, max_rows: int | None = None) -> "Batcher":
+    def on(cls, device: torch.device, max_rows: int | None = None, progress: tqdm | None = None) -> "Batcher":
         """Return a batcher with the budget of a device."""
-        return cls(CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS, max_rows)
+        return cls(CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS, max_rows, progress)
 
     def run(
         self,
@@ -51,18 +44,8 @@ class Batcher:
         packed: bool = False,
         members: Sequence[int] | None = None,
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Work on all rows, the longest first, so that out-of-memory comes early; yield indices of rows and results.
-
-        Args:
-            lengths (`list[int]`):
-                Tokens of each row.
-            work (`Callable`):
-                Maps the indices of the rows of a batch to its result.
-            packed (`bool`, *optional*, defaults to `False`):
-                Whether the rows of a batch stand one after another, without padding.
-            members (`list[int]`, *optional*):
-                Indices of the rows to work on; all when not given.
-        """
+        """Work on rows, `packed` ones without padding; yield indices and results."""
+        # the longest first, so that out-of-memory comes early
         order = sorted(range(len(lengths)) if members is None else members, key=lambda i: -lengths[i])
         start = 0
         while start < len(order):
@@ -97,51 +80,32 @@ def run_batches(
     work: Callable[[list[int]], Tensor],
     packed: bool = False,
     *,
-    alone: Sequence[bool] = (),
+    alone: Collection[int] = (),
     split: Callable[[list[int]], list[list[int]]] | None = None,
     cache: EmbeddingCache | None = None,
     keys: Sequence[bytes] = (),
-    progress: tqdm | None = None,
 ) -> Tensor:
-    r"""
-    Work on all rows that are not in the cache, and return all results in the order of the rows.
+    """Work on all rows that are not in the cache, and return the results (rows, ...) in the order of the rows.
 
-    Args:
-        batcher ([`Batcher`]), lengths (`list[int]`), work (`Callable`), packed (`bool`):
-            As in [`Batcher.run`]; `work` returns one result (n, ...) a row.
-        alone (`list[bool]`, *optional*):
-            Rows that make a batch of their own.
-        split (`Callable`, *optional*):
-            Maps the indices of rows to groups of them, whose batches are separate.
-        cache ([`EmbeddingCache`], *optional*), keys (`list[bytes]`):
-            Where results are looked up and, batch by batch, stored, under a key a row.
-        progress (`tqdm`, *optional*):
-            Bar that is advanced by every row.
-
-    Returns:
-        `torch.Tensor` of shape `(rows, ...)`, on the device where `work` leaves its results.
+    Each row of `alone` makes a batch of its own; `split` divides rows into groups whose batches are separate.
     """
     found = cache.get(keys) if cache is not None else [None] * len(lengths)
     missing = [i for i, row in enumerate(found) if row is None]
     order = [i for i, row in enumerate(found) if row is not None]
     results = [torch.stack([row for row in found if row is not None])] if order else []
-    if progress is not None:
-        progress.update(len(order))
-    for group in _set_apart(alone, missing) if split is None else split(missing):
+    progress = tqdm(disable=True) if batcher.progress is None else batcher.progress
+    progress.update(len(order))
+    apart = [[i] for i in missing if i in alone]
+    together = [i for i in missing if i not in alone]
+    for group in [*apart, *([together] if split is None else split(together))]:
         for chosen, result in batcher.run(lengths, work, packed, group):
             if cache is not None:
                 cache.put([keys[i] for i in chosen], result)
             order += chosen
             results.append(result)
-            if progress is not None:
-                progress.update(len(chosen))
-    together = torch.cat([result.to(results[-1].device) for result in results])
-    return torch.empty_like(together).index_copy_(0, torch.tensor(order, device=together.device), together)
-
-
-def _set_apart(alone: Sequence[bool], members: list[int]) -> list[list[int]]:
-    apart = [i for i in members if alone and alone[i]]
-    return [*([i] for i in apart), [i for i in members if not alone or not alone[i]]]
+            progress.update(len(chosen))
+    joined = torch.cat([result.to(results[-1].device) for result in results])
+    return torch.empty_like(joined).index_copy_(0, torch.tensor(order, device=joined.device), joined)
 
 
 def move(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
@@ -153,6 +117,3 @@ def move(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
         name: (tensor.pin_memory() if pinned else tensor).to(device, non_blocking=True)
         for name, tensor in batch.items()
     }
-
-
-__all__ = ["Batcher", "move", "run_batches"]

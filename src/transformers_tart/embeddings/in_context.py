@@ -7,6 +7,7 @@ example to the place of its label, those of queries too.
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -16,14 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers_tart.backbones.forward import (
     are_close,
     resolve_max_length,
+    rows_beyond_switch,
     run_backbone,
-    switch_length,
     without_cache,
 )
 from transformers_tart.checks.tensors import check_seed
 from transformers_tart.configuration_tart import EmbeddingOptions
-from transformers_tart.embeddings.prefix_cache import Continuation, Prefix
-from transformers_tart.embeddings.prompts import Block, Prompt, Writer, choose_template, fit
+from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.embeddings.prompts import Block, Continuation, Prompt, Writer, choose_template, fit
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
 from transformers_tart.inputs.examples import Examples
 
@@ -78,15 +79,10 @@ def write_prompt(
     return WrittenPrompt(prompt, writer, [blocks[i] for i in order], order)
 
 
-def encode_prompt(encoder: PrefixEncoder, prompt: Prompt) -> Prefix:
-    """Encode a prompt once, for the queries that follow it."""
-    return encode_support(encoder, prompt, [])[1]
-
-
 def encode_support(
-    encoder: PrefixEncoder, prompt: Prompt, blocks: Sequence[Block], protocol: str = "vanilla"
+    encoder: PrefixEncoder, prompt: Prompt, blocks: Sequence[Block] = (), protocol: str = "vanilla"
 ) -> tuple[Tensor, Prefix]:
-    """Encode a prompt: the embeddings (k, layers, hidden) of its examples, and the prefix of the queries."""
+    """Encode a prompt: return the embeddings (k, layers, hidden) of its examples, and the prefix of the queries."""
     _require_causal(encoder.backbone, prompt.ids)
     first = at = len(prompt.ids) - sum(len(block.ids) for block in blocks)
     spans = []
@@ -94,10 +90,13 @@ def encode_support(
         spans.append((at, at + block.asked))
         at += len(block.ids)
     prefix, embeddings = encoder.start(prompt.ids, spans, prompt.max_query_tokens)
-    prefix = encoder.append_query_prefix(prefix, prompt.question.before[0])
+    asked = prompt.question.before[0]  # with which all queries begin
+    if asked:
+        prefix, found = encoder.extend(prefix, asked, [(0, len(asked))])
+        prefix = replace(prefix, query_prefix=found[0], query_prefix_length=len(asked))
     if protocol == "loo":
         embeddings = _embed_each_last(encoder, prompt.ids[:first], blocks, prefix.strategy)
-    return embeddings, prefix
+    return embeddings, replace(prefix, prompt=prompt)
 
 
 def leave_one_out_orders(members: Sequence[int], before: tuple[int, ...] = ()) -> dict[int, tuple[int, ...]]:
@@ -108,18 +107,14 @@ def leave_one_out_orders(members: Sequence[int], before: tuple[int, ...] = ()) -
     """
     if len(members) <= FEW:
         return {i: (*before, *(j for j in members if j != i), i) for i in members}
-    left, right = _halves(members)
+    left, right = members[: len(members) // 2], members[len(members) // 2 :]
     return {**leave_one_out_orders(left, (*before, *right)), **leave_one_out_orders(right, (*before, *left))}
-
-
-def _halves(members: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
-    return members[: len(members) // 2], members[len(members) // 2 :]
 
 
 def _embed_each_last(encoder: PrefixEncoder, start: Sequence[int], blocks: Sequence[Block], strategy: str) -> Tensor:
     """Embed each example (k, layers, hidden) in the order of [`leave_one_out_orders`] in which it comes last."""
-    limit = switch_length(encoder.backbone)
-    if strategy == "off" or (limit is not None and len(start) + sum(len(block.ids) for block in blocks) > limit):
+    length = len(start) + sum(len(block.ids) for block in blocks)
+    if strategy == "off" or rows_beyond_switch(encoder.backbone, [length]):
         orders = leave_one_out_orders(range(len(blocks)))
         continuations = [_continue(blocks, orders[i]) for i in range(len(blocks))]
         return encoder.embed(Prefix(tuple(start), strategy="off"), continuations)
@@ -128,7 +123,7 @@ def _embed_each_last(encoder: PrefixEncoder, start: Sequence[int], blocks: Seque
         if len(members) <= FEW:
             orders = leave_one_out_orders(members)
             return [encoder.embed(prefix, [_continue(blocks, orders[i]) for i in members])]
-        left, right = _halves(members)
+        left, right = members[: len(members) // 2], members[len(members) // 2 :]
         after_right, _ = encoder.extend(prefix, [token for i in right for token in blocks[i].ids])
         found = embed(left, after_right)
         del after_right  # of a long prompt, one beginning at a time fills the memory
@@ -157,6 +152,3 @@ def _require_causal(backbone: PreTrainedModel, ids: Sequence[int]) -> None:
         f"{type(backbone).__name__} reads a text in both directions, so that each query would change the embeddings "
         'of the examples before it: protocols "vanilla" and "loo" need a causal language model. Use protocol="stream".'
     )
-
-
-__all__ = ["WrittenPrompt", "encode_prompt", "encode_support", "leave_one_out_orders", "write_prompt"]

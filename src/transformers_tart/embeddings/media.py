@@ -1,8 +1,7 @@
 """The embedder of a composed model for images, audio and other media, by the processor of the backbone.
 
-No family of models is named here. The number of values of a token, the outputs that are maps of features, and the
-outputs that are padding are read from inputs and outputs; whether inputs of different lengths may be padded to one
-length is tried.
+No family of models is named here: maps of features and padding are recognized in inputs and outputs, and a trial
+decides whether inputs of different lengths may be padded to one length.
 """
 
 import os
@@ -13,10 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from torch.profiler import record_function
-from tqdm.auto import tqdm
 
 from transformers_tart.backbones.forward import accepts, are_close, choose_layer, input_device, run_backbone
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
@@ -26,8 +23,8 @@ from transformers_tart.embeddings.pooling import (
     frame_mask_of,
     has_padding,
     infer_frame_mask,
-    normalized,
     pool_map,
+    stack_layers,
 )
 from transformers_tart.embeddings.text import Embedder, Unreadable
 
@@ -59,23 +56,20 @@ class MediaEmbedder(Embedder):
     @record_function("tart/image processor")
     def read(self, processor: Any, items: Sequence[tuple[str, Any]], options: object = None) -> list[Any]:
         """Return rows for [`embed_rows`], or [`Unreadable`], from the places and values of inputs."""
-        if len(items) == 1:
-            return [self._read(processor, *items[0])]
-        with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
-            return list(pool.map(lambda item: self._read(processor, *item), items))
 
-    def _read(self, processor: Any, where: str, item: Any) -> Any:
-        try:
-            return self.row(processor, item, where)
-        except (ValueError, TypeError, OSError) as err:
-            return Unreadable(err)
+        def read(given: tuple[str, Any]) -> Any:
+            try:
+                return self.row(processor, given[1], given[0])
+            except (ValueError, TypeError, OSError) as err:
+                return Unreadable(err)
+
+        if len(items) == 1:
+            return [read(items[0])]
+        with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
+            return list(pool.map(read, items))
 
     def row(self, processor: Any, item: object, where: str) -> Row:
-        """Return the features of one input, without a batch axis.
-
-        Raises:
-            ValueError, TypeError, OSError: When it cannot be read; the message begins with `where`.
-        """
+        """Return the features of one input, without a batch axis; errors begin with its place."""
         if self.modality.read is None:
             raise ValueError(f"Inputs of the modality {self.modality} are not read one by one.")
         features = self.modality.read(processor, item, where)
@@ -93,45 +87,23 @@ class MediaEmbedder(Embedder):
         return collate(rows)
 
     def _example_rows(self, processor: Any, inputs: Sequence[Any], start: int) -> list[Row]:
-        return [
-            self.row(processor, item, f"The {self.modality} of example {i}") for i, item in enumerate(inputs, start)
-        ]
+        place = f"The {self.modality} of example"
+        return [self.row(processor, item, f"{place} {i}") for i, item in enumerate(inputs, start)]
 
-    def embed_rows(
-        self,
-        rows: Sequence[Row],
-        prompt: object = None,
-        prefix: object = None,
-        *,
-        pad_token_id: int | None = None,
-        batcher: Batcher | None = None,
-        progress: tqdm | None = None,
-    ) -> Tensor:
-        """Embed rows, each without regard to the others: (n, layers, hidden) float32."""
+    def _embed_alone(self, rows: Sequence[Row], pad_token_id: int | None, batcher: Batcher) -> Tensor:
         device = input_device(self.backbone)
-
-        def work(chosen: list[int]) -> Tensor:
-            return self.pool_batch(move(collate([rows[i] for i in chosen]), device))
-
-        found = run_batches(
-            Batcher.on(device) if batcher is None else batcher,
+        return run_batches(
+            batcher,
             [self.modality.cost(row[self.main_input].numel()) for row in rows],
-            work,
+            lambda chosen: self.pool_batch(move(collate([rows[i] for i in chosen]), device)),
             split=lambda members: self._split(rows, members),
             cache=self.cache,
             keys=[] if self.cache is None else [self.cache.key_of_tensors(row) for row in rows],
-            progress=progress,
         )
-        # after the cache, whose embeddings serve both
-        return normalized(found, self.options.normalize)
-
-    def embed_batch(self, batch: Row, prompt: object = None, prefix: object = None) -> Tensor:
-        """Embed a batch of inputs, each without regard to the others: (n, layers, hidden) float32."""
-        return normalized(self.pool_batch(batch), self.options.normalize)
 
     @record_function("tart/pooling")
     def pool_batch(self, batch: Row) -> Tensor:
-        """[`embed_batch`] without the normalization."""
+        """Embed a batch before the normalization."""
         dtype, mask = self.backbone.dtype, batch.get(MASK)
         given = {name: x for name, x in batch.items() if name == self.main_input or accepts(self.backbone, name)}
         given = {name: x.to(dtype) if x.is_floating_point() else x for name, x in given.items()}
@@ -139,23 +111,18 @@ class MediaEmbedder(Embedder):
         is_whole = mask is not None and bool(mask.all())
         if is_whole:
             given.pop(MASK, None)
-        frame_mask: FrameMask | None
-        if is_whole or not self.modality.is_padded:
-            hidden_states, frame_mask = run_backbone(self.backbone, self.options.layers, **given)[1], None
-        else:
-            hidden_states, frame_mask = self._run_padded(given, mask)
+        hidden_states, frame_mask = self._run(given, mask, self.modality.is_padded and not is_whole)
         size = getattr(self.backbone.config, "hidden_size", None)
-        pooled = [pool_map(hidden, self.options.pooling, frame_mask, size) for hidden in hidden_states]
-        width = max(layer.shape[-1] for layer in pooled)  # layers of a pyramid have several
-        return torch.stack([pad(layer.to(pooled[-1].device), (0, width - layer.shape[-1])) for layer in pooled], dim=1)
+        return stack_layers([pool_map(hidden, self.options.pooling, frame_mask, size) for hidden in hidden_states])
 
-    def _run_padded(self, given: Row, mask: Tensor | None) -> tuple[tuple[Tensor, ...], FrameMask | None]:
+    def _run(
+        self, given: Row, mask: Tensor | None, may_be_padded: bool
+    ) -> tuple[tuple[Tensor, ...], FrameMask | None]:
         """Run a forward pass; return hidden states and the mask of outputs that are not padding."""
         inputs, layers = given[self.main_input], self.options.layers
-        if mask is not None:
-            return run_backbone(self.backbone, layers, **given)[1], frame_mask_of(self.backbone, mask, inputs)
-        if not has_padding(inputs):
-            return run_backbone(self.backbone, layers, **given)[1], None
+        if not may_be_padded or mask is not None or not has_padding(inputs):
+            frame_mask = frame_mask_of(self.backbone, mask, inputs) if may_be_padded and mask is not None else None
+            return run_backbone(self.backbone, layers, **given)[1], frame_mask
         output, states = run_backbone(self.backbone, "all", **given)
         frame_mask = infer_frame_mask(self.traits, inputs, states[0])
         if layers == "all":
@@ -194,6 +161,3 @@ def collate(rows: Sequence[Row]) -> Row:
         same = len({tensor.shape for tensor in tensors}) == 1
         batch[name] = torch.stack(tensors) if same else pad_sequence(tensors, batch_first=True)
     return batch
-
-
-__all__ = ["MediaEmbedder", "collate"]

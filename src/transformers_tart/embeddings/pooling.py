@@ -11,12 +11,14 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize as divide_by_norm
+from torch.nn.functional import pad
 from torch.profiler import record_function
 from transformers import PreTrainedModel
 
 from transformers_tart.backbones.forward import accepts, run_backbone, text_encoder, without_cache
 from transformers_tart.backbones.traits import BackboneTraits, PaddingStates
 from transformers_tart.checks.tracing import is_traced
+from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.arguments import check_options
 from transformers_tart.inputs.tokenization import pad_right
 
@@ -63,22 +65,23 @@ def pooled_hidden_states(
     batch = {"input_ids": input_ids, "attention_mask": mask}
     if token_type_ids is not None:
         batch["token_type_ids"] = token_type_ids
-    return pool_rows(backbone, pad_right(batch), pooling=options.pooling, layers=options.layers)
+    return pool_rows(backbone, pad_right(batch), options)
 
 
 @record_function("tart/pooling")
-def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], *, pooling: str, layers: int | str) -> Tensor:
+def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], options: EmbeddingOptions) -> Tensor:
     """Embed a batch that is padded on the right, without an empty row; see [`pooled_hidden_states`]."""
     encoder = text_encoder(backbone)
     if not accepts(encoder, "token_type_ids"):
         batch = {name: tensor for name, tensor in batch.items() if name != "token_type_ids"}
-    _, hidden_states = run_backbone(encoder, layers, **batch, **without_cache(encoder))
-    return _stack([_pool(hidden, batch["attention_mask"].to(hidden.device), pooling) for hidden in hidden_states])
+    _, hidden_states = run_backbone(encoder, options.layers, **batch, **without_cache(encoder))
+    mask = batch["attention_mask"]
+    return stack_layers([_pool(hidden, mask.to(hidden.device), options.pooling) for hidden in hidden_states])
 
 
 def pool_spans(hidden_states: Sequence[Tensor], spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
     """Embed spans (begin, end) of one row, (1, length, hidden) a layer: (s, layers, hidden) float32."""
-    return _stack([_pool_spans(hidden[0], spans, pooling) for hidden in hidden_states])
+    return stack_layers([_pool_spans(hidden[0], spans, pooling) for hidden in hidden_states])
 
 
 def normalized(embeddings: Tensor, normalize: bool = True) -> Tensor:
@@ -86,13 +89,14 @@ def normalized(embeddings: Tensor, normalize: bool = True) -> Tensor:
     return divide_by_norm(embeddings, dim=-1) if normalize else embeddings
 
 
-def _stack(layers: Sequence[Tensor]) -> Tensor:
-    """Stack (n, hidden) of each layer to (n, layers, hidden) on the device of the last."""
-    return torch.stack([layer.to(layers[-1].device) for layer in layers], dim=1)
+def stack_layers(layers: Sequence[Tensor]) -> Tensor:
+    """Stack (n, hidden) of each layer to (n, layers, hidden) on the device of the last, narrow ones filled with 0."""
+    width = max(layer.shape[-1] for layer in layers)  # layers of a pyramid have several
+    return torch.stack([pad(layer.to(layers[-1].device), (0, width - layer.shape[-1])) for layer in layers], dim=1)
 
 
 def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """(n, length, hidden) -> (n, hidden) float32, over the tokens of a mask; for "last", of a right-padded one."""
+    """Pool (n, length, hidden) to (n, hidden) float32, over the tokens of a mask; "last" takes a right-padded one."""
     if pooling == "first":
         return hidden[:, 0].float()
     if pooling == "last":
@@ -106,7 +110,7 @@ def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 
 def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
-    """(length, hidden) -> (s, hidden) float32."""
+    """Pool (length, hidden) to (s, hidden) float32."""
     if pooling == "max":
         return torch.stack([hidden[begin:end].float().amax(0) for begin, end in spans])
     bounds = torch.tensor(spans)
@@ -120,14 +124,11 @@ def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) 
 
 
 def pool_map(hidden: Tensor, pooling: str, frame_mask: FrameMask | None = None, size: int | None = None) -> Tensor:
-    """Pool the hidden states of a layer of images or audio to (n, hidden) float32, over the outputs of a mask.
-
-    They are (n, length, hidden), or a map (n, hidden, height, width) or (n, height, width, hidden); `size`, the hidden
-    size of the backbone, identifies the last. A map has no first output, which is a ValueError.
-    """
+    """Pool (n, length, hidden), or a map (n, height, width, hidden) or (n, hidden, height, width), to (n, hidden)."""
     if hidden.dim() == 4:
         if pooling == "first":
             raise ValueError('The backbone gives maps of features, of which none is the first: pooling="mean".')
+        # `size` is the hidden size of the backbone
         is_last = hidden.shape[3] == size != hidden.shape[1]
         hidden = hidden.flatten(1, 2) if is_last else hidden.flatten(2).transpose(1, 2)
     if frame_mask is None:
@@ -164,10 +165,7 @@ def count_outputs(backbone: PreTrainedModel, inputs: int, **options: bool) -> in
 
 
 def infer_frame_mask(traits: BackboneTraits, inputs: Tensor, states: Tensor) -> FrameMask:
-    """Infer the outputs that are not padding, of inputs (n, frames, bins) that end in equal frames.
-
-    `states` (n, length, hidden) are the input of the first layer.
-    """
+    """Infer the outputs that are not padding from inputs (n, frames, bins) and the input of the first layer."""
     counts = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
     for i in _ends_in_equal_frames(inputs).nonzero()[:, 0].tolist():
         padding = _padding_states(traits, inputs[i])
@@ -200,17 +198,3 @@ def _padding_states(traits: BackboneTraits, row: Tensor) -> PaddingStates:
         )
         traits.padding = found = PaddingStates(frame, alone, (alone == other).all(-1))
     return found
-
-
-__all__ = [
-    "FrameMask",
-    "count_outputs",
-    "frame_mask_of",
-    "has_padding",
-    "infer_frame_mask",
-    "normalized",
-    "pool_map",
-    "pool_rows",
-    "pool_spans",
-    "pooled_hidden_states",
-]

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
+
+from transformers_tart.embeddings.prompts import Prompt
 
 
 @dataclass(frozen=True)
@@ -16,11 +19,7 @@ class PrefixCache:
 
     @classmethod
     def from_cache(cls, cache: Cache | None) -> "PrefixCache":
-        """Take what a cache holds after a forward pass.
-
-        Raises:
-            TypeError: When the backbone does not use the cache, or keeps something else in it.
-        """
+        """Take the keys and values of a cache after a forward pass; raise a TypeError when it holds something else."""
         if cache is None or not cache.layers or not all(type(layer) is DynamicLayer for layer in cache.layers):
             raise TypeError("The backbone does not keep the keys and values of every token in this cache.")
         return cls(tuple((layer.keys, layer.values) for layer in cache.layers))  # type: ignore[union-attr, misc]
@@ -45,11 +44,18 @@ class PrefixCache:
 
     def cache(self) -> Cache:
         """Return a cache that puts this prefix before every row of a batch and keeps nothing of what follows."""
-        return Cache(layers=[_filled(_SharedLayer(), keys, values) for keys, values in self.layers])
+        return self._fill(_SharedLayer)
 
     def growing_cache(self) -> Cache:
         """Return a cache that begins with this prefix, without changing it, and keeps what follows."""
-        return Cache(layers=[_filled(DynamicLayer(), keys, values) for keys, values in self.layers])
+        return self._fill(DynamicLayer)
+
+    def _fill(self, kind: type[DynamicLayer]) -> Cache:
+        layers: list[Any] = [kind() for _ in self.layers]
+        for layer, (keys, values) in zip(layers, self.layers, strict=True):
+            layer.lazy_initialization(keys, values)
+            layer.keys, layer.values = keys, values
+        return Cache(layers=layers)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "PrefixCache":
         return PrefixCache(tuple((change(keys), change(values)) for keys, values in self.layers))
@@ -64,44 +70,19 @@ class _SharedLayer(DynamicLayer):
         return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
 
 
-def _filled(layer: DynamicLayer, keys: Tensor, values: Tensor) -> DynamicLayer:
-    layer.lazy_initialization(keys, values)
-    layer.keys, layer.values = keys, values
-    return layer
-
-
 @dataclass(frozen=True)
 class Prefix:
-    """The beginning of prompts, encoded once.
-
-    Attributes:
-        ids: its token ids.
-        cache: its keys and values, if the strategy keeps them.
-        strategy: how its continuations are encoded.
-        query_prefix: embedding (layers, hidden) of its last tokens, which count as part of every continuation.
-        query_prefix_length: number of these tokens.
-        runtime: [`BackboneTraits.runtime`] with which it was encoded.
-    """
+    """The beginning of prompts, encoded once."""
 
     ids: tuple[int, ...] = ()
     cache: PrefixCache | None = None
     strategy: str = "packed"
-    query_prefix: Tensor | None = None
+    query_prefix: Tensor | None = None  # (layers, hidden) of its last tokens, which are part of every continuation
     query_prefix_length: int = 0
-    runtime: tuple[object, ...] = ()
+    runtime: tuple[object, ...] = ()  # [`BackboneTraits.runtime`] with which it was encoded
+    prompt: Prompt | None = None  # whose queries continue it
 
     @property
     def length(self) -> int:
         """The number of tokens."""
         return len(self.ids)
-
-
-@dataclass(frozen=True)
-class Continuation:
-    """Token ids that continue a prefix, and the span (begin, end) of them that is embedded."""
-
-    ids: tuple[int, ...]
-    span: tuple[int, int]
-
-
-__all__ = ["Continuation", "Prefix", "PrefixCache"]

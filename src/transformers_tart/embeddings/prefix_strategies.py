@@ -15,20 +15,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from transformers_tart.backbones.forward import (
-    accepts,
-    cache_argument,
-    input_device,
-    run_backbone,
-    without_cache,
-)
+from transformers_tart.backbones.forward import accepts, cache_argument, input_device, run_backbone, without_cache
 from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.pooling import pool_spans
-from transformers_tart.embeddings.prefix_cache import Continuation, Prefix
+from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.embeddings.prompts import Continuation
 
 
 Continuations: TypeAlias = Sequence[Continuation]
 
+# Global, since threads may hold one backbone through different objects, none of which could own the lock.
 _REPLACING = threading.Lock()
 
 
@@ -62,18 +58,15 @@ def _encode_packed(
 def _additive_masks(backbone: PreTrainedModel, visible: Tensor, distance: Tensor) -> Any:
     """Return attention masks (1, 1, n, keys) to be added to scores: one, or one for each type of layer."""
     config, device = backbone.config.get_text_config(), input_device(backbone)
-    window = getattr(config, "sliding_window", None)
+    window, layer_types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
     near = visible if window is None else visible & (distance < window)
-
-    def additive(chosen: Tensor) -> Tensor:
-        mask = torch.zeros(chosen.shape, dtype=backbone.dtype, device=device)
-        return mask.masked_fill_(~chosen.to(device), torch.finfo(mask.dtype).min)[None, None]
-
-    layer_types = getattr(config, "layer_types", None)
-    if layer_types is None:
-        return additive(near)
     by_type = {"full_attention": visible, "sliding_attention": near}
-    return {layer_type: additive(by_type[layer_type]) for layer_type in set(layer_types)}
+    masks = {}
+    for layer_type in set(layer_types or ["sliding_attention"]):
+        hidden = ~by_type[layer_type].to(device)
+        mask = torch.zeros(hidden.shape, dtype=backbone.dtype, device=device)
+        masks[layer_type] = mask.masked_fill_(hidden, torch.finfo(mask.dtype).min)[None, None]
+    return masks if layer_types is not None else masks["sliding_attention"]
 
 
 @contextmanager
@@ -103,31 +96,22 @@ def _linear_biases(backbone: PreTrainedModel, positions: Tensor) -> Iterator[Non
             del backbone.build_alibi_tensor
 
 
-def _encode_batched(
-    backbone: PreTrainedModel, options: EmbeddingOptions, prefix: Prefix, continuations: Continuations
-) -> Tensor:
-    if prefix.cache is None:
-        return _encode_whole(backbone, options, prefix, continuations)
-    inputs = {cache_argument(backbone): prefix.cache.cache(), "use_cache": True}
-    return _encode_rows(backbone, options, continuations, prefix.length, inputs)
-
-
 def _encode_whole(
     backbone: PreTrainedModel, options: EmbeddingOptions, prefix: Prefix, continuations: Continuations
 ) -> Tensor:
     at = prefix.length
     whole = [Continuation((*prefix.ids, *c.ids), (at + c.span[0], at + c.span[1])) for c in continuations]
-    return _encode_rows(backbone, options, whole, 0, without_cache(backbone))
+    return _encode_batched(backbone, options, Prefix(), whole)
 
 
-def _encode_rows(
-    backbone: PreTrainedModel,
-    options: EmbeddingOptions,
-    continuations: Continuations,
-    cached: int,
-    inputs: dict[str, Any],
+def _encode_batched(
+    backbone: PreTrainedModel, options: EmbeddingOptions, prefix: Prefix, continuations: Continuations
 ) -> Tensor:
-    """Embed a batch of continuations, padded on the right, after as many tokens as a cache holds."""
+    if prefix.cache is None and prefix.ids:
+        return _encode_whole(backbone, options, prefix, continuations)
+    inputs, cached = dict[str, Any](without_cache(backbone)), prefix.length
+    if prefix.cache is not None:
+        inputs = {cache_argument(backbone): prefix.cache.cache(), "use_cache": True}
     ids = pad_sequence([torch.tensor(each.ids) for each in continuations], batch_first=True)
     lengths = torch.tensor([cached + len(each.ids) for each in continuations])
     mask = (torch.arange(cached + ids.shape[1]) < lengths[:, None]).long()
@@ -144,6 +128,3 @@ STRATEGIES: dict[str, Callable[[PreTrainedModel, EmbeddingOptions, Prefix, Conti
     "batched": _encode_batched,
     "off": _encode_whole,
 }
-
-
-__all__ = ["STRATEGIES"]

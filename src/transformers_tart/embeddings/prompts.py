@@ -16,7 +16,6 @@ from transformers.utils import logging
 
 from transformers_tart.checks.bounds import MAX_INTEGER, MAX_TOKEN_ID, MAX_TOKENS, check_integer
 from transformers_tart.checks.templates import PAIR_TEMPLATE, TEMPLATE, parse_template
-from transformers_tart.embeddings.prefix_cache import Continuation
 from transformers_tart.inputs.examples import Text
 from transformers_tart.inputs.tokenization import (
     TRUNCATION_SIDES,
@@ -50,14 +49,11 @@ def choose_template(template: str | None, texts: Sequence[Text]) -> str:
 
 
 class Question(NamedTuple):
-    """The token ids of a query before each text, and from the last text to the place of the label.
+    """The token ids of a query around its texts."""
 
-    `neutral` is the id that stands for a query of which nothing else is left.
-    """
-
-    before: tuple[tuple[int, ...], ...]
-    after: tuple[int, ...]
-    neutral: int
+    before: tuple[tuple[int, ...], ...]  # each text
+    after: tuple[int, ...]  # the last text, up to the place of the label
+    neutral: int  # the id that stands for a query of which nothing else is left
 
     @property
     def length(self) -> int:
@@ -74,10 +70,18 @@ class Question(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The token ids of a labeled example in a prompt, and the number of them before the label."""
+    """The token ids of a labeled example in a prompt."""
 
     ids: tuple[int, ...]
-    asked: int
+    asked: int  # number of them before the label
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Token ids that continue a prefix, and the span (begin, end) of them that is embedded."""
+
+    ids: tuple[int, ...]
+    span: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -115,11 +119,16 @@ class Writer:
         """Return the token ids of each text, or of each text and its pair, truncated to `max_length`."""
         encoded = zip(tokenize_parts(self.tokenizer, texts), texts, strict=True)
         rows = [split_parts(row, 1 if isinstance(text, str) else 2) for row, text in encoded]
-        warn_if_truncated([part for parts in rows for part in parts], max_length)
-        return [[list(cut(part, max_length, self.tokenizer.truncation_side)) for part in parts] for parts in rows]
+        return [truncate_parts(parts, max_length, self.tokenizer.truncation_side) for parts in rows]
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(encode(self.tokenizer, [text], add_special_tokens=False)["input_ids"][0]) if text else ()
+
+
+def truncate_parts(parts: Sequence[Sequence[int]], limit: int | None, side: str) -> list[list[int]]:
+    """Truncate the token ids of each text, which is logged once."""
+    warn_if_truncated(parts, limit)
+    return [list(cut(part, limit, side)) for part in parts]
 
 
 def split_parts(row: Mapping[str, list[int]], num_parts: int) -> list[list[int]]:
@@ -132,21 +141,13 @@ def split_parts(row: Mapping[str, list[int]], num_parts: int) -> list[list[int]]
 
 @dataclass(frozen=True)
 class Prompt:
-    """A support set as a prompt.
+    """A support set as a prompt."""
 
-    Attributes:
-        ids: token ids, to which queries are appended.
-        question: token ids around the texts of a query.
-        special: ids of special tokens, which are taken off the ends of queries.
-        max_query_tokens: largest number of tokens of a query, those of `question` included; `None` without a limit.
-        truncation_side: side on which the texts of queries are truncated.
-    """
-
-    ids: tuple[int, ...]
+    ids: tuple[int, ...]  # to which queries are appended
     question: Question
-    special: tuple[int, ...] = ()
-    max_query_tokens: int | None = None
-    truncation_side: str = "right"
+    special: tuple[int, ...] = ()  # ids of special tokens, which are taken off the ends of queries
+    max_query_tokens: int | None = None  # those of `question` included; `None` without a limit
+    truncation_side: str = "right"  # of the texts of queries
 
     def __post_init__(self) -> None:
         if self.truncation_side not in TRUNCATION_SIDES:
@@ -159,7 +160,7 @@ class Prompt:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Prompt":
-        """Read what [`Prompt.as_json`] returned, from a file."""
+        """Return a prompt from the lists and numbers of a file."""
         before, after, neutral = fields["question"]
         check_integer("the neutral token of the prompt", neutral, 0, MAX_TOKEN_ID)
         question = Question(tuple(_token_ids(piece) for piece in before), _token_ids(after), neutral)
@@ -174,17 +175,12 @@ class Prompt:
         return max(itertools.chain([self.question.neutral], self.ids, self.question.after, *self.question.before))
 
     def continuation(self, parts: Sequence[Sequence[int]], max_length: int | None = None) -> Continuation:
-        """Return a query as the continuation of the prompt and of the beginning of all queries, `question.before[0]`.
-
-        Each text is truncated to `max_length` and to its share of `max_query_tokens`, which is logged once.
-        """
+        """Return a query, truncated, as the continuation of the prompt and of the beginning of all queries."""
         limit = max_length
         if self.max_query_tokens is not None:
             share = (self.max_query_tokens - self.question.length) // len(parts)
             limit = share if limit is None else min(limit, share)
-        warn_if_truncated(parts, limit)
-        ids = self.question.ask([cut(part, limit, self.truncation_side) for part in parts])
-        ids = ids[len(self.question.before[0]) :]
+        ids = self.question.ask(truncate_parts(parts, limit, self.truncation_side))[len(self.question.before[0]) :]
         return Continuation(ids, (0, len(ids)))
 
     def strip(self, ids: Sequence[int]) -> list[int]:
@@ -202,11 +198,7 @@ def _token_ids(values: Sequence[Any]) -> tuple[int, ...]:
 
 
 def fit(lengths: Sequence[int], labels: Sequence[int], limit: int | None) -> list[int]:
-    """Return the indices of the newest examples that fit into `limit` tokens, as balanced as they can be.
-
-    Raises:
-        ValueError: When one example of each class does not fit.
-    """
+    """Return the indices of the newest examples that fit into `limit` tokens, as balanced as they can be."""
     members = {label: [i for i in reversed(range(len(labels))) if labels[i] == label] for label in set(labels)}
     sums = [list(accumulate((lengths[i] for i in own), initial=0)) for own in members.values()]
     count = most = max(map(len, members.values()))
@@ -226,6 +218,3 @@ def fit(lengths: Sequence[int], labels: Sequence[int], limit: int | None) -> lis
             f"{limit} tokens. {len(labels) - len(kept)} were dropped; with a smaller max_length more fit."
         )
     return kept
-
-
-__all__ = ["Block", "Prompt", "Question", "Writer", "choose_template", "fit", "split_parts"]

@@ -69,10 +69,8 @@ def encode_texts(
             Longest text in tokens; the limit of the tokenizer and the backbone when not given.
         batch_size (`int`, *optional*):
             Most texts of a forward pass; as many as a budget of tokens allows when not given.
-        progress_bar (`bool`, *optional*, defaults to `False`):
-            Whether to show progress on stderr.
-        cache ([`EmbeddingCache`], *optional*):
-            Cache in which embeddings are looked up and stored.
+        progress_bar (`bool`, *optional*, defaults to `False`), cache ([`EmbeddingCache`], *optional*):
+            Whether to show progress on stderr, and a cache in which embeddings are looked up and stored.
         accelerator (`Accelerator`, *optional*):
             Shares the texts among its processes, each with its own backbone; every process gets all embeddings.
 
@@ -81,23 +79,16 @@ def encode_texts(
     """
     check_models(backbone, tokenizer, cache)
     options = check_options(pooling=pooling, layers=layers, normalize=normalize, max_length=max_length)
-    progress_bar, texts, rank, world_size = as_flag(progress_bar, "progress_bar"), check_texts(texts, "texts"), 0, 1
-    if accelerator is not None:
-        rank, world_size = accelerator.process_index, accelerator.num_processes
-    mine = texts[rank::world_size] or texts[:1]  # a process without a text of its own embeds one for the shape
-    embedder, examples = Embedder(BackboneTraits(backbone), options, cache), Examples(mine, [], ())
-    found = embedder.embed_examples(
-        examples, tokenizer, batch_size=batch_size, progress_bar=progress_bar and rank == 0
-    ).embeddings
-    return found if accelerator is None or world_size == 1 else _gather(found, len(texts), accelerator)
-
-
-def _gather(found: Tensor, count: int, accelerator: Accelerator) -> Tensor:
-    """Return all rows, of which process p has found every p-th."""
-    longest = -(-count // accelerator.num_processes)
+    progress_bar, texts = as_flag(progress_bar, "progress_bar"), check_texts(texts, "texts")
+    rank, size = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
+    mine = texts[rank::size] or texts[:1]  # a process without a text of its own embeds one for the shape
+    embedder, show = Embedder(BackboneTraits(backbone), options, cache), {"progress_bar": progress_bar and rank == 0}
+    found = embedder.embed_examples(Examples(mine, [], ()), tokenizer, batch_size=batch_size, **show).embeddings
+    if accelerator is None or size == 1:
+        return found
+    longest = -(-len(texts) // size)
     padded = torch.cat([found, found[:1].expand(longest - len(found), -1, -1)])
-    together = accelerator.gather(padded).unflatten(0, (accelerator.num_processes, longest))
-    return together.transpose(0, 1).flatten(0, 1)[:count]
+    return accelerator.gather(padded).unflatten(0, (size, longest)).transpose(0, 1).flatten(0, 1)[: len(texts)]
 
 
 def embed(
@@ -127,14 +118,12 @@ def embed(
     Args:
         backbone (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
             The frozen model and its tokenizer.
-        support_texts (`list`), support_labels (`list[int]`):
-            k labeled texts.
-        query_texts (`list`):
-            n texts.
+        support_texts (`list`), support_labels (`list[int]`), query_texts (`list`):
+            k labeled texts, and n texts to be classified.
         protocol (`str`, *optional*, defaults to `"stream"`):
             `"stream"`: each text alone. `"vanilla"`: all examples in one prompt, which queries follow. `"loo"`: each
             example after all the others, as queries are. The last two need a causal language model.
-        pooling (`str`), normalize (`bool`):
+        pooling (`str`), normalize (`bool`), batch_size (`int`), cache ([`EmbeddingCache`]), *optional*:
             As in [`encode_texts`].
         layers (`int` or `str`, *optional*, defaults to -1):
             Index into the hidden states, or `"all"`: each layer centered and scaled by the support set, side by side.
@@ -145,15 +134,11 @@ def embed(
             Names of the classes in a prompt; their numbers when not given.
         max_length (`int`, *optional*), max_characters (`int`, *optional*):
             Limits of each text, in tokens and in characters; that of the context when not given.
-        batch_size (`int`, *optional*):
-            Most texts of a forward pass; as many as a budget of tokens allows when not given.
         seed (`int`, *optional*, defaults to 42):
             Seed of the order of a prompt.
         reference (`bool`, *optional*, defaults to `False`):
             Whether to repeat the published procedure to the letter: its label words, its order, 100 characters of a
             text where `max_characters` is not given, 2048 tokens of a prompt, and a forward pass a query.
-        cache ([`EmbeddingCache`], *optional*):
-            Cache in which embeddings are looked up and stored.
         traits ([`BackboneTraits`], *optional*):
             The backbone with the results of earlier calls, which then try no strategy for prompts again.
 
@@ -185,12 +170,8 @@ def embed(
                 "reference=True repeats the published procedure, which has no other pooling, normalize, layers, "
                 "template, label names or max_length: leave them at their defaults."
             )
-        is_single = all(isinstance(text, str) for text in (*support_texts, *query_texts))
-        if not is_single or not set(support_labels) <= {0, 1}:
-            raise ValueError("reference=True repeats the published procedure: single texts of the classes 0 and 1.")
         published = PublishedProcedure(backbone, tokenizer, seed, max_characters or MAX_CHARACTERS)
-        support, query, order = published.embed(options.protocol, support_texts, support_labels, query_texts)  # type: ignore[arg-type]
-        return support, query, torch.tensor(order)
+        return published.embed(options.protocol, support_texts, support_labels, query_texts)
     support_texts, query_texts = ([_cut(t, max_characters) for t in texts] for texts in (support_texts, query_texts))
     if options.has_prompt:
         choose_template(options.template, [*support_texts, *query_texts])
@@ -200,9 +181,9 @@ def embed(
         raise ValueError("traits are those of another backbone; leave them out.")
     embedder = Embedder(traits, options, cache)
     examples = Examples(support_texts, support_labels, names)
-    support, order, prompt, prefix = embedder.embed_examples(examples, tokenizer, batch_size=batch_size, seed=seed)
+    support, order, prefix = embedder.embed_examples(examples, tokenizer, batch_size=batch_size, seed=seed)
     rows, batcher = embedder.tokenize(tokenizer, query_texts), Batcher.on(input_device(backbone), batch_size)
-    query = embedder.embed_rows(rows, prompt, prefix, pad_token_id=tokenizer.pad_token_id, batcher=batcher)
+    query = embedder.embed_rows(rows, prefix, pad_token_id=tokenizer.pad_token_id, batcher=batcher)
     return _side_by_side(support, query, [support_labels[i] for i in order], options)
 
 
@@ -238,19 +219,15 @@ def embed_media(
     Embed a support set and queries of images or audio, each input alone.
 
     Args:
-        backbone (`PreTrainedModel`):
-            A model that reads images or audio.
-        processor (`BaseImageProcessor` or `SequenceFeatureExtractor`):
-            The backbone's.
+        backbone (`PreTrainedModel`), processor (`BaseImageProcessor` or `SequenceFeatureExtractor`):
+            A model that reads images or audio, and its processor.
         support (`list`), support_labels (`list[int]`), queries (`list`):
             k labeled images or recordings and n to be classified, as [`read_image`] and [`read_audio`] take them.
         pooling (`str`, *optional*, defaults to `"mean"`), layers (`int` or `str`, *optional*, defaults to -1):
             As in [`TartMediaConfig`]; `"all"` puts the layers side by side, each centered and scaled by the support
             set.
-        batch_size (`int`, *optional*):
-            Most inputs of a forward pass.
-        seed (`int`, *optional*, defaults to 42):
-            Seed of the order of the support set, for `reference=True`.
+        batch_size (`int`, *optional*), seed (`int`, *optional*, defaults to 42):
+            Most inputs of a forward pass, and the seed of the order of the support set, for `reference=True`.
         reference (`bool`, *optional*, defaults to `False`):
             Whether to follow the published code (HazyResearch/TART, `embed_utils.py`): images resized to a square,
             gray and without the processor's normalization, the mean of all last hidden states, padding of audio

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformers_tart.backbones.forward import input_device
 from transformers_tart.inputs import read_image
+from transformers_tart.inputs.examples import Text
 from transformers_tart.inputs.modality import Modality
 from transformers_tart.projection import WhitenedPCA
 
@@ -35,11 +36,8 @@ COPIES = 2
 class PublishedProcedure:
     """Embeddings of a support set and queries by the published code.
 
-    Args:
-        backbone (`PreTrainedModel`), tokenizer (`PreTrainedTokenizerBase`):
-            A causal language model, with or without its head. In its tokens " negative" and " positive" begin unlike.
-        seed (`int`), max_characters (`int`):
-            Seed of the order of the prompt, and longest text.
+    The backbone is a causal language model, with or without its head, in whose tokens " negative" and " positive"
+    begin unlike. The seed determines the order of the prompt.
     """
 
     def __init__(
@@ -55,25 +53,26 @@ class PublishedProcedure:
         self.label_tokens = torch.tensor([self.tokenizer(f" {word}")["input_ids"][0] for word in LABEL_WORDS])
 
     def embed(
-        self, protocol: str, texts: Sequence[str], labels: Sequence[int], queries: Sequence[str]
-    ) -> tuple[Tensor, Tensor, list[int]]:
+        self, protocol: str, texts: Sequence[Text], labels: Sequence[int], queries: Sequence[Text]
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return support (k, hidden) and query (n, hidden) embeddings, and labels in the order of the support rows."""
+        cut = [text.strip()[: self.max_characters] for text in (*texts, *queries) if isinstance(text, str)]
+        if len(cut) < len(texts) + len(queries) or not set(labels) <= {0, 1}:
+            raise ValueError("reference=True repeats the published procedure: single texts of the classes 0 and 1.")
+        known, asked = cut[: len(texts)], cut[len(texts) :]
         if protocol == "stream":
-            return self._alone(texts), self._alone(queries), list(labels)
+            return self._alone(known), self._alone(asked), torch.tensor(labels)
         order = list(range(len(texts)))
         random.Random(self.seed).shuffle(order)
-        blocks = [f"Sentence: {self._cut(texts[i])}\nLabel: {LABEL_WORDS[labels[i]]}\n" for i in order]
+        blocks = [f"Sentence: {known[i]}\nLabel: {LABEL_WORDS[labels[i]]}\n" for i in order]
         support = self._together(blocks) if protocol == "vanilla" else self._each_last(blocks)
         prompt = "".join(blocks)
-        query = [self._last_span(f"{prompt}Sentence: {self._cut(text)}", closed=False) for text in queries]
-        return support, torch.stack(query), [labels[i] for i in order]
-
-    def _cut(self, text: str) -> str:
-        return text.strip()[: self.max_characters]
+        query = [self._last_span(f"{prompt}Sentence: {text}", closed=False) for text in asked]
+        return support, torch.stack(query), torch.tensor([labels[i] for i in order])
 
     def _alone(self, texts: Sequence[str]) -> Tensor:
         """Take the mean over all tokens of each text, for `stream`."""
-        ids = [self.tokenizer([self._cut(text)])["input_ids"][0] for text in texts]
+        ids = [self.tokenizer([text])["input_ids"][0] for text in texts]
         return torch.stack([self._hidden(torch.tensor(row)).mean(0) for row in ids])
 
     def _together(self, blocks: Sequence[str]) -> Tensor:
@@ -134,21 +133,11 @@ def published_mean(tower: PreTrainedModel, processor: Any, modality: Modality, i
 
 
 def published_projection(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-    """Project images and recordings as the published code does: on 8 whitened components, twice side by side.
+    """Project (k, hidden) and (n, hidden) on 8 whitened components, twice side by side: (k, 16) and (n, 16) float32.
 
     The projection is fitted on the support set alone. The published code whitens the components by a rotation that
     changes nothing, for they are uncorrelated; it takes them from scikit-learn 1.0.2, which computes them by random
     projections above 500 dimensions and chooses signs by the embeddings. These are exact, as in [`WhitenedPCA`].
-
-    Args:
-        support (`Tensor` of shape `(k, hidden)`), query (`Tensor` of shape `(n, hidden)`):
-            Embeddings.
-
-    Returns:
-        `tuple[Tensor, Tensor]`: (k, 16) and (n, 16) float32.
-
-    Raises:
-        ValueError: With 8 embeddings or fewer, or fewer dimensions, where the published code would divide by zero.
     """
     if support.dim() != 2 or query.dim() != 2 or support.shape[1] != query.shape[1]:
         raise ValueError(
@@ -161,18 +150,5 @@ def published_projection(support: Tensor, query: Tensor) -> tuple[Tensor, Tensor
             f"projection needs more than {N_COMPONENTS} of at least {N_COMPONENTS}. Give more examples."
         )
     projection = WhitenedPCA(N_COMPONENTS).fit(support)
-    doubled = [torch.cat([projection.transform(x)] * COPIES, dim=-1) for x in (support, query)]
-    return doubled[0], doubled[1]
-
-
-__all__ = [
-    "COPIES",
-    "LABEL_WORDS",
-    "MAX_CHARACTERS",
-    "MAX_TOKENS",
-    "N_COMPONENTS",
-    "SEED",
-    "PublishedProcedure",
-    "published_mean",
-    "published_projection",
-]
+    known, asked = (torch.cat([projection.transform(x)] * COPIES, dim=-1) for x in (support, query))
+    return known, asked

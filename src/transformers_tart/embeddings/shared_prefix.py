@@ -4,13 +4,12 @@
 hand, so no family of backbones is named here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import DynamicCache, PreTrainedModel
 from transformers.utils import logging
 
@@ -18,8 +17,8 @@ from transformers_tart.backbones.forward import (
     are_close,
     cache_argument,
     input_device,
+    rows_beyond_switch,
     run_backbone,
-    switch_length,
     without_cache,
 )
 from transformers_tart.backbones.traits import BackboneTraits, ProbeResult
@@ -27,13 +26,15 @@ from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.batching import Batcher, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.pooling import pool_spans
-from transformers_tart.embeddings.prefix_cache import Continuation, Prefix, PrefixCache
+from transformers_tart.embeddings.prefix_cache import Prefix, PrefixCache
 from transformers_tart.embeddings.prefix_strategies import STRATEGIES
+from transformers_tart.embeddings.prompts import Continuation
 
 
 logger = logging.get_logger(__name__)
 
 PROBE_TOKENS = 16  # of the continuation by which a strategy is chosen
+PROBE_OPTIONS = EmbeddingOptions(layers="all")
 # Least tokens of a packed row. Every token is scored against all others of its row, of which only those of its own
 # continuation count: a row of a quarter of the prefix's length costs a quarter more.
 CPU_ROW, ACCELERATOR_ROW = 256, 2048
@@ -43,19 +44,12 @@ UNSUPPORTED = (RuntimeError, TypeError, ValueError, KeyError, IndexError, Attrib
 
 @dataclass(frozen=True)
 class PrefixEncoder:
-    """Encoder of prefixes and of their continuations.
-
-    Attributes:
-        traits: the backbone.
-        options: pooling and layers of the embeddings.
-        cache: where embeddings of continuations are looked up and stored.
-        prefix_sharing: a strategy, or `"auto"`.
-    """
+    """Encoder of prefixes and of their continuations."""
 
     traits: BackboneTraits
     options: EmbeddingOptions = EmbeddingOptions()
-    cache: EmbeddingCache | None = None
-    prefix_sharing: str = "auto"
+    cache: EmbeddingCache | None = None  # of embeddings of continuations
+    prefix_sharing: str = "auto"  # or one of `STRATEGIES`
 
     @property
     def backbone(self) -> PreTrainedModel:
@@ -65,18 +59,23 @@ class PrefixEncoder:
     def start(
         self, ids: Sequence[int], spans: Sequence[tuple[int, int]] = (), max_query_tokens: int | None = None
     ) -> tuple[Prefix, Tensor]:
-        """[`extend`] an empty prefix, by the strategy that suits continuations of at most `max_query_tokens`."""
+        """Encode a prefix by the strategy that suits continuations of at most `max_query_tokens`; see [`extend`]."""
         empty = Prefix(strategy=self.prefix_sharing, runtime=self.traits.runtime)
         if self.prefix_sharing != "auto":
             return self.extend(empty, ids, spans)
         known = self.traits.prefix_sharing.get(empty.runtime, ProbeResult())
         if len(ids) <= known.length:
             return self.extend(replace(empty, strategy=known.strategy), ids, spans)
-        probe = self._make_probe(ids, max_query_tokens)
+        again = tuple(ids[-min(PROBE_TOKENS, max_query_tokens or PROBE_TOKENS) :])
+        probe, prober = Continuation(again, (0, len(again))), replace(self, options=PROBE_OPTIONS, cache=None)
+        expected = prober.embed(Prefix(tuple(ids), strategy="off"), [probe])
         for strategy in ("packed", "batched"):
             try:
                 prefix, embeddings = self.extend(replace(empty, strategy=strategy), ids, spans)
-                if probe(prefix):
+                # only the right mask and positions give the right embedding at the end of a row of full length
+                count = self._limit(prefix, None).max_tokens // len(again) if strategy == "packed" else 2
+                found = prober.embed(prefix, [probe] * max(2, count))
+                if are_close(found[-1:], expected, self.backbone.dtype):
                     break
             except torch.OutOfMemoryError:
                 raise
@@ -89,21 +88,6 @@ class PrefixEncoder:
             logger.info(f"{type(self.backbone).__name__}: prefix_sharing={prefix.strategy!r}.")
         return prefix, embeddings
 
-    def _make_probe(self, ids: Sequence[int], max_query_tokens: int | None) -> Callable[[Prefix], bool]:
-        """Return a check that a prefix gives the embeddings of whole prompts, in every layer."""
-        again = tuple(ids[-min(PROBE_TOKENS, max_query_tokens or PROBE_TOKENS) :])
-        sample = Continuation(again, (0, len(again)))
-        encoder = replace(self, options=EmbeddingOptions(layers="all"), cache=None)
-        expected = encoder.embed(Prefix(tuple(ids), strategy="off"), [sample])
-
-        def reproduces(prefix: Prefix) -> bool:
-            # only the right mask and positions give the right embedding at the end of a row of full length
-            is_packed = prefix.strategy == "packed"
-            count = max(2, self._limit(prefix, None).max_tokens // len(again)) if is_packed else 2
-            return are_close(encoder.embed(prefix, [sample] * count)[-1:], expected, self.backbone.dtype)
-
-        return reproduces
-
     def extend(
         self, prefix: Prefix, ids: Sequence[int], spans: Sequence[tuple[int, int]] = ()
     ) -> tuple[Prefix, Tensor]:
@@ -111,9 +95,8 @@ class PrefixEncoder:
         longer = replace(prefix, ids=(*prefix.ids, *ids))
         if not ids or (prefix.strategy == "off" and not spans):
             return longer, torch.empty(0)
-        inputs: dict[str, Any]
+        tokens, inputs = longer.ids, dict[str, Any](without_cache(self.backbone))
         if prefix.strategy == "off":
-            tokens, inputs = longer.ids, without_cache(self.backbone)
             spans = [(begin + prefix.length, end + prefix.length) for begin, end in spans]
         else:
             cache = DynamicCache() if prefix.cache is None else prefix.cache.growing_cache()
@@ -123,37 +106,22 @@ class PrefixEncoder:
             longer = replace(longer, cache=PrefixCache.from_cache(cache))
         return longer, pool_spans(hidden_states, spans, self.options.pooling) if spans else torch.empty(0)
 
-    def append_query_prefix(self, prefix: Prefix, ids: Sequence[int]) -> Prefix:
-        """Extend a prefix by the token ids with which all queries begin."""
-        if not ids:
-            return prefix
-        longer, embeddings = self.extend(prefix, ids, [(0, len(ids))])
-        return replace(longer, query_prefix=embeddings[0], query_prefix_length=len(ids))
-
-    def embed(
-        self,
-        prefix: Prefix,
-        continuations: Sequence[Continuation],
-        batcher: Batcher | None = None,
-        progress: tqdm | None = None,
-    ) -> Tensor:
+    def embed(self, prefix: Prefix, continuations: Sequence[Continuation], batcher: Batcher | None = None) -> Tensor:
         """Embed the spans of continuations: (n, layers, hidden) float32."""
-        limit, lengths = switch_length(self.backbone), [len(each.ids) for each in continuations]
-        crossing = [limit is not None and prefix.length + length > limit for length in lengths]
-        if prefix.strategy == "off":
-            lengths = [prefix.length + length for length in lengths]
+        lengths = [prefix.length + len(each.ids) for each in continuations]
+        alone = rows_beyond_switch(self.backbone, lengths)
+        if prefix.strategy != "off":
+            lengths = [length - prefix.length for length in lengths]
 
         def work(chosen: list[int]) -> Tensor:
-            encode = STRATEGIES["off" if crossing[chosen[0]] else prefix.strategy]
+            encode = STRATEGIES["off" if chosen[0] in alone else prefix.strategy]
             members = [continuations[i] for i in chosen]
             return self._add_query_prefix(prefix, encode(self.backbone, self.options, prefix, members), members)
 
         keys = [] if self.cache is None else [self.cache.key(prefix.ids, c.ids, c.span) for c in continuations]
         own, packed = self._limit(prefix, batcher), prefix.strategy == "packed"
         budget = own.max_tokens
-        result = run_batches(
-            own, lengths, work, packed, alone=crossing, cache=self.cache, keys=keys, progress=progress
-        )
+        result = run_batches(own, lengths, work, packed, alone=alone, cache=self.cache, keys=keys)
         if batcher is not None and own.max_tokens < budget:
             batcher.max_tokens = own.max_tokens
         return result
@@ -182,6 +150,3 @@ class PrefixEncoder:
             rows = max(1, BATCHED_BYTES // prefix.cache.nbytes)
             batcher.max_rows = min(rows, batcher.max_rows or rows)
         return batcher
-
-
-__all__ = ["PrefixEncoder"]

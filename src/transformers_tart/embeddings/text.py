@@ -10,13 +10,18 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.backbones.forward import backbone_max_length, input_device, resolve_max_length, switch_length
+from transformers_tart.backbones.forward import (
+    backbone_max_length,
+    input_device,
+    resolve_max_length,
+    rows_beyond_switch,
+)
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.in_context import encode_prompt, encode_support, write_prompt
-from transformers_tart.embeddings.pooling import normalized, pool_rows, pooled_hidden_states
+from transformers_tart.embeddings.in_context import encode_support, write_prompt
+from transformers_tart.embeddings.pooling import normalized, pool_rows
 from transformers_tart.embeddings.prefix_cache import Prefix
 from transformers_tart.embeddings.prompts import Prompt, split_parts
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
@@ -35,19 +40,11 @@ from transformers_tart.inputs.tokenization import (
 
 
 class EmbeddedExamples(NamedTuple):
-    """An embedded support set.
+    """An embedded support set."""
 
-    Attributes:
-        embeddings: (k, layers, hidden) float32.
-        order: indices of the examples in the order of the embeddings.
-        prompt: the prompt, for protocols with one.
-        prefix: the encoded prompt.
-    """
-
-    embeddings: Tensor
-    order: list[int]
-    prompt: Prompt | None = None
-    prefix: Prefix | None = None
+    embeddings: Tensor  # (k, layers, hidden) float32
+    order: list[int]  # indices of the examples in the order of the embeddings
+    prefix: Prefix | None = None  # the encoded prompt, for protocols that have one
 
 
 class Unreadable(NamedTuple):
@@ -58,14 +55,7 @@ class Unreadable(NamedTuple):
 
 @dataclass(frozen=True)
 class Embedder:
-    """Embedder of a composed model.
-
-    Attributes:
-        traits: the frozen backbone.
-        options: protocol, template, pooling, layers and lengths.
-        cache: cache in which embeddings are looked up and stored.
-        modality: modality of the inputs.
-    """
+    """Embedder of a composed model: its frozen backbone, and the options that determine an embedding."""
 
     traits: BackboneTraits
     options: EmbeddingOptions
@@ -87,11 +77,7 @@ class Embedder:
         return PrefixEncoder(self.traits, self.options, self.cache)
 
     def read(self, processor: Any, items: Sequence[tuple[str, Any]], options: TextOptions) -> list[Any]:
-        """Return rows for [`embed_rows`] from the places and values of inputs, or [`Unreadable`].
-
-        Raises:
-            TypeError, ValueError: On an input that is no text, or that `options` refuse.
-        """
+        """Return rows for [`embed_rows`], or [`Unreadable`], from the places and values of inputs."""
         texts = [parse_text(item, where) for where, item in items]
         for (where, _), text in zip(items, texts, strict=True):
             if options.single is not None and not isinstance(text, str):
@@ -102,6 +88,13 @@ class Embedder:
         if not options.truncates:
             self._check_lengths([where for where, _ in items], texts, processor)
         return self.tokenize(processor, texts)
+
+    def read_one(self, processor: Any, value: Any, options: TextOptions) -> list[Any]:
+        """Return the row of a single input, or raise the error of one that cannot be read."""
+        rows = self.read(processor, [("The input", value)], options)
+        if isinstance(rows[0], Unreadable):
+            raise rows[0].error
+        return rows
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, list[int]]]:
         """Return rows for [`embed_rows`]: whole texts, or, for a prompt, texts without special tokens."""
@@ -141,92 +134,82 @@ class Embedder:
         if self.options.has_prompt:
             return self._embed_prompt(examples, tokenizer, seed)
         found, inputs, size = [], examples.inputs, self.examples_per_window
-        batcher, padding = self._batcher(batch_size), getattr(tokenizer, "pad_token_id", None)
         with tqdm(total=len(inputs), desc="embedding", unit=self.modality, disable=not progress_bar) as bar:
+            batcher = Batcher.on(input_device(self.backbone), batch_size, bar)
             for start in range(0, len(inputs), size):
                 rows = self._example_rows(tokenizer, inputs[start : start + size], start)
-                found.append(self.embed_rows(rows, pad_token_id=padding, batcher=batcher, progress=bar))
+                padding = getattr(tokenizer, "pad_token_id", None)
+                found.append(self.embed_rows(rows, pad_token_id=padding, batcher=batcher))
         return EmbeddedExamples(torch.cat(found), list(range(len(inputs))))
-
-    def _batcher(self, batch_size: int | None = None) -> Batcher:
-        return Batcher.on(input_device(self.backbone), batch_size)
 
     def _example_rows(self, processor: Any, inputs: Sequence[Any], start: int) -> list[Any]:
         return self.tokenize(processor, inputs)
 
     def _embed_prompt(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, seed: int) -> EmbeddedExamples:
-        options = self.options
-        written = write_prompt(self.backbone, tokenizer, examples, options, seed)
+        written = write_prompt(self.backbone, tokenizer, examples, self.options, seed)
         check_vocabulary(self.backbone, [[written.prompt.largest_id]])
-        encoded, prefix = encode_support(self.prefix_encoder, written.prompt, written.blocks, options.protocol)
-        return EmbeddedExamples(normalized(encoded, options.normalize), written.order, written.prompt, prefix)
+        found, prefix = encode_support(self.prefix_encoder, written.prompt, written.blocks, self.options.protocol)
+        return EmbeddedExamples(normalized(found, self.options.normalize), written.order, prefix)
 
     def read_prompt(self, prompt: Prompt | None) -> Prefix | None:
-        """Encode the prompt of a stored support set; return `None` for protocols without one.
-
-        Raises:
-            ValueError: When the support set was made by a protocol of the other kind.
-        """
+        """Encode the prompt of a stored support set; return `None` for protocols without one."""
         if self.options.has_prompt != (prompt is not None):
             raise ValueError(
                 f'The protocol is "{self.options.protocol}", but the support set holds '
                 f"{'no prompt' if prompt is None else 'a prompt'}: it was made by another protocol. Encode the "
                 "examples again with this model."
             )
-        return None if prompt is None else encode_prompt(self.prefix_encoder, prompt)
+        return None if prompt is None else encode_support(self.prefix_encoder, prompt)[1]
 
     def embed_rows(
         self,
         rows: Sequence[Any],
-        prompt: Prompt | None = None,
         prefix: Prefix | None = None,
         *,
         pad_token_id: int | None = None,
         batcher: Batcher | None = None,
-        progress: tqdm | None = None,
     ) -> Tensor:
         """Embed rows of queries, each without regard to the others: (n, layers, hidden) float32."""
-        check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
-        batcher = self._batcher() if batcher is None else batcher
-        if prompt is None or prefix is None:
-            found = self._embed_alone(rows, pad_token_id, batcher, progress)
+        batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
+        if prefix is None or prefix.prompt is None:
+            found = self._embed_alone(rows, pad_token_id, batcher)
         else:
-            queries = [prompt.continuation(_parts(row, prompt), self.options.max_length) for row in rows]
-            found = self.prefix_encoder.embed(prefix, queries, batcher, progress)
+            check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
+            parts = [_parts(row, prefix.prompt) for row in rows]
+            queries = [prefix.prompt.continuation(part, self.options.max_length) for part in parts]
+            found = self.prefix_encoder.embed(prefix, queries, batcher)
         # after the cache, whose embeddings serve both
         return normalized(found, self.options.normalize)
 
-    def _embed_alone(
-        self, rows: Sequence[Any], pad_token_id: int | None, batcher: Batcher, progress: tqdm | None
-    ) -> Tensor:
+    def _embed_alone(self, rows: Sequence[Any], pad_token_id: int | None, batcher: Batcher) -> Tensor:
+        check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
         device, pad_token_id = input_device(self.backbone), known_token(self.backbone, pad_token_id)
 
         def work(chosen: list[int]) -> Tensor:
             batch = move(collate([rows[i] for i in chosen], pad_token_id), device)
-            return pool_rows(self.backbone, batch, pooling=self.options.pooling, layers=self.options.layers)
+            return pool_rows(self.backbone, batch, self.options)
 
+        lengths = [len(row["input_ids"]) for row in rows]
         keys = [] if self.cache is None else [self.cache.key(*row.values()) for row in rows]
-        lengths, limit = [len(row["input_ids"]) for row in rows], switch_length(self.backbone)
-        alone = [limit is not None and length > limit for length in lengths]
-        return run_batches(batcher, lengths, work, alone=alone, cache=self.cache, keys=keys, progress=progress)
+        alone = rows_beyond_switch(self.backbone, lengths)
+        return run_batches(batcher, lengths, work, alone=alone, cache=self.cache, keys=keys)
 
-    def embed_batch(
-        self, batch: dict[str, Tensor], prompt: Prompt | None = None, prefix: Prefix | None = None
-    ) -> Tensor:
-        """Embed a padded batch `input_ids`, `attention_mask` and perhaps `token_type_ids`, each (n, length)."""
-        options = self.options
-        if prompt is None or prefix is None:
-            batch = truncate(pad_right(batch), options.max_length, backbone_max_length(self.backbone))
-            found = pooled_hidden_states(self.backbone, **batch, pooling=options.pooling, layers=options.layers)
-        else:
-            mask = batch.pop("attention_mask").bool()
-            rows = [{name: tensor[i][mask[i]].tolist() for name, tensor in batch.items()} for i in range(len(mask))]
-            # without the special tokens of the tokenizer, which stand in no prompt
-            parts = [[prompt.strip(part) for part in _parts(row, prompt)] for row in rows]
-            found = self.prefix_encoder.embed(
-                prefix, [prompt.continuation(part, options.max_length) for part in parts]
-            )
-        return normalized(found, options.normalize)
+    def embed_batch(self, batch: dict[str, Tensor], prefix: Prefix | None = None) -> Tensor:
+        """Embed a padded batch of inputs, each without regard to the others: (n, layers, hidden) float32."""
+        prompt = None if prefix is None else prefix.prompt
+        if prefix is None or prompt is None:
+            return normalized(self.pool_batch(batch), self.options.normalize)
+        mask = batch.pop("attention_mask").bool()
+        rows = [{name: tensor[i][mask[i]].tolist() for name, tensor in batch.items()} for i in range(len(mask))]
+        # without the special tokens of the tokenizer, which stand in no prompt
+        parts = [[prompt.strip(part) for part in _parts(row, prompt)] for row in rows]
+        queries = [prompt.continuation(part, self.options.max_length) for part in parts]
+        return normalized(self.prefix_encoder.embed(prefix, queries), self.options.normalize)
+
+    def pool_batch(self, batch: dict[str, Tensor]) -> Tensor:
+        """Embed a padded batch, each input alone, before the normalization."""
+        batch = truncate(pad_right(batch), self.options.max_length, backbone_max_length(self.backbone))
+        return pool_rows(self.backbone, batch, self.options)
 
 
 def _parts(row: dict[str, list[int]], prompt: Prompt) -> list[list[int]]:
@@ -240,6 +223,3 @@ def _parts(row: dict[str, list[int]], prompt: Prompt) -> list[list[int]]:
             'use pipeline("tart-classification") with {"text", "text_pair"}.'
         )
     return split_parts(row, count)
-
-
-__all__ = ["EmbeddedExamples", "Embedder", "Unreadable"]

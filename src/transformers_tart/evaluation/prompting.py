@@ -15,13 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from transformers_tart.backbones.forward import (
-    backbone_max_length,
-    cache_argument,
-    input_device,
-    returned_cache,
-    switch_length,
-)
+from transformers_tart.backbones.forward import backbone_max_length, cache_argument, input_device, rows_beyond_switch
 from transformers_tart.embeddings.batching import Batcher, run_batches
 from transformers_tart.embeddings.prefix_cache import PrefixCache
 from transformers_tart.inputs.balance import balanced_tails
@@ -159,14 +153,12 @@ def _shorten(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: in
 def _score_all(model: PreTrainedModel, rows: Sequence[Row], num_labels: int, batch_size: int | None) -> Tensor:
     """Return the mean log-probabilities (n, labels) of the rows of n queries, one for each label."""
     queries = [rows[at : at + num_labels] for at in range(0, len(rows), num_labels)]
-    stems = [_stem_length(query) for query in queries]
-    switch, batcher = switch_length(model), Batcher.on(input_device(model), batch_size)
-    crossing = [switch is not None and len(row.ids) > switch for row in rows]
+    stems, lengths = [_stem_length(query) for query in queries], [len(row.ids) for row in rows]
+    alone, batcher = rows_beyond_switch(model, lengths), Batcher.on(input_device(model), batch_size)
     shared = min(len(os.path.commonprefix([row.ids for row in rows])), *stems)
-    prefix = None if shared < 1 or any(crossing) else _encode_rows(model, None, [rows[0].ids[:shared]])
+    prefix = None if shared < 1 or alone else _encode_rows(model, None, [rows[0].ids[:shared]])
     if prefix is None:
-        lengths = [len(row.ids) for row in rows]
-        scores = run_batches(batcher, lengths, lambda c: _score(model, None, [rows[i] for i in c]), alone=crossing)
+        scores = run_batches(batcher, lengths, lambda c: _score(model, None, [rows[i] for i in c]), alone=alone)
         return scores.reshape(-1, num_labels)
     batcher.max_rows = min(batcher.max_rows or len(rows), max(1, CACHE_BYTES // prefix.nbytes))
     # stems of one length need no padding before their labels
@@ -205,7 +197,7 @@ def _encode_rows(model: PreTrainedModel, prefix: PrefixCache | None, rows: Seque
     cache = None if prefix is None else prefix.growing_cache()
     output, _, _ = _run(model, rows, 0 if prefix is None else prefix.length, cache, use_cache=True)
     try:
-        return PrefixCache.from_cache(returned_cache(model, output))
+        return PrefixCache.from_cache(getattr(output, cache_argument(model), None))
     except TypeError:
         return None
 

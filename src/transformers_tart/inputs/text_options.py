@@ -7,53 +7,39 @@ from transformers_tart.checks.arguments import as_count, shorten
 from transformers_tart.inputs.modality import Modality
 
 
-ANY = object()
+FLAG = (True, False, None)
 # Allowed values that change no prediction: texts of a batch do not depend on each other or on their padding.
-NEUTRAL: dict[str, Any] = {
-    "padding": (True, False, None, "longest", "max_length", "do_not_pad"),
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "padding": (*FLAG, "longest", "max_length", "do_not_pad"),
     "padding_side": ("left", "right", None),
-    "pad_to_multiple_of": ANY,
-    "return_attention_mask": (True, False, None),
-    "return_length": (True, False, None),
-    "return_offsets_mapping": (True, False, None),
-    "return_special_tokens_mask": (True, False, None),
-    "return_tensors": ANY,
+    **dict.fromkeys(("return_attention_mask", "return_length", "return_offsets_mapping"), FLAG),
+    "return_special_tokens_mask": FLAG,
     "verbose": (True, False),
 }
+IGNORED = ("pad_to_multiple_of", "return_tensors")  # whatever their values
 # Other values would embed queries differently from the examples.
-FIXED: dict[str, Any] = {
+FIXED: dict[str, tuple[Any, ...]] = {
     "add_special_tokens": (True,),
     "is_split_into_words": (False, None),
     "return_overflowing_tokens": (False, None),
     "split_special_tokens": (False, None),
     "stride": (0, None),
 }
-TRUNCATIONS = (True, False, None, "longest_first", "only_first", "do_not_truncate")
-NAMES = ("max_length", "truncation", "return_token_type_ids", *NEUTRAL, *FIXED)
+TRUNCATIONS = (*FLAG, "longest_first", "only_first", "do_not_truncate")
+NAMES = ("max_length", "truncation", "return_token_type_ids", *NEUTRAL, *IGNORED, *FIXED)
 
 
 @dataclass(frozen=True)
 class TextOptions:
-    """Options for reading texts.
-
-    Attributes:
-        max_length: longest text in tokens.
-        truncates: whether longer texts are truncated rather than refused.
-        single: the argument that rules out pairs of texts, if any.
-    """
+    """Options for reading texts."""
 
     max_length: int | None = None
-    truncates: bool = True
-    single: str | None = None
+    truncates: bool = True  # rather than refuses longer texts
+    single: str | None = None  # the argument that rules out pairs of texts
 
 
 def text_options(arguments: dict[str, Any], modality: Modality) -> dict[str, Any]:
-    """Return the fields of [`TextOptions`] that arguments of a call set.
-
-    Raises:
-        TypeError: On unknown arguments, and on any for inputs that are not texts.
-        ValueError: On values that are invalid or not supported.
-    """
+    """Return the fields of [`TextOptions`] that arguments of a call set; refuse unknown arguments and values."""
     unknown = [name for name in arguments if name not in NAMES]
     if unknown:
         hint = "; for the scores of all classes pass top_k=None" if "return_all_scores" in unknown else ""
@@ -62,7 +48,7 @@ def text_options(arguments: dict[str, Any], modality: Modality) -> dict[str, Any
         given = ", ".join(f"{name} is {shorten(value)}" for name, value in arguments.items())
         raise TypeError(f"{given}, which is for texts; cut {modality} inputs before.")
     for name, allowed in {**NEUTRAL, **FIXED}.items():
-        if name in arguments and allowed is not ANY:
+        if name in arguments:
             _check_value(name, arguments[name], allowed)
     options: dict[str, Any] = {}
     if arguments.get("max_length") is not None:
@@ -72,7 +58,7 @@ def text_options(arguments: dict[str, Any], modality: Modality) -> dict[str, Any
         options["truncates"] = truncation not in (False, "do_not_truncate")
         if truncation == "only_first":  # which is the same for a single text
             options["single"] = 'truncation="only_first"'
-    if _check_value("return_token_type_ids", arguments.get("return_token_type_ids"), (True, False, None)) is False:
+    if _check_value("return_token_type_ids", arguments.get("return_token_type_ids"), FLAG) is False:
         options["single"] = "return_token_type_ids=False"
     return options
 
@@ -80,11 +66,6 @@ def text_options(arguments: dict[str, Any], modality: Modality) -> dict[str, Any
 def _check_value(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     value = getattr(value, "value", value)  # members of transformers' enums
     if not any(type(value) is type(other) and value == other for other in allowed):
-        reason = (
-            "other values would embed queries differently from the examples" if name in FIXED else "or be left out"
-        )
+        reason = "others would embed queries differently from the examples" if name in FIXED else "or be left out"
         raise ValueError(f"{name} is {shorten(value)}; it must be one of {allowed}, {reason}.")
     return value
-
-
-__all__ = ["TextOptions", "text_options"]

@@ -92,7 +92,7 @@ def test__probe__any_model_of_the_pipeline__reads_its_embeddings(folder: str, ta
     classify = build_pipeline(folder, task, support)
     stored, embedder = classify.model.support, classify.model.embedder()
     rows = embedder.tokenize(classify.tokenizer, task.test_texts)
-    queries = embedder.embed_rows(rows, stored.prompt, embedder.read_prompt(stored.prompt), pad_token_id=0)
+    queries = embedder.embed_rows(rows, embedder.read_prompt(stored.prompt), pad_token_id=0)
     scaling = LayerScaling.fit(stored.embeddings)
     given = (scaling.transform(stored.embeddings), stored.labels, scaling.transform(queries))
     found = METHODS["logistic_regression"](context, support)

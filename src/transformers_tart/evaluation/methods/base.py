@@ -15,7 +15,7 @@ from torch import Tensor
 
 from transformers_tart.backbones.forward import input_device
 from transformers_tart.embeddings.batching import Batcher
-from transformers_tart.embeddings.shared_prefix import Prefix
+from transformers_tart.embeddings.prefix_cache import Prefix
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.tasks import Item, Task
 from transformers_tart.inputs.examples import Examples, Text
@@ -138,8 +138,8 @@ class TaskContext:
         embedder, tokenizer = model.embedder(), self.models.tokenizer
         rows = embedder.tokenize(tokenizer, self.test_texts)
         batcher, padding = Batcher.on(input_device(model.backbone), self.models.batch_size), tokenizer.pad_token_id
-        queries = embedder.embed_rows(rows, found.prompt, found.prefix, pad_token_id=padding, batcher=batcher)
-        embedded = SupportSet(found.embeddings.cpu(), labels[found.order], names, prompt=found.prompt)
+        queries = embedder.embed_rows(rows, found.prefix, pad_token_id=padding, batcher=batcher)
+        embedded = SupportSet(found.embeddings.cpu(), labels[found.order], names, prompt=found.prefix.prompt)
         return EmbeddedInputs(model, embedded, found.order, queries.cpu(), found.prefix)
 
     def _embed_examples(self, model: TartPreTrainedModel, examples: Examples, support: Support) -> Any:
