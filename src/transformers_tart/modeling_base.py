@@ -21,7 +21,7 @@ from transformers_tart.checks.tensors import check_seed
 from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.embeddings.prompts import Prefix
 from transformers_tart.embeddings.text import Embedder
 from transformers_tart.files import staged
 from transformers_tart.hub.card import CardFacts, classifier_card

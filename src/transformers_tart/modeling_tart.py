@@ -11,7 +11,6 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.backbones.adapters import unwrap
-from transformers_tart.backbones.forward import accepts
 from transformers_tart.backbones.model_inputs import check_features, check_tokens
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.backbones.towers import loaded_classes_of, modalities_of
@@ -23,6 +22,7 @@ from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.loading.auto import find_model
 from transformers_tart.loading.download import HUB, select
 from transformers_tart.modeling_base import TartPreTrainedModel
+from transformers_tart.reasoners.kv_cache import accepts
 from transformers_tart.support import PreparedSupport, SupportSet
 
 

@@ -16,8 +16,7 @@ from transformers_tart.checks.arguments import as_source, check_kind, shorten
 from transformers_tart.checks.bounds import parse_json
 from transformers_tart.checks.label_names import check_label_names
 from transformers_tart.configuration_tart import EmbeddingOptions
-from transformers_tart.embeddings.prefix_cache import Prefix
-from transformers_tart.embeddings.prompts import Prompt
+from transformers_tart.embeddings.prompts import Prefix, Prompt
 from transformers_tart.errors import BackboneMismatchError, CorruptFileError
 from transformers_tart.projection import LayerScaling
 from transformers_tart.reasoners.modeling_reasoner import ReasonerState

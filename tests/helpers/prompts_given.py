@@ -17,8 +17,7 @@ from transformers_tart.embeddings.in_context import (
     leave_one_out_orders,
     write_prompt,
 )
-from transformers_tart.embeddings.prefix_cache import Prefix
-from transformers_tart.embeddings.prompts import Continuation
+from transformers_tart.embeddings.prompts import Continuation, Prefix
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
 from transformers_tart.inputs.examples import Examples
 

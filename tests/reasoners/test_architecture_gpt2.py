@@ -6,9 +6,9 @@ from helpers.builders import build_reasoner, draw_task
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformers_tart.embeddings.prefix_cache import PrefixCache
 from transformers_tart.inputs.balance import seeded_orders
 from transformers_tart.reasoners.architectures.gpt2 import QUERY_BLOCK
+from transformers_tart.reasoners.kv_cache import PrefixCache
 
 
 DIM = 16

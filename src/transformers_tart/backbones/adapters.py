@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from transformers_tart.backbones.forward import innermost
 from transformers_tart.errors import BackboneNotFoundError
+from transformers_tart.reasoners.kv_cache import innermost
 
 
 def unwrap(model: Any) -> Any:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from transformers_tart.backbones.forward import innermost
 from transformers_tart.loading.report import UNREAD
+from transformers_tart.reasoners.kv_cache import innermost
 
 
 SAMPLES = 1375  # of each tensor: finds a change of 1% of its elements with probability 1 - 1e-6

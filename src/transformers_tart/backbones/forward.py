@@ -1,6 +1,5 @@
 """Forward passes of backbones: their arguments, limits of length, and hidden states."""
 
-import inspect
 import threading
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -12,6 +11,7 @@ from torch.profiler import record_function
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformers_tart.inputs.tokenization import check_tokenizer
+from transformers_tart.reasoners.kv_cache import accepts
 
 
 NO_LIMIT = int(1e6)  # tokenizers without a limit of their own have a huge one
@@ -19,27 +19,9 @@ NO_LIMIT = int(1e6)  # tokenizers without a limit of their own have a huge one
 _SWITCHING = threading.Lock()
 
 
-def innermost(model: nn.Module) -> nn.Module:
-    """Return the model inside wrappers, such as those of peft, whose `forward` takes `*args, **kwargs`."""
-    while hasattr(model, "get_base_model"):
-        model = model.get_base_model()  # type: ignore[operator]
-    return model
-
-
-def cache_argument(model: nn.Module) -> str:
-    """Return the name of the KV cache among the arguments of a forward pass and in its output."""
-    # "past_key_values" in code written before transformers 5.24
-    return "cache" if accepts(model, "cache") else "past_key_values"
-
-
 def text_encoder(backbone: PreTrainedModel) -> PreTrainedModel:
     """Return the part of a backbone that reads text: the encoder of an encoder-decoder, else all of it."""
     return backbone.get_encoder() if backbone.config.is_encoder_decoder else backbone
-
-
-def accepts(backbone: nn.Module, argument: str) -> bool:
-    """Return whether the forward pass of a backbone takes an argument of this name."""
-    return argument in inspect.signature(innermost(backbone).forward).parameters
 
 
 def without_cache(backbone: PreTrainedModel) -> dict[str, bool]:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from transformers_tart.backbones.forward import accepts, input_device
+from transformers_tart.backbones.forward import input_device
 from transformers_tart.checks.tensors import check_query_labels, check_tensor, is_integer
 from transformers_tart.checks.tracing import is_traced
+from transformers_tart.reasoners.kv_cache import accepts
 
 
 def check_tokens(backbone: PreTrainedModel, ids: Any, mask: Any, types: Any) -> dict[str, Tensor]:

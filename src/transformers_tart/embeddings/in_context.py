@@ -23,8 +23,7 @@ from transformers_tart.backbones.forward import (
 )
 from transformers_tart.checks.tensors import check_seed
 from transformers_tart.configuration_tart import EmbeddingOptions
-from transformers_tart.embeddings.prefix_cache import Prefix
-from transformers_tart.embeddings.prompts import Block, Continuation, Prompt, Writer, choose_template, fit
+from transformers_tart.embeddings.prompts import Block, Continuation, Prefix, Prompt, Writer, choose_template, fit
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
 from transformers_tart.inputs.examples import Examples
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.profiler import record_function
 
-from transformers_tart.backbones.forward import accepts, are_close, choose_layer, input_device, run_backbone
+from transformers_tart.backbones.forward import are_close, choose_layer, input_device, run_backbone
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.pooling import (
     FrameMask,
@@ -27,6 +27,7 @@ from transformers_tart.embeddings.pooling import (
     stack_layers,
 )
 from transformers_tart.embeddings.text import Embedder, Unreadable
+from transformers_tart.reasoners.kv_cache import accepts
 
 
 Row = dict[str, Tensor]

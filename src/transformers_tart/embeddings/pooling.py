@@ -15,12 +15,13 @@ from torch.nn.functional import pad
 from torch.profiler import record_function
 from transformers import PreTrainedModel
 
-from transformers_tart.backbones.forward import accepts, run_backbone, text_encoder, without_cache
+from transformers_tart.backbones.forward import run_backbone, text_encoder, without_cache
 from transformers_tart.backbones.traits import BackboneTraits, PaddingStates
 from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.arguments import check_options
 from transformers_tart.inputs.tokenization import pad_right
+from transformers_tart.reasoners.kv_cache import accepts
 
 
 # From the length of a layer to a mask (n, length) of its outputs that are not padding.

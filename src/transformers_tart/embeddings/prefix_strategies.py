@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from transformers_tart.backbones.forward import accepts, cache_argument, input_device, run_backbone, without_cache
+from transformers_tart.backbones.forward import input_device, run_backbone, without_cache
 from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.pooling import pool_spans
-from transformers_tart.embeddings.prefix_cache import Prefix
-from transformers_tart.embeddings.prompts import Continuation
+from transformers_tart.embeddings.prompts import Continuation, Prefix
+from transformers_tart.reasoners.kv_cache import accepts, cache_argument
 
 
 Continuations: TypeAlias = Sequence[Continuation]

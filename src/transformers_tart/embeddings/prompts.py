@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -25,6 +26,7 @@ from transformers_tart.inputs.tokenization import (
     tokenize_parts,
     warn_if_truncated,
 )
+from transformers_tart.reasoners.kv_cache import PrefixCache
 
 
 logger = logging.get_logger(__name__)
@@ -218,3 +220,21 @@ def fit(lengths: Sequence[int], labels: Sequence[int], limit: int | None) -> lis
             f"{limit} tokens. {len(labels) - len(kept)} were dropped; with a smaller max_length more fit."
         )
     return kept
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The beginning of prompts, encoded once."""
+
+    ids: tuple[int, ...] = ()
+    cache: PrefixCache | None = None
+    strategy: str = "packed"
+    query_prefix: Tensor | None = None  # (layers, hidden) of its last tokens, which are part of every continuation
+    query_prefix_length: int = 0
+    runtime: tuple[object, ...] = ()  # [`BackboneTraits.runtime`] with which it was encoded
+    prompt: Prompt | None = None  # whose queries continue it
+
+    @property
+    def length(self) -> int:
+        """The number of tokens."""
+        return len(self.ids)

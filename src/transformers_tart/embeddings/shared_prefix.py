@@ -15,7 +15,6 @@ from transformers.utils import logging
 
 from transformers_tart.backbones.forward import (
     are_close,
-    cache_argument,
     input_device,
     rows_beyond_switch,
     run_backbone,
@@ -26,9 +25,9 @@ from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.batching import Batcher, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.pooling import pool_spans
-from transformers_tart.embeddings.prefix_cache import Prefix, PrefixCache
 from transformers_tart.embeddings.prefix_strategies import STRATEGIES
-from transformers_tart.embeddings.prompts import Continuation
+from transformers_tart.embeddings.prompts import Continuation, Prefix
+from transformers_tart.reasoners.kv_cache import PrefixCache, cache_argument
 
 
 logger = logging.get_logger(__name__)

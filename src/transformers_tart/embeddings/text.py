@@ -22,8 +22,7 @@ from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.in_context import encode_support, write_prompt
 from transformers_tart.embeddings.pooling import normalized, pool_rows
-from transformers_tart.embeddings.prefix_cache import Prefix
-from transformers_tart.embeddings.prompts import Prompt, split_parts
+from transformers_tart.embeddings.prompts import Prefix, Prompt, split_parts
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
 from transformers_tart.inputs.examples import Examples, Text, parse_text
 from transformers_tart.inputs.modality import TEXT, Modality

@@ -15,11 +15,11 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from transformers_tart.backbones.forward import backbone_max_length, cache_argument, input_device, rows_beyond_switch
+from transformers_tart.backbones.forward import backbone_max_length, input_device, rows_beyond_switch
 from transformers_tart.embeddings.batching import Batcher, run_batches
-from transformers_tart.embeddings.prefix_cache import PrefixCache
 from transformers_tart.inputs.balance import balanced_tails
 from transformers_tart.inputs.tokenization import cut, encode, warn_if_truncated
+from transformers_tart.reasoners.kv_cache import PrefixCache, cache_argument
 
 
 QUESTION = "Sentence: {text}\nLabel:"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from transformers_tart.backbones.forward import input_device
 from transformers_tart.embeddings.batching import Batcher
-from transformers_tart.embeddings.prefix_cache import Prefix
+from transformers_tart.embeddings.prompts import Prefix
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.tasks import Item, Task
 from transformers_tart.inputs.examples import Examples, Text

@@ -19,12 +19,13 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, get_scheduler
 from transformers import __version__ as transformers_version
 
-from transformers_tart.backbones.forward import accepts, resolve_max_length, text_encoder, without_cache
+from transformers_tart.backbones.forward import resolve_max_length, text_encoder, without_cache
 from transformers_tart.checks.packages import import_package
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.errors import MissingPackageError
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext, seeded
 from transformers_tart.inputs.tokenization import collate, tokenize
+from transformers_tart.reasoners.kv_cache import accepts
 
 
 # Peak learning rates for 64 dimensions, of the backbone and of the head; in inverse proportion for more, so that 768

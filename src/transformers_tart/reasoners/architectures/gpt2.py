@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, GPT2Config, GPT2Model
 
-from transformers_tart.backbones.forward import cache_argument
 from transformers_tart.configuration_tart import TartReasonerConfig
-from transformers_tart.embeddings.prefix_cache import PrefixCache
 from transformers_tart.reasoners.architectures.base import Architecture
+from transformers_tart.reasoners.kv_cache import PrefixCache, cache_argument
 
 
 QUERY_BLOCK = 256

@@ -1,14 +1,13 @@
-"""Keys and values of a prefix that was encoded once, for any number of continuations without copies of their own."""
+"""Keys and values that a model keeps of a prefix, for any number of continuations without copies of their own."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
-
-from transformers_tart.embeddings.prompts import Prompt
 
 
 @dataclass(frozen=True)
@@ -70,19 +69,19 @@ class _SharedLayer(DynamicLayer):
         return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
 
 
-@dataclass(frozen=True)
-class Prefix:
-    """The beginning of prompts, encoded once."""
+def innermost(model: nn.Module) -> nn.Module:
+    """Return the model inside wrappers, such as those of peft, whose `forward` takes `*args, **kwargs`."""
+    while hasattr(model, "get_base_model"):
+        model = model.get_base_model()  # type: ignore[operator]
+    return model
 
-    ids: tuple[int, ...] = ()
-    cache: PrefixCache | None = None
-    strategy: str = "packed"
-    query_prefix: Tensor | None = None  # (layers, hidden) of its last tokens, which are part of every continuation
-    query_prefix_length: int = 0
-    runtime: tuple[object, ...] = ()  # [`BackboneTraits.runtime`] with which it was encoded
-    prompt: Prompt | None = None  # whose queries continue it
 
-    @property
-    def length(self) -> int:
-        """The number of tokens."""
-        return len(self.ids)
+def cache_argument(model: nn.Module) -> str:
+    """Return the name of the KV cache among the arguments of a forward pass and in its output."""
+    # "past_key_values" in code written before transformers 5.24
+    return "cache" if accepts(model, "cache") else "past_key_values"
+
+
+def accepts(backbone: nn.Module, argument: str) -> bool:
+    """Return whether the forward pass of a backbone takes an argument of this name."""
+    return argument in inspect.signature(innermost(backbone).forward).parameters
