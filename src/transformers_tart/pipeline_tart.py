@@ -147,7 +147,9 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         if function_to_apply is not None:
             name = getattr(function_to_apply, "value", function_to_apply)  # of transformers' enum
             if not isinstance(name, str) or name.lower() not in FUNCTIONS:
-                raise ValueError(f"function_to_apply is {shorten(name)}; it must be one of {(*FUNCTIONS,)}.")
+                raise ValueError(
+                    f'function_to_apply is {shorten(name)}; it must be "default", "softmax", "sigmoid" or "none".'
+                )
             postprocess["function_to_apply"] = name.lower()
         return text_options(text_arguments, self.model.config.modality), {}, postprocess
 
