@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 import transformers_tart
 
 
@@ -114,6 +116,7 @@ def test__root__modules__few() -> None:
     expect_none((path.name for path in SOURCE.glob("*.py")), MOST_AT_THE_ROOT)
 
 
+@pytest.mark.slow
 def test__imports__circles__none() -> None:
     expect_none(name for name in modules() if name in reachable(name))
 
@@ -147,6 +150,7 @@ def test__docstrings__of_modules_classes_and_properties__begin_with_a_noun() -> 
     expect_none(f"{place} {text.splitlines()[0]}" for place, text in nouns if NO_NOUN.match(text))
 
 
+@pytest.mark.slow
 def test__functions__to_the_letter__stand_once() -> None:
     places = defaultdict(list)
     for place, node in definitions(Function.__args__):
@@ -206,6 +210,7 @@ def mutated_name(node: ast.AST) -> str | None:
     return node.target.id if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) else None
 
 
+@pytest.mark.slow
 def test__modules__state__none() -> None:
     names = {name: containers(tree) for name, (_, tree) in modules().items()}
     changed = []

@@ -60,6 +60,7 @@ def task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Task(folder, str(MINI), spam.examples[:SUPPORT_SIZE] + queries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test__text_classification_pipeline__fitted_repository__same_answers(task: Task, batch_size: int) -> None:
     classify = pipeline("text-classification", model=task.folder, batch_size=batch_size)
@@ -67,6 +68,7 @@ def test__text_classification_pipeline__fitted_repository__same_answers(task: Ta
     torch.testing.assert_close(task.score(classify(task.texts, top_k=None)), task.scores, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test__trainer__evaluate_and_predict__same_answers(task: Task, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(task.folder)
     dataset = task.dataset().map(lambda row: tokenizer(row["text"], truncation=True, max_length=512), batched=True)
@@ -88,6 +90,7 @@ def test__trainer__evaluate_and_predict__same_answers(task: Task, tmp_path: Path
     torch.testing.assert_close(scores, task.scores, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test__dataset_map__batched__same_answers(task: Task) -> None:
     classify = pipeline("tart-classification", model=task.folder)
     mapped = task.dataset().map(
@@ -96,6 +99,7 @@ def test__dataset_map__batched__same_answers(task: Task) -> None:
     torch.testing.assert_close(torch.tensor(mapped["scores"]), task.scores, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test__dataset_of_examples__class_label__same_answers_as_its_rows(task: Task) -> None:
     classify = pipeline("tart-classification", model=task.folder)
     as_rows = [{"text": row["text"], "label": str(row["label"])} for row in task.rows]

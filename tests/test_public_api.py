@@ -122,16 +122,19 @@ def test__registration__pipeline__is_known() -> None:
     assert task["type"] == "text"
 
 
+@pytest.mark.slow
 def test__import__in_a_new_process__registers_and_changes_nothing_else() -> None:
     result = run_python("-c", SIDE_EFFECTS)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 def test__import__warnings_as_errors__works() -> None:
     result = run_python("-W", "error", "-c", "import transformers_tart")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [LAZY_PACKAGE, LAZY_COMMANDS])
 def test__import__package_and_parser_of_commands__what_is_heavy_waits(script: str) -> None:
     result = run_python("-c", script)

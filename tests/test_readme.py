@@ -23,6 +23,7 @@ def read_blocks(path: Path = README) -> list[tuple[str, str]]:
     return BLOCK.findall(path.read_text())
 
 
+@pytest.mark.slow
 def test__readme__python_blocks__print_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks, names, checked = read_blocks(), {}, 0

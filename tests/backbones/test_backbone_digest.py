@@ -95,6 +95,7 @@ def test__digest__sharded_backbone__is_that_of_the_whole(base: str, tmp_path: Pa
     assert one.differences(two) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", BACKBONES)
 def test__save__changed_weights__refused_with_the_ways_out(model_type: str, tmp_path: Path) -> None:
     name = save_backbone(tmp_path / "base", model_type)
@@ -145,6 +146,7 @@ def test__load__edited_embedding_options__refused_by_name(field: str, value: obj
         AutoModel.from_pretrained(task)
 
 
+@pytest.mark.slow
 def test__load__support_of_another_task__refused(task: Path, base: str, tmp_path: Path) -> None:
     other = TartForSequenceClassification.from_backbone(base, pooling="last")
     make_pipeline(other).save_pretrained(tmp_path / "other")
@@ -153,6 +155,7 @@ def test__load__support_of_another_task__refused(task: Path, base: str, tmp_path
         AutoModel.from_pretrained(task)
 
 
+@pytest.mark.slow
 def test__load__copy_of_the_backbone__is_taken_and_referred_to(base: str, task: Path, tmp_path: Path) -> None:
     Path(base).rename(tmp_path / "moved")
     model = AutoModel.from_pretrained(task, backbone=tmp_path / "moved")

@@ -67,6 +67,7 @@ def test__mini__loaded__runs_in_float32_as_a_causal_language_model() -> None:
     assert likely < 6.5 < unlikely
 
 
+@pytest.mark.slow
 @given(text=st.text())
 def test__mini_tokenizer__any_text__decoded_up_to_composition(text: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(MINI)
@@ -84,6 +85,7 @@ def test__from_backbone__loaded_with_head__refers_to_the_name() -> None:
     assert model.config.base_model_name_or_path == "mini"
 
 
+@pytest.mark.slow
 def test__from_backbone__folder_of_that_name__does_not_stand_in_its_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +107,7 @@ def test__pipeline__no_model_named__embedded_backbone() -> None:
     assert [answer["label"] for answer in classify(TEXTS[:2])] == ["spam", "ham"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test__pipeline__demo_tasks__better_than_guessing_and_not_on_shuffled_labels(name: str) -> None:
     task = load_demo_task(name)
@@ -123,6 +126,7 @@ def test__pipeline__demo_tasks__better_than_guessing_and_not_on_shuffled_labels(
     assert abs(sum(shuffled) / len(shuffled) - guess) < 0.15
 
 
+@pytest.mark.slow
 def test__saved_task__loaded__same_answers_and_no_path_of_this_machine(task: Path) -> None:
     fitted = pipeline("tart-classification", examples=load_demo_task("spam").examples)
     loaded = pipeline("tart-classification", model=str(task))
@@ -159,6 +163,7 @@ def test__from_pretrained__backbone_given_by_name__taken_unless_of_another_versi
         AutoModel.from_pretrained(other, backbone="mini")
 
 
+@pytest.mark.slow
 def test__saved_task__backbone_included__needs_no_version(task: Path) -> None:
     whole = task.parent / "whole"
     pipeline("tart-classification", model=str(task)).save_pretrained(whole, include_backbone=True)

@@ -94,6 +94,7 @@ def score(results: list[list[dict]]) -> torch.Tensor:
     return torch.tensor([[r["score"] for r in sorted(result, key=lambda r: r["label"])] for result in results])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test__pipeline__folder_of_the_backbone__same_answers_always(name: str, tmp_path: Path) -> None:
     modality, _, processor = BACKBONES[name]

@@ -52,6 +52,7 @@ def said(log: pytest.LogCaptureFixture) -> str:
     return " ".join(r.getMessage() for r in log.records if r.name.startswith("transformers_tart") and r.levelno >= 30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("later", [(), ("Normalize",), ("sentence_transformers.models.Dropout", "Normalize")])
 @pytest.mark.parametrize("name", MODULES)
 def test__from_backbone__sentence_encoder__its_sentence_embedding(
@@ -69,6 +70,7 @@ def test__from_backbone__sentence_encoder__its_sentence_embedding(
     assert (config.layers, config.max_length, config.normalize) == (-1, 8, bool(later))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "later"),
     [("mean", ()), ("first", ("Normalize",)), ("max", ("Normalize",)), ("last", ()), ("new_last", ("Normalize",))],
@@ -90,6 +92,7 @@ def test__pipeline__sentence_encoder_by_name__same_as_composed(tmp_path: Path) -
     assert torch.equal(score_all(classify, TEXTS), score_all(composed, TEXTS))
 
 
+@pytest.mark.slow
 def test__save_pretrained__task_on_a_sentence_encoder__same_logits(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path / "encoder", CLS, "Normalize")
     classify = pipeline("tart-classification", model=folder, examples=make_examples())
@@ -205,6 +208,7 @@ def test__find_sentence_encoder__length_in_another_place__found(tmp_path: Path) 
     assert find_sentence_encoder(folder).max_length is None
 
 
+@pytest.mark.slow
 def test__from_backbone__transformer_in_a_folder__found_again(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path / "encoder", MODULES["mean"][0], path="0_Transformer")
     model = compose(folder)
@@ -239,6 +243,7 @@ def test__find_sentence_encoder__damaged_files__say_so(tmp_path: Path) -> None:
         find_sentence_encoder(folder)
 
 
+@pytest.mark.slow
 def test__from_backbone__sentence_encoder_on_the_hub__same_as_the_folder(
     hub: HubServer, tmp_path: Path, all_logs: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,7 @@ def test__whiten__published__as_our_projection() -> None:
     torch.testing.assert_close(new, ours.transform(queries), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
 def test__pair__tiny__same_work_and_agreement_where_it_is_asked(name: str) -> None:
     comparison = PAIRS[name].build(TINY)
@@ -138,6 +139,7 @@ def test__pair__tiny__same_work_and_agreement_where_it_is_asked(name: str) -> No
     assert min(times.naive + times.scaled + times.ours) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PAIRS if name not in ("kernel-reasoner", "vanilla", "loo")])
 def test__pair__one_row_of_ours_wrong__error(name: str) -> None:
     comparison = PAIRS[name].build(TINY)
@@ -186,6 +188,7 @@ def test__load_language_model__unknown_random__error_names_the_known() -> None:
         load_language_model(replace(TINY, backbone="random:huge"))
 
 
+@pytest.mark.slow
 def test__load_language_model__compiled__our_side_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = list[Any]()
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compiled.append((self, options)))

@@ -131,6 +131,7 @@ def test__own_times__part_on_an_accelerator__time_of_its_kernels() -> None:
     assert own_times([outer, inner, on_device]) == pytest.approx({"pooling": 1, "backbone": 10})
 
 
+@pytest.mark.slow
 def test__bench__profile__table_and_json(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_bench("--profile", "--k", 4, "--json", tmp_path / "profile.json") == 0
     found = json.loads((tmp_path / "profile.json").read_text())["profile"]

@@ -171,6 +171,7 @@ def test__classify__lone_surrogates__replaced_and_output_is_utf8(
     assert seen == ["a\ufffdb"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
 def test__classify__output_cut_anywhere__same_bytes_in_the_end(
     folder: Path, name: str, capsys: pytest.CaptureFixture[str]
@@ -202,6 +203,7 @@ def test__classify__killed_output__cut_in_place(folder: Path, name: str) -> None
     assert (output.stat().st_size, output.stat().st_ino) == (kept.size, inode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
 def test__read_finished__many_rows__in_little_memory(tmp_path: Path, name: str) -> None:
     with open(tmp_path / name, "w", newline="") as file:
@@ -395,6 +397,7 @@ def test__classify__full_disk__said_and_finished_rows_kept(
     assert output.read_bytes() == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--overwrite"]])
 def test__classify__output_that_another_run_writes__refused_and_left_alone(
     folder: Path, options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

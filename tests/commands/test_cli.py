@@ -88,6 +88,7 @@ def read_demo(out: str) -> dict[str, list[str]]:
     return {line.split()[0]: line.split(")")[1].split() for line in table if ")" in line}
 
 
+@pytest.mark.slow
 def test__demo__embedded_model__three_tasks_better_than_guessing_and_no_messages() -> None:
     command = [sys.executable, "-m", "transformers_tart", "demo", "--device", "cpu"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -108,6 +109,7 @@ def test__demo__revision_without_a_model__refused(capsys: pytest.CaptureFixture[
     assert "name one with --model" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test__demo__another_causal_model__named(stories_folder: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--model", stories_folder]) == 0
     out = capsys.readouterr().out
@@ -115,6 +117,7 @@ def test__demo__another_causal_model__named(stories_folder: str, capsys: pytest.
     assert "-" not in read_demo(out)["spam"]
 
 
+@pytest.mark.slow
 def test__demo__model_without_vocabulary_head__not_prompted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +144,7 @@ def test__template__escapes__replaced_unless_it_has_line_breaks(given: str, expe
     assert build_parser().parse_args(["demo", "--template", given]).template == expected
 
 
+@pytest.mark.slow
 def test__classify__embedded_model__by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = load_demo_task("spam").examples
     (tmp_path / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -203,6 +207,7 @@ def test__classify__foreign_output__refused_and_left_alone(
     assert output.read_text() == "precious notes\n"
 
 
+@pytest.mark.slow
 def test__classify__killed_in_the_middle__finished_rows_are_whole(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     (tmp_path / "in.txt").write_text("\n".join(make_texts(20_000, seed=9)) + "\n")
@@ -233,6 +238,7 @@ def test__classify__examples_in_each_format__same_answers(
     assert_same_answers(read_jsonl(tmp_path / "out.jsonl"), answers)
 
 
+@pytest.mark.slow
 def test__classify__whole_run__no_copy_of_the_texts_in_a_cache(folder: Path, tmp_path: Path) -> None:
     row = {"text": "w1 zebracrossing w2", "label": "ham"}
     (tmp_path / "examples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in [row, *make_examples(5)]))
@@ -282,6 +288,7 @@ def test__classify__model_absent__named(tmp_path: Path, capsys: pytest.CaptureFi
     assert "nobody/nothing" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", [["--device", "cpu"], []], ids=["cpu", "default"])
 def test__classify__two_processes__same_rows_in_order(
     folder: Path, answers: list[dict], tmp_path: Path, device: list[str]
@@ -316,6 +323,7 @@ def test__push__local_backbone__refused(folder: Path, capsys: pytest.CaptureFixt
     assert "local folder" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "architecture", "options"), [("kernel", "kernel", ["--no-validation"]), ("paper-small", "gpt2", [])]
 )
@@ -336,6 +344,7 @@ def test__train_reasoner__unknown_preset__wrong_usage(capsys: pytest.CaptureFixt
     assert "paper-258" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

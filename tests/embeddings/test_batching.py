@@ -20,6 +20,7 @@ def take(chosen: list[int]) -> Tensor:
     return torch.tensor(chosen)
 
 
+@pytest.mark.slow
 @given(lengths=LENGTHS, max_tokens=st.integers(1, 120), max_rows=st.none() | st.integers(1, 9), packed=st.booleans())
 def test__batcher__any_budget__every_row_once_and_never_more(
     lengths: list[int], max_tokens: int, max_rows: int | None, packed: bool
@@ -33,6 +34,7 @@ def test__batcher__any_budget__every_row_once_and_never_more(
         assert max_rows is None or len(batch) <= max_rows
 
 
+@pytest.mark.slow
 @given(lengths=LENGTHS, room=st.integers(50, 200))
 def test__batcher__out_of_memory__smaller_batches_from_there_on(lengths: list[int], room: int) -> None:
     sizes = []
@@ -49,6 +51,7 @@ def test__batcher__out_of_memory__smaller_batches_from_there_on(lengths: list[in
     assert sum(failed) <= 8  # halved each time, not once a batch
 
 
+@pytest.mark.slow
 def test__batcher__out_of_memory_with_one_row__raised() -> None:
     def work(chosen: list[int]) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -69,6 +72,7 @@ def test__batcher__other_error__raised_at_once() -> None:
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test__encode_texts__out_of_memory__same_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone, tokenizer, texts = build_backbone("llama"), build_tokenizer(), make_texts(30, seed=1)
     expected = encode_texts(backbone, tokenizer, texts)

@@ -35,6 +35,7 @@ def write_and_read(folder: Path, start: int, barrier: Barrier) -> None:
     os._exit(0 if is_complete(cache, 60) else 1)
 
 
+@pytest.mark.slow
 @needs_fork
 def test__cache__two_processes_write_at_once__both_read_everything(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
@@ -51,6 +52,7 @@ def write_until_killed(cache: EmbeddingCache, start: int, written: Connection) -
         written.send(i)
 
 
+@pytest.mark.slow
 @needs_fork
 def test__cache__writer_killed__keeps_what_was_written_and_goes_on(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
@@ -80,6 +82,7 @@ def use_in_child(cache: EmbeddingCache, key: bytes) -> None:
     os._exit(0 if found is not None and torch.equal(found, make_row(1)[0]) else 1)
 
 
+@pytest.mark.slow
 @needs_fork
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test__cache__forked_while_a_thread_writes__works_in_parent_and_child(tmp_path: Path) -> None:
@@ -108,6 +111,7 @@ def create(folder: Path, barrier: Barrier) -> None:
     os._exit(0)
 
 
+@pytest.mark.slow
 @needs_fork
 def test__cache__created_by_eight_processes_at_once__no_error(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")

@@ -232,6 +232,7 @@ def test__embed_rows__first_sounds_that_padding_hardly_changes__later_ones_as_al
     check_together(embedder, read(embedder, name, sounds))
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @example(lengths=[3000, 2999, 8000])
 @given(lengths=st.lists(st.integers(400, 8000), min_size=2, max_size=5))

@@ -32,6 +32,7 @@ def embed_alone(backbone: PreTrainedModel, text: str, pooling: str) -> Tensor:
     return torch.stack([POOLED[pooling](hidden[0]) for hidden in hidden_states])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", POOLED)
 def test__encode_texts__batched__equals_one_at_a_time(
     backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, pooling: str

@@ -45,6 +45,7 @@ from transformers_tart.embeddings.prefix_strategies import STRATEGIES
 from transformers_tart.embeddings.prompts import Continuation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["vanilla", "loo"])
 @pytest.mark.parametrize("model_type", [*CAUSAL, "mamba"])
 def test__read_support__any_causal_backbone__equals_whole_prompts_one_at_a_time(
@@ -207,6 +208,7 @@ def test__embed__seed__decides_the_order_alone() -> None:
     assert sorted(first[2].tolist()) == sorted(LABELS)
 
 
+@pytest.mark.slow
 @settings(max_examples=5)
 @given(pooling=st.sampled_from(list(POOLED)), layers=st.sampled_from([0, 1, -1]))
 def test__embed__layer_index__that_layer(pooling: str, layers: int) -> None:
@@ -298,6 +300,7 @@ def test__embed__rotation_that_depends_on_the_length__each_text_as_if_alone(prot
     torch.testing.assert_close(query, torch.cat(alone), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test__prefix_encoder__four_threads_on_linear_biases__right_answers() -> None:
     backbone = build_long("bloom")
     encoder, written = encoder_of(backbone), write(backbone)
@@ -308,6 +311,7 @@ def test__prefix_encoder__four_threads_on_linear_biases__right_answers() -> None
         torch.testing.assert_close(support, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test__prefix_encoder__out_of_memory__remembered_by_the_batcher(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = build_long("llama")
     encoder, written = encoder_of(backbone), write(backbone)

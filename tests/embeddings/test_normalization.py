@@ -100,6 +100,7 @@ def test__normalize__zero__stays_zero() -> None:
     assert torch.isfinite(found).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["stream", "vanilla"])
 def test__embedding_cache__normalized_and_not__each_its_own(protocol: str, tmp_path: Path) -> None:
     expected = {n: score_all(make_pipeline(compose(protocol=protocol, normalize=n)), TEXTS) for n in (False, True)}

@@ -45,6 +45,7 @@ def protocol(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@pytest.mark.slow
 def test__pipeline__any_batch_size_order_and_company__same_scores(protocol: str) -> None:
     classify = build(protocol)
     expected = score_all(classify, TEXTS)
@@ -56,6 +57,7 @@ def test__pipeline__any_batch_size_order_and_company__same_scores(protocol: str)
     torch.testing.assert_close(alone, expected[:3], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test__pipeline__protocols__differ() -> None:
     scores = [score_all(build(protocol), TEXTS) for protocol in ("stream", "vanilla", "loo")]
     assert (scores[0] - scores[1]).abs().max() > 1e-3
@@ -72,6 +74,7 @@ def test__model__padding_side__same_logits(protocol: str, side: str) -> None:
     torch.testing.assert_close(found, score_all(classify, TEXTS), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test__saved_task__loaded__same_bits_and_answers_in_the_stock_pipeline(protocol: str, tmp_path: Path) -> None:
     classify = build(protocol, tmp_path / "backbone")
     classify.save_pretrained(tmp_path / "task")
@@ -160,6 +163,7 @@ def test__tokenizer_that_adds_special_tokens__query_read_without_them(protocol: 
     assert model.support.prompt.ids.count(1) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stream", "vanilla", "loo"])
 def test__embedding_cache__second_run__same_scores_without_the_backbone(name: str, tmp_path: Path) -> None:
     first = build(name)
@@ -171,6 +175,7 @@ def test__embedding_cache__second_run__same_scores_without_the_backbone(name: st
     torch.testing.assert_close(expected, score_all(build(name), TEXTS), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test__embedding_cache__other_protocol_or_support__not_mixed_up(tmp_path: Path) -> None:
     expected = [score_all(build(name), TEXTS) for name in ("stream", "vanilla")]
     for name, scores in zip(("stream", "vanilla"), expected, strict=True):
@@ -202,6 +207,7 @@ def test__from_pretrained__setting_that_contradicts_the_stored_support__refused(
     assert TartForSequenceClassification.from_pretrained(tmp_path / "task", **same).support is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["stream", "vanilla", "loo"])
 def test__max_length__of_a_call_or_a_pipeline__same_as_of_the_config(name: str) -> None:
     config = score_all(build(name, max_length=3), TEXTS)

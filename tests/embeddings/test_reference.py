@@ -16,6 +16,7 @@ from transformers_tart.projection import WhitenedPCA
 GOLDEN = SHARED / "golden"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["stream", "vanilla", "loo"])
 def test__embed__reference__golden_embeddings_features_and_logits(protocol: str) -> None:
     if not GOLDEN.exists():

@@ -109,6 +109,7 @@ def test__compute__metric_of_others__given_labels_alone(
     assert evaluator.compute(classify, data, metric=agreement, **options)["agreement"] == ours
 
 
+@pytest.mark.slow
 def test__compute__bootstrap__that_of_scipy_on_a_plain_loop(
     evaluator: TartEvaluator, classify: TartClassificationPipeline, data: Dataset, guesses: np.ndarray
 ) -> None:
@@ -127,6 +128,7 @@ def test__compute__bootstrap__that_of_scipy_on_a_plain_loop(
     assert all(everything[name]["standard_error"] > 0 for name in SCORE_METRICS)
 
 
+@pytest.mark.slow
 def test__compute__examples__those_of_this_call(
     evaluator: TartEvaluator, classify: TartClassificationPipeline, data: Dataset
 ) -> None:
@@ -175,6 +177,7 @@ def test__compute__label_mapping__of_classes_that_are_one_in_the_data(
     assert found["brier_score"] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

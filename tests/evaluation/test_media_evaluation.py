@@ -14,6 +14,7 @@ from transformers_tart.evaluation.records import read_records
 from transformers_tart.evaluation.runner import Plan, evaluate
 
 
+@pytest.mark.slow
 def test__evaluate__folder_of_images__methods_of_embeddings_measured_and_others_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

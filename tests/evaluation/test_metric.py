@@ -50,6 +50,7 @@ def calibration_error(scores: np.ndarray, labels: np.ndarray) -> float:
     return error
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:A single label was found")
 @given(data=st.data(), seed=st.integers(0, 10_000), rows=st.integers(1, 40), classes=st.integers(2, 6))
 def test__compute__random_predictions__those_of_scikit_learn(
@@ -118,6 +119,7 @@ def test__compute__half_precision__taken(dtype: torch.dtype, metric: TartMetric)
     assert metric.compute(prediction_scores=scores, references=scores.argmax(1))["accuracy"] == 1.0
 
 
+@pytest.mark.slow
 @given(cuts=st.lists(st.integers(1, 11), unique=True))
 def test__add__rows_in_any_batches__as_at_once(metric: TartMetric, cuts: list[int]) -> None:
     guesses, scores, labels = draw(0, 12, 3, 3)
@@ -218,6 +220,7 @@ def test__load_metric__name_or_metric__that_metric(metric: TartMetric) -> None:
     assert load_metric(combined) is combined
 
 
+@pytest.mark.slow
 def test__load_metric__hub_out_of_reach__says_what_needs_none() -> None:
     with pytest.raises(OSError, match=r'"nobody/nothing" cannot be loaded.* "tart" needs no Hub'):
         load_metric("nobody/nothing")

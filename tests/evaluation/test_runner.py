@@ -62,6 +62,7 @@ def test__evaluate__without_psutil__missing_package_error_before_the_work(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test__evaluate__plan__a_record_for_each_run(backbone: str, task: str, tmp_path: Path) -> None:
     plan = Plan([task], QUICK, sizes=[6, 9], seeds=[1, 2])
     assert evaluate(plan, Models(backbone), tmp_path / "out") == 0
@@ -261,6 +262,7 @@ def arguments(backbone: str, task: str, output: Path) -> list[str]:
     return ["evaluate", "--model", backbone, "--task", task, "--methods", *QUICK, *sizes]
 
 
+@pytest.mark.slow
 def test__evaluate_command__killed_three_times__same_rows_in_the_end(backbone: str, task: str, tmp_path: Path) -> None:
     assert main(arguments(backbone, task, tmp_path / "whole")) == 0
     expected = stable(read_records(tmp_path / "whole"))
@@ -278,6 +280,7 @@ def test__evaluate_command__killed_three_times__same_rows_in_the_end(backbone: s
     assert len(keys) == len(set(keys))
 
 
+@pytest.mark.slow
 def test__evaluate_command__two_processes__same_rows_as_one(backbone: str, task: str, tmp_path: Path) -> None:
     assert main(arguments(backbone, task, tmp_path / "one")) == 0
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]

@@ -47,6 +47,7 @@ def files_with_texts(files: dict[str, bytes]) -> set[str]:
     return {path for path, content in files.items() if any(text in content for text in texts)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", [AutoModel, AutoModelForSequenceClassification, TartForSequenceClassification])
 def test__push_to_hub__composition__same_logits(base_tokenizer: PreTrainedTokenizerFast, loader: Any) -> None:
     model = compose()
@@ -56,6 +57,7 @@ def test__push_to_hub__composition__same_logits(base_tokenizer: PreTrainedTokeni
     assert torch.equal(compute_logits(loaded, base_tokenizer), compute_logits(model, base_tokenizer))
 
 
+@pytest.mark.slow
 def test__push_to_hub__composition__pipeline_takes_the_tokenizer_of_the_backbone(
     base_tokenizer: PreTrainedTokenizerFast,
 ) -> None:
@@ -64,6 +66,7 @@ def test__push_to_hub__composition__pipeline_takes_the_tokenizer_of_the_backbone
     assert classify(TEXTS, top_k=None) == fit(base_tokenizer)(TEXTS, top_k=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loader", [AutoModel, AutoModelForSequenceClassification])
 def test__push_to_hub__task__same_logits(base_tokenizer: PreTrainedTokenizerFast, loader: Any) -> None:
     classify = fit(base_tokenizer)
@@ -73,6 +76,7 @@ def test__push_to_hub__task__same_logits(base_tokenizer: PreTrainedTokenizerFast
     assert torch.equal(compute_logits(loaded, base_tokenizer), compute_logits(classify.model, base_tokenizer))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["tart-classification", "text-classification", None])
 def test__push_to_hub__task__pipelines_give_the_same(base_tokenizer: PreTrainedTokenizerFast, task: Any) -> None:
     classify = fit(base_tokenizer)
@@ -82,6 +86,7 @@ def test__push_to_hub__task__pipelines_give_the_same(base_tokenizer: PreTrainedT
     assert [result["label"] for result in loaded(TEXTS)] == [result["label"] for result in classify(TEXTS)]
 
 
+@pytest.mark.slow
 def test__push_to_hub__task_on_the_embedded_backbone__same_logits(hub: HubServer) -> None:
     classify = pipeline("tart-classification", examples=EXAMPLES)
     classify.push_to_hub(TASK)
@@ -104,6 +109,7 @@ def test__from_backbone__reasoner_by_name__loaded(hub: HubServer) -> None:
     assert torch.equal(reason(model.reasoner), reason(make_reasoner(layers=3)))
 
 
+@pytest.mark.slow
 def test__from_backbone__backbone_at_a_revision__kept(base_tokenizer: PreTrainedTokenizerFast) -> None:
     build_backbone("gpt2", seed=5).push_to_hub(BASE, revision="other")
     model = compose(revision="other")
@@ -114,6 +120,7 @@ def test__from_backbone__backbone_at_a_revision__kept(base_tokenizer: PreTrained
     assert not torch.equal(compute_logits(compose(), base_tokenizer), compute_logits(model, base_tokenizer))
 
 
+@pytest.mark.slow
 def test__save_pretrained__with_backbone_and_pushed__loads_without_the_base(
     hub: HubServer, base_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, fresh: dict[str, Any]
 ) -> None:
@@ -125,6 +132,7 @@ def test__save_pretrained__with_backbone_and_pushed__loads_without_the_base(
     assert torch.equal(compute_logits(loaded, base_tokenizer), compute_logits(model, base_tokenizer))
 
 
+@pytest.mark.slow
 def test__pipeline_save_pretrained__with_backbone_and_pushed__loads_without_the_base(
     hub: HubServer, base_tokenizer: PreTrainedTokenizerFast, tmp_path: Path, fresh: dict[str, Any]
 ) -> None:
@@ -144,6 +152,7 @@ def test__push_to_hub__task__files(hub: HubServer, base_tokenizer: PreTrainedTok
     assert not files_with_texts(files)
 
 
+@pytest.mark.slow
 def test__save_pretrained__pushed__same_files(
     hub: HubServer, base_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
@@ -199,6 +208,7 @@ def test__save_pretrained__texts_included_and_pushed__in_the_support_set_alone(
     assert b"and their texts" in hub.files(TASK)[CARD_FILE]
 
 
+@pytest.mark.slow
 def test__push_to_hub__revision__branch_is_made_and_loaded(
     hub: HubServer, base_tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -210,6 +220,7 @@ def test__push_to_hub__revision__branch_is_made_and_loaded(
     assert hub.files(MODEL) == {}
 
 
+@pytest.mark.slow
 def test__push_to_hub__create_pr__main_is_untouched(hub: HubServer) -> None:
     make_reasoner().push_to_hub(REASONER)
     commit = make_reasoner(layers=3).push_to_hub(REASONER, create_pr=True, commit_message="Deeper")
@@ -219,6 +230,7 @@ def test__push_to_hub__create_pr__main_is_untouched(hub: HubServer) -> None:
     assert torch.equal(reason(TartReasoner.from_pretrained(REASONER)), reason(make_reasoner()))
 
 
+@pytest.mark.slow
 def test__push_to_hub__local_backbone__refused_before_anything_is_pushed(hub: HubServer, tmp_path: Path) -> None:
     build_backbone("gpt2").save_pretrained(tmp_path / "base")
     model = compose(tmp_path / "base")
@@ -231,6 +243,7 @@ def test__push_to_hub__local_backbone__refused_before_anything_is_pushed(hub: Hu
     assert str(tmp_path).encode() not in b"".join(hub.files(MODEL).values())
 
 
+@pytest.mark.slow
 def test__push_to_hub__private__only_the_token_opens_it(
     hub: HubServer, base_tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,6 +257,7 @@ def test__push_to_hub__private__only_the_token_opens_it(
     assert torch.equal(compute_logits(loaded, base_tokenizer), compute_logits(classify.model, base_tokenizer))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [MODEL, BASE])
 def test__pipeline__private_backbone__token_opens_its_tokenizer_too(
     hub: HubServer,
@@ -261,6 +275,7 @@ def test__pipeline__private_backbone__token_opens_its_tokenizer_too(
     assert len(classify(TEXTS)) == len(TEXTS)
 
 
+@pytest.mark.slow
 def test__from_pretrained__subfolder__loads_all_parts(
     hub: HubServer, base_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
@@ -273,6 +288,7 @@ def test__from_pretrained__subfolder__loads_all_parts(
     assert torch.equal(compute_logits(loaded, base_tokenizer), compute_logits(classify.model, base_tokenizer))
 
 
+@pytest.mark.slow
 def test__from_pretrained__local_files_only__second_load_asks_nothing(
     hub: HubServer, base_tokenizer: PreTrainedTokenizerFast, fresh: dict[str, Any]
 ) -> None:

@@ -48,6 +48,7 @@ def test__from_pretrained__wrong_token__error_says_so(hub: HubServer) -> None:
         TartReasoner.from_pretrained(REASONER, token="hf_wrong")
 
 
+@pytest.mark.slow
 def test__from_pretrained__missing_revision__error_names_it(task: TartForSequenceClassification) -> None:
     with pytest.raises(OSError, match="v9 is not a valid git identifier"):
         AutoModel.from_pretrained(TASK, revision="v9")
@@ -68,6 +69,7 @@ def test__load__folder_that_is_missing__error_says_so(load: Any) -> None:
         load("./nowhere")
 
 
+@pytest.mark.slow
 def test__from_pretrained__missing_backbone__error_names_it_and_another_is_taken(
     hub: HubServer,
     task: TartForSequenceClassification,
@@ -91,6 +93,7 @@ def test__from_pretrained__missing_revision_of_the_backbone__error_names_it(
         AutoModel.from_pretrained(MODEL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["config.json", WEIGHTS, SUPPORT_FILE])
 def test__from_pretrained__dropped_connection__error_names_the_repository(
     hub: HubServer, task: TartForSequenceClassification, fresh: dict[str, Any], path: str
@@ -112,6 +115,7 @@ def test__from_pretrained__connection_dropped_once__download_goes_on(
     assert any(WEIGHTS in request and "bytes=" in request for request in hub.requests)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["config.json", WEIGHTS])
 def test__from_pretrained__dropped_connection_to_the_backbone__error_names_it(
     hub: HubServer, task: TartForSequenceClassification, fresh: dict[str, Any], path: str
@@ -121,6 +125,7 @@ def test__from_pretrained__dropped_connection_to_the_backbone__error_names_it(
         TartForSequenceClassification.from_pretrained(TASK, **fresh)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [WEIGHTS, SUPPORT_FILE])
 def test__from_pretrained__truncated_file__corrupt_file_error(
     hub: HubServer, task: TartForSequenceClassification, path: str
@@ -130,6 +135,7 @@ def test__from_pretrained__truncated_file__corrupt_file_error(
         AutoModel.from_pretrained(TASK)
 
 
+@pytest.mark.slow
 def test__from_pretrained__truncated_backbone__corrupt_file_error_names_it(
     hub: HubServer, task: TartForSequenceClassification, fresh: dict[str, Any]
 ) -> None:
@@ -147,6 +153,7 @@ def test__from_pretrained__truncated_backbone_inside__corrupt_file_error_names_t
         AutoModel.from_pretrained(MODEL)
 
 
+@pytest.mark.slow
 def test__from_pretrained__missing_support_set__corrupt_file_error(
     hub: HubServer, task: TartForSequenceClassification
 ) -> None:
@@ -155,6 +162,7 @@ def test__from_pretrained__missing_support_set__corrupt_file_error(
         AutoModel.from_pretrained(TASK)
 
 
+@pytest.mark.slow
 def test__from_pretrained__missing_weights__error_says_so_and_no_conversion_is_asked_for(
     hub: HubServer, task: TartForSequenceClassification
 ) -> None:

@@ -80,10 +80,12 @@ def run(code: str, folder: Path, answers: str = "") -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test__trust_remote_code__package_missing__error_names_it(folder: Path) -> None:
     run(BLOCK + WITHOUT, folder)
 
 
+@pytest.mark.slow
 def test__trust_remote_code__package_not_imported__same_logits(folder: Path) -> None:
     run(WITH, folder)
 
@@ -174,10 +176,12 @@ def hostile(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test__code_of_a_repository__not_trusted__never_runs(hostile: Path) -> None:
     run(UNTRUSTED, hostile, "y\n" * 100)
 
 
+@pytest.mark.slow
 def test__code_of_a_repository__trusted__runs(hostile: Path) -> None:
     run(TRUSTED, hostile)
 

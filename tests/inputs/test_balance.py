@@ -63,6 +63,7 @@ def test__balanced_subsets__other_dtypes__as_in_float32(dtype: torch.dtype) -> N
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.slow
 @given(size=st.integers(21, 60), classes=st.integers(2, 4), seed=st.integers(0, 50))
 def test__reasoner__support_above_the_limit_permuted__same(size: int, classes: int, seed: int) -> None:
     reasoner = build_reasoner(max_support=20)
@@ -72,6 +73,7 @@ def test__reasoner__support_above_the_limit_permuted__same(size: int, classes: i
     torch.testing.assert_close(found, probabilities(reasoner, support, labels, query), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 50))
 def test__reasoner__support_above_the_limit_classes_renumbered__scores_follow(seed: int) -> None:
     reasoner = build_reasoner(max_support=20)

@@ -112,6 +112,7 @@ def test__read_image__url__same_pixels(server: str) -> None:
         assert np.array_equal(pixels(url), PIXELS)
 
 
+@pytest.mark.slow
 def test__read_image__url_that_fails__os_error_but_value_error_of_a_web_page(server: str) -> None:
     with pytest.raises(OSError, match="^Input 3 cannot be fetched from its URL"):
         read_image(f"{server}/absent", "Input 3")

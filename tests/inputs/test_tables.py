@@ -91,6 +91,7 @@ def test__read_rows__parquet__as_stored(tmp_path: Path) -> None:
     assert read_columns(path) == ["text", "label"]
 
 
+@pytest.mark.slow
 def test__read_rows__long_file__in_little_memory(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", b'{"text": "a few words of some text"}\n' * 100_000)
     tracemalloc.start()

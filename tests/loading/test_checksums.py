@@ -35,6 +35,7 @@ def classify(tmp_path: Path) -> TartClassificationPipeline:
     return make_pipeline(TartForSequenceClassification.from_backbone(save_backbone(tmp_path / "base")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.safetensors", "support.safetensors"])
 def test__load__bit_flipped_in_a_task__names_the_file(
     file: str, classify: TartClassificationPipeline, tmp_path: Path
@@ -62,6 +63,7 @@ def test__load__bit_flipped_in_a_reasoner__names_the_file(tmp_path: Path) -> Non
                 load.from_pretrained(path.parent)
 
 
+@pytest.mark.slow
 def test__load__support_or_reasoner_of_another_task__refused(
     classify: TartClassificationPipeline, tmp_path: Path
 ) -> None:
@@ -88,6 +90,7 @@ def test__load__malformed_checksums__named(
         AutoModel.from_pretrained(tmp_path / "task")
 
 
+@pytest.mark.slow
 def test__save__loaded_again__same_bytes(classify: TartClassificationPipeline, tmp_path: Path) -> None:
     classify.save_pretrained(tmp_path / "task")
     pipeline("tart-classification", model=str(tmp_path / "task")).save_pretrained(tmp_path / "again")
@@ -114,6 +117,7 @@ def save_many(save: Callable[[], None], errors: list[Exception]) -> None:
             errors.append(err)
 
 
+@pytest.mark.slow
 def test__save__threads_to_one_folder__one_whole_task(classify: TartClassificationPipeline, tmp_path: Path) -> None:
     other = make_pipeline(TartForSequenceClassification.from_backbone(str(tmp_path / "base"), pooling="last"))
     expected = [score_all(each, TEXTS) for each in (classify, other)]
@@ -132,6 +136,7 @@ def test__save__threads_to_one_folder__one_whole_task(classify: TartClassificati
     assert not [name for name in os.listdir(tmp_path / "task") if name.startswith(".")]
 
 
+@pytest.mark.slow
 def test__save__threads_with_and_without_the_backbone__config_stays(
     classify: TartClassificationPipeline, tmp_path: Path
 ) -> None:

@@ -300,6 +300,7 @@ def test__load__prompt_beyond_the_vocabulary__refused(copied: Path) -> None:
 SIZES = {"n_dims": 4, "n_positions": 8, "n_embd": 16, "n_layer": 1, "n_head": 2}
 
 
+@pytest.mark.slow
 def test__conversion__hostile_files__never_run_and_say_so(tmp_path: Path) -> None:
     path, mark = tmp_path / "head.pt", tmp_path / "mark"
     torch.save({"_backbone.x": Code(mark)}, path)

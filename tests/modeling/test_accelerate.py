@@ -85,6 +85,7 @@ def test__from_backbone__placement__same_logits(placement: str, base: str, expec
     torch.testing.assert_close(predict(model), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Attempting to save a model with offloaded modules")
 @pytest.mark.parametrize("include_backbone", [False, True])
 def test__save_and_load__placement__same_logits(
@@ -183,6 +184,7 @@ accelerator.end_training()
 """
 
 
+@pytest.mark.slow
 def test__encode_texts__two_processes__each_gets_all_rows(base: str, tmp_path: Path) -> None:
     (tmp_path / "encode.py").write_text(ENCODE)
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]

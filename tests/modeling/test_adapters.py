@@ -43,6 +43,7 @@ def adapter(request: pytest.FixtureRequest, base: str, tmp_path: Path) -> str:
     return str(tmp_path / "lora")
 
 
+@pytest.mark.slow
 def test__adapter_folder__composed_saved_and_loaded__keeps_the_adapter(
     adapter: str, base: str, tmp_path: Path
 ) -> None:
@@ -59,6 +60,7 @@ def test__adapter_folder__composed_saved_and_loaded__keeps_the_adapter(
     assert torch.equal(score_all(pipeline("tart-classification", model=str(tmp_path / "task")), TEXTS), scores)
 
 
+@pytest.mark.slow
 def test__adapter_folder__changed_after_saving__is_refused(adapter: str, tmp_path: Path) -> None:
     model = TartForSequenceClassification.from_backbone(adapter)
     model.set_support(model.encode_support(make_examples(), build_tokenizer()))

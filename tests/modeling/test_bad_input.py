@@ -182,6 +182,7 @@ def test__examples__every_text_under_every_label__undecided() -> None:
     assert make_pipeline(examples=both)("w1")["score"] == pytest.approx(0.5, abs=1e-4)
 
 
+@pytest.mark.slow
 def test__call__text_of_a_megabyte__truncated_in_reasonable_time(
     classify: TartClassificationPipeline, all_logs: pytest.LogCaptureFixture
 ) -> None:

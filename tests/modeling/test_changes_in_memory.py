@@ -93,6 +93,7 @@ def test__embedding_cache__another_backbone__is_not_that_of_the_former(tmp_path:
     assert not torch.equal(score_all(cached, TEXTS), before)
 
 
+@pytest.mark.slow
 def test__load__task_without_a_digest__later_changes_are_seen(tmp_path: Path) -> None:
     classify = make_pipeline(TartForSequenceClassification.from_backbone(save_backbone(tmp_path / "base", "mistral")))
     classify.save_pretrained(tmp_path / "task")

@@ -48,6 +48,7 @@ def answer(folder: Path, model_type: str, reasoner: str, options: dict) -> tuple
     return score_all(classify, TEXTS).float(), model(batch["input_ids"], batch["attention_mask"]).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reasoner", ["kernel", "gpt2"])
 @pytest.mark.parametrize(
     ("model_type", "options"),
@@ -87,6 +88,7 @@ def test__default_dtype__float64_while_something_is_done__same(folder: Path, whe
     torch.testing.assert_close(found.float(), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit", "convnext", "wav2vec2", "ast"])
 def test__default_dtype__float64_for_images_and_audio__answers_of_float32(name: str, tmp_path: Path) -> None:
     modality = class_of(name).config_class.modality

@@ -21,6 +21,7 @@ def export_model(model: TartForSequenceClassification, **options: object) -> Exp
     return export(model, (), tokenized(TEXTS), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["gpt_neox", "llama", "bert"])
 @pytest.mark.parametrize("options", [{}, {"pooling": "last", "layers": -1}, {"pooling": "max", "normalize": True}])
 def test__export__any_padding_side__logits_of_the_model(model_type: str, options: dict) -> None:
@@ -34,6 +35,7 @@ def test__export__any_padding_side__logits_of_the_model(model_type: str, options
             torch.testing.assert_close(program(**batch).logits, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test__export__dynamic_batch_and_length__logits_of_the_model() -> None:
     model = make_pipeline(compose("gpt_neox")).model
     shapes = {0: Dim("batch"), 1: Dim("length", max=64)}
@@ -46,6 +48,7 @@ def test__export__dynamic_batch_and_length__logits_of_the_model() -> None:
                 torch.testing.assert_close(program(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reasoner", ["kernel", "gpt2"])
 def test__export__either_reasoner_and_many_classes__logits_of_the_model(reasoner: str) -> None:
     model = make_pipeline(compose("llama", reasoner), examples=make_examples(12, ("a", "b", "c"))).model
@@ -54,6 +57,7 @@ def test__export__either_reasoner_and_many_classes__logits_of_the_model(reasoner
         torch.testing.assert_close(program(**batch).logits, model(**batch).logits, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test__export__support_set_not_read_yet__says_what_to_call() -> None:
     fitted = make_pipeline(compose("llama")).model
     support, fitted._prepared = fitted.support, None

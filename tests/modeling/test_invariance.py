@@ -45,6 +45,7 @@ def test__prediction__of_different_texts__differs(model_type: str) -> None:
     assert score_one_at_a_time(model_type, torch.float32).std(0).max() > 0.01
 
 
+@pytest.mark.slow
 @EVERY_BACKBONE
 @EVERY_DTYPE
 @given(
@@ -81,6 +82,7 @@ def test__prediction__either_reasoner_and_batch_size__same(reasoner: str, batch_
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["llama", "bert"])
 @given(seed=st.integers(0, 100))
 def test__prediction__order_of_the_examples__same(model_type: str, seed: int) -> None:

@@ -81,6 +81,7 @@ def test__parse_examples__strings_of_a_class_label__in_its_order() -> None:
             parse_examples(Rows(names))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [[1, 0], [1.0, 0.0], [True, False], ["yes", "no"]])
 def test__id2label__given__names_the_classes(labels: list, tmp_path: Path) -> None:
     expected = answers(make_pipeline(examples=label(["yes", "no"])))
@@ -127,6 +128,7 @@ def test__id2label__labels_outside_its_names__clear_error(labels: list, message:
     assert {row["label"] for row in answers(classify, examples=label(labels))} == {str(each) for each in labels}
 
 
+@pytest.mark.slow
 def test__rename__answers_saved_files_and_reloads_follow(tmp_path: Path) -> None:
     classify = make_pipeline(compose_saved(tmp_path))
     scores = [row["score"] for row in answers(classify)]
@@ -144,6 +146,7 @@ def test__rename__answers_saved_files_and_reloads_follow(tmp_path: Path) -> None
     assert stock("w1 w2")[0]["label"] == classify("w1 w2")["label"]
 
 
+@pytest.mark.slow
 def test__reload__names_of_the_config_win(tmp_path: Path) -> None:
     make_pipeline(compose_saved(tmp_path)).save_pretrained(tmp_path / "task")
     path = tmp_path / "task" / "config.json"
@@ -171,6 +174,7 @@ def compose_saved(folder: Path) -> TartForSequenceClassification:
     return TartForSequenceClassification.from_backbone(save_backbone(folder / "base"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -210,6 +214,7 @@ def test__examples_of_a_call__have_their_own_names() -> None:
     assert {row["label"] for row in answers(classify)} == {"fine", "junk"}
 
 
+@pytest.mark.slow
 def test__set_examples__names_of_earlier_examples__give_way(tmp_path: Path) -> None:
     classify = make_pipeline()
     for labels in (["p", "q", "r"], [0, 1], ["ham", "spam"]):

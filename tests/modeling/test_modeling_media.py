@@ -110,6 +110,7 @@ def test__from_backbone__any_family__tells_easy_classes_apart(fitted: Fitted) ->
     assert (logits.argmax(1) == torch.arange(12) % 3).float().mean() > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("include_backbone", [False, True])
 def test__save_pretrained__loaded__same_logits_bit_for_bit(
     fitted: Fitted, include_backbone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -124,6 +125,7 @@ def test__save_pretrained__loaded__same_logits_bit_for_bit(
     assert torch.equal(loaded(**fitted.batch).logits, fitted.logits)
 
 
+@pytest.mark.slow
 def test__from_pretrained__class_for_the_modality__finds_it(fitted_one: Fitted, tmp_path: Path) -> None:
     fitted_one.model.save_pretrained(tmp_path)
     for loader in (type(fitted_one.model), AUTO[FAMILIES[fitted_one.name].modality]):
@@ -132,6 +134,7 @@ def test__from_pretrained__class_for_the_modality__finds_it(fitted_one: Fitted, 
         assert torch.equal(loaded(**fitted_one.batch).logits, fitted_one.logits)
 
 
+@pytest.mark.slow
 def test__dtype__bfloat16__probabilities_stay_close(fitted: Fitted) -> None:
     modality = FAMILIES[fitted.name].modality
     items = make_images(24) if modality == "image" else make_sounds(24, lengths=(8000, 9000))
@@ -147,6 +150,7 @@ def test__dtype__bfloat16__probabilities_stay_close(fitted: Fitted) -> None:
     assert 0 < (found - expected).abs().max() < 2e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test__from_backbone__backbone__keeps_its_outputs_and_config(name: str) -> None:
     backbone = class_of(name).from_backbone(build_media(name), build_reasoner()).backbone
@@ -207,6 +211,7 @@ def answered(request: pytest.FixtureRequest) -> tuple[TartMediaModel, dict[str, 
     return model, batch, torch.cat(alone)
 
 
+@pytest.mark.slow
 @given(order=st.permutations(range(7)), count=st.integers(1, 7))
 def test__forward__any_order_and_batch__equals_one_at_a_time(
     answered: tuple[TartMediaModel, dict[str, Tensor], Tensor], order: list[int], count: int
@@ -218,6 +223,7 @@ def test__forward__any_order_and_batch__equals_one_at_a_time(
     assert (alone.softmax(1) - alone.softmax(1)[0]).abs().max() > 0.1  # or nothing would be shown
 
 
+@pytest.mark.slow
 @settings(max_examples=4)
 @given(order=st.permutations(range(12)))
 def test__support__any_order_of_the_examples__same_answers(order: list[int]) -> None:
@@ -291,6 +297,7 @@ def test__auto_model__from_config__random_and_working(name: str) -> None:
     assert torch.isfinite(model(**draw_batch(name), support=encode(model, name)).logits).all()
 
 
+@pytest.mark.slow
 def test__from_pretrained__model_of_another_modality__says_which(tmp_path: Path) -> None:
     fit("vit", tmp_path / "base").model.save_pretrained(tmp_path / "task")
     with pytest.raises(ValueError, match='TART model of type "tart_image", not "tart_audio": load it with AutoModel'):

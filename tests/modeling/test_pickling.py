@@ -59,12 +59,14 @@ def assert_survives(classify: TartClassificationPipeline, inputs: list, way: str
     assert classify(inputs, top_k=None) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("kind", MODELS)
 def test__pickle__used_pipeline__same_answers(kind: str, way: str) -> None:
     assert_survives(make_pipeline(compose(**MODELS[kind])), TEXTS, way)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("name", "kind"), [("vit", "image"), ("wav2vec2", "audio")])
 def test__pickle__used_pipeline_of_media__same_answers(name: str, kind: str, way: str) -> None:
@@ -128,6 +130,7 @@ def classify_in_process(classify: TartClassificationPipeline, texts: list[str]) 
     return classify(texts, top_k=None)
 
 
+@pytest.mark.slow
 def test__pickle__process_that_starts_anew__same_answers() -> None:
     classify = make_pipeline()
     expected = classify(TEXTS, top_k=None)
@@ -135,6 +138,7 @@ def test__pickle__process_that_starts_anew__same_answers() -> None:
         assert pool.apply(classify_in_process, (classify, TEXTS)) == expected
 
 
+@pytest.mark.slow
 def test__hasher__used_pipeline__same_hash_and_map_works() -> None:
     classify = make_pipeline()
     classify(TEXTS)

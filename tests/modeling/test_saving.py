@@ -55,6 +55,7 @@ def base(tmp_path: Path) -> str:
     return save_backbone(tmp_path / "base")
 
 
+@pytest.mark.slow
 @EVERY_BACKBONE
 @pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForSequenceClassification])
 def test__save_and_load__every_backbone__same_logits(model_type: str, auto_class: type, tmp_path: Path) -> None:
@@ -67,6 +68,7 @@ def test__save_and_load__every_backbone__same_logits(model_type: str, auto_class
     assert torch.equal(predict(loaded), predict(model))
 
 
+@pytest.mark.slow
 @EVERY_BACKBONE
 def test__save_and_load__with_the_backbone_and_base_deleted__same_logits(model_type: str, tmp_path: Path) -> None:
     model = fit(save_backbone(tmp_path / "base", model_type))
@@ -132,6 +134,7 @@ def test__saved_folder__files__no_weights_but_safetensors(base: str, tmp_path: P
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("include_backbone", [False, True])
 def test__save__twice__same_bytes(include_backbone: bool, base: str, tmp_path: Path) -> None:
     model = fit(base)

@@ -50,6 +50,7 @@ def kill_while_saving(tasks: Sequence[TartClassificationPipeline], folder: Path,
     os.waitpid(process, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test__save__killed_at_any_moment__answers_of_one_task_or_none(tmp_path: Path) -> None:
     base = save_backbone(tmp_path / "base")
@@ -76,6 +77,7 @@ def test__save__killed_at_any_moment__answers_of_one_task_or_none(tmp_path: Path
     print(f"{torn} of {KILLS} folders were torn")
 
 
+@pytest.mark.slow
 def test__save__killed_before__is_repaired_by_the_next_save(tmp_path: Path) -> None:
     classify = make_pipeline(TartForSequenceClassification.from_backbone(save_backbone(tmp_path / "base")))
     classify.save_pretrained(tmp_path / "task")
@@ -89,6 +91,7 @@ def test__save__killed_before__is_repaired_by_the_next_save(tmp_path: Path) -> N
     assert answers(tmp_path / "task") == classify(TEXTS)
 
 
+@pytest.mark.slow
 def test__save__smaller_task_over_a_larger__leaves_nothing_of_it(tmp_path: Path) -> None:
     model = TartForSequenceClassification.from_backbone(save_backbone(tmp_path / "base"), build_reasoner())
     model.save_pretrained(tmp_path / "shards", max_shard_size="1KB")
@@ -123,6 +126,7 @@ def test__save__files__have_the_permissions_of_the_user(tmp_path: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o644}
 
 
+@pytest.mark.slow
 def test__save__full_disk__says_so_and_keeps_the_former_task(
     small_disk: Path,  # noqa: F811
     tmp_path: Path,
@@ -180,6 +184,7 @@ def test__save__card_of_the_user_in_another_encoding__stays(tmp_path: Path) -> N
     assert answers(tmp_path / "task") == classify(TEXTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe"])
 def test__load__damaged_tokenizer__names_the_folder(content: bytes, tmp_path: Path) -> None:
     classify = make_pipeline(TartForSequenceClassification.from_backbone(save_backbone(tmp_path / "base")))

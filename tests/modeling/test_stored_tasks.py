@@ -33,6 +33,7 @@ def predict(model: PreTrainedModel) -> torch.Tensor:
     return model.answer(model.embedder().embed_rows(rows, support.prefix), support)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test__load__task_of_version_0_1__same_logits_then_and_saved_again(name: str, tmp_path: Path) -> None:
     model = AutoModel.from_pretrained(STORED / name)

@@ -54,6 +54,7 @@ def assert_same_as_alone(classify: TartClassificationPipeline, calls: list[list[
             assert some == pytest.approx(others, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model_type", "options"),
     [
@@ -75,6 +76,7 @@ def test__pipeline__shared_by_threads__answers_of_each_alone(model_type: str, op
     assert_same_as_alone(classify, [draw_calls(4, WORDS, LENGTHS, seed) for seed in range(THREADS)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
 def test__encode_texts__positions_that_switch_with_the_length__embeddings_of_each_alone(kind: str) -> None:
     rope: dict[str, Any] = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0}
@@ -120,6 +122,7 @@ def test__pipeline__eight_threads_of_two_hundred_calls__answers_of_each_alone() 
     assert_same_as_alone(classify, [draw_calls(200, words, LENGTHS, seed) for seed in range(THREADS)])
 
 
+@pytest.mark.slow
 def test__load__several_threads_at_once__whole_models_then_and_later() -> None:
     initializers = dict(vars(torch.nn.init))
     kept = load_file(MINI / "model.safetensors")

@@ -55,6 +55,7 @@ def make_tokenizer(kind: str, side: str = "right") -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*PROCESSORS, *IN_PYTHON])
 @pytest.mark.parametrize("side", ["right", "left"])
 @given(data=st.data())

@@ -157,6 +157,7 @@ def test__forward__unknown_argument_of_media__named() -> None:
             classify.model(**batch, **unknown)
 
 
+@pytest.mark.slow
 def test__trainer__evaluates_and_trains(tmp_path: Path) -> None:
     classify = make_pipeline()
     rows = [{**classify.tokenizer(text), "labels": i % 2} for i, text in enumerate(TEXTS)]

@@ -48,6 +48,7 @@ def load(folder: Path | str, **options: Any) -> Any:
     return pipeline("tart-classification", model=str(folder), **options)
 
 
+@pytest.mark.slow
 def test__backbone__of_pipeline__used(task: Path) -> None:
     moved = task.parent / "new"
     expected = load(task, model_kwargs={"backbone": str(moved)})(["w1", "w2 w3"])
@@ -101,6 +102,7 @@ def test__compose__wrong_argument__our_error_alone(arguments: dict, error: type[
     assert_first_and_last(caught.value)
 
 
+@pytest.mark.slow
 def test__load__device_map__the_model_stays_there(tmp_path: Path) -> None:
     base = save_backbone(tmp_path)
     classify = load(base, device_map={"": "cpu"}, examples=make_examples())
@@ -165,6 +167,7 @@ def build_encoder_decoder() -> EncoderDecoderModel:
     return model.eval()
 
 
+@pytest.mark.slow
 def test__encoder_decoder__object__task_reloads(tmp_path: Path) -> None:
     classify = make_pipeline(TartForSequenceClassification.from_backbone(build_encoder_decoder()))
     expected = classify(["w1", "w2 w3"], top_k=None)
@@ -172,6 +175,7 @@ def test__encoder_decoder__object__task_reloads(tmp_path: Path) -> None:
     assert load(tmp_path)(["w1", "w2 w3"], top_k=None) == expected
 
 
+@pytest.mark.slow
 def test__encoder_decoder__folder__task_reloads(tmp_path: Path) -> None:
     build_encoder_decoder().save_pretrained(tmp_path / "base")
     build_tokenizer().save_pretrained(tmp_path / "base")
@@ -192,12 +196,14 @@ EVALUATION = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", EVALUATION)
 def test__evaluation__imported__evaluator_by_name(order: str) -> None:
     code = f'{EVALUATION[order]}; assert type(evaluate.evaluator("tart-classification")) is e.TartEvaluator'
     subprocess.run([sys.executable, "-W", "error::ImportWarning", "-c", code], check=True, timeout=300)
 
 
+@pytest.mark.slow
 def test__evaluation__without_evaluate__imports_and_costs_nothing() -> None:
     code = """
 import sys

@@ -98,6 +98,7 @@ def write(fitted: Fitted, folder: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test__pipeline__folder_of_any_backbone__tells_easy_classes_apart(fitted: Fitted) -> None:
     assert type(fitted.classify.model) is class_of(fitted.name)
     assert type(fitted.classify.model.backbone).__name__ == FAMILIES[fitted.name].tower
@@ -108,11 +109,13 @@ def test__pipeline__folder_of_any_backbone__tells_easy_classes_apart(fitted: Fit
     assert result["score"] == pytest.approx(fitted.alone[0].max().item(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test__call__many_inputs_in_any_batches__equal_one_at_a_time(fitted: Fitted) -> None:
     for batch_size in (None, 1, 5, 9):
         assert_close(score_all(fitted.classify, fitted.items, batch_size=batch_size), fitted.alone)
 
 
+@pytest.mark.slow
 def test__stock_pipeline__stored_task__same_scores(fitted: Fitted, tmp_path: Path) -> None:
     fitted.classify.save_pretrained(tmp_path)
     stock = pipeline(f"{fitted.modality}-classification", model=str(tmp_path))
@@ -123,6 +126,7 @@ def test__stock_pipeline__stored_task__same_scores(fitted: Fitted, tmp_path: Pat
     assert_close(score(stock(items, top_k=3)), fitted.alone)
 
 
+@pytest.mark.slow
 def test__save_pretrained__loaded__same_scores_by_the_stored_processor(fitted: Fitted, tmp_path: Path) -> None:
     given = getattr(fitted.classify, PROCESSORS[fitted.modality])
     before = given.to_dict()
@@ -137,6 +141,7 @@ def test__save_pretrained__loaded__same_scores_by_the_stored_processor(fitted: F
     assert type(getattr(loaded, PROCESSORS[fitted.modality])) is type(given)
 
 
+@pytest.mark.slow
 def test__save_pretrained__model_alone__processor_of_its_backbone(fitted_one: Fitted, tmp_path: Path) -> None:
     fitted_one.classify.model.save_pretrained(tmp_path)
     assert not (tmp_path / "preprocessor_config.json").exists()
@@ -144,6 +149,7 @@ def test__save_pretrained__model_alone__processor_of_its_backbone(fitted_one: Fi
     assert torch.equal(score_all(loaded, fitted_one.items), score_all(fitted_one.classify, fitted_one.items))
 
 
+@pytest.mark.slow
 def test__save_pretrained__backbone_included__nothing_else_is_needed(fitted_one: Fitted, tmp_path: Path) -> None:
     fitted_one.classify.save_pretrained(tmp_path, include_backbone=True)
     loaded = pipeline("tart-classification", model=str(tmp_path))
@@ -151,6 +157,7 @@ def test__save_pretrained__backbone_included__nothing_else_is_needed(fitted_one:
     assert torch.equal(score_all(loaded, fitted_one.items), score_all(fitted_one.classify, fitted_one.items))
 
 
+@pytest.mark.slow
 @given(order=st.permutations(range(9)), batch_size=st.integers(1, 10))
 def test__call__any_order_and_batch_size__equals_one_at_a_time(
     fitted_one: Fitted, order: list[int], batch_size: int
@@ -247,6 +254,7 @@ def test__call__top_k__that_many_best_first(top_k: int | None, count: int, fitte
         assert [r["score"] for r in found] == pytest.approx(best.values[:count].tolist(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test__call__examples__win_and_leave_the_stored_ones(fitted_one: Fitted) -> None:
     modality, classify = fitted_one.modality, fitted_one.classify
     other = [{**row, "label": {"a": "x", "b": "y", "c": "x"}[row["label"]]} for row in make_media_examples(modality)]
@@ -263,6 +271,7 @@ def test__call__examples__win_and_leave_the_stored_ones(fitted_one: Fitted) -> N
         fitted(fitted_one.items[0])
 
 
+@pytest.mark.slow
 def test__examples__in_a_table_or_columns_or_another_order__same_answers(fitted_one: Fitted) -> None:
     modality, rows = fitted_one.modality, make_media_examples(fitted_one.modality)
     shuffled = random.Random(0).sample(rows, len(rows))

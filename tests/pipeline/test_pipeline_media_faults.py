@@ -100,6 +100,7 @@ def assert_failed(result: dict, start: str) -> None:
     assert len(result["error"]) > len(start) + 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("modality", "kind"), CASES)
 def test__call__bad_input_among_good_ones__others_keep_their_answers(
     modality: str, kind: str, fitted: dict[str, Fitted]
@@ -225,6 +226,7 @@ def count_forwards(classify: TartClassificationPipeline) -> list[int]:
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["clip", "whisper", "wav2vec2_layer", "ast"])
 def test__embedding_cache__second_run__reads_it_and_runs_no_backbone(name: str, tmp_path: Path) -> None:
     modality = FAMILIES[name].modality
@@ -244,6 +246,7 @@ def test__embedding_cache__second_run__reads_it_and_runs_no_backbone(name: str, 
     assert len(second) > 0
 
 
+@pytest.mark.slow
 def test__embedding_cache__other_backbone__is_not_read(tmp_path: Path) -> None:
     scores = []
     for seed in (0, 1):
@@ -257,6 +260,7 @@ def test__embedding_cache__other_backbone__is_not_read(tmp_path: Path) -> None:
     assert scores[0] != scores[1]
 
 
+@pytest.mark.slow
 def test__embedding_cache__backbone_saved_without_its_pooler__is_read_by_the_second_run(tmp_path: Path) -> None:
     """As google/vit-base-patch16-224 is; transformers draws the pooler anew, and nothing is read of it."""
     torch.manual_seed(0)

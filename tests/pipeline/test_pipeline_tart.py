@@ -258,6 +258,7 @@ def test__model__loaded_backbone__is_composed(expected: list[dict]) -> None:
     assert_same(classify(TEXTS), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"include_backbone": True}])
 @pytest.mark.parametrize("tokenizer_options", [{}, {"pad_token": None}])
 def test__save_pretrained__loaded__same_answers(

@@ -37,12 +37,14 @@ def use_everything(folder: Path) -> None:
     pipeline("text-classification", model=str(folder / FOLDER / "task"))(TEXT)
 
 
+@pytest.mark.slow
 def test__logs__whole_use__no_text_anywhere(all_logs: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     use_everything(tmp_path)
     assert len(all_logs.records) > 10
     assert TEXT not in all_logs.text
 
 
+@pytest.mark.slow
 def test__logs_of_this_package_and_warnings__whole_use__no_label_and_no_path(
     all_logs: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -59,6 +61,7 @@ def test__logs_of_this_package_and_warnings__whole_use__no_label_and_no_path(
     assert not any(marker in message for message in shown for marker in (TEXT, LABEL, FOLDER))
 
 
+@pytest.mark.slow
 def test__output_streams__whole_use__no_text_label_or_path(capfd: pytest.CaptureFixture, tmp_path: Path) -> None:
     use_everything(tmp_path)
     shown = capfd.readouterr()

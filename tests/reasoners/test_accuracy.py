@@ -49,6 +49,7 @@ def ridge(support: torch.Tensor, labels: torch.Tensor, query: torch.Tensor, num_
     return torch.nn.functional.one_hot(torch.from_numpy(guesses), num_classes).double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "name", "k", "accuracy"),
     [
@@ -79,6 +80,7 @@ def test__reasoner__real_texts__as_accurate_as_linear_models_and_better_calibrat
     assert cost["tart"] < 1.05 * cost["logistic"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "k"),
     [
@@ -105,6 +107,7 @@ def test__reasoner__sentence_embeddings__at_least_as_accurate_as_a_probe_and_bet
     assert tart["calibration_error"] < 0.7 * probe["calibration_error"]
 
 
+@pytest.mark.slow
 def test__reasoner__saved_embeddings__same_answers_as_the_pipeline() -> None:
     from transformers_tart.commands.demo import load_demo_task
 

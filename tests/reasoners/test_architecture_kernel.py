@@ -42,6 +42,7 @@ def test__kernel__queries__get_different_answers(name: str) -> None:
     assert probabilities.std(1).min() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REASONERS)
 @given(seed=SEEDS, classes=CLASSES)
 def test__kernel__support_permuted__same_answer(name: str, seed: int, classes: int) -> None:
@@ -52,6 +53,7 @@ def test__kernel__support_permuted__same_answer(name: str, seed: int, classes: i
     torch.testing.assert_close(found, expected, **TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REASONERS)
 @given(seed=SEEDS, dim=st.integers(1, 30))
 def test__kernel__dimensions_permuted__same_answer(name: str, seed: int, dim: int) -> None:
@@ -63,6 +65,7 @@ def test__kernel__dimensions_permuted__same_answer(name: str, seed: int, dim: in
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REASONERS)
 @given(seed=SEEDS, classes=CLASSES)
 def test__kernel__labels_permuted__answer_permuted(name: str, seed: int, classes: int) -> None:
@@ -73,6 +76,7 @@ def test__kernel__labels_permuted__answer_permuted(name: str, seed: int, classes
     torch.testing.assert_close(found[..., renamed], expected, **TOLERANCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REASONERS)
 @given(seed=SEEDS, dim=st.integers(2, 30))
 def test__kernel__rotation__same_answer(name: str, seed: int, dim: int) -> None:
@@ -93,6 +97,7 @@ def test__kernel__scale_and_shift__same_answer(name: str, scale: float, shift: f
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REASONERS)
 @given(seed=SEEDS, blocks=st.integers(1, 9))
 def test__kernel__queries_in_blocks__same_answer(name: str, seed: int, blocks: int) -> None:

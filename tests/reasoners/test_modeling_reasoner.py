@@ -56,6 +56,7 @@ def test__reasoner__return_dict_false__a_tuple() -> None:
     assert output[0].shape == (1, 9, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @given(classes=st.integers(3, 6), seed=st.integers(0, 100))
 def test__reasoner__one_against_the_rest__equals_each_binary_task_alone(
@@ -107,6 +108,7 @@ def test__reasoner__support_above_the_limit__average_of_its_subsets() -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test__shipped_reasoner__true_labels__learned_and_shuffled_labels__chance() -> None:
     true, shuffled = [], []
     for seed in range(SEEDS):

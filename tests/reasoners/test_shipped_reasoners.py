@@ -76,6 +76,7 @@ def test__from_backbone__reasoner_by_name__composed(name: str) -> None:
     assert model.config.reasoner.architecture == PRESETS[name].config["architecture"]
 
 
+@pytest.mark.slow
 def test__kernel__fresh_synthetic_tasks__better_than_logistic_regression() -> None:
     shapes = ((16, 2), (64, 2), (20, 5), (80, 5), (160, 40))
     tasks = RichTasks(validation_shapes=shapes, validation_tasks=20).validation(Generator().manual_seed(FRESH))
@@ -118,6 +119,7 @@ def test__shipped_reasoner__own_reasoner_in_a_folder_of_that_name__its_own_weigh
     assert all(torch.equal(tensor, weights[name]) for name, tensor in own.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak memory as Linux counts it")
 @pytest.mark.parametrize("classes", [2, 20])
 def test__kernel__ten_thousand_examples__within_four_gigabytes(classes: int) -> None:

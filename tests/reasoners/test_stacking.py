@@ -82,6 +82,7 @@ def test__fit_stack__one_smoother_better__counts_more() -> None:
     assert weights[0, 1] > 2 * weights[0, 0]
 
 
+@pytest.mark.slow
 @given(seed=SEEDS, classes=st.integers(2, 6))
 def test__fit_stack__examples_and_classes_permuted__weights_same_and_offsets_permuted(seed: int, classes: int) -> None:
     predictions, members, log_share = draw_problem(25, 3, classes, seed)

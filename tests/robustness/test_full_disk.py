@@ -104,6 +104,7 @@ def open_cache(folder: Path) -> None:
         make_cache(folder / "cache")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("work", [fill_cache, open_cache])
 def test__cache__full_disk__said_and_embeddings_kept(work: Callable[[Path], None], small_disk: Path) -> None:
     # in a process of its own, which a write through memory that fails would kill
@@ -113,6 +114,7 @@ def test__cache__full_disk__said_and_embeddings_kept(work: Callable[[Path], None
     assert process.exitcode == 0
 
 
+@pytest.mark.slow
 def test__train_reasoner__full_disk__last_checkpoint_kept_and_resumed(small_disk: Path, tmp_path: Path) -> None:
     whole, output = tmp_path / "whole", small_disk / "reasoner"
     train_reasoner(TINY, whole, SHORT, TASKS)
@@ -130,6 +132,7 @@ def test__train_reasoner__full_disk__last_checkpoint_kept_and_resumed(small_disk
     assert (output / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test__report__full_disk__said(small_disk: Path) -> None:
     pytest.importorskip("matplotlib")
     for seed in range(2):

@@ -58,6 +58,7 @@ def classify(folder: Path, output: Path) -> list[object]:
     return ["classify", "--model", "mini", "--device", "cpu", "--batch-size", 4, *files]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["jsonl", "csv"])
 @pytest.mark.parametrize("kills", FEW_AND_MANY)
 def test__classify__killed_and_resumed__nothing_lost_and_same_bytes(
@@ -114,6 +115,7 @@ def write_until_killed(folder: Path, writer: int, log: str) -> None:
             file.write(f"{i}\n".encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rounds",
     [pytest.param(3, id="few"), pytest.param(20, id="many", marks=[pytest.mark.exhaustive, pytest.mark.slow])],

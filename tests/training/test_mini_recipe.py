@@ -60,6 +60,7 @@ def train(recipe: ModuleType, corpus: Path, output: Path, *options: object) -> l
     return [line for line in lines if "bits_per_byte" in line]
 
 
+@pytest.mark.slow
 def test__train__interrupted_and_resumed__same_held_out_loss(recipe: ModuleType, corpus: Path, tmp_path: Path) -> None:
     whole = train(recipe, corpus, tmp_path / "whole")
     parts = train(recipe, corpus, tmp_path / "parts", "--stop-at", 13)
@@ -77,6 +78,7 @@ def test__train__interrupted_and_resumed__same_held_out_loss(recipe: ModuleType,
         assert torch.equal(first, second)
 
 
+@pytest.mark.slow
 def test__train__finished__model_measured_as_at_the_end(recipe: ModuleType, corpus: Path, tmp_path: Path) -> None:
     last = train(recipe, corpus, tmp_path)[-1]["bits_per_byte"]
     from bits_per_byte import bits_per_byte
@@ -89,6 +91,7 @@ def test__train__finished__model_measured_as_at_the_end(recipe: ModuleType, corp
     assert bits_per_byte(model, tokenizer, texts) == pytest.approx(last, abs=0.01)  # it was saved in half precision
 
 
+@pytest.mark.slow
 def test__train__folder_of_another_run__refused(recipe: ModuleType, corpus: Path, tmp_path: Path) -> None:
     train(recipe, corpus, tmp_path, "--stop-at", 10)
     for changed in (["--seed", 1], ["--exclude", "a"]):
@@ -98,6 +101,7 @@ def test__train__folder_of_another_run__refused(recipe: ModuleType, corpus: Path
         train(recipe, corpus, tmp_path / "new", "--save-steps", 0)
 
 
+@pytest.mark.slow
 def test__measure__two_small_tables__printed(
     recipe: ModuleType,
     corpus: Path,

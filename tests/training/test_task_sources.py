@@ -36,6 +36,7 @@ def test__batch__support__always_two_classes() -> None:
         assert (labels != labels[:, :1]).any(dim=1).all()
 
 
+@pytest.mark.slow
 def test__rich_tasks__curriculum__grows_in_examples_and_classes() -> None:
     source = RichTasks(Ramp(10, 200, 190, 5), Ramp(2, 30, 28, 5), effort=2000)
     early, late = ([source.draw(step, Generator().manual_seed(i)) for i in range(30)] for step in (0, 5))

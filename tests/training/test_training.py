@@ -47,6 +47,7 @@ train_reasoner(TINY, sys.argv[1], OFTEN_SAVED, TASKS)
 """
 
 
+@pytest.mark.slow
 def test__trainer__short_run__saves_what_it_returns(tmp_path: Path) -> None:
     reasoner = train_reasoner(TINY, tmp_path, SHORT, TASKS)
     loaded = TartReasoner.from_pretrained(tmp_path)
@@ -57,11 +58,13 @@ def test__trainer__short_run__saves_what_it_returns(tmp_path: Path) -> None:
     assert record["arguments"]["seed"] == SHORT.seed
 
 
+@pytest.mark.slow
 def test__trainer__same_seed__same_weights(tmp_path: Path) -> None:
     first, second = (train_reasoner(TINY, tmp_path / name, SHORT, TASKS).state_dict() for name in "ab")
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test__trainer__interrupted_and_resumed__same_weights_bit_for_bit(tmp_path: Path) -> None:
     whole = train_reasoner(TINY, tmp_path / "whole", LONGER, TASKS)
     parts, rounds = None, 0
@@ -75,6 +78,7 @@ def test__trainer__interrupted_and_resumed__same_weights_bit_for_bit(tmp_path: P
     assert [path.name for path in (tmp_path / "parts").glob("*checkpoint*")] == ["checkpoint-7"]
 
 
+@pytest.mark.slow
 def test__trainer__finished_run_resumed__left_as_it_is(tmp_path: Path) -> None:
     train_reasoner(TINY, tmp_path, SHORT, TASKS)
     saved = (tmp_path / "model.safetensors").read_bytes()
@@ -82,6 +86,7 @@ def test__trainer__finished_run_resumed__left_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "model.safetensors").read_bytes() == saved
 
 
+@pytest.mark.slow
 def test__trainer__resumed_with_other_arguments__refused(tmp_path: Path) -> None:
     train_reasoner(TINY, tmp_path, SHORT, TASKS)
     with pytest.raises(ValueError, match=r"other \['tasks'\]"):
@@ -93,12 +98,14 @@ def test__trainer__resumed_with_other_arguments__refused(tmp_path: Path) -> None
         train_reasoner(TINY, tmp_path, replace(SHORT, seed=1, max_steps=9), TASKS, resume=True)
 
 
+@pytest.mark.slow
 def test__trainer__not_resumed__checkpoint_replaced(tmp_path: Path) -> None:
     train_reasoner(TINY, tmp_path, replace(SHORT, max_steps=9), TASKS)
     train_reasoner(TINY, tmp_path, SHORT, TASKS)
     assert [path.name for path in tmp_path.glob("*checkpoint*")] == ["checkpoint-4"]
 
 
+@pytest.mark.slow
 def test__trainer__tasks_of_one_kind__better_on_others_of_the_kind(tmp_path: Path) -> None:
     tasks = replace(TASKS, classes=Ramp(2, 2, 0, 1), effort=900)
     args = ReasonerTrainingArguments(max_steps=60, save_steps=60, warmup_steps=5, learning_rate=5e-3)
@@ -109,6 +116,7 @@ def test__trainer__tasks_of_one_kind__better_on_others_of_the_kind(tmp_path: Pat
     assert trained.loss < untrained.loss - 0.01
 
 
+@pytest.mark.slow
 def test__trainer__weights_not_finite__said_and_saved_ones_kept(tmp_path: Path) -> None:
     train_reasoner(TINY, tmp_path, SHORT, TASKS)
     saved = (tmp_path / "model.safetensors").read_bytes()
@@ -142,6 +150,7 @@ class SameTasks(TaskSource):
         return ()
 
 
+@pytest.mark.slow
 def test__trainer__sequences_that_repeat__learned_by_heart(tmp_path: Path) -> None:
     args = ReasonerTrainingArguments(max_steps=100, learning_rate=1e-2, save_steps=20, warmup_steps=5)
     train_reasoner(TINY_GPT2, tmp_path, args, SameTasks())
@@ -160,6 +169,7 @@ def assert_same_history(first: Path, second: Path) -> None:
         assert one == pytest.approx(other, abs=2e-4)
 
 
+@pytest.mark.slow
 def test__trainer__tasks_read_in_parts__same_losses(tmp_path: Path) -> None:
     train_reasoner(TINY, tmp_path / "once", LONGER, TASKS)
     train_reasoner(TINY, tmp_path / "parts", replace(LONGER, gradient_accumulation_steps=3), TASKS)
@@ -171,6 +181,7 @@ def read_losses(path: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
+@pytest.mark.slow
 def test__trainer__tracker__told_arguments_steps_and_validation(tmp_path: Path) -> None:
     validation = Validation(TASKS.validation(Generator().manual_seed(0)))
     tracker = LossFile(tmp_path / "log")
@@ -184,6 +195,7 @@ def test__trainer__tracker__told_arguments_steps_and_validation(tmp_path: Path) 
     assert max(rates) == rates[1] > rates[2] > rates[3] > 0
 
 
+@pytest.mark.slow
 def test__trainer__two_processes__same_losses(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     (tmp_path / "train.py").write_text(TRAIN_TWICE)
@@ -200,6 +212,7 @@ def test__trainer__two_processes__same_losses(tmp_path: Path) -> None:
         assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
+@pytest.mark.slow
 def test__trainer__killed_at_some_moment_and_resumed__same_weights_bit_for_bit(tmp_path: Path) -> None:
     whole = train_reasoner(TINY, tmp_path / "whole", OFTEN_SAVED, TASKS)
     # as many threads as here, since sums are rounded in another order by more
@@ -224,6 +237,7 @@ def fresh_accelerate() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_accelerate")
 def test__trainer__mixed_precision__linear_algebra_stays_exact(tmp_path: Path) -> None:
     reasoner = TartReasoner(TINY)
@@ -249,6 +263,7 @@ def test__trainer__diverged__said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         train_reasoner(TINY, tmp_path, SHORT, TASKS)
 
 
+@pytest.mark.slow
 def test__card__of_a_run__preset_steps_tasks_and_validation(tmp_path: Path) -> None:
     validation = Validation(TASKS.validation(Generator().manual_seed(0)), {"probe": logistic_regression})
     train_reasoner(TINY, tmp_path, SHORT, TASKS, validation=validation, preset="tiny")
@@ -271,6 +286,7 @@ def test__card__of_a_run__preset_steps_tasks_and_validation(tmp_path: Path) -> N
     assert f"| k=16, 2 classes | {' | '.join(cells)} |" in card
 
 
+@pytest.mark.slow
 def test__trainer__with_and_without_validation__same_weights(tmp_path: Path) -> None:
     validation = Validation(TASKS.validation(Generator().manual_seed(0)))
     first = train_reasoner(TINY, tmp_path / "a", SHORT, TASKS, validation=validation).state_dict()

@@ -18,6 +18,7 @@ def be_sure_of_the_first(support: Tensor, labels: Tensor, query: Tensor, num_cla
     return torch.eye(num_classes, dtype=torch.float64)[:1].expand(len(query), -1)
 
 
+@pytest.mark.slow
 def test__validation__reasoner__loss_and_accuracy_of_its_answers() -> None:
     reasoner = build_reasoner(projection="none")  # which validation leaves out
     batches = TASKS.validation(Generator().manual_seed(0))

@@ -179,6 +179,7 @@ def test__fit_curve__straight_line__its_slope() -> None:
     )
 
 
+@pytest.mark.slow
 def test__diagnose__separable_task__says_so(diagnosis: Diagnosis) -> None:
     assert diagnosis.gaps.accuracies["tart"].mean > 80
     assert diagnosis.held_out is not None
@@ -192,12 +193,14 @@ def test__diagnose__separable_task__says_so(diagnosis: Diagnosis) -> None:
     assert "None" not in page
 
 
+@pytest.mark.slow
 def test__diagnose__other_test_labels__what_support_says_unchanged(diagnosis: Diagnosis) -> None:
     found = run_diagnosis(make_task(test_labels=[0, 0, 1, 1] * 10))
     assert found.gaps.accuracies["tart"].mean < 80
     assert (found.shift, found.held_out, found.layers) == (diagnosis.shift, diagnosis.held_out, diagnosis.layers)
 
 
+@pytest.mark.slow
 def test__diagnose__failing_tart_or_equal_seeds__said() -> None:
     with pytest.raises(ValueError, match="has no vocabulary"):
         run_diagnosis(make_task(), methods={"tart": fail}, layers=[0])
@@ -205,6 +208,7 @@ def test__diagnose__failing_tart_or_equal_seeds__said() -> None:
         diagnose(TaskContext(make_task(), Models("mini")), 16, [1, 1])
 
 
+@pytest.mark.slow
 def test__diagnose__gpt2_reasoner_and_three_classes__no_regret_predicted(tmp_path: Path) -> None:
     build_reasoner("gpt2").save_pretrained(tmp_path)
     context = TaskContext(make_task(classes=3), Models("mini", reasoner=str(tmp_path)))
@@ -268,6 +272,7 @@ def test__page__every_finding__described(diagnosis: Diagnosis) -> None:
         assert part in page
 
 
+@pytest.mark.slow
 def test__diagnose_command__file__page_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task, file, output = make_task(), tmp_path / "made.jsonl", tmp_path / "found.json"
     texts = task.train_texts + task.test_texts

@@ -102,6 +102,7 @@ def test__synthetic_tasks__unknown_architecture_or_too_few__said() -> None:
         measure_synthetic(shared_reasoner(), SHAPE, 5, seed=0)
 
 
+@pytest.mark.slow
 def test__shift__new_training_tasks__seldom_outside(synthetic: SyntheticTasks) -> None:
     episodes = draw_episodes(shared_reasoner(), SHAPE, 30, seeded(77))
     shifts = [synthetic.compare([synthetic.measure([episode])]) for episode in episodes]

@@ -21,6 +21,7 @@ def test__logistic_regression__three_classes__scikit_learns_probabilities() -> N
     torch.testing.assert_close(logistic_regression(support, labels, query, 3), torch.from_numpy(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize("classes", [2, 5])
 def test__baseline__separable_classes__found_with_probabilities(name: str, classes: int) -> None:

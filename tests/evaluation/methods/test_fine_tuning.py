@@ -74,6 +74,7 @@ def accuracy(probabilities: Tensor, context: TaskContext) -> float:
     return (probabilities.argmax(1) == torch.tensor(context.task.test_labels)).double().mean().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test__fine_tune__each_part_and_backbone__learns(folders: dict[str, str], model_type: str, part: str) -> None:
@@ -86,6 +87,7 @@ def test__fine_tune__each_part_and_backbone__learns(folders: dict[str, str], mod
     assert accuracy(probabilities, context) > 0.6
 
 
+@pytest.mark.slow
 def test__fine_tune__pairs_without_padding_token__learns(tmp_path: Path) -> None:
     build_backbone("bert").save_pretrained(tmp_path)
     build_tokenizer(pad_token=None).save_pretrained(tmp_path)
@@ -93,6 +95,7 @@ def test__fine_tune__pairs_without_padding_token__learns(tmp_path: Path) -> None
     assert accuracy(fine_tune()(context, support_of(context)), context) > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test__fine_tune__seed__decides_alone(folders: dict[str, str], part: str) -> None:
     skip_where_refused(part)
@@ -103,6 +106,7 @@ def test__fine_tune__seed__decides_alone(folders: dict[str, str], part: str) -> 
     assert not torch.equal(fine_tune(part)(context, support_of(context, 2)), first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test__fine_tune__shared_backbone_and_generators__as_before(folders: dict[str, str], part: str) -> None:
     skip_where_refused(part)
@@ -210,6 +214,7 @@ def test__group_parameters__biases_and_norms__do_not_decay() -> None:
     assert {parameter.dim() for parameter in others["params"]} == {1}
 
 
+@pytest.mark.slow
 def test__fine_tune__real_model_and_messages__about_as_good_as_the_linear_probe(stories_folder: str) -> None:
     path = SHARED / "data" / "text" / "sms_spam.jsonl.gz"
     if not path.exists():

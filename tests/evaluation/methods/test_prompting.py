@@ -116,6 +116,7 @@ def test__prompt_log_probs__little_memory_for_copies__same_scores(monkeypatch: p
     torch.testing.assert_close(prompt_log_probs(model, *given).log_probs, expected)
 
 
+@pytest.mark.slow
 def test__prompt_log_probs__embedded_model_and_real_texts__equals_whole_prompts() -> None:
     model, task = AutoModelForCausalLM.from_pretrained(MINI).eval(), load_demo_task("topic")
     names = tuple(sorted(set(task.labels)))
@@ -156,6 +157,7 @@ def test__prompt_log_probs__impossible__said() -> None:
         prompt_log_probs(model, tokenizer, ["w1"], [0], ["w1"], ["", "w2"])
 
 
+@pytest.mark.slow
 def test__prompting__model_of_the_pipeline__its_backbone_with_the_head(tmp_path: Path) -> None:
     texts, labels = make_texts(8, max_words=3), [i % 3 for i in range(8)]
     task = Task("made", NAMES, texts, labels, make_texts(3, 1, max_words=4), [0, 1, 2])

@@ -77,6 +77,7 @@ def build_pipeline(folder: str, task: Task, support: Support) -> TartClassificat
     return pipeline("tart-classification", model=folder, examples=examples)
 
 
+@pytest.mark.slow
 def test__tart__any_model_of_the_pipeline__answers_of_the_pipeline(folder: str, task: Task) -> None:
     context, support = TaskContext(task, Models(folder)), Support.draw(task, K, seed=0)
     expected = score_all(build_pipeline(folder, task, support), task.test_texts)
@@ -111,6 +112,7 @@ def test__tart__other_protocol__model_of_that_protocol(task: Task, tmp_path: Pat
     assert context.model.config.protocol == "stream"
 
 
+@pytest.mark.slow
 def test__tart__reasoner_of_a_backbone__read_with_its_projection(task: Task, tmp_path: Path) -> None:
     build_reasoner("gpt2").save_pretrained(tmp_path / "reasoner")
     folder, support = save_backbone(tmp_path / "llama"), Support.draw(task, K, seed=0)
@@ -131,6 +133,7 @@ def test__models__task_that_does_not_fit__refused(task: Task, tmp_path: Path) ->
     assert Models(folder).model("text").support is None
 
 
+@pytest.mark.slow
 def test__evaluate_command__task_folder__metrics_of_its_pipeline(tmp_path: Path) -> None:
     texts, labels = make_texts(40, 1, 9), [NAMES[i % 3] for i in range(40)]
     rows = [

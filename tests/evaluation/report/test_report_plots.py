@@ -81,6 +81,7 @@ def assert_nothing_overlaps(figure: "Figure") -> None:
             assert not any(a.overlaps(b) for a, b in combinations(upright, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("methods", "tasks", "sizes"), [(10, 14, SIZES), (2, 1, (8, 16)), (3, 2, (8,))])
 def test__plots__many_and_few__nothing_overlaps(methods: int, tasks: int, sizes: tuple[int, ...]) -> None:
     for name, figure in figures(draw_many(methods, tasks, sizes)).items():
@@ -137,6 +138,7 @@ def test__styles__twenty_methods__all_different() -> None:
     assert styles["method 7"]["color"] == "#000000"
 
 
+@pytest.mark.slow
 def test__write_report__results__plots_embedded_and_settings_restored(tmp_path: Path) -> None:
     import matplotlib
 
@@ -152,6 +154,7 @@ def test__write_report__results__plots_embedded_and_settings_restored(tmp_path: 
     assert {name for name in before if name != "backend" and before[name] != matplotlib.rcParams[name]} == set()
 
 
+@pytest.mark.slow
 def test__save__twice__the_same_bytes(tmp_path: Path) -> None:
     for name in ("first", "second"):
         figure = figures(draw_many(2, 1, (8,)))["means"]
@@ -161,6 +164,7 @@ def test__save__twice__the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / f"first.{kind}").read_bytes() == (tmp_path / f"second.{kind}").read_bytes()
 
 
+@pytest.mark.slow
 def test__write_report__no_probabilities__no_calibration_plot(tmp_path: Path) -> None:
     paths = write_report(tmp_path, Comparison.of(draw(1, "a", (8,))))
     assert [path.name for path in paths[2:]] == ["means.png", "tasks.png", "seconds.png"]

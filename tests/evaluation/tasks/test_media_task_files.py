@@ -77,6 +77,7 @@ def test__load_task__parquet_of_datasets__classes_in_its_order(modality: str, tm
     assert all(label_of(task, ENCODE[modality](i)) == "ba"[i % 2] for i in range(40))
 
 
+@pytest.mark.slow
 def test__load_task__long_parquet__drawn_rows_with_their_labels(tmp_path: Path) -> None:
     for split, start in (("train", 0), ("test", 1000)):
         media_table(600, "image", start=start).to_parquet(tmp_path / f"{split}.parquet")

@@ -166,6 +166,7 @@ def load_arrays(name: str) -> dict[str, np.ndarray]:
         return {key: arrays[key] for key in arrays}
 
 
+@pytest.mark.slow
 def test__load_task__mnist_in_folders__digits_can_be_told_apart(tmp_path: Path) -> None:
     arrays = load_arrays("mnist_small.npz")
     for i in [*range(300), *range(2000, 2300)]:
