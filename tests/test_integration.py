@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from transformers_tart import TartClassificationPipeline
-from transformers_tart.backbones.reference import MINI
+from transformers_tart.backbones import MINI
 from transformers_tart.commands.demo import load_demo_task
 
 

@@ -12,8 +12,8 @@ from transformers import (
 )
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from transformers_tart.backbones.reference import MINI
 from transformers_tart.configuration_tart import TartAudioConfig, TartConfig, TartImageConfig, TartReasonerConfig
+from transformers_tart.loading.embedded import MINI
 from transformers_tart.modeling_tart import (
     PipelineModel,
     TartForAudioClassification,

@@ -14,7 +14,8 @@ from safetensors import safe_open
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from transformers_tart import TartForSequenceClassification
-from transformers_tart.backbones.reference import EMBEDDED, MINI, BackboneReference
+from transformers_tart.backbones import MINI
+from transformers_tart.backbones.reference import EMBEDDED, BackboneReference
 from transformers_tart.commands.demo import TASKS, load_demo_task
 from transformers_tart.errors import BackboneNotFoundError
 from transformers_tart.hub.push import _check_can_be_pushed

@@ -234,7 +234,7 @@ def other_examples(folder: Path) -> list[str]:
 
 
 def other_model(folder: Path) -> list[str]:
-    from transformers_tart.backbones.reference import MINI
+    from transformers_tart.backbones import MINI
 
     (folder / "model").mkdir()
     (folder / "model" / "config.json").write_bytes((MINI / "config.json").read_bytes())

@@ -13,7 +13,7 @@ from helpers.builders import build_backbone, build_tokenizer, make_examples, mak
 from helpers.published import SIZES, published_state
 from transformers import AutoModel, AutoTokenizer
 
-from transformers_tart.backbones.reference import MINI
+from transformers_tart.backbones import MINI
 from transformers_tart.cli import COMMANDS, build_parser, main
 from transformers_tart.commands.demo import load_demo_task
 from transformers_tart.commands.output import fingerprint_file, read_finished

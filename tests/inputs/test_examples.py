@@ -8,7 +8,8 @@ from helpers.builders import make_examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transformers_tart.inputs.examples import parse_examples, parse_text
+from transformers_tart.inputs.examples import parse_examples
+from transformers_tart.inputs.texts import parse_text
 
 
 pytestmark = pytest.mark.core

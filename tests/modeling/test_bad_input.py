@@ -12,7 +12,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from helpers.builders import build_reasoner, make_examples, make_pipeline, make_texts, shared_reasoner
 
 from transformers_tart import TartClassificationPipeline
-from transformers_tart.inputs.examples import parse_examples, parse_text
+from transformers_tart.inputs.examples import parse_examples
+from transformers_tart.inputs.texts import parse_text
 
 
 pytestmark = pytest.mark.core

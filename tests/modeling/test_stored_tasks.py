@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from transformers_tart import TartForImageClassification, TartForSequenceClassification, TartReasoner
-from transformers_tart.backbones.reference import MINI
+from transformers_tart.backbones import MINI
 
 
 pytestmark = pytest.mark.core

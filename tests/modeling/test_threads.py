@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import pipeline
 
 from transformers_tart import TartClassificationPipeline, TartForSequenceClassification
-from transformers_tart.backbones.reference import MINI
+from transformers_tart.backbones import MINI
 from transformers_tart.embeddings import encode_texts
 from transformers_tart.embeddings.prefix_strategies import _linear_biases
 

@@ -16,7 +16,8 @@ from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.in_context import write_prompt
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.evaluation.prompting import _shorten
-from transformers_tart.inputs.examples import Examples, Text
+from transformers_tart.inputs.examples import Examples
+from transformers_tart.inputs.texts import Text
 from transformers_tart.inputs.tokenization import encode, tokenize
 
 

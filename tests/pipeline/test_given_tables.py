@@ -15,7 +15,8 @@ from transformers import pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from transformers_tart import TartClassificationPipeline
-from transformers_tart.inputs.examples import parse_examples, parse_text
+from transformers_tart.inputs.examples import parse_examples
+from transformers_tart.inputs.texts import parse_text
 
 
 pytestmark = pytest.mark.core

@@ -11,7 +11,7 @@ from helpers.builders import SHARED, score_all, shared_reasoner
 from sklearn.linear_model import RidgeClassifier
 from transformers import AutoModel, AutoTokenizer, pipeline
 
-from transformers_tart.backbones.reference import MINI
+from transformers_tart.backbones import MINI
 from transformers_tart.evaluation.methods.baselines import logistic_regression
 from transformers_tart.evaluation.tasks.embedded import EmbeddedTask, measure_task, reasoner_predictor
 

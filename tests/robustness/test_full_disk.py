@@ -17,7 +17,7 @@ from helpers.training import SHORT, TASKS, TINY
 from transformers import AutoTokenizer
 
 from transformers_tart import TartReasoner
-from transformers_tart.backbones.reference import MINI
+from transformers_tart.backbones import MINI
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.evaluation.records import append_record, read_records
 from transformers_tart.evaluation.report import Comparison, write_report

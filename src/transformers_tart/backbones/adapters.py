@@ -51,6 +51,3 @@ def explain_adapters(name: str) -> Iterator[None]:
             "transformers; or merge the adapter into its base model (merge_and_unload of peft), save that and take it "
             "as backbone."
         ) from err
-
-
-__all__ = ["explain_adapters", "has_adapters", "unwrap"]

@@ -271,6 +271,3 @@ def _settings(fields: dict[str, Any]) -> dict[str, Any]:
         else:
             found[name] = value
     return found
-
-
-__all__ = ["UNREAD", "BackboneDigest", "plain_tensors", "state_token"]

@@ -108,6 +108,3 @@ def check_labels(labels: Any, logits: Tensor) -> Tensor:
     """
     check_tensor("labels", labels)
     return check_query_labels(labels, logits.shape[:1], logits.shape[1], "labels").to(logits.device)
-
-
-__all__ = ["check_features", "check_labels", "check_tokens"]

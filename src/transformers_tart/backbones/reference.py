@@ -19,7 +19,7 @@ from transformers_tart.errors import BackboneNotFoundError
 from transformers_tart.inputs.modality import Modality
 from transformers_tart.loading.auto import base_of_adapter, load_auto
 from transformers_tart.loading.download import ACCESS, explain_failures, find_file, pin_revision, select
-from transformers_tart.loading.embedded import EMBEDDED, MINI, is_local, version_of
+from transformers_tart.loading.embedded import EMBEDDED, is_local, version_of
 
 
 @dataclass(frozen=True)
@@ -235,6 +235,3 @@ def choose_processor(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
             f"({loader.__name__}.from_pretrained), its Hub id or its folder."
         )
     return {argument: processor}
-
-
-__all__ = ["EMBEDDED", "MINI", "BackboneReference", "choose_processor", "load_processor"]

@@ -229,6 +229,3 @@ def _notes(
     if _as_object(prompts.get("prompts")).get(str(default)):
         notes.append(f'The sentence encoder puts its prompt "{default}" before each text; here texts are read alone.')
     return notes
-
-
-__all__ = ["SentenceEncoder", "find_sentence_encoder"]

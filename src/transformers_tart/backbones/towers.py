@@ -168,6 +168,3 @@ def _load_whole(source: ModelSource, modality: Modality, loading: dict[str, Any]
     path, tower = find_tower(model, modality)
     report_rest(source.name, model, info, path)
     return tower
-
-
-__all__ = ["build_tower", "find_tower", "load_tower", "loaded_classes_of", "modalities_of", "take_tower"]

@@ -23,8 +23,9 @@ from transformers import (
 )
 
 from transformers_tart.backbones.forward import backbone_max_length
-from transformers_tart.backbones.reference import MINI, BackboneReference
+from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.loading.auto import load_auto, load_auto_model
+from transformers_tart.loading.embedded import MINI
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 
 

@@ -135,15 +135,3 @@ def refuse_unknown(given: Mapping[str, Any], known: Container[str] = ()) -> None
     ]
     if unknown:
         raise TypeError(f"The model got the unexpected keyword arguments {unknown}; leave them out.")
-
-
-__all__ = [
-    "as_count",
-    "as_flag",
-    "as_source",
-    "check_device",
-    "check_kind",
-    "refuse_unknown",
-    "shorten",
-    "well_formed",
-]

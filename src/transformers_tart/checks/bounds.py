@@ -151,15 +151,3 @@ def read_object(path: str | os.PathLike, name: str) -> dict[str, Any]:
 
 def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < MAX_INTEGER and math.isfinite(value)
-
-
-__all__ = [
-    "check_checksums",
-    "check_fields",
-    "check_finite",
-    "check_inside",
-    "check_integer",
-    "check_numbers",
-    "parse_json",
-    "read_object",
-]

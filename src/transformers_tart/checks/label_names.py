@@ -104,15 +104,3 @@ def take_names(arguments: dict[str, Any]) -> tuple[str, ...] | None:
         if len(names) != count:
             raise ValueError(f"num_labels is {count}, but there are {len(names)} names; give a name for each class.")
     return names
-
-
-__all__ = [
-    "are_usual",
-    "check_label_names",
-    "check_names",
-    "class_numbers",
-    "config_names",
-    "set_config_names",
-    "take_names",
-    "usual_names",
-]

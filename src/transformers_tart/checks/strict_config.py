@@ -40,6 +40,3 @@ def plain_errors(cls: Config) -> Config:
 
     given.__setattr__, given.validate = set_field, validate
     return cls
-
-
-__all__ = ["FieldError", "plain_errors"]

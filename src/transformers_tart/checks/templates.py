@@ -48,6 +48,3 @@ def parse_template(template: str) -> Template:
     # the space before a label belongs to its first token
     opening = literals[texts][len(question) :]
     return Template(tuple(literals[:texts]), question, opening, literals[-1])
-
-
-__all__ = ["PAIR_TEMPLATE", "TEMPLATE", "Template", "parse_template"]

@@ -9,6 +9,3 @@ def is_traced() -> bool:
     `torch.compile` is different: it leaves branches to Python.
     """
     return torch.compiler.is_exporting() or torch.jit.is_tracing()
-
-
-__all__ = ["is_traced"]

@@ -17,8 +17,8 @@ from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.checks.arguments import as_source, check_device
 from transformers_tart.configuration_tart import PROTOCOLS
 from transformers_tart.embeddings.text import Unreadable
-from transformers_tart.inputs.examples import parse_text
 from transformers_tart.inputs.tables import file_format, open_table, read_columns, read_rows
+from transformers_tart.inputs.texts import parse_text
 from transformers_tart.loading.auto import find_model
 from transformers_tart.modeling_tart import PipelineModel
 from transformers_tart.pipeline_tart import TartClassificationPipeline

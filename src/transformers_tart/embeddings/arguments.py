@@ -11,9 +11,9 @@ from transformers_tart.checks.templates import parse_template
 from transformers_tart.configuration_tart import POOLINGS, PROTOCOLS, EmbeddingOptions
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.inputs.containers import can_iterate, unpack
-from transformers_tart.inputs.examples import Text, parse_text
 from transformers_tart.inputs.labels import plain_label
 from transformers_tart.inputs.modality import TEXT
+from transformers_tart.inputs.texts import Text, parse_text
 from transformers_tart.inputs.tokenization import check_tokenizer
 
 

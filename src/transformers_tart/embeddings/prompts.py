@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from transformers_tart.checks.bounds import MAX_INTEGER, MAX_TOKEN_ID, MAX_TOKENS, check_integer
 from transformers_tart.checks.templates import PAIR_TEMPLATE, TEMPLATE, parse_template
-from transformers_tart.inputs.examples import Text
+from transformers_tart.inputs.texts import Text
 from transformers_tart.inputs.tokenization import (
     TRUNCATION_SIDES,
     cut,

@@ -35,7 +35,8 @@ from transformers_tart.embeddings.reference import (
     published_projection,
 )
 from transformers_tart.embeddings.text import Embedder
-from transformers_tart.inputs.examples import Examples, Text
+from transformers_tart.inputs.examples import Examples
+from transformers_tart.inputs.texts import Text
 from transformers_tart.projection import LayerScaling
 
 
@@ -262,6 +263,3 @@ def embed_media(
         for items in (support, queries)
     )
     return _side_by_side(known, asked, labels, options)
-
-
-__all__ = ["embed", "embed_media", "encode_texts"]

@@ -20,8 +20,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformers_tart.backbones.forward import input_device
 from transformers_tart.inputs import read_image
-from transformers_tart.inputs.examples import Text
 from transformers_tart.inputs.modality import Modality
+from transformers_tart.inputs.texts import Text
 from transformers_tart.projection import WhitenedPCA
 
 

@@ -24,9 +24,10 @@ from transformers_tart.embeddings.in_context import encode_support, write_prompt
 from transformers_tart.embeddings.pooling import normalized, pool_rows
 from transformers_tart.embeddings.prompts import Prefix, Prompt, split_parts
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
-from transformers_tart.inputs.examples import Examples, Text, parse_text
+from transformers_tart.inputs.examples import Examples
 from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.inputs.text_options import TextOptions
+from transformers_tart.inputs.texts import Text, parse_text
 from transformers_tart.inputs.tokenization import (
     check_vocabulary,
     collate,

@@ -169,6 +169,3 @@ def reasoner_card(config: TartReasonerConfig, facts: CardFacts, training: Traini
         stores_support=False,
         stores_texts=False,
     )
-
-
-__all__ = ["CardFacts", "TrainingFacts", "classifier_card", "is_generated", "reasoner_card", "sign"]

@@ -144,6 +144,3 @@ def _remote_card(repo_id: str, revision: str | None, token: str | bool | None) -
         return None
     except RevisionNotFoundError:  # a branch that the push is about to create from main
         return _remote_card(repo_id, None, token)
-
-
-__all__ = ["CARD_FILE", "OWNED_WEIGHTS", "HubMixin", "keep_edited_card"]

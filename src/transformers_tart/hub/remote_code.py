@@ -41,6 +41,3 @@ class NoCodeCopy:
         """Write the importing module to a folder and return the `auto_map` of its config."""
         (Path(folder) / f"{STUB_NAME}.py").write_text(STUB)
         return {auto: f"{STUB_NAME}.{name}" for auto, name in cls.auto_map_classes.items()}
-
-
-__all__ = ["NoCodeCopy"]

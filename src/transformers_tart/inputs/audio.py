@@ -224,6 +224,3 @@ def _decode_wave(data: bytes, where: str, missing: Exception) -> Waveform:
     else:
         samples = np.frombuffer(frames, dtype={1: "u1", 2: "<i2", 4: "<i4"}[width])
     return Waveform(_mono(samples.reshape(-1, channels), where, 1), _check_rate(rate, f"{where} has"))
-
-
-__all__ = ["Waveform", "read_audio"]

@@ -89,6 +89,3 @@ def seeded_orders(index: Tensor, count: int, seed: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     shuffles = [torch.randperm(index.shape[1], generator=generator) for _ in range(count - 1)]
     return [index, *(index[:, shuffle.to(index.device)] for shuffle in shuffles)]
-
-
-__all__ = ["balanced_subsets", "balanced_tails", "classes_in_turn", "seeded_orders"]

@@ -145,18 +145,3 @@ def unpack(inputs: Any, modality: Columns) -> Any:
         return values.get(key, [])
     pairs = [None if is_missing(pair) else pair for pair in values[PAIR]]
     return [{key: text, PAIR: pair} for text, pair in zip(values[key], pairs, strict=True)]
-
-
-__all__ = [
-    "PAIR",
-    "as_list",
-    "can_iterate",
-    "choose_columns",
-    "dataset_columns",
-    "is_dataset",
-    "is_eager",
-    "is_missing",
-    "iterate",
-    "table_columns",
-    "unpack",
-]

@@ -150,6 +150,3 @@ def _warn_about_texts(texts: list[Text], labels: list[int]) -> None:
     labels_per_text = Counter(text for text, _ in set(zip(texts, labels, strict=True)))
     if contradicting := sum(count > 1 for count in labels_per_text.values()):
         logger.warning(f"{contradicting} texts of the examples occur with more than one label.")
-
-
-__all__ = ["Examples", "RawExamples", "Text", "parse_examples", "parse_text"]

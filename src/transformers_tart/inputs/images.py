@@ -158,6 +158,3 @@ def _to_levels(array: np.ndarray, where: str) -> np.ndarray:
             "normalization of an image processor."
         )
     return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
-
-
-__all__ = ["Image", "read_image"]

@@ -128,6 +128,3 @@ def _rename(labels: list[int], names: tuple[str, ...], chosen: tuple[str, ...]) 
             "config.id2label to a name for each class."
         )
     return labels, chosen
-
-
-__all__ = ["kind_of", "number_labels", "plain_label"]

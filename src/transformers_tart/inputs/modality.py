@@ -246,5 +246,3 @@ AUDIO = Modality(
 )
 # The modalities of this package. Of a backbone that reads several, the first of them is classified.
 MODALITIES = (IMAGE, AUDIO, TEXT)
-
-__all__ = ["AUDIO", "IMAGE", "MODALITIES", "TEXT", "Modality", "TextModality", "process"]

@@ -76,6 +76,3 @@ def _fetch(url: str, where: str, timeout: float | None) -> bytes:
             f"{where} cannot be fetched from its URL ({type(err).__name__}); check it, or give a file."
         ) from err
     return response.content
-
-
-__all__ = ["BYTES", "URLS", "read_file", "to_numpy", "unwrap"]

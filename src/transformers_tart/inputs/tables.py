@@ -206,5 +206,3 @@ READERS: dict[str, Callable[[str], Iterator[Row]]] = {
     "parquet": _read_parquet,
     "text": _read_text,
 }
-
-__all__ = ["FORMATS", "Row", "file_format", "open_table", "read_columns", "read_rows"]

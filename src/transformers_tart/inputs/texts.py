@@ -33,6 +33,3 @@ def _string(item: object, where: str) -> str:
         empty = f" ({item})" if item is not None and is_missing(item) else ""
         raise TypeError(f"{where} is {type(item).__name__}{empty}; a text must be a string.{hint}")
     return well_formed(item)
-
-
-__all__ = ["Text", "parse_text"]

@@ -235,20 +235,3 @@ def truncate(batch: dict[str, Tensor], *limits: int | None) -> dict[str, Tensor]
     if not is_traced() and not warn_if_truncated(list(batch["attention_mask"][:1]), limit):
         return batch
     return {name: tensor[:, :limit] for name, tensor in batch.items()}
-
-
-__all__ = [
-    "TRUNCATION_SIDES",
-    "check_tokenizer",
-    "check_vocabulary",
-    "collate",
-    "cut",
-    "encode",
-    "known_token",
-    "neutral_token",
-    "pad_right",
-    "tokenize",
-    "tokenize_parts",
-    "truncate",
-    "warn_if_truncated",
-]

@@ -104,5 +104,3 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "quantization_config": _check_quantization,
     **dict.fromkeys(("protocol", "template", "pooling", "normalize", "layers", "max_length"), _check_scalar),
 }
-
-__all__ = ["check_loading"]

@@ -210,16 +210,3 @@ def is_own(config: PreTrainedConfig) -> bool:
     """Return whether a config, or one in it, is of this package, which no backbone's may be."""
     kinds = [config, *(getattr(config, key, None) for key in config.sub_configs)]
     return any(str(getattr(kind, "model_type", "")).startswith(OWN) for kind in kinds)
-
-
-__all__ = [
-    "OWN",
-    "ModelSource",
-    "base_of_adapter",
-    "check_files",
-    "check_weights",
-    "find_model",
-    "is_own",
-    "load_auto",
-    "load_auto_model",
-]

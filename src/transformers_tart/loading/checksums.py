@@ -49,6 +49,3 @@ def check_sums(name: str | os.PathLike, checksums: Mapping[str, str], **hub: Any
 def _sum(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-__all__ = ["FIELD", "add_checksums", "check_sums"]

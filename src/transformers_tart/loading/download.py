@@ -108,17 +108,3 @@ def explain_damage(name: str | os.PathLike) -> Iterator[None]:
             f"{name} cannot be loaded: its files are damaged, incomplete or of another kind ({type(err).__name__}: "
             f"{err}). Download them again (force_download=True)."
         ) from err
-
-
-__all__ = [
-    "ACCESS",
-    "HUB",
-    "PLACE",
-    "TRUST",
-    "explain_damage",
-    "explain_failures",
-    "find_file",
-    "pin_revision",
-    "select",
-    "take",
-]

@@ -27,6 +27,3 @@ def version_of(name: str) -> str:
     for file in VERSIONED:
         digest.update((EMBEDDED[name] / file).read_bytes())
     return digest.hexdigest()[:12]
-
-
-__all__ = ["EMBEDDED", "MINI", "is_local", "version_of"]

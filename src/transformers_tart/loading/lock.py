@@ -24,6 +24,3 @@ def one_at_a_time(load: Callable[P, R]) -> Callable[P, R]:
             return load(*args, **kwargs)
 
     return wait_and_load
-
-
-__all__ = ["one_at_a_time"]

@@ -61,6 +61,3 @@ def _strip(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
 def _can_be_pickled(hook: Any) -> bool:
     function = getattr(hook, "hook", hook)  # torch wraps some
     return getattr(function, "__module__", None) not in INNER_HOOKS
-
-
-__all__ = ["restore", "state_without_capture_hooks"]

@@ -132,6 +132,3 @@ def _find_head_class(config: PreTrainedConfig) -> Any:
         return known["AutoModelForPreTraining"]
     classes = (each for found in known.values() for each in (found if isinstance(found, tuple) else (found,)))
     return next((each for each in classes if each and each.__name__ in config.architectures), None)
-
-
-__all__ = ["UNREAD", "load_and_report", "load_without_report", "report_rest"]

@@ -181,6 +181,3 @@ def _counts(fields: Any, field: str = "") -> list[tuple[str, int]]:
     if isinstance(fields, list):
         return [found for value in fields for found in _counts(value, field)]
     return [(field, fields)] if type(fields) is int and COUNTS.search(field) else []
-
-
-__all__ = ["TensorHeader", "check_backbone", "check_fit", "check_not_pickled", "read_headers", "read_shards"]

@@ -13,7 +13,7 @@ from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import majority, tfidf
 from transformers_tart.evaluation.methods.setfit import setfit
 from transformers_tart.evaluation.tasks import Task
-from transformers_tart.inputs.examples import Text
+from transformers_tart.inputs.texts import Text
 
 
 pytestmark = pytest.mark.core

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from transformers_tart import TartForSequenceClassification
-from transformers_tart.backbones.reference import MINI
+from transformers_tart.backbones import MINI
 from transformers_tart.commands.demo import load_demo_task
 from transformers_tart.evaluation import prompting
 from transformers_tart.evaluation.methods.base import Support, TaskContext

@@ -18,7 +18,8 @@ from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.prompts import Prefix
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.tasks import Item, Task
-from transformers_tart.inputs.examples import Examples, Text
+from transformers_tart.inputs.examples import Examples
+from transformers_tart.inputs.texts import Text
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.projection import LayerScaling
 from transformers_tart.support import SupportSet

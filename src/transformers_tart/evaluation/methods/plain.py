@@ -7,7 +7,7 @@ from torch import Tensor
 
 from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.methods.baselines import fill_classes
-from transformers_tart.inputs.examples import Text
+from transformers_tart.inputs.texts import Text
 
 
 def majority(context: TaskContext, support: Support) -> Tensor:

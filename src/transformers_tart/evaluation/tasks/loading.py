@@ -8,9 +8,9 @@ from transformers_tart.evaluation.tasks.media import dataset_rows, read_cell, re
 from transformers_tart.evaluation.tasks.registry import GROUPS, TASKS, TaskSource
 from transformers_tart.evaluation.tasks.rows import SPLIT_NAMES, Rows, Splits, build_task, split_of
 from transformers_tart.evaluation.tasks.task import Item, Task
-from transformers_tart.inputs.examples import Text, parse_text
 from transformers_tart.inputs.modality import MODALITIES, TEXT, Modality
 from transformers_tart.inputs.tables import FORMATS, Row, open_table, read_rows
+from transformers_tart.inputs.texts import Text, parse_text
 
 
 def load_task(name: str, max_test: int | None = None, seed: int = 0) -> Task:

@@ -9,9 +9,9 @@ import torch
 from transformers.utils import logging
 
 from transformers_tart.inputs.balance import classes_in_turn
-from transformers_tart.inputs.examples import Text
 from transformers_tart.inputs.modality import MODALITIES as RECORDS
 from transformers_tart.inputs.modality import TEXT, Modality
+from transformers_tart.inputs.texts import Text
 
 
 logger = logging.get_logger(__name__)
