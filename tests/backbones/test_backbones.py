@@ -181,6 +181,12 @@ def test__reference__other_names__left_as_they_are() -> None:
     assert BackboneReference.of(Path("org/model")).name == str(Path("org/model"))
 
 
+def test__reference__empty_revision__not_taken_for_none() -> None:
+    with pytest.raises(BackboneNotFoundError, match="not "):
+        _ = BackboneReference.of("mini", "").path
+    assert BackboneReference.of("org/model", "").place == {"revision": ""}
+
+
 def test__reference__embedded__by_name_and_version() -> None:
     mini = BackboneReference.of("mini")
     assert (mini.path, mini.place) == (str(EMBEDDED["mini"]), {})

@@ -62,7 +62,7 @@ class BackboneReference:
         else:
             name, is_bare = as_source(source, "The backbone", " or a loaded PreTrainedModel"), isinstance(source, str)
         if name in EMBEDDED and is_bare:
-            return cls(name, revision or version_of(name))
+            return cls(name, version_of(name) if revision is None else revision)
         if not os.path.isdir(name):
             return cls(os.path.abspath(name) if name in EMBEDDED else name, revision, subfolder)
         embedded = next((key for key, folder in EMBEDDED.items() if os.path.samefile(name, folder)), None)
@@ -112,8 +112,8 @@ class BackboneReference:
     @property
     def place(self) -> dict[str, Any]:
         """`revision` and `subfolder` for `from_pretrained`, as far as they are given."""
-        revision = None if self.name in EMBEDDED else self.revision
-        return {key: value for key, value in (("revision", revision), ("subfolder", self.subfolder)) if value}
+        given = {"revision": None if self.name in EMBEDDED else self.revision, "subfolder": self.subfolder}
+        return {key: value for key, value in given.items() if value is not None}
 
     def check_origin(self, task: str) -> None:
         """Raise a ValueError when a task from the Hub refers to a folder of this machine.
