@@ -3,14 +3,13 @@
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedModel
 
-from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
 from transformers_tart.backbones.towers import load_tower
 from transformers_tart.checks.arguments import as_source, shorten
@@ -35,14 +34,11 @@ class BackboneReference:
             Revision of the repository; of an embedded backbone the digest of its files.
         subfolder (`str`, *optional*):
             Folder of the backbone inside its repository.
-        digest ([`BackboneDigest`], *optional*):
-            Digest of the backbone that was loaded from there.
     """
 
     name: str | None
     revision: str | None = None
     subfolder: str | None = None
-    digest: BackboneDigest | None = field(default=None, compare=False)
 
     @classmethod
     def of(

@@ -6,8 +6,10 @@ transformers sees the import, refuses, and names the package to install.
 
 from pathlib import Path
 
+from transformers_tart.files import SAVED
 
-STUB_NAME = "transformers_tart_classes"
+
+STUB_NAME = SAVED.removesuffix(".py")
 CLASSES = (
     "TartAudioConfig",
     "TartConfig",
@@ -39,5 +41,5 @@ class NoCodeCopy:
     @classmethod
     def write_stub(cls, folder: str | Path) -> dict[str, str]:
         """Write the importing module to a folder and return the `auto_map` of its config."""
-        (Path(folder) / f"{STUB_NAME}.py").write_text(STUB)
+        (Path(folder) / SAVED).write_text(STUB)
         return {auto: f"{STUB_NAME}.{name}" for auto, name in cls.auto_map_classes.items()}
