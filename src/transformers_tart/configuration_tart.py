@@ -1,7 +1,7 @@
 """Configurations of the composed classifiers of texts, images and audio."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, ClassVar
 
 from huggingface_hub.dataclasses import strict, validated_field
@@ -12,7 +12,6 @@ from transformers_tart.checks.arguments import as_count, shorten
 from transformers_tart.checks.bounds import (
     MAX_CLASSES,
     MAX_INTEGER,
-    MAX_LAYERS,
     MAX_TEMPLATE,
     check_checksums,
     check_fields,
@@ -24,34 +23,18 @@ from transformers_tart.checks.strict_config import FieldError, plain_errors
 from transformers_tart.checks.templates import parse_template
 from transformers_tart.configuration_reasoner import TartReasonerConfig
 from transformers_tart.inputs.modality import AUDIO, IMAGE, TEXT, Modality
+from transformers_tart.inputs.views import (
+    IN_CONTEXT_PROTOCOLS,
+    PROTOCOLS,
+    VIEW_ARGUMENTS,
+    EmbeddingOptions,
+    as_views,
+    single_view,
+)
 
 
-IN_CONTEXT_PROTOCOLS = ("vanilla", "loo")
-PROTOCOLS = ("stream", *IN_CONTEXT_PROTOCOLS)
-POOLINGS = ("mean", "last", "first", "max")
-
-
-@dataclass(frozen=True)
-class EmbeddingOptions:
-    """The options that determine an embedding, beside the backbone and its input.
-
-    Args:
-        protocol (`str`), template (`str`), pooling (`str`), normalize (`bool`), layers (`int` or `str`),
-        max_length (`int`), *optional*:
-            As in [`TartConfig`], except that `layers` defaults to -1.
-    """
-
-    protocol: str = "stream"
-    template: str | None = None
-    pooling: str = "mean"
-    normalize: bool = False
-    layers: int | str = -1
-    max_length: int | None = None
-
-    @property
-    def has_prompt(self) -> bool:
-        """The presence of a prompt of the examples before each query."""
-        return self.protocol in IN_CONTEXT_PROTOCOLS
+POOLINGS = ("mean", "last", "first", "second", "max")
+MEDIA_POOLINGS = ("mean", "first", "max")
 
 
 EMBEDDING_FIELDS = tuple(field.name for field in fields(EmbeddingOptions))
@@ -92,13 +75,10 @@ class TartBaseConfig(PreTrainedConfig):
             Whether the backbone's weights and a support set are saved with the model. Set by `save_pretrained`.
         reasoner_config (`dict` or [`TartReasonerConfig`], *optional*):
             Configuration of the reasoner.
-        pooling (`str`, *optional*, defaults to `"mean"`):
-            `"mean"` of the hidden states of an input, or the `"first"`, which many backbones prepend for the whole.
-        normalize (`bool`, *optional*, defaults to `False`):
-            Whether each embedding, of each layer, is divided by its Euclidean norm.
-        layers (`int` or `str`, *optional*, defaults to `"all"`):
-            Index into the backbone's hidden states (0 is the input embedding, -1 the last layer), or `"all"`: every
-            layer, each centered and scaled by the support set, side by side.
+        views (`list[View]` or `list[dict]`, *optional*):
+            The views of each input; the mean over all layers when not given.
+        pooling (`str`, *optional*), normalize (`bool`, *optional*), layers (`int` or `str`, *optional*):
+            The only view, as an alternative to `views` and as configs of version 0.1 have it; kept as `views`.
         sha256 (`dict[str, str]`, *optional*):
             SHA-256 of the weights and of the support set beside a saved config, compared when they are loaded. Written
             by `save_pretrained`; delete it after changing them on purpose.
@@ -106,7 +86,7 @@ class TartBaseConfig(PreTrainedConfig):
 
     modality: ClassVar[Modality]
     backbone_key: ClassVar[str]
-    poolings: ClassVar[tuple[str, ...]] = ("mean", "first")
+    poolings: ClassVar[tuple[str, ...]] = MEDIA_POOLINGS
 
     base_model_name_or_path: str | None = None
     base_model_revision: str | None = None
@@ -114,13 +94,12 @@ class TartBaseConfig(PreTrainedConfig):
     include_backbone: bool = False
     has_support: bool = False
     reasoner_config: dict | PreTrainedConfig | None = None
-    pooling: str = "mean"
-    normalize: bool = False
-    layers: int | str = "all"
+    views: list | tuple | None = None
     sha256: dict[str, str] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         kwargs = self.drop_text_fields(kwargs)
+        self._take_views(kwargs)
         check_fields(type(self), self.dtype, kwargs)
         self._check_labels()
         described = self.base_model_config
@@ -142,6 +121,10 @@ class TartBaseConfig(PreTrainedConfig):
     def embedding_options(self) -> EmbeddingOptions:
         """The options with which examples and queries are embedded."""
         return EmbeddingOptions(**{name: getattr(self, name) for name in EMBEDDING_FIELDS if hasattr(self, name)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields, for JSON."""
+        return {**super().to_dict(), "views": [view.as_dict() for view in as_views(self.views)]}
 
     @property
     def reasoner(self) -> TartReasonerConfig:
@@ -170,6 +153,17 @@ class TartBaseConfig(PreTrainedConfig):
             )
         return {name: value for name, value in fields.items() if name not in ("protocol", "template", "max_length")}
 
+    def _take_views(self, arguments: dict[str, Any]) -> None:
+        """Set the views from the field or, for configs of version 0.1, from arguments, which are taken out."""
+        old = {name: arguments.pop(name) for name in VIEW_ARGUMENTS if name in arguments}
+        given = {name: value for name, value in old.items() if value is not None}
+        if self.views is None:
+            self.views = (single_view(given, "all"),)
+        elif given:
+            raise FieldError(f"views and {sorted(given)} are given, which describe a view of their own; give one.")
+        else:
+            self.views = as_views(self.views)
+
     def _check_labels(self) -> None:
         if self.id2label is None:
             return
@@ -193,12 +187,11 @@ class TartBaseConfig(PreTrainedConfig):
     def validate_embedding(self) -> None:
         """Check the fields that determine embeddings."""
         self.drop_text_fields(vars(self))
-        if self.pooling not in self.poolings:
-            raise ValueError(f"pooling is {shorten(self.pooling)}; it must be one of {self.poolings}.")
-        if isinstance(self.layers, str) and self.layers != "all":
-            raise ValueError(f'layers is {shorten(self.layers)}; it must be an index or "all".')
-        if self.layers != "all":
-            check_integer("layers", self.layers, -MAX_LAYERS, MAX_LAYERS)
+        for view in as_views(self.views):
+            if view.pooling not in self.poolings:
+                raise ValueError(f"pooling is {shorten(view.pooling)}; it must be one of {self.poolings}.")
+            if view.template is not None and not self.modality.is_tokenized:
+                raise ValueError(f"template is {shorten(view.template)}, which is for texts, not for {self.modality}.")
 
 
 def sub_configs(backbone_key: str, model_type: str) -> dict[str, SubConfigSpec]:
@@ -222,14 +215,11 @@ class TartConfig(TartBaseConfig):
     Args:
         text_config (`dict` or `PreTrainedConfig`, *optional*):
             Configuration of the backbone.
-        pooling (`str`, *optional*, defaults to `"mean"`):
-            `"mean"` of the tokens of a text, its `"last"` token, its `"first"`, which many encoders prepend for the
-            whole text, or `"max"`, the greatest value of each dimension.
         protocol (`str`, *optional*, defaults to `"stream"`):
             How texts become embeddings: `"stream"`, each text alone; `"vanilla"`, all examples in one prompt, which
             the query follows; or `"loo"`, each example after all the others, as the query is.
         template (`str`, *optional*):
-            Template of an example in a prompt, with `{text}`, for pairs `{text_pair}`, and `{label}`; the paper's,
+            The template of the views of a prompt, with `{text}`, for pairs `{text_pair}`, and `{label}`; the paper's,
             `"Sentence: {text}\nLabel: {label}\n"`, when not given.
         max_length (`int`, *optional*):
             Longest text in tokens; the limit of the tokenizer and the backbone when not given.
@@ -243,22 +233,25 @@ class TartConfig(TartBaseConfig):
 
     text_config: dict | PreTrainedConfig | None = None
     protocol: str = "stream"
-    template: str | None = None
     max_length: int | None = validated_field(_check_max_length, default=None)
 
     def validate_protocol(self) -> None:
         """Check the protocol, and the template that it may have."""
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"protocol is {shorten(self.protocol)}; it must be one of {PROTOCOLS}.")
-        if self.template is None:
-            return
-        if len(self.template) > MAX_TEMPLATE:
-            raise ValueError(f"template has {len(self.template)} characters; at most {MAX_TEMPLATE} are read.")
-        parse_template(self.template)
-        if self.protocol not in IN_CONTEXT_PROTOCOLS:
+        has_prompt, views = self.protocol in IN_CONTEXT_PROTOCOLS, as_views(self.views)
+        for view in views:
+            if view.is_of_prompt and not has_prompt:
+                raise ValueError(
+                    f'The template holds {{label}}, but protocol "{self.protocol}" embeds texts alone; it must be one '
+                    f"of {IN_CONTEXT_PROTOCOLS} for such a template."
+                )
+            if has_prompt and view.template is not None:
+                parse_template(view.template)
+        if has_prompt and len({view.template for view in views}) > 1:
             raise ValueError(
-                f'A template is given, but protocol "{self.protocol}" embeds texts as they are; it must be one of '
-                f"{IN_CONTEXT_PROTOCOLS} for a template."
+                f'Protocol "{self.protocol}" reads all views from one prompt, and they have several templates; give '
+                "each view the same."
             )
 
 

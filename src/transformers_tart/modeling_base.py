@@ -1,6 +1,7 @@
 """The base of the composed classifiers: a frozen backbone by reference, a reasoner, and optionally a support set."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -21,12 +22,14 @@ from transformers_tart.checks.tensors import check_seed
 from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.prompts import Prefix
+from transformers_tart.embeddings.phrases import Reading
 from transformers_tart.embeddings.text import Embedder
+from transformers_tart.embeddings.views import split_views
 from transformers_tart.files import staged
 from transformers_tart.hub.card import CardFacts, classifier_card
 from transformers_tart.hub.push import HubMixin, keep_edited_card
 from transformers_tart.inputs.examples import RawExamples, parse_examples
+from transformers_tart.inputs.views import View
 from transformers_tart.loading.checksums import add_checksums
 from transformers_tart.loading.download import explain_failures
 from transformers_tart.loading.pickling import restore, state_without_capture_hooks
@@ -98,11 +101,12 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         name_or_model: str | os.PathLike | PreTrainedModel,
         reasoner: TartReasoner | str | os.PathLike | None = None,
         *,
+        views: str | View | Sequence[str | View] | None = None,
         protocol: str = "stream",
         template: str | None = None,
         pooling: str | None = None,
         normalize: bool | None = None,
-        layers: int | str | None = None,
+        layers: int | slice | str | None = None,
         max_length: int | None = None,
         revision: str | None = None,
         **loading_arguments: Any,
@@ -119,12 +123,16 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
                 a backbone that is given by name.
             reasoner ([`TartReasoner`], `str` or `Path`, *optional*):
                 A reasoner, or where to load one from; the one inside this package when not given.
-            protocol (`str`, *optional*, defaults to `"stream"`), template (`str`, *optional*),
-            pooling (`str`, *optional*), normalize (`bool`, *optional*), layers (`int` or `str`, *optional*),
-            max_length (`int`, *optional*):
-                As in [`TartConfig`]. When not given, a sentence encoder sets the last four; else `pooling` is
-                `"mean"`, `normalize` `False`, and `layers` -1 for a reasoner that projects its input and `"all"` for
-                others. Images and audio have no `template` and no `max_length`.
+            views (`str`, [`View`] or `list`, *optional*, defaults to `"default"`):
+                The views of each input: `"default"`, those for backbones of this kind, `"plain"`, one forward pass
+                without a template, `"best"`, the most accurate whatever they cost, or names of the registry and
+                [`View`] objects.
+            pooling (`str`, *optional*), normalize (`bool`, *optional*), layers (`int`, `slice` or `str`, *optional*),
+            template (`str`, *optional*):
+                The only view, in place of `views`. Of those not given a sentence encoder sets the first three; else
+                `pooling` is `"mean"`, and `layers` -1 for a reasoner that projects its input and `"all"` for others.
+            protocol (`str`, *optional*, defaults to `"stream"`), max_length (`int`, *optional*):
+                As in [`TartConfig`]; a sentence encoder sets the second. Images and audio have neither.
             revision (`str`, *optional*):
                 Revision of the backbone's repository; for a loaded model it is noted in the config.
             loading_arguments:
@@ -137,7 +145,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
                 not have, or needs code of its repository that may not run.
             CorruptFileError, OSError: When its files are damaged, are not safetensors, or do not exist.
         """
-        embedding: dict[str, Any] = {"protocol": protocol, "template": template, "pooling": pooling}
+        embedding: dict[str, Any] = {"views": views, "protocol": protocol, "template": template, "pooling": pooling}
         embedding.update(normalize=normalize, layers=layers, max_length=max_length)
         return compose(cls, name_or_model, reasoner, embedding, revision=revision, **loading_arguments)
 
@@ -187,6 +195,10 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         if self._traits is None or self._traits.backbone is not self.backbone:
             self._traits = BackboneTraits(self.backbone)
         return self._traits
+
+    def adopt(self, traits: BackboneTraits) -> None:
+        """Take over the results of probing the backbone."""
+        self._traits = traits
 
     def encode_support(
         self,
@@ -240,14 +252,15 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
 
     def _embed(
         self, embedder: Embedder, examples: RawExamples, names: Any, tokenizer: Any, keep_texts: bool, **options: Any
-    ) -> tuple[SupportSet, Prefix | None]:
+    ) -> tuple[SupportSet, Reading | None]:
         parsed = parse_examples(examples, self.config.modality, names)
         found = embedder.embed_examples(parsed, tokenizer, **options)
         labels = torch.tensor([parsed.labels[i] for i in found.order], device=found.embeddings.device)
         texts = tuple(parsed.inputs[i] for i in found.order) if keep_texts else None
-        prompt = None if found.prefix is None else found.prefix.prompt
-        facts = (parsed.label_names, texts, prompt, embedder.options, self.backbone_digest())
-        return SupportSet(found.embeddings, labels, *facts), found.prefix
+        reading = found.reading
+        prompt, phrasing = (None, None) if reading is None else (reading.prefixes[0].prompt, reading.phrasing)
+        facts = (parsed.label_names, texts, prompt, embedder.options, self.backbone_digest(), phrasing)
+        return SupportSet(found.embeddings, labels, *facts), reading
 
     def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
         """Store a support set with the model, or remove it.
@@ -274,7 +287,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         self._store(support)
         if not has_chosen_names:
             self._names_of_examples = config_names(self.config)
-        if support.prompt is None:  # a prompt, which takes long to read, is read with the first query
+        if support.prompt is None and support.phrasing is None:  # which are read with the first query
             self._prepared = self.prepare_embedded(support)
 
     def _store(self, support: SupportSet | None, prepared: PreparedSupport | None = None) -> None:
@@ -329,26 +342,28 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
                 "model.prepare_support() first."
             )
         self.check_support(support)
-        prepared = self.prepare_embedded(support, self.embedder().read_prompt(support.prompt))
+        prepared = self.prepare_embedded(support, self.embedder().read_support(support.prompt, support.phrasing))
         if support is self.support:
             self._prepared = prepared
         return prepared
 
-    def prepare_embedded(self, support: SupportSet, prefix: Prefix | None = None) -> PreparedSupport:
-        """Read a support set that this model has embedded, with the prefix of its prompt if it has one."""
+    def prepare_embedded(self, support: SupportSet, reading: Reading | None = None) -> PreparedSupport:
+        """Read a support set that this model has embedded, with the reading of its queries if it has one."""
         embeddings = support.embeddings.to(self.reasoner.device)
         embeddings = embeddings[:, None] if embeddings.dim() == 2 else embeddings
-        scaling = LayerScaling.fit(embeddings)
+        views = split_views(embeddings, self.config.embedding_options.views)
+        scalings = tuple(LayerScaling.fit(view) for view in views)
         labels = support.labels.to(self.reasoner.device)[None]
         with torch.no_grad():
-            state = self.reasoner.prepare(scaling.transform(embeddings)[None], labels, support.num_labels)
-        return PreparedSupport(support, scaling, state, prefix, self._token())
+            scaled = [scaling.transform(view)[None] for scaling, view in zip(scalings, views, strict=True)]
+            state = self.reasoner.prepare(scaled, labels, support.num_labels)
+        return PreparedSupport(support, scalings, state, reading, self._token())
 
     def _is_current(self, prepared: PreparedSupport) -> bool:
         """Return whether reasoner, backbone and options are those for which a support set was prepared."""
-        prefix, options = prepared.prefix, prepared.support.options
-        is_in_place = prepared.scaling.mean.device == self.reasoner.device
-        if not is_in_place or (prefix is not None and prefix.runtime != self.traits.runtime):
+        reading, options = prepared.reading, prepared.support.options
+        is_in_place = prepared.scalings[0].mean.device == self.reasoner.device
+        if not is_in_place or (reading is not None and reading.runtime != self.traits.runtime):
             return False
         has_options = options in (None, self.config.embedding_options)
         return is_traced() or (has_options and prepared.token == self._token())
@@ -372,7 +387,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
     ) -> SequenceClassifierOutput:
         """Embed a batch of checked tensors and classify it."""
         prepared = self.prepare_support(support)
-        logits = self.answer(self.embedder().embed_batch(batch, prepared.prefix), prepared)
+        logits = self.answer(self.embedder().embed_batch(batch, prepared.reading), prepared)
         loss = None
         if labels is not None:
             loss = torch.nn.functional.cross_entropy(logits, check_labels(labels, logits))
@@ -386,12 +401,15 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
                 "The backbone gives NaN or infinite embeddings: it is broken, or overflows its dtype. Load it with "
                 "dtype=torch.float32 or torch.bfloat16."
             )
-        if embeddings.shape[1:] != prepared.scaling.mean.shape:
+        expected = (sum(len(scaling.mean) for scaling in prepared.scalings), prepared.scalings[0].mean.shape[1])
+        if embeddings.shape[1:] != expected:
             raise ValueError(
-                f"The support set has embeddings of shape {tuple(prepared.scaling.mean.shape)} (layers, hidden), the "
-                f"backbone gives {tuple(embeddings.shape[1:])}: it was made with another backbone or other layers."
+                f"The support set has embeddings of shape {expected} (layers, hidden), the backbone gives "
+                f"{tuple(embeddings.shape[1:])}: it was made with another backbone or other views."
             )
-        return self.reasoner.query(prepared.state, prepared.scaling.transform(embeddings)[None])[0]
+        views = embeddings.split([len(scaling.mean) for scaling in prepared.scalings], dim=1)
+        scaled = [scaling.transform(view)[None] for scaling, view in zip(prepared.scalings, views, strict=True)]
+        return self.reasoner.query(prepared.state, scaled)[0]
 
     def save_pretrained(
         self,

@@ -129,13 +129,12 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             )
 
     def _open_cache(self) -> EmbeddingCache | None:
-        """Return the embedding cache, opened anew when weights or settings of the model have changed."""
+        """Return the embedding cache, opened anew when the weights of the model have changed."""
         if self._cache_folder is None:
             return None
-        settings = {"pooling": self.model.config.pooling, "layers": self.model.config.layers}
-        state = (*settings.values(), state_token(self.model.backbone))
+        state = state_token(self.model.backbone)
         if self._cache is None or self._cache[0] != state:
-            self._cache = state, EmbeddingCache(self._cache_folder, self.model.backbone, **settings)
+            self._cache = state, EmbeddingCache(self._cache_folder, self.model.backbone)
         return self._cache[1]
 
     def _sanitize_parameters(
@@ -233,7 +232,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             padding = getattr(self.tokenizer, "pad_token_id", None)
             with self.device_placement(), self.get_inference_context()():
                 embedder = self.model.embedder(self._open_cache(), max_length)
-                found = embedder.embed_rows(readable, support.prefix, pad_token_id=padding, batcher=batcher)
+                found = embedder.embed_rows(readable, support.reading, pad_token_id=padding, batcher=batcher)
                 logits = iter(self.model.answer(found, support).cpu())
         names = self.model.names_for(support.support)
         for row in rows:

@@ -19,20 +19,23 @@ from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
 from transformers_tart.backbones.towers import take_tower
+from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import as_source
 from transformers_tart.checks.label_names import config_names, set_config_names, take_names
 from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartBaseConfig
+from transformers_tart.embeddings.views import compose_views
 from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
 from transformers_tart.files import check_whole
 from transformers_tart.hub.card import classifier_card
 from transformers_tart.hub.push import CARD_FILE, OWNED_WEIGHTS
+from transformers_tart.inputs.views import VIEW_ARGUMENTS, View, as_views
 from transformers_tart.loading.arguments import check_loading
 from transformers_tart.loading.auto import check_files
 from transformers_tart.loading.checksums import check_sums
 from transformers_tart.loading.download import ACCESS, PLACE, TRUST, explain_damage, pin_revision, select, take
 from transformers_tart.origin import Origin
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.support import SUPPORT_FILE, SupportSet, describe_differences
+from transformers_tart.support import SUPPORT_FILE, SupportSet
 
 
 logger = logging.get_logger(__name__)
@@ -42,8 +45,18 @@ BACKBONE_FOLDER = "backbone"
 BACKBONE_KEYS = "backbone."
 OWNED = (*OWNED_WEIGHTS, SUPPORT_FILE)
 # Arguments that Auto classes and pipelines pass for themselves.
+CONFIG_FIELDS = (
+    *("base_model_name_or_path", "base_model_revision", "base_model_subfolder"),
+    *(*EMBEDDING_FIELDS, *VIEW_ARGUMENTS),
+)
 AUTO_CLASS_KWARGS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
-CONFIG_FIELDS = ("base_model_name_or_path", "base_model_revision", "base_model_subfolder", *EMBEDDING_FIELDS)
+CONFIG_FIELDS = (
+    "base_model_name_or_path",
+    "base_model_revision",
+    "base_model_subfolder",
+    *EMBEDDING_FIELDS,
+    *VIEW_ARGUMENTS,
+)
 
 
 def move_to_output_device(reasoner: TartReasoner, backbone: PreTrainedModel) -> TartReasoner:
@@ -62,7 +75,7 @@ def compose(
     check_loading({**embedding, **loading, "revision": revision})
     names = take_names(loading)
     modality = cls.config_class.modality
-    name_or_model, checked = unwrap(name_or_model), None
+    name_or_model, checked, encoder = unwrap(name_or_model), None, None
     if isinstance(name_or_model, PreTrainedModel):
         if loading:
             raise ValueError(
@@ -71,21 +84,26 @@ def compose(
         backbone, reference = take_tower(name_or_model, modality), BackboneReference.of(name_or_model, revision)
     else:
         reference = BackboneReference.of(name_or_model, revision, loading.pop("subfolder", None))
-        backbone, reference, embedding = reference.load_and_complete(modality, embedding, **loading)
+        is_quiet = embedding["pooling"] is not None
+        backbone, reference, encoder = reference.load_encoder(modality, quiet=is_quiet, **loading)
         checked = BackboneDigest.of(backbone)
     if not isinstance(reasoner, TartReasoner):
         reasoner = TartReasoner.from_pretrained(DEFAULT_REASONER if reasoner is None else reasoner)
-    layers = -1 if reasoner.config.projection == "whitened_pca" else "all"
-    defaults = {"pooling": "mean", "normalize": False, "layers": layers}
-    embedding = {**embedding, **{field: value for field, value in defaults.items() if embedding[field] is None}}
+    traits = BackboneTraits(backbone)
+    projects = reasoner.config.projection == "whitened_pca"
+    views = compose_views(embedding, traits, modality, projects, encoder)
+    options = {name: embedding[name] for name in ("protocol", "max_length") if modality.is_tokenized}
+    if encoder is not None and options["max_length"] is None:
+        options["max_length"] = encoder.max_length
     # a copy, since the wrapper changes a config that it shares with a live model
     fields = {key: value for key, value in backbone.config.to_dict().items() if key != "_name_or_path"}
     parts = {cls.config_class.backbone_key: fields, "reasoner_config": reasoner.config.to_dict()}
-    config = cls.config_class(**parts, **reference.config_fields(), **embedding)
+    config = cls.config_class(**parts, **reference.config_fields(), views=views, **options)
     if names is not None:
         set_config_names(config, names)
     model = cls(config, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
     model.origin = Origin(hub=select(loading, (*ACCESS, TRUST)), digest=checked)
+    model.adopt(traits)
     return model
 
 
@@ -132,6 +150,10 @@ def _configure(config_class: Any, name: str, kwargs: dict, names: tuple[str, ...
     if not isinstance(config, config_class):
         config = _load_config(config_class, name if config is None else config, **hub)
     overrides = config.drop_text_fields(overrides)
+    old = {key: value for key in VIEW_ARGUMENTS if (value := overrides.pop(key, None)) is not None}
+    if overrides.get("views") is not None or old:
+        single = config.views[0] if len(config.views) == 1 else View()
+        overrides["views"] = as_views(overrides.get("views") or replace(single, name=None, **old))
     contradicted = [key for key in EMBEDDING_FIELDS if key in overrides and overrides[key] != getattr(config, key)]
     if config.has_support and contradicted:
         raise ValueError(
@@ -228,7 +250,7 @@ def _load_support(model: Any, name: str, digest: Any, hub: dict) -> SupportSet:
         ) from err
     support, config = SupportSet.load(str(path)), model.config
     stored, current = support.options, config.embedding_options
-    if stored is not None and (differing := describe_differences(stored, current)):
+    if stored is not None and (differing := stored.differences(current)):
         raise CorruptFileError(
             f"config.json and {SUPPORT_FILE} of {name} are of two tasks, or one was edited: the support set was "
             f"embedded with {differing[0]}, the config has {differing[1]}. Save the task again from its examples."

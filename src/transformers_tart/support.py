@@ -1,7 +1,7 @@
 """Support sets: labeled embeddings, as they are stored and as a reasoner has read them."""
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.checks.arguments import as_source, check_kind, shorten
 from transformers_tart.checks.bounds import parse_json
 from transformers_tart.checks.label_names import check_label_names
-from transformers_tart.configuration_tart import EmbeddingOptions
-from transformers_tart.embeddings.prompts import Prefix, Prompt
+from transformers_tart.embeddings.phrases import Phrasing, Reading
+from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.errors import BackboneMismatchError, CorruptFileError
+from transformers_tart.inputs.views import EmbeddingOptions
 from transformers_tart.projection import LayerScaling
 from transformers_tart.reasoners.modeling_reasoner import ReasonerState
 
@@ -38,7 +39,7 @@ class SupportSet:
 
     Args:
         embeddings (`torch.FloatTensor` of shape `(k, hidden)` or `(k, layers, hidden)`):
-            One embedding an example, or one a layer, as the backbone gives them.
+            One embedding an example, or one a layer of each view, side by side, as the backbone gives them.
         labels (`torch.LongTensor` of shape `(k,)`):
             Indices into `label_names`.
         label_names (`tuple[str, ...]`):
@@ -47,6 +48,8 @@ class SupportSet:
             Texts of the examples, if they are kept.
         prompt ([`Prompt`], *optional*):
             Token ids of the examples in their prompt, for the protocols that read queries after it.
+        phrasing ([`Phrasing`], *optional*):
+            Token ids of the templates in which queries are read.
         options ([`EmbeddingOptions`], *optional*):
             Options of the embeddings, to which those of a model are compared; `None` if unknown, as in files of
             version 0.1.
@@ -65,6 +68,7 @@ class SupportSet:
     prompt: Prompt | None = None
     options: EmbeddingOptions | None = None
     digest: BackboneDigest | None = None
+    phrasing: Phrasing | None = None
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -110,7 +114,12 @@ class SupportSet:
             parts = text if isinstance(text, tuple) and len(text) == 2 else (text,)
             if not all(isinstance(part, str) for part in parts):
                 raise TypeError("texts must hold strings or pairs of strings.")
-        for name, kind in (("prompt", Prompt), ("options", EmbeddingOptions), ("digest", BackboneDigest)):
+        for name, kind in (
+            ("prompt", Prompt),
+            ("options", EmbeddingOptions),
+            ("digest", BackboneDigest),
+            ("phrasing", Phrasing),
+        ):
             check_kind(name, getattr(self, name), kind, type(None))
 
     def __len__(self) -> int:
@@ -148,7 +157,7 @@ class SupportSet:
 
     def check_options(self, options: EmbeddingOptions) -> None:
         """Raise a BackboneMismatchError unless the embeddings were made with these options."""
-        if self.options is not None and (differing := describe_differences(self.options, options)):
+        if self.options is not None and (differing := self.options.differences(options)):
             raise BackboneMismatchError(
                 f"The support set was embedded with {differing[0]}, the config of the model has {differing[1]}: "
                 "predictions would be wrong. Correct the config, or encode the examples again with this model."
@@ -190,6 +199,8 @@ class SupportSet:
             facts["texts"] = self.texts
         if self.prompt is not None:
             facts["prompt"] = self.prompt.as_json()
+        if self.phrasing is not None:
+            facts["phrasing"] = self.phrasing.as_json()
         if self.options is not None:
             facts["options"] = asdict(self.options)
         tensors = {"embeddings": self.embeddings.contiguous().cpu(), "labels": self.labels.contiguous().cpu()}
@@ -216,8 +227,10 @@ class SupportSet:
             prompt = None if facts.get("prompt") is None else Prompt.from_json(facts["prompt"])
             backbone, options = facts.get("backbone"), facts.get("options")
             digest = None if backbone is None else BackboneDigest.from_file(backbone, tensors)
-            options = None if options is None else EmbeddingOptions(**options)
-            return cls(tensors["embeddings"], tensors["labels"], tuple(names), texts, prompt, options, digest)
+            options = None if options is None else EmbeddingOptions.from_dict(options)
+            phrasing = None if facts.get("phrasing") is None else Phrasing.from_json(facts["phrasing"])
+            tensors_read = tensors["embeddings"], tensors["labels"]
+            return cls(*tensors_read, tuple(names), texts, prompt, options, digest, phrasing)
         except (SafetensorError, AttributeError, LookupError, RuntimeError, ValueError, TypeError) as err:
             raise CorruptFileError(
                 f"{Path(path).name} is no readable support set ({err}); download it again, or fit the task again "
@@ -230,19 +243,10 @@ class PreparedSupport:
     """A support set that the reasoner has read."""
 
     support: SupportSet
-    scaling: LayerScaling
+    scalings: tuple[LayerScaling, ...]  # of each view
     state: ReasonerState
-    prefix: Prefix | None = None
+    reading: Reading | None = None
     token: tuple[object, ...] | None = None  # `state_token` of backbone and reasoner when they read it
-
-
-def describe_differences(made_with: EmbeddingOptions, current: EmbeddingOptions) -> tuple[str, str] | None:
-    """Return the fields that differ, with the values of each side; `None` if all are equal."""
-    names = [each.name for each in fields(current) if getattr(made_with, each.name) != getattr(current, each.name)]
-    if not names:
-        return None
-    first, second = (", ".join(f"{name}={getattr(side, name)!r}" for name in names) for side in (made_with, current))
-    return first, second
 
 
 def check_is_support(support: Any) -> None:
@@ -258,4 +262,4 @@ def _describe(digest: BackboneDigest) -> str:
     return f'"{digest.name or "without a name"}" (digest {digest.hexdigest})'
 
 
-__all__ = ["SUPPORT_FILE", "PreparedSupport", "SupportSet", "check_is_support", "describe_differences"]
+__all__ = ["SUPPORT_FILE", "PreparedSupport", "SupportSet", "check_is_support"]

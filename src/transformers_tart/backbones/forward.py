@@ -1,7 +1,7 @@
 """Forward passes of backbones: their arguments, limits of length, and hidden states."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch.profiler import record_function
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformers_tart.inputs.tokenization import check_tokenizer
+from transformers_tart.inputs.views import View
 from transformers_tart.reasoners.kv_cache import accepts
 
 
@@ -59,24 +60,35 @@ def input_device(backbone: PreTrainedModel) -> torch.device:
 
 
 @record_function("tart/backbone")
-def run_backbone(backbone: PreTrainedModel, layers: int | str, **inputs: Any) -> tuple[Any, tuple[Tensor, ...]]:
-    """Run a forward pass without gradients; return the output and hidden states (n, length, hidden) of `layers`."""
+def run_backbone(backbone: PreTrainedModel, all_layers: bool = False, **inputs: Any) -> Any:
+    """Run a forward pass without gradients; return the output, with all hidden states if asked."""
     device = input_device(backbone)
     inputs = {name: given.to(device) if isinstance(given, Tensor) else given for name, given in inputs.items()}
     # rotary embeddings that switch with the length change a buffer of the backbone: one pass at a time
     with torch.no_grad(), nullcontext() if switch_length(backbone) is None else _SWITCHING:
-        output = backbone(**inputs, return_dict=True, **({} if layers == -1 else {"output_hidden_states": True}))
-    if layers == -1:
-        return output, (output.last_hidden_state,)
-    return output, output.hidden_states if layers == "all" else (choose_layer(output.hidden_states, layers),)
+        return backbone(**inputs, return_dict=True, **({"output_hidden_states": True} if all_layers else {}))
 
 
-def choose_layer(hidden_states: tuple[Tensor, ...], index: int | str) -> Tensor:
-    """Return a layer by its index, from either end."""
-    count = len(hidden_states)
-    if not isinstance(index, int) or not -count <= index < count:
-        raise ValueError(f'layers is {index!r}; the backbone has hidden states 0 to {count - 1}, or "all".')
-    return hidden_states[index]
+def run_views(backbone: PreTrainedModel, views: Sequence[View], **inputs: Any) -> list[tuple[Tensor, ...]]:
+    """Run a forward pass; return the hidden states (n, length, hidden) of the layers of each view."""
+    output = run_backbone(backbone, any(view.layers != -1 for view in views), **inputs)
+    return [layers_of(output, view) for view in views]
+
+
+def layers_of(output: Any, view: View) -> tuple[Tensor, ...]:
+    """Return the hidden states of the layers of a view; the last layer alone is the output of the backbone."""
+    if view.layers == -1:
+        return (output.last_hidden_state,)
+    return tuple(output.hidden_states[i] for i in view.indices(len(output.hidden_states)))
+
+
+def reads_forward(backbone: PreTrainedModel) -> bool:
+    """Return whether no token changes the hidden states before it, as in a causal language model."""
+    if backbone.config.is_encoder_decoder:
+        return False
+    tokens = torch.tensor([[0, 0], [0, 1]])
+    hidden = run_backbone(backbone, input_ids=tokens, **without_cache(backbone)).last_hidden_state[:, 0]
+    return are_close(hidden[:1], hidden[1:], backbone.dtype)
 
 
 def backbone_max_length(backbone: PreTrainedModel) -> int | None:

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedModel
 
-from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
+from transformers_tart.backbones.sentence_encoders import SentenceEncoder, find_sentence_encoder
 from transformers_tart.backbones.towers import load_tower
 from transformers_tart.checks.arguments import as_source, shorten
 from transformers_tart.configuration_tart import TartBaseConfig
@@ -146,25 +146,18 @@ class BackboneReference:
         with explain_failures(path):
             return load_tower(path, modality, **{**loading, "revision": None, **self.place})
 
-    def load_and_complete(
-        self, modality: Modality, embedding: dict[str, Any], **loading: Any
-    ) -> tuple[PreTrainedModel, "BackboneReference", dict[str, Any]]:
-        """Load a backbone, and complete the settings of its embeddings that are `None` by its sentence encoder.
-
-        Returns:
-            `tuple`: the backbone, the reference to its folder and the completed settings.
-        """
+    def load_encoder(
+        self, modality: Modality, *, quiet: bool = False, **loading: Any
+    ) -> tuple[PreTrainedModel, "BackboneReference", SentenceEncoder | None]:
+        """Load a backbone; return it, the reference to its folder, and its sentence encoder if it is one."""
         hub, reference = select(loading, ACCESS), self
         with explain_failures(self.path):
-            pinned = self.pinned(**hub)
-            encoder = None
+            pinned, encoder = self.pinned(**hub), None
             if modality.is_tokenized:
-                is_quiet = embedding["pooling"] is not None
-                encoder = find_sentence_encoder(pinned.path, quiet=is_quiet, **hub, **pinned.place)
+                encoder = find_sentence_encoder(pinned.path, quiet=quiet, **hub, **pinned.place)
         if encoder is not None:
             reference, pinned = self.inside(encoder.path), pinned.inside(encoder.path)
-            embedding = encoder.fill(embedding)
-        return pinned.load(modality, **loading), reference, embedding
+        return pinned.load(modality, **loading), reference, encoder
 
     def load_processor(self, modality: Modality, **hub: Any) -> Any:
         """Load the tokenizer or other processor of the backbone; `hub` as in `from_pretrained`.

@@ -4,7 +4,7 @@
 runs: the poolings of this package stand in for the modules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from transformers.utils import cached_file, logging
 
 from transformers_tart.checks.bounds import check_inside, parse_json
 from transformers_tart.errors import CorruptFileError
+from transformers_tart.inputs.views import View
 
 
 logger = logging.get_logger(__name__)
@@ -65,19 +66,20 @@ class SentenceEncoder:
     problem: str | None = None
     notes: tuple[str, ...] = ()
 
-    def fill(self, embedding: dict[str, Any]) -> dict[str, Any]:
-        """Complete the embedding settings of a caller, which are `None` where not given.
+    def view(self, arguments: Mapping[str, Any]) -> View:
+        """Return the view that the encoder describes, as far as arguments of a caller are `None`.
 
         Raises:
             ValueError: When the caller gave no pooling, and this package does not have that of the encoder.
         """
-        if embedding["pooling"] is None:
+        if arguments.get("pooling") is None:
             if self.pooling is None:
                 raise ValueError(self.problem)
             for note in self.notes:
                 logger.warning(note)
-        own = {"pooling": self.pooling, "normalize": self.normalize, "layers": -1, "max_length": self.max_length}
-        return {**embedding, **{name: value for name, value in own.items() if embedding[name] is None}}
+        own = {"pooling": self.pooling, "normalize": self.normalize, "layers": -1}
+        given = {name: arguments[name] for name in own if arguments.get(name) is not None}
+        return View("sentence", **{**own, **given})
 
 
 def find_sentence_encoder(name: str, *, quiet: bool = False, **hub: Any) -> SentenceEncoder | None:

@@ -1,11 +1,14 @@
 """Properties of a backbone that only a trial shows."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from transformers_tart.backbones.forward import reads_forward
 
 
 class ProbeResult(NamedTuple):
@@ -35,6 +38,11 @@ class BackboneTraits:
     prefix_sharing: dict[tuple[object, ...], ProbeResult] = field(default_factory=dict)  # by `runtime`
     is_padding_safe: bool | None = None  # padded audio has the embedding of the same audio without padding
     padding: PaddingStates | None = None  # of the last kind of padding
+
+    @cached_property
+    def is_causal(self) -> bool:
+        """`True` where no token changes the hidden states before it."""
+        return reads_forward(self.backbone)
 
     @property
     def runtime(self) -> tuple[torch.dtype, torch.device, str | None]:

@@ -1,4 +1,4 @@
-"""Templates of labeled examples in prompts."""
+"""Templates: of labeled examples in prompts, and of inputs that are read alone."""
 
 from string import Formatter
 from typing import NamedTuple
@@ -11,6 +11,10 @@ PAIR_TEMPLATE = "Sentence: {text}\nSentence: {text_pair}\nLabel: {label}\n"
 FIELDS = (["text", "label"], ["text", "text_pair", "label"])
 RULES = (
     "a template holds {text}, for pairs then {text_pair}, and then {label}, each once and with nothing else in braces"
+)
+
+VIEW_RULES = (
+    "a template of a view holds {text}, for pairs then {text_pair}, once or several times, and nothing else in braces"
 )
 
 
@@ -29,22 +33,48 @@ def parse_template(template: str) -> Template:
     Raises:
         ValueError: When a field is missing, unknown, repeated, formatted or in another order.
     """
-    if not isinstance(template, str):
-        raise TypeError(f"The template is {shorten(template)} of type {type(template).__name__}; {RULES}.")
-    try:
-        pieces = list(Formatter().parse(template))
-    except ValueError as err:
-        raise ValueError(f"The template {shorten(template)} cannot be read ({err}): {RULES}.") from err
-    fields = [field for _, field, _, _ in pieces if field is not None]
-    if fields not in FIELDS or any(spec or conversion for _, _, spec, conversion in pieces):
+    literals, fields = _split(template, RULES)
+    if fields not in FIELDS:
         raise ValueError(f"The template {shorten(template)} has the fields {shorten(fields)}: {RULES}.")
-    literals = [""]
-    for literal, field, _, _ in pieces:  # an escaped brace ends a piece without a field
-        literals[-1] += literal
-        if field is not None:
-            literals.append("")
     texts = len(fields) - 1
     question = literals[texts].rstrip(" ")
     # the space before a label belongs to its first token
     opening = literals[texts][len(question) :]
     return Template(tuple(literals[:texts]), question, opening, literals[-1])
+
+
+def parse_view_template(template: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the literals of a template without a label, one more than fields, and its fields in order.
+
+    Raises:
+        ValueError: When a field is missing, unknown, formatted or in another order.
+    """
+    literals, fields = _split(template, VIEW_RULES)
+    copy = ["text", "text_pair"] if "text_pair" in fields else ["text"]
+    if not fields or fields != copy * (len(fields) // len(copy)):
+        raise ValueError(f"The template {shorten(template)} has the fields {shorten(fields)}: {VIEW_RULES}.")
+    return tuple(literals), tuple(fields)
+
+
+def template_fields(template: str) -> list[str]:
+    """Return the fields of a template of either kind."""
+    return _split(template, f"{RULES}; {VIEW_RULES}")[1]
+
+
+def _split(template: str, rules: str) -> tuple[list[str], list[str]]:
+    """Return the literals of a template and its fields."""
+    if not isinstance(template, str):
+        raise TypeError(f"The template is {shorten(template)} of type {type(template).__name__}; {rules}.")
+    try:
+        pieces = list(Formatter().parse(template))
+    except ValueError as err:
+        raise ValueError(f"The template {shorten(template)} cannot be read ({err}): {rules}.") from err
+    fields = [field for _, field, _, _ in pieces if field is not None]
+    if any(spec or conversion for _, _, spec, conversion in pieces):
+        raise ValueError(f"The template {shorten(template)} formats its fields {shorten(fields)}: {rules}.")
+    literals = [""]
+    for literal, field, _, _ in pieces:  # an escaped brace ends a piece without a field
+        literals[-1] += literal
+        if field is not None:
+            literals.append("")
+    return literals, fields

@@ -7,14 +7,15 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from transformers_tart.checks.arguments import as_count, as_flag, check_kind, shorten
-from transformers_tart.checks.templates import parse_template
-from transformers_tart.configuration_tart import POOLINGS, PROTOCOLS, EmbeddingOptions
+from transformers_tart.checks.templates import parse_template, parse_view_template
+from transformers_tart.configuration_tart import POOLINGS
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.inputs.containers import can_iterate, unpack
 from transformers_tart.inputs.labels import plain_label
 from transformers_tart.inputs.modality import TEXT
 from transformers_tart.inputs.texts import Text, parse_text
 from transformers_tart.inputs.tokenization import check_tokenizer
+from transformers_tart.inputs.views import PROTOCOLS, EmbeddingOptions, View
 
 
 def check_models(backbone: Any, tokenizer: Any, cache: Any = None) -> None:
@@ -79,14 +80,11 @@ def check_options(
     for name, value, allowed in (("protocol", protocol, PROTOCOLS), ("pooling", pooling, POOLINGS)):
         if not isinstance(value, str) or value not in allowed:
             raise ValueError(f"{name} is {shorten(value)}; it must be one of {allowed}.")
-    if template is not None:
-        parse_template(template)
-    if not (isinstance(layers, str) and layers == "all"):
-        if isinstance(layers, bool) or not isinstance(layers, Integral):
-            raise ValueError(f'layers is {shorten(layers)}; it must be an index or "all".')
-        layers = int(layers)
-    normalize, max_length = as_flag(normalize, "normalize"), as_limit(max_length, "max_length")
-    return EmbeddingOptions(protocol, template, pooling, normalize, layers, max_length)
+    view = View(pooling, template, pooling, layers, as_flag(normalize, "normalize"))
+    options = EmbeddingOptions(protocol, as_limit(max_length, "max_length"), (view,))
+    if template is not None and view.is_of_prompt != options.has_prompt:
+        parse_template(template) if options.has_prompt else parse_view_template(template)
+    return options
 
 
 def as_limit(value: Any, name: str) -> int | None:

@@ -25,12 +25,13 @@ from transformers_tart.backbones.digest import plain_tensors
 from transformers_tart.checks.arguments import as_source, check_kind, shorten
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.files import explain_full_disk
+from transformers_tart.inputs.views import View
 from transformers_tart.loading.report import UNREAD
 
 
 T = TypeVar("T")
 
-FORMAT = 2  # part of every key; entries of another format are never found
+FORMAT = 3  # part of every key; entries of another format are never found
 FILE = "embeddings.sqlite"
 TIMEOUT = 600  # seconds to wait for transactions of other processes
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -40,14 +41,14 @@ NOISE = {"transformers_version", "architectures", "name_or_path", "_name_or_path
 
 
 class EmbeddingCache:
-    """Embeddings on disk, keyed by a digest of the backbone, the settings and the token ids.
+    """Embeddings on disk, keyed by a digest of the backbone, the views and the token ids.
 
     Processes and threads may share a folder on a local disk. Entries survive when the process that wrote them is
     killed. Only hashes of token ids are stored, but embeddings reveal much about their texts: protect the folder like
     the texts. The cache grows without limit; delete the folder when no process uses it.
 
-    The weights of the backbone are read once: create another cache object after they change. Settings are JSON values
-    on which an embedding depends, such as protocol, pooling and layers.
+    The weights of the backbone are read once: create another cache object after they change. Keys depend on the views;
+    settings are JSON values on which an embedding depends as well.
     """
 
     def __init__(self, folder: str | os.PathLike, backbone: PreTrainedModel, **settings: object):
@@ -60,20 +61,26 @@ class EmbeddingCache:
         self._prefix = hashlib.sha256(_fingerprint(backbone) + facts).digest()
         self.put([], torch.empty(0, 1))  # raises at once if the folder cannot be used
 
-    def key(self, *parts: Sequence[int]) -> bytes:
-        """Return the key of the embedding of sequences of token ids by this backbone."""
-        digest = hashlib.sha256(self._prefix)
+    def key(self, *parts: Sequence[int], views: Sequence[View] = ()) -> bytes:
+        """Return the key of the embedding of sequences of token ids by this backbone, as views read them."""
+        digest = self._digest(views)
         for part in parts:
             digest.update(struct.pack("<Q", len(part)) + array("q", part).tobytes())
         return digest.digest()
 
-    def key_of_tensors(self, row: Mapping[str, Tensor]) -> bytes:
-        """Return the key of the embedding of a processed image or recording by this backbone."""
-        digest = hashlib.sha256(self._prefix)
+    def key_of_tensors(self, row: Mapping[str, Tensor], views: Sequence[View] = ()) -> bytes:
+        """Return the key of the embedding of a processed image or recording by this backbone, as views read it."""
+        digest = self._digest(views)
         for name, tensor in sorted(row.items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.digest()
+
+    def _digest(self, views: Sequence[View]) -> "hashlib._Hash":
+        """Return the digest with which keys begin; templates are among the token ids, and norms are taken later."""
+        digest = hashlib.sha256(self._prefix)
+        digest.update(json.dumps([(view.pooling, view.layers) for view in views]).encode())
+        return digest
 
     def get(self, keys: Sequence[bytes]) -> list[Tensor | None]:
         """Return the stored embeddings, float32 on the CPU; `None` for keys that are not stored."""

@@ -14,18 +14,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from transformers_tart.backbones.forward import (
-    are_close,
-    resolve_max_length,
-    rows_beyond_switch,
-    run_backbone,
-    without_cache,
-)
+from transformers_tart.backbones.forward import resolve_max_length, rows_beyond_switch
+from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.tensors import check_seed
-from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.prompts import Block, Continuation, Prefix, Prompt, Writer, choose_template, fit
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
 from transformers_tart.inputs.examples import Examples
+from transformers_tart.inputs.views import EmbeddingOptions
 
 
 # A prompt of so few examples is encoded once for each that comes last; of more, halves are put before each other.
@@ -82,7 +77,7 @@ def encode_support(
     encoder: PrefixEncoder, prompt: Prompt, blocks: Sequence[Block] = (), protocol: str = "vanilla"
 ) -> tuple[Tensor, Prefix]:
     """Encode a prompt: return the embeddings (k, layers, hidden) of its examples, and the prefix of the queries."""
-    _require_causal(encoder.backbone, prompt.ids)
+    _require_causal(encoder.traits)
     first = at = len(prompt.ids) - sum(len(block.ids) for block in blocks)
     spans = []
     for block in blocks if protocol == "vanilla" else ():
@@ -136,18 +131,15 @@ def _continue(blocks: Sequence[Block], order: Sequence[int]) -> Continuation:
     """Return the examples of an order up to the label of the last, whose span is embedded."""
     before = [token for i in order[:-1] for token in blocks[i].ids]
     last = blocks[order[-1]]
-    return Continuation((*before, *last.ids[: last.asked]), (len(before), len(before) + last.asked))
+    return Continuation((*before, *last.ids[: last.asked]), ((len(before), len(before) + last.asked),))
 
 
-def _require_causal(backbone: PreTrainedModel, ids: Sequence[int]) -> None:
+def _require_causal(traits: BackboneTraits) -> None:
     """Raise a ValueError for a backbone in which a token changes the hidden states before it."""
-    first, other = ids[0], next((token for token in ids if token != ids[0]), ids[0])
-    if not backbone.config.is_encoder_decoder:
-        tokens = torch.tensor([[first, first], [first, other]])
-        hidden = run_backbone(backbone, -1, input_ids=tokens, **without_cache(backbone))[1][0][:, 0]
-        if are_close(hidden[:1], hidden[1:], backbone.dtype):
-            return
+    if traits.is_causal:
+        return
     raise ValueError(
-        f"{type(backbone).__name__} reads a text in both directions, so that each query would change the embeddings "
-        'of the examples before it: protocols "vanilla" and "loo" need a causal language model. Use protocol="stream".'
+        f"{type(traits.backbone).__name__} reads a text in both directions, so that each query would change the "
+        'embeddings of the examples before it: protocols "vanilla" and "loo" need a causal language model. Use '
+        'protocol="stream".'
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.profiler import record_function
 
-from transformers_tart.backbones.forward import are_close, choose_layer, input_device, run_backbone
+from transformers_tart.backbones.forward import are_close, input_device, layers_of, run_backbone, run_views
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.pooling import (
     FrameMask,
@@ -27,6 +27,7 @@ from transformers_tart.embeddings.pooling import (
     stack_layers,
 )
 from transformers_tart.embeddings.text import Embedder, Unreadable
+from transformers_tart.inputs.views import View
 from transformers_tart.reasoners.kv_cache import accepts
 
 
@@ -91,19 +92,21 @@ class MediaEmbedder(Embedder):
         place = f"The {self.modality} of example"
         return [self.row(processor, item, f"{place} {i}") for i, item in enumerate(inputs, start)]
 
-    def _embed_alone(self, rows: Sequence[Row], pad_token_id: int | None, batcher: Batcher) -> Tensor:
+    def _embed_alone(
+        self, rows: Sequence[Row], views: Sequence[View], pad_token_id: int | None, batcher: Batcher
+    ) -> Tensor:
         device = input_device(self.backbone)
         return run_batches(
             batcher,
             [self.modality.cost(row[self.main_input].numel()) for row in rows],
-            lambda chosen: self.pool_batch(move(collate([rows[i] for i in chosen]), device)),
+            lambda chosen: self.pool_batch(move(collate([rows[i] for i in chosen]), device), views),
             split=lambda members: self._split(rows, members),
             cache=self.cache,
-            keys=[] if self.cache is None else [self.cache.key_of_tensors(row) for row in rows],
+            keys=[] if self.cache is None else [self.cache.key_of_tensors(row, views) for row in rows],
         )
 
     @record_function("tart/pooling")
-    def pool_batch(self, batch: Row) -> Tensor:
+    def pool_batch(self, batch: Row, views: Sequence[View]) -> Tensor:
         """Embed a batch before the normalization."""
         dtype, mask = self.backbone.dtype, batch.get(MASK)
         given = {name: x for name, x in batch.items() if name == self.main_input or accepts(self.backbone, name)}
@@ -112,23 +115,27 @@ class MediaEmbedder(Embedder):
         is_whole = mask is not None and bool(mask.all())
         if is_whole:
             given.pop(MASK, None)
-        hidden_states, frame_mask = self._run(given, mask, self.modality.is_padded and not is_whole)
+        states, frame_mask = self._run(given, views, mask, self.modality.is_padded and not is_whole)
         size = getattr(self.backbone.config, "hidden_size", None)
-        return stack_layers([pool_map(hidden, self.options.pooling, frame_mask, size) for hidden in hidden_states])
+        return stack_layers(
+            [
+                pool_map(hidden, view.pooling, frame_mask, size)
+                for view, layers in zip(views, states, strict=True)
+                for hidden in layers
+            ]
+        )
 
     def _run(
-        self, given: Row, mask: Tensor | None, may_be_padded: bool
-    ) -> tuple[tuple[Tensor, ...], FrameMask | None]:
-        """Run a forward pass; return hidden states and the mask of outputs that are not padding."""
-        inputs, layers = given[self.main_input], self.options.layers
+        self, given: Row, views: Sequence[View], mask: Tensor | None, may_be_padded: bool
+    ) -> tuple[list[tuple[Tensor, ...]], FrameMask | None]:
+        """Run a forward pass; return hidden states for each view and the mask of outputs that are not padding."""
+        inputs = given[self.main_input]
         if not may_be_padded or mask is not None or not has_padding(inputs):
             frame_mask = frame_mask_of(self.backbone, mask, inputs) if may_be_padded and mask is not None else None
-            return run_backbone(self.backbone, layers, **given)[1], frame_mask
-        output, states = run_backbone(self.backbone, "all", **given)
-        frame_mask = infer_frame_mask(self.traits, inputs, states[0])
-        if layers == "all":
-            return states, frame_mask
-        return (output.last_hidden_state if layers == -1 else choose_layer(states, layers),), frame_mask
+            return run_views(self.backbone, views, **given), frame_mask
+        output = run_backbone(self.backbone, True, **given)
+        frame_mask = infer_frame_mask(self.traits, inputs, output.hidden_states[0])
+        return [layers_of(output, view) for view in views], frame_mask
 
     def _split(self, rows: Sequence[Row], members: list[int]) -> list[list[int]]:
         """Split members into groups that may share a batch: by shape, unless padding changes nothing."""
@@ -149,7 +156,9 @@ class MediaEmbedder(Embedder):
                 {self.main_input: x, MASK: torch.ones(len(x), dtype=torch.long)} for x in (noise, noise[: TRIAL // 2])
             )
             device = input_device(self.backbone)
-            alone, beside = (self.pool_batch(move(collate(rows), device))[:1] for rows in ([short], [short, long]))
+            alone, beside = (
+                self.pool_batch(move(collate(rows), device), self.views)[:1] for rows in ([short], [short, long])
+            )
             self.traits.is_padding_safe = are_close(beside, alone, self.backbone.dtype)
         return self.traits.is_padding_safe
 

@@ -10,17 +10,16 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize as divide_by_norm
 from torch.nn.functional import pad
 from torch.profiler import record_function
 from transformers import PreTrainedModel
 
-from transformers_tart.backbones.forward import run_backbone, text_encoder, without_cache
+from transformers_tart.backbones.forward import run_backbone, run_views, text_encoder, without_cache
 from transformers_tart.backbones.traits import BackboneTraits, PaddingStates
 from transformers_tart.checks.tracing import is_traced
-from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.arguments import check_options
 from transformers_tart.inputs.tokenization import pad_right
+from transformers_tart.inputs.views import View
 from transformers_tart.reasoners.kv_cache import accepts
 
 
@@ -37,7 +36,7 @@ def pooled_hidden_states(
     token_type_ids: Tensor | None = None,
     *,
     pooling: str = "mean",
-    layers: int | str = -1,
+    layers: int | slice | str = -1,
 ) -> Tensor:
     r"""
     Embed a batch of tokenized texts.
@@ -51,10 +50,8 @@ def pooled_hidden_states(
             1 for tokens, 0 for padding; all ones when not given.
         token_type_ids (`torch.LongTensor` of shape `(n, length)`, *optional*):
             Segments of text pairs, left out for backbones that take none.
-        pooling (`str`, *optional*, defaults to `"mean"`):
-            `"mean"`, `"last"`, `"first"` or `"max"`, over the tokens of each text.
-        layers (`int` or `str`, *optional*, defaults to -1):
-            Index into the hidden states, or `"all"`.
+        pooling (`str`, *optional*, defaults to `"mean"`), layers (`int` or `str`, *optional*, defaults to -1):
+            As in [`View`].
 
     Returns:
         `torch.FloatTensor` of shape `(n, layers, hidden)`: float32, one layer for an index.
@@ -66,28 +63,41 @@ def pooled_hidden_states(
     batch = {"input_ids": input_ids, "attention_mask": mask}
     if token_type_ids is not None:
         batch["token_type_ids"] = token_type_ids
-    return pool_rows(backbone, pad_right(batch), options)
+    return pool_rows(backbone, pad_right(batch), options.views)
 
 
 @record_function("tart/pooling")
-def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], options: EmbeddingOptions) -> Tensor:
-    """Embed a batch that is padded on the right, without an empty row; see [`pooled_hidden_states`]."""
+def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], views: Sequence[View]) -> Tensor:
+    """Embed a batch that is padded on the right, without an empty row, by views without a template."""
     encoder = text_encoder(backbone)
     if not accepts(encoder, "token_type_ids"):
         batch = {name: tensor for name, tensor in batch.items() if name != "token_type_ids"}
-    _, hidden_states = run_backbone(encoder, options.layers, **batch, **without_cache(encoder))
-    mask = batch["attention_mask"]
-    return stack_layers([_pool(hidden, mask.to(hidden.device), options.pooling) for hidden in hidden_states])
+    states, mask = run_views(encoder, views, **batch, **without_cache(encoder)), batch["attention_mask"]
+    return stack_layers(
+        [
+            _pool(hidden, mask.to(hidden.device), view.pooling)
+            for view, layers in zip(views, states, strict=True)
+            for hidden in layers
+        ]
+    )
 
 
-def pool_spans(hidden_states: Sequence[Tensor], spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
-    """Embed spans (begin, end) of one row, (1, length, hidden) a layer: (s, layers, hidden) float32."""
-    return stack_layers([_pool_spans(hidden[0], spans, pooling) for hidden in hidden_states])
+def pool_spans(
+    states: Sequence[Sequence[Tensor]], views: Sequence[View], spans: Sequence[Sequence[tuple[int, int]]]
+) -> Tensor:
+    """Embed parts of one row by views: (s, layers of all views, hidden) float32.
 
-
-def normalized(embeddings: Tensor, normalize: bool = True) -> Tensor:
-    """Divide embeddings (..., hidden) by their Euclidean norms, but for zeros, if `normalize`."""
-    return divide_by_norm(embeddings, dim=-1) if normalize else embeddings
+    Args:
+        states (`list`):
+            Of each view the hidden states (1, length, hidden) of its layers.
+        views (`list[View]`), spans (`list`):
+            The views, and of each part its span (begin, end) in the row, one for all views or one for each.
+    """
+    pooled = []
+    for number, (view, layers) in enumerate(zip(views, states, strict=True)):
+        own = [part[number if len(part) > 1 else 0] for part in spans]
+        pooled += [_pool_spans(hidden[0], own, view.pooling) for hidden in layers]
+    return stack_layers(pooled)
 
 
 def stack_layers(layers: Sequence[Tensor]) -> Tensor:
@@ -100,8 +110,10 @@ def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
     """Pool (n, length, hidden) to (n, hidden) float32, over the tokens of a mask; "last" takes a right-padded one."""
     if pooling == "first":
         return hidden[:, 0].float()
-    if pooling == "last":
-        return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1].float()
+    if pooling in ("second", "last"):
+        last = mask.sum(1) - 1
+        place = last if pooling == "last" else last.clamp(max=1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), place].float()
     # rows of the padding may hold anything, NaN included
     padding = mask[..., None] == 0
     if pooling == "max":
@@ -117,7 +129,8 @@ def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) 
     bounds = torch.tensor(spans)
     begin, end = bounds[:, :1], bounds[:, 1:]
     if pooling != "mean":
-        return hidden[(begin if pooling == "first" else end - 1)[:, 0].to(hidden.device)].float()
+        places = {"first": begin, "second": torch.minimum(begin + 1, end - 1), "last": end - 1}
+        return hidden[places[pooling][:, 0].to(hidden.device)].float()
     place = torch.arange(len(hidden))
     chosen = (place >= begin) & (place < end)
     weights = chosen.float() / chosen.sum(1, keepdim=True)
@@ -194,7 +207,7 @@ def _padding_states(traits: BackboneTraits, row: Tensor) -> PaddingStates:
     if found is None or found.frame != frame:  # extractors fill with one value; others are not worth keeping
         name = traits.backbone.main_input_name
         alone, other = (
-            run_backbone(traits.backbone, 0, **{name: last.expand_as(row)[None]})[1][0][0]
+            run_backbone(traits.backbone, True, **{name: last.expand_as(row)[None]}).hidden_states[0][0]
             for last in (row[-1], row[-1] + 1)
         )
         traits.padding = found = PaddingStates(frame, alone, (alone == other).all(-1))

@@ -15,22 +15,21 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from transformers_tart.backbones.forward import input_device, run_backbone, without_cache
-from transformers_tart.configuration_tart import EmbeddingOptions
+from transformers_tart.backbones.forward import input_device, run_views, without_cache
 from transformers_tart.embeddings.pooling import pool_spans
 from transformers_tart.embeddings.prompts import Continuation, Prefix
+from transformers_tart.inputs.views import View
 from transformers_tart.reasoners.kv_cache import accepts, cache_argument
 
 
 Continuations: TypeAlias = Sequence[Continuation]
+Views: TypeAlias = Sequence[View]
 
 # Global, since threads may hold one backbone through different objects, none of which could own the lock.
 _REPLACING = threading.Lock()
 
 
-def _encode_packed(
-    backbone: PreTrainedModel, options: EmbeddingOptions, prefix: Prefix, continuations: Continuations
-) -> Tensor:
+def _encode_packed(backbone: PreTrainedModel, views: Views, prefix: Prefix, continuations: Continuations) -> Tensor:
     lengths = torch.tensor([len(each.ids) for each in continuations])
     owner = torch.repeat_interleave(torch.arange(len(continuations)), lengths)
     first = lengths.cumsum(0) - lengths
@@ -50,9 +49,9 @@ def _encode_packed(
     else:
         inputs.update({cache_argument(backbone): prefix.cache.cache(), "use_cache": True})
     with _linear_biases(backbone, key_positions):
-        hidden_states = run_backbone(backbone, options.layers, **inputs)[1]
-    spans = [(at + c.span[0], at + c.span[1]) for at, c in zip(first.tolist(), continuations, strict=True)]
-    return pool_spans(hidden_states, spans, options.pooling)
+        states = run_views(backbone, views, **inputs)
+    spans = [c.spans_from(at) for at, c in zip(first.tolist(), continuations, strict=True)]
+    return pool_spans(states, views, spans)
 
 
 def _additive_masks(backbone: PreTrainedModel, visible: Tensor, distance: Tensor) -> Any:
@@ -96,34 +95,29 @@ def _linear_biases(backbone: PreTrainedModel, positions: Tensor) -> Iterator[Non
             del backbone.build_alibi_tensor
 
 
-def _encode_whole(
-    backbone: PreTrainedModel, options: EmbeddingOptions, prefix: Prefix, continuations: Continuations
-) -> Tensor:
-    at = prefix.length
-    whole = [Continuation((*prefix.ids, *c.ids), (at + c.span[0], at + c.span[1])) for c in continuations]
-    return _encode_batched(backbone, options, Prefix(), whole)
+def _encode_whole(backbone: PreTrainedModel, views: Views, prefix: Prefix, continuations: Continuations) -> Tensor:
+    whole = [Continuation((*prefix.ids, *c.ids), c.spans_from(prefix.length)) for c in continuations]
+    return _encode_batched(backbone, views, Prefix(), whole)
 
 
-def _encode_batched(
-    backbone: PreTrainedModel, options: EmbeddingOptions, prefix: Prefix, continuations: Continuations
-) -> Tensor:
+def _encode_batched(backbone: PreTrainedModel, views: Views, prefix: Prefix, continuations: Continuations) -> Tensor:
     if prefix.cache is None and prefix.ids:
-        return _encode_whole(backbone, options, prefix, continuations)
+        return _encode_whole(backbone, views, prefix, continuations)
     inputs, cached = dict[str, Any](without_cache(backbone)), prefix.length
     if prefix.cache is not None:
         inputs = {cache_argument(backbone): prefix.cache.cache(), "use_cache": True}
     ids = pad_sequence([torch.tensor(each.ids) for each in continuations], batch_first=True)
     lengths = torch.tensor([cached + len(each.ids) for each in continuations])
     mask = (torch.arange(cached + ids.shape[1]) < lengths[:, None]).long()
-    hidden_states = run_backbone(backbone, options.layers, input_ids=ids, attention_mask=mask, **inputs)[1]
+    states = run_views(backbone, views, input_ids=ids, attention_mask=mask, **inputs)
     rows = [
-        pool_spans([hidden[i : i + 1, : each.span[1]] for hidden in hidden_states], [each.span], options.pooling)
+        pool_spans([[hidden[i : i + 1] for hidden in layers] for layers in states], views, [each.spans])
         for i, each in enumerate(continuations)
     ]
     return torch.cat(rows)
 
 
-STRATEGIES: dict[str, Callable[[PreTrainedModel, EmbeddingOptions, Prefix, Continuations], Tensor]] = {
+STRATEGIES: dict[str, Callable[[PreTrainedModel, Views, Prefix, Continuations], Tensor]] = {
     "packed": _encode_packed,
     "batched": _encode_batched,
     "off": _encode_whole,

@@ -80,10 +80,14 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Continuation:
-    """Token ids that continue a prefix, and the span (begin, end) of them that is embedded."""
+    """Token ids that continue a prefix, and the span (begin, end) of them that each view, or every one, embeds."""
 
     ids: tuple[int, ...]
-    span: tuple[int, int]
+    spans: tuple[tuple[int, int], ...]
+
+    def spans_from(self, start: int) -> tuple[tuple[int, int], ...]:
+        """Return the spans in a row in which the ids begin at `start`."""
+        return tuple((start + begin, start + end) for begin, end in self.spans)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,15 @@ class Writer:
         """The token ids that the tokenizer puts before every text."""
         bos = self.tokenizer.bos_token_id
         return (bos,) if bos is not None and encode(self.tokenizer, ["a"])["input_ids"][0][:1] == [bos] else ()
+
+    @property
+    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special tokens that the tokenizer puts before and after every text."""
+        whole = encode(self.tokenizer, ["a"])["input_ids"][0]
+        bare = encode(self.tokenizer, ["a"], add_special_tokens=False)["input_ids"][0]
+        starts = (i for i in range(len(whole) - len(bare) + 1) if whole[i : i + len(bare)] == bare)
+        at = next(starts, None)
+        return ((), ()) if at is None else (tuple(whole[:at]), tuple(whole[at + len(bare) :]))
 
     @property
     def special(self) -> tuple[int, ...]:
@@ -165,11 +178,11 @@ class Prompt:
         """Return a prompt from the lists and numbers of a file."""
         before, after, neutral = fields["question"]
         check_integer("the neutral token of the prompt", neutral, 0, MAX_TOKEN_ID)
-        question = Question(tuple(_token_ids(piece) for piece in before), _token_ids(after), neutral)
+        question = Question(tuple(as_token_ids(piece) for piece in before), as_token_ids(after), neutral)
         if fields["room"] is not None:
             check_integer("the room of the prompt", fields["room"], 0, MAX_INTEGER)
         side = fields.get("truncation_side", "right")  # which files of version 0.1 do not name
-        return cls(_token_ids(fields["ids"]), question, _token_ids(fields["special"]), fields["room"], side)
+        return cls(as_token_ids(fields["ids"]), question, as_token_ids(fields["special"]), fields["room"], side)
 
     @property
     def largest_id(self) -> int:
@@ -183,15 +196,17 @@ class Prompt:
             share = (self.max_query_tokens - self.question.length) // len(parts)
             limit = share if limit is None else min(limit, share)
         ids = self.question.ask(truncate_parts(parts, limit, self.truncation_side))[len(self.question.before[0]) :]
-        return Continuation(ids, (0, len(ids)))
-
-    def strip(self, ids: Sequence[int]) -> list[int]:
-        """Return the token ids of a text without the special tokens around it."""
-        kept = [i for i, token in enumerate(ids) if token not in self.special]
-        return list(ids[kept[0] : kept[-1] + 1]) if kept else []
+        return Continuation(ids, ((0, len(ids)),))
 
 
-def _token_ids(values: Sequence[Any]) -> tuple[int, ...]:
+def strip(ids: Sequence[int], special: Sequence[int]) -> list[int]:
+    """Return the token ids of a text without the special tokens around it."""
+    kept = [i for i, token in enumerate(ids) if token not in special]
+    return list(ids[kept[0] : kept[-1] + 1]) if kept else []
+
+
+def as_token_ids(values: Sequence[Any]) -> tuple[int, ...]:
+    """Return the token ids of a file; raise a ValueError on anything else."""
     if not isinstance(values, list) or len(values) > MAX_TOKENS:
         raise ValueError(f"the prompt has token ids that are no list of at most {MAX_TOKENS}")
     for value in values:

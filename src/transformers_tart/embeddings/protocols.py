@@ -14,7 +14,7 @@ from transformers_tart.backbones.towers import find_tower, modalities_of
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import as_flag, check_kind
 from transformers_tart.checks.tensors import check_seed
-from transformers_tart.configuration_tart import EmbeddingOptions, TartBaseConfig
+from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings.arguments import (
     as_limit,
     check_class_numbers,
@@ -37,6 +37,7 @@ from transformers_tart.embeddings.reference import (
 from transformers_tart.embeddings.text import Embedder
 from transformers_tart.inputs.examples import Examples
 from transformers_tart.inputs.texts import Text
+from transformers_tart.inputs.views import View
 from transformers_tart.projection import LayerScaling
 
 
@@ -166,7 +167,7 @@ def embed(
     max_characters, batch_size = as_limit(max_characters, "max_characters"), as_limit(batch_size, "batch_size")
     names, seed = check_names(label_names, support_labels), check_seed(seed)
     if as_flag(reference, "reference"):
-        if options != EmbeddingOptions(options.protocol) or label_names:
+        if options != check_options(options.protocol) or label_names:
             raise ValueError(
                 "reference=True repeats the published procedure, which has no other pooling, normalize, layers, "
                 "template, label names or max_length: leave them at their defaults."
@@ -182,23 +183,21 @@ def embed(
         raise ValueError("traits are those of another backbone; leave them out.")
     embedder = Embedder(traits, options, cache)
     examples = Examples(support_texts, support_labels, names)
-    support, order, prefix = embedder.embed_examples(examples, tokenizer, batch_size=batch_size, seed=seed)
+    support, order, reading = embedder.embed_examples(examples, tokenizer, batch_size=batch_size, seed=seed)
     rows, batcher = embedder.tokenize(tokenizer, query_texts), Batcher.on(input_device(backbone), batch_size)
-    query = embedder.embed_rows(rows, prefix, pad_token_id=tokenizer.pad_token_id, batcher=batcher)
-    return _side_by_side(support, query, [support_labels[i] for i in order], options)
+    query = embedder.embed_rows(rows, reading, pad_token_id=tokenizer.pad_token_id, batcher=batcher)
+    return _side_by_side(support, query, [support_labels[i] for i in order])
 
 
 def _cut(text: Text, max_characters: int | None) -> Text:
     return text[:max_characters] if isinstance(text, str) else (text[0][:max_characters], text[1][:max_characters])
 
 
-def _side_by_side(
-    support: Tensor, query: Tensor, labels: Sequence[int], options: EmbeddingOptions
-) -> tuple[Tensor, Tensor, Tensor]:
+def _side_by_side(support: Tensor, query: Tensor, labels: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Return embeddings (k, dim) and (n, dim) of one layer, or of all, each scaled by the support set; and labels."""
     known = torch.tensor(labels, dtype=torch.int64, device=support.device)
-    if options.layers != "all":
-        return support.squeeze(1), query.squeeze(1), known
+    if support.shape[1] == 1:
+        return support[:, 0], query[:, 0], known
     scaling = LayerScaling.fit(support)
     return scaling.transform(support), scaling.transform(query), known
 
@@ -256,10 +255,10 @@ def embed_media(
             for items in ([support[i] for i in order], queries)
         )
         return *published_projection(known, asked), torch.tensor([labels[i] for i in order])
-    options = config_class(pooling=pooling, layers=layers).embedding_options
+    options = config_class(views=[View(pooling=pooling, layers=layers)]).embedding_options
     embedder = MediaEmbedder(BackboneTraits(tower), options, modality=modality)
     known, asked = (
         embedder.embed_examples(Examples(list(items), [], ()), processor, batch_size=batch_size).embeddings
         for items in (support, queries)
     )
-    return _side_by_side(known, asked, labels, options)
+    return _side_by_side(known, asked, labels)

@@ -17,23 +17,25 @@ from transformers_tart.backbones.forward import (
     are_close,
     input_device,
     rows_beyond_switch,
-    run_backbone,
+    run_views,
+    text_encoder,
     without_cache,
 )
 from transformers_tart.backbones.traits import BackboneTraits, ProbeResult
-from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.batching import Batcher, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.pooling import pool_spans
 from transformers_tart.embeddings.prefix_strategies import STRATEGIES
 from transformers_tart.embeddings.prompts import Continuation, Prefix
+from transformers_tart.embeddings.views import split_views
+from transformers_tart.inputs.views import View
 from transformers_tart.reasoners.kv_cache import PrefixCache, cache_argument
 
 
 logger = logging.get_logger(__name__)
 
 PROBE_TOKENS = 16  # of the continuation by which a strategy is chosen
-PROBE_OPTIONS = EmbeddingOptions(layers="all")
+PROBE_VIEWS = (View("probe", layers="all"),)
 # Least tokens of a packed row. Every token is scored against all others of its row, of which only those of its own
 # continuation count: a row of a quarter of the prefix's length costs a quarter more.
 CPU_ROW, ACCELERATOR_ROW = 256, 2048
@@ -46,14 +48,14 @@ class PrefixEncoder:
     """Encoder of prefixes and of their continuations."""
 
     traits: BackboneTraits
-    options: EmbeddingOptions = EmbeddingOptions()
+    views: tuple[View, ...] = PROBE_VIEWS
     cache: EmbeddingCache | None = None  # of embeddings of continuations
     prefix_sharing: str = "auto"  # or one of `STRATEGIES`
 
     @property
     def backbone(self) -> PreTrainedModel:
-        """The backbone."""
-        return self.traits.backbone
+        """The part of the backbone that reads texts."""
+        return text_encoder(self.traits.backbone)
 
     def start(
         self, ids: Sequence[int], spans: Sequence[tuple[int, int]] = (), max_query_tokens: int | None = None
@@ -66,7 +68,7 @@ class PrefixEncoder:
         if len(ids) <= known.length:
             return self.extend(replace(empty, strategy=known.strategy), ids, spans)
         again = tuple(ids[-min(PROBE_TOKENS, max_query_tokens or PROBE_TOKENS) :])
-        probe, prober = Continuation(again, (0, len(again))), replace(self, options=PROBE_OPTIONS, cache=None)
+        probe, prober = Continuation(again, ((0, len(again)),)), replace(self, views=PROBE_VIEWS, cache=None)
         expected = prober.embed(Prefix(tuple(ids), strategy="off"), [probe])
         for strategy in ("packed", "batched"):
             try:
@@ -100,10 +102,10 @@ class PrefixEncoder:
         else:
             cache = DynamicCache() if prefix.cache is None else prefix.cache.growing_cache()
             tokens, inputs = tuple(ids), {cache_argument(self.backbone): cache, "use_cache": True}
-        hidden_states = run_backbone(self.backbone, self.options.layers, input_ids=torch.tensor([tokens]), **inputs)[1]
+        states = run_views(self.backbone, self.views, input_ids=torch.tensor([tokens]), **inputs)
         if prefix.strategy != "off":
             longer = replace(longer, cache=PrefixCache.from_cache(cache))
-        return longer, pool_spans(hidden_states, spans, self.options.pooling) if spans else torch.empty(0)
+        return longer, pool_spans(states, self.views, [[span] for span in spans]) if spans else torch.empty(0)
 
     def embed(self, prefix: Prefix, continuations: Sequence[Continuation], batcher: Batcher | None = None) -> Tensor:
         """Embed the spans of continuations: (n, layers, hidden) float32."""
@@ -115,9 +117,13 @@ class PrefixEncoder:
         def work(chosen: list[int]) -> Tensor:
             encode = STRATEGIES["off" if chosen[0] in alone else prefix.strategy]
             members = [continuations[i] for i in chosen]
-            return self._add_query_prefix(prefix, encode(self.backbone, self.options, prefix, members), members)
+            return self._add_query_prefix(prefix, encode(self.backbone, self.views, prefix, members), members)
 
-        keys = [] if self.cache is None else [self.cache.key(prefix.ids, c.ids, c.span) for c in continuations]
+        keys = (
+            []
+            if self.cache is None
+            else [self.cache.key(prefix.ids, c.ids, *c.spans, views=self.views) for c in continuations]
+        )
         own, packed = self._limit(prefix, batcher), prefix.strategy == "packed"
         budget = own.max_tokens
         result = run_batches(own, lengths, work, packed, alone=alone, cache=self.cache, keys=keys)
@@ -127,16 +133,19 @@ class PrefixEncoder:
 
     def _add_query_prefix(self, prefix: Prefix, found: Tensor, members: Sequence[Continuation]) -> Tensor:
         """Pool the embeddings (n, layers, hidden) of spans with that of the query prefix before each of them."""
-        pooling = self.options.pooling
-        if prefix.query_prefix is None or pooling == "last":
+        if prefix.query_prefix is None:
             return found
-        if pooling == "first":
-            return prefix.query_prefix.expand_as(found)
-        if pooling == "max":
-            return torch.maximum(found, prefix.query_prefix)
-        own = torch.tensor([each.span[1] - each.span[0] for each in members], device=found.device)
-        share = (own.to(found.dtype) / (own + prefix.query_prefix_length))[:, None, None]
-        return share * found + (1 - share) * prefix.query_prefix
+        length, added = prefix.query_prefix_length, split_views(prefix.query_prefix, self.views)
+        own = torch.tensor([each.spans[0][1] - each.spans[0][0] for each in members], device=found.device)
+        share = (own.to(found.dtype) / (own + length))[:, None, None]
+        pooled = {
+            "last": lambda found, before: found,
+            "first": lambda found, before: before.expand_as(found),
+            "max": torch.maximum,
+            "mean": lambda found, before: share * found + (1 - share) * before,
+        }
+        parts = zip(self.views, split_views(found, self.views), added, strict=True)
+        return torch.cat([pooled[view.pooling](own, before) for view, own, before in parts], dim=1)
 
     def _limit(self, prefix: Prefix, batcher: Batcher | None) -> Batcher:
         """Return a copy of a batcher, with the limits of the strategy."""

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -17,13 +17,15 @@ from transformers_tart.backbones.forward import (
     rows_beyond_switch,
 )
 from transformers_tart.backbones.traits import BackboneTraits
-from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.in_context import encode_support, write_prompt
-from transformers_tart.embeddings.pooling import normalized, pool_rows
-from transformers_tart.embeddings.prompts import Prefix, Prompt, split_parts
+from transformers_tart.embeddings.passages import PassageReader
+from transformers_tart.embeddings.phrases import Phrasing, Reading
+from transformers_tart.embeddings.pooling import pool_rows
+from transformers_tart.embeddings.prompts import Prompt, split_parts, strip
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
+from transformers_tart.embeddings.views import normalized, split_views
 from transformers_tart.inputs.examples import Examples
 from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.inputs.text_options import TextOptions
@@ -37,14 +39,18 @@ from transformers_tart.inputs.tokenization import (
     tokenize_parts,
     truncate,
 )
+from transformers_tart.inputs.views import EmbeddingOptions, View
+
+
+PARTS = "parts"  # of a row: token ids of each text without special tokens
 
 
 class EmbeddedExamples(NamedTuple):
     """An embedded support set."""
 
-    embeddings: Tensor  # (k, layers, hidden) float32
+    embeddings: Tensor  # (k, layers of all views, hidden) float32
     order: list[int]  # indices of the examples in the order of the embeddings
-    prefix: Prefix | None = None  # the encoded prompt, for protocols that have one
+    reading: Reading | None = None  # of queries, where views have templates or the protocol a prompt
 
 
 class Unreadable(NamedTuple):
@@ -72,9 +78,29 @@ class Embedder:
         return self.traits.backbone
 
     @property
+    def views(self) -> tuple[View, ...]:
+        """The views of each input."""
+        return self.options.views
+
+    @property
+    def plain(self) -> tuple[int, ...]:
+        """The numbers of the views that read inputs with the special tokens of the tokenizer."""
+        return tuple(i for i, view in enumerate(self.views) if view.template is None and not self.options.has_prompt)
+
+    @property
     def prefix_encoder(self) -> PrefixEncoder:
         """The encoder of prompts."""
-        return PrefixEncoder(self.traits, self.options, self.cache)
+        return PrefixEncoder(self.traits, self.views, self.cache)
+
+    @property
+    def passage_reader(self) -> PassageReader:
+        """The reader of the views that have templates."""
+        return PassageReader(self.prefix_encoder)
+
+    @property
+    def has_templates(self) -> bool:
+        """The presence of a view with a template, outside a prompt."""
+        return not self.options.has_prompt and len(self.plain) < len(self.views)
 
     def read(self, processor: Any, items: Sequence[tuple[str, Any]], options: TextOptions) -> list[Any]:
         """Return rows for [`embed_rows`], or [`Unreadable`], from the places and values of inputs."""
@@ -96,17 +122,28 @@ class Embedder:
             raise rows[0].error
         return rows
 
-    def tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, list[int]]]:
-        """Return rows for [`embed_rows`]: whole texts, or, for a prompt, texts without special tokens."""
-        if self.options.has_prompt:
-            return tokenize_parts(tokenizer, texts)
-        return tokenize(tokenizer, texts, resolve_max_length(self.backbone, tokenizer, self.options.max_length))
+    def tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, Any]]:
+        """Return rows for [`embed_rows`]: whole texts, or, for templates, texts without special tokens, or both."""
+        parts = [] if len(self.plain) == len(self.views) else tokenize_parts(tokenizer, texts)
+        if not self.plain:
+            return parts
+        rows = tokenize(tokenizer, texts, resolve_max_length(self.backbone, tokenizer, self.options.max_length))
+        if not parts:
+            return rows
+        counts = [1 if isinstance(text, str) else 2 for text in texts]
+        split = [split_parts(part, count) for part, count in zip(parts, counts, strict=True)]
+        return [{**row, PARTS: part} for row, part in zip(rows, split, strict=True)]
 
     def _check_lengths(self, places: Sequence[str], texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase) -> None:
         """Raise a ValueError on a text that would be truncated."""
         if self.options.has_prompt:
             raise ValueError(
                 "truncation is False, but with a prompt of examples a text may have to be cut to fit; leave that "
+                "argument out."
+            )
+        if self.has_templates:
+            raise ValueError(
+                "truncation is False, but a text may have to be cut for the templates of the views; leave that "
                 "argument out."
             )
         limit = resolve_max_length(self.backbone, tokenizer, self.options.max_length)
@@ -119,7 +156,7 @@ class Embedder:
 
     def collate(self, processor: Any, rows: Sequence[Any]) -> dict[str, Tensor]:
         """Return a padded batch of rows."""
-        return collate(rows, processor.pad_token_id)
+        return collate(_whole(rows), processor.pad_token_id)
 
     def embed_examples(
         self,
@@ -134,13 +171,14 @@ class Embedder:
         if self.options.has_prompt:
             return self._embed_prompt(examples, tokenizer, seed)
         found, inputs, size = [], examples.inputs, self.examples_per_window
+        reading = self.passage_reader.start(tokenizer) if self.has_templates else None
         with tqdm(total=len(inputs), desc="embedding", unit=self.modality, disable=not progress_bar) as bar:
             batcher = Batcher.on(input_device(self.backbone), batch_size, bar)
             for start in range(0, len(inputs), size):
                 rows = self._example_rows(tokenizer, inputs[start : start + size], start)
                 padding = getattr(tokenizer, "pad_token_id", None)
-                found.append(self.embed_rows(rows, pad_token_id=padding, batcher=batcher))
-        return EmbeddedExamples(torch.cat(found), list(range(len(inputs))))
+                found.append(self.embed_rows(rows, reading, pad_token_id=padding, batcher=batcher))
+        return EmbeddedExamples(torch.cat(found), list(range(len(inputs))), reading)
 
     def _example_rows(self, processor: Any, inputs: Sequence[Any], start: int) -> list[Any]:
         return self.tokenize(processor, inputs)
@@ -149,67 +187,112 @@ class Embedder:
         written = write_prompt(self.backbone, tokenizer, examples, self.options, seed)
         check_vocabulary(self.backbone, [[written.prompt.largest_id]])
         found, prefix = encode_support(self.prefix_encoder, written.prompt, written.blocks, self.options.protocol)
-        return EmbeddedExamples(normalized(found, self.options.normalize), written.order, prefix)
+        return EmbeddedExamples(normalized(found, self.views), written.order, Reading((prefix,)))
 
-    def read_prompt(self, prompt: Prompt | None) -> Prefix | None:
-        """Encode the prompt of a stored support set; return `None` for protocols without one."""
-        if self.options.has_prompt != (prompt is not None):
+    def read_support(self, prompt: Prompt | None, phrasing: Phrasing | None) -> Reading | None:
+        """Encode the prompt or the phrasing of a stored support set; return `None` for one of neither."""
+        numbers = [i for passage in (phrasing.passages if phrasing else ()) for i in passage.views]
+        has_all = sorted((*numbers, *self.plain)) == list(range(len(self.views))) or self.options.has_prompt
+        if self.options.has_prompt != (prompt is not None) or not has_all:
             raise ValueError(
-                f'The protocol is "{self.options.protocol}", but the support set holds '
-                f"{'no prompt' if prompt is None else 'a prompt'}: it was made by another protocol. Encode the "
-                "examples again with this model."
+                f'The protocol is "{self.options.protocol}" and {len(self.views) - len(self.plain)} views have '
+                f"templates, but the support set holds {'no prompt' if prompt is None else 'a prompt'} and templates "
+                f"for {len(numbers)} views: it was made by another model. Encode the examples again with this model."
             )
-        return None if prompt is None else encode_support(self.prefix_encoder, prompt)[1]
+        if prompt is not None:
+            return Reading((encode_support(self.prefix_encoder, prompt)[1],))
+        return None if phrasing is None else self.passage_reader.open(phrasing)
 
     def embed_rows(
         self,
         rows: Sequence[Any],
-        prefix: Prefix | None = None,
+        reading: Reading | None = None,
         *,
         pad_token_id: int | None = None,
         batcher: Batcher | None = None,
     ) -> Tensor:
-        """Embed rows of queries, each without regard to the others: (n, layers, hidden) float32."""
+        """Embed rows of queries, each without regard to the others: (n, layers of all views, hidden) float32."""
         batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
-        if prefix is None or prefix.prompt is None:
-            found = self._embed_alone(rows, pad_token_id, batcher)
+        phrasing = None if reading is None else reading.phrasing
+        if reading is None:
+            found = self._embed_alone(rows, self.views, pad_token_id, batcher)
+        elif phrasing is not None:
+            parts = [row[PARTS] if PARTS in row else _split(row) for row in rows]
+            read = self.passage_reader.embed(parts, reading, self.options.max_length, batcher)
+            views = [self.views[i] for i in self.plain]
+            plain = self._embed_alone(_whole(rows), views, pad_token_id, batcher) if views else None
+            found = self._join(plain, read)
         else:
             check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
-            parts = [_parts(row, prefix.prompt) for row in rows]
-            queries = [prefix.prompt.continuation(part, self.options.max_length) for part in parts]
-            found = self.prefix_encoder.embed(prefix, queries, batcher)
+            found = self._continue_prompt([_parts(row, _prompt_of(reading)) for row in rows], reading, batcher)
         # after the cache, whose embeddings serve both
-        return normalized(found, self.options.normalize)
+        return normalized(found, self.views)
 
-    def _embed_alone(self, rows: Sequence[Any], pad_token_id: int | None, batcher: Batcher) -> Tensor:
+    def _join(self, plain: Tensor | None, read: dict[int, Tensor]) -> Tensor:
+        """Put the embeddings of the views without a template and of the others in the order of the views."""
+        found = dict(read)
+        if plain is not None:
+            views = [self.views[i] for i in self.plain]
+            found.update(zip(self.plain, split_views(plain, views), strict=True))
+        return torch.cat([found[i] for i in range(len(self.views))], dim=1)
+
+    def _continue_prompt(self, parts: Sequence[Any], reading: Reading, batcher: Batcher | None = None) -> Tensor:
+        queries = [_prompt_of(reading).continuation(part, self.options.max_length) for part in parts]
+        return self.prefix_encoder.embed(reading.prefixes[0], queries, batcher)
+
+    def _embed_alone(
+        self, rows: Sequence[Any], views: Sequence[View], pad_token_id: int | None, batcher: Batcher
+    ) -> Tensor:
         check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
         device, pad_token_id = input_device(self.backbone), known_token(self.backbone, pad_token_id)
 
         def work(chosen: list[int]) -> Tensor:
             batch = move(collate([rows[i] for i in chosen], pad_token_id), device)
-            return pool_rows(self.backbone, batch, self.options)
+            return pool_rows(self.backbone, batch, views)
 
         lengths = [len(row["input_ids"]) for row in rows]
-        keys = [] if self.cache is None else [self.cache.key(*row.values()) for row in rows]
+        keys = [] if self.cache is None else [self.cache.key(*row.values(), views=views) for row in rows]
         alone = rows_beyond_switch(self.backbone, lengths)
         return run_batches(batcher, lengths, work, alone=alone, cache=self.cache, keys=keys)
 
-    def embed_batch(self, batch: dict[str, Tensor], prefix: Prefix | None = None) -> Tensor:
-        """Embed a padded batch of inputs, each without regard to the others: (n, layers, hidden) float32."""
-        prompt = None if prefix is None else prefix.prompt
-        if prefix is None or prompt is None:
-            return normalized(self.pool_batch(batch), self.options.normalize)
-        mask = batch.pop("attention_mask").bool()
-        rows = [{name: tensor[i][mask[i]].tolist() for name, tensor in batch.items()} for i in range(len(mask))]
-        # without the special tokens of the tokenizer, which stand in no prompt
-        parts = [[prompt.strip(part) for part in _parts(row, prompt)] for row in rows]
-        queries = [prompt.continuation(part, self.options.max_length) for part in parts]
-        return normalized(self.prefix_encoder.embed(prefix, queries), self.options.normalize)
+    def embed_batch(self, batch: dict[str, Tensor], reading: Reading | None = None) -> Tensor:
+        """Embed a padded batch of inputs, each without regard to the others; see [`embed_rows`]."""
+        if reading is None:
+            return normalized(self.pool_batch(batch, self.views), self.views)
+        mask = batch["attention_mask"].bool()
+        names = [name for name in batch if name != "attention_mask"]
+        rows = [{name: batch[name][i][mask[i]].tolist() for name in names} for i in range(len(mask))]
+        # without the special tokens of the tokenizer, which stand in no prompt and no template
+        if reading.phrasing is not None:
+            special = reading.phrasing.special
+            parts = [[strip(part, special) for part in _split(row)] for row in rows]
+            read = self.passage_reader.embed(parts, reading, self.options.max_length)
+            views = [self.views[i] for i in self.plain]
+            return normalized(self._join(self.pool_batch(batch, views) if views else None, read), self.views)
+        prompt = _prompt_of(reading)
+        parts = [[strip(part, prompt.special) for part in _parts(row, prompt)] for row in rows]
+        return normalized(self._continue_prompt(parts, reading), self.views)
 
-    def pool_batch(self, batch: dict[str, Tensor]) -> Tensor:
+    def pool_batch(self, batch: dict[str, Tensor], views: Sequence[View]) -> Tensor:
         """Embed a padded batch, each input alone, before the normalization."""
         batch = truncate(pad_right(batch), self.options.max_length, backbone_max_length(self.backbone))
-        return pool_rows(self.backbone, batch, self.options)
+        return pool_rows(self.backbone, batch, views)
+
+
+def _prompt_of(reading: Reading) -> Prompt:
+    prompt = reading.prefixes[0].prompt
+    assert prompt is not None
+    return prompt
+
+
+def _whole(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows without the texts for templates."""
+    return [{name: ids for name, ids in row.items() if name != PARTS} for row in rows]
+
+
+def _split(row: dict[str, list[int]]) -> list[list[int]]:
+    """Return the token ids of a text, or of a text and its pair, which token types distinguish."""
+    return split_parts(row, 2 if any(row.get("token_type_ids", ())) else 1)
 
 
 def _parts(row: dict[str, list[int]], prompt: Prompt) -> list[list[int]]:

@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from transformers_tart.configuration_tart import TartBaseConfig, TartReasonerConfig
+from transformers_tart.inputs.views import View
 from transformers_tart.loading.embedded import EMBEDDED, is_local
 
 
@@ -122,6 +123,12 @@ def _describe_backbone(config: TartBaseConfig) -> tuple[str, str | None]:
     return f"`{base}`", base
 
 
+def _describe_view(view: View) -> str:
+    """Return the name, template, pooling and layers of a view."""
+    template = "" if view.template is None else f" of {_as_code(view.template)}"
+    return f"{view.name}: {view.pooling}{template}, layers {view.layers}{', normalized' if view.normalize else ''}"
+
+
 def classifier_card(
     config: TartBaseConfig, facts: CardFacts, support_size: int | None = None, stores_texts: bool = False
 ) -> ModelCard:
@@ -129,10 +136,11 @@ def classifier_card(
     backbone, hub_id = _describe_backbone(config)
     labels = ", ".join(_as_code(str(name)) for name in (config.id2label or {}).values())
     fitted = {} if support_size is None else {"labels": labels, "support set": f"{support_size} examples"}
-    normalized, options = ", normalized" if config.normalize else "", config.embedding_options
+    options = config.embedding_options
     details = {
         "backbone": backbone,
-        "protocol": f"`{options.protocol}`, {config.pooling} pooling{normalized}, layers {config.layers}",
+        "protocol": f"`{options.protocol}`",
+        "views": "; ".join(map(_describe_view, options.views)),
         **_reasoner_details(config.reasoner),
         **fitted,
     }

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from transformers_tart.backbones.forward import input_device
 from transformers_tart.embeddings.batching import Batcher
-from transformers_tart.embeddings.prompts import Prefix
+from transformers_tart.embeddings.phrases import Reading
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.tasks import Item, Task
 from transformers_tart.inputs.examples import Examples
@@ -56,7 +56,7 @@ class EmbeddedInputs:
     support: SupportSet  # on the CPU
     order: list[int]  # place of each example in the drawn support set, which a prompt reorders and may hold in part
     queries: Tensor  # (n, layers, hidden) float32 on the CPU
-    prefix: Prefix | None = None  # what the backbone keeps of the prompt of the support set, if it has one
+    reading: Reading | None = None  # what the backbone keeps of the prompt of the support set, if it has one
 
     def features(self) -> tuple[Tensor, Tensor]:
         """Return the embeddings (k, dim) and (n, dim), with layers centered and scaled as for the reasoner."""
@@ -139,9 +139,11 @@ class TaskContext:
         embedder, tokenizer = model.embedder(), self.models.tokenizer
         rows = embedder.tokenize(tokenizer, self.test_texts)
         batcher, padding = Batcher.on(input_device(model.backbone), self.models.batch_size), tokenizer.pad_token_id
-        queries = embedder.embed_rows(rows, found.prefix, pad_token_id=padding, batcher=batcher)
-        embedded = SupportSet(found.embeddings.cpu(), labels[found.order], names, prompt=found.prefix.prompt)
-        return EmbeddedInputs(model, embedded, found.order, queries.cpu(), found.prefix)
+        queries = embedder.embed_rows(rows, found.reading, pad_token_id=padding, batcher=batcher)
+        embedded = SupportSet(
+            found.embeddings.cpu(), labels[found.order], names, prompt=found.reading.prefixes[0].prompt
+        )
+        return EmbeddedInputs(model, embedded, found.order, queries.cpu(), found.reading)
 
     def _embed_examples(self, model: TartPreTrainedModel, examples: Examples, support: Support) -> Any:
         processor, size = self.models.processor(self.task.modality), self.models.batch_size

@@ -12,7 +12,7 @@ def tart(protocol: str | None = None) -> Method:
 
     def predict(context: TaskContext, support: Support) -> Tensor:
         embedded = context.embed(support, protocol)
-        prepared = embedded.model.prepare_embedded(embedded.support, embedded.prefix)
+        prepared = embedded.model.prepare_embedded(embedded.support, embedded.reading)
         with torch.inference_mode():
             return embedded.model.answer(embedded.queries, prepared).double().softmax(-1).cpu()
 

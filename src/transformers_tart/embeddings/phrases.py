@@ -1,0 +1,191 @@
+"""Phrases: templates of views as token ids, and the forward passes in which they are read.
+
+A phrase is put together from the tokens of its parts, so that nothing in a text touches the template, and a long text
+is cut while the template stays whole. Views whose phrases begin alike are spans of the longest of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from transformers_tart.checks.bounds import MAX_INTEGER, MAX_TOKEN_ID, check_integer
+from transformers_tart.checks.templates import parse_view_template
+from transformers_tart.embeddings.prompts import Continuation, Prefix, Writer, as_token_ids, truncate_parts
+from transformers_tart.inputs.tokenization import TRUNCATION_SIDES, encode, neutral_token
+from transformers_tart.inputs.views import View
+
+
+Ids = tuple[int, ...]
+
+
+class Phrase(NamedTuple):
+    """A template in token ids, with the special tokens around it."""
+
+    literals: tuple[Ids, ...]  # before each text, and after the last
+    fields: Ids  # 0 for each place of the text, 1 for each of its pair
+    end: Ids = ()  # special tokens after the template
+
+    @property
+    def length(self) -> int:
+        """The number of tokens without those of the texts."""
+        return sum(map(len, self.literals)) + len(self.end)
+
+    def fill(self, parts: Sequence[Sequence[int]]) -> Ids:
+        """Return the token ids of the template around the texts."""
+        pieces = [(*before, *parts[field]) for before, field in zip(self.literals, self.fields, strict=False)]
+        return tuple(token for piece in (*pieces, self.literals[-1], self.end) for token in piece)
+
+    def span(self, parts: Sequence[Sequence[int]], pooling: str) -> tuple[int, int]:
+        """Return the span of the last token of the template, or that of the last copy of the texts."""
+        at = begin = end = 0
+        for before, field in zip(self.literals, self.fields, strict=False):
+            begin = at + len(before) if field == 0 else begin
+            end = at = at + len(before) + len(parts[field])
+        last = at + len(self.literals[-1])
+        return (last - 1, last) if pooling == "last" else (begin, end)
+
+    def begins(self, other: "Phrase") -> bool:
+        """Return whether another phrase holds the same tokens and texts at its beginning."""
+        count = len(self.fields)
+        last, longer = self.literals[-1], (*other.literals, ())[count]
+        return (
+            self.fields == other.fields[:count]
+            and self.literals[:-1] == other.literals[:count]
+            and longer[: len(last)] == last
+        )
+
+
+class Passage(NamedTuple):
+    """A forward pass over each input, and the views that it gives."""
+
+    views: tuple[int, ...]  # their numbers
+    phrases: tuple[Phrase, ...]  # one for each; the longest is read
+
+    @property
+    def phrase(self) -> Phrase:
+        """The phrase that is read."""
+        return max(self.phrases, key=lambda each: (len(each.fields), each.length))
+
+
+@dataclass(frozen=True)
+class Phrasing:
+    """The passages of a model, in the token ids of one tokenizer."""
+
+    passages: tuple[Passage, ...]
+    special: Ids = ()  # which are taken off the ends of texts
+    separator: Ids = ()  # between the texts of a pair, in a template of single texts
+    neutral: int = 0  # the id that stands for an empty text
+    context: int | None = None  # most tokens of a phrase and its texts; `None` without a limit
+    truncation_side: str = "right"
+
+    def __post_init__(self) -> None:
+        if self.truncation_side not in TRUNCATION_SIDES:
+            raise ValueError(f"truncation_side is {self.truncation_side!r}; it must be one of {TRUNCATION_SIDES}.")
+
+    @classmethod
+    def of(
+        cls, views: Sequence[View], tokenizer: PreTrainedTokenizerBase, is_causal: bool, context: int | None
+    ) -> "Phrasing":
+        """Write the templates of views in tokens; views whose phrases begin alike share a passage.
+
+        Raises:
+            ValueError: When a template leaves no room for a text.
+        """
+        writer, passages = Writer(tokenizer, ""), list[Passage]()
+        around = (writer.start, ()) if is_causal else writer.around
+        for number, view in enumerate(views):
+            if view.template is None:
+                continue
+            phrase = _write(view.template, tokenizer, *around)
+            if context is not None and phrase.length + len(phrase.fields) > context:
+                raise ValueError(
+                    f"The template of the view {view.name!r} takes {phrase.length} tokens without any text, and the "
+                    f"backbone reads {context}: give a shorter template."
+                )
+            for i, passage in enumerate(passages):
+                longest = passage.phrase
+                if phrase == longest or (is_causal and (phrase.begins(longest) or longest.begins(phrase))):
+                    passages[i] = Passage((*passage.views, number), (*passage.phrases, phrase))
+                    break
+            else:
+                passages.append(Passage((number,), (phrase,)))
+        separator = tuple(encode(tokenizer, ["\n"], add_special_tokens=False)["input_ids"][0])
+        neutral, side = neutral_token(tokenizer), tokenizer.truncation_side
+        return cls(tuple(passages), writer.special, separator, neutral, context, side)
+
+    def continuation(
+        self, passage: Passage, views: Sequence[View], parts: Sequence[Sequence[int]], max_length: int | None
+    ) -> Continuation:
+        """Return an input, truncated, as the continuation of the beginning of a passage, with a span for each view."""
+        phrase = passage.phrase
+        if 1 not in phrase.fields:
+            parts = [[token for i, part in enumerate(parts) for token in ((*self.separator, *part) if i else part)]]
+        elif len(parts) == 1:
+            raise ValueError("The template asks for a text and its text_pair, an input holds a single text.")
+        limit = max_length
+        if self.context is not None:
+            share = (self.context - phrase.length) // len(phrase.fields)
+            limit = share if limit is None else min(limit, share)
+        parts = truncate_parts(parts, limit, self.truncation_side)
+        if not any(parts):
+            parts[0] = [self.neutral]
+        start, ids = len(phrase.literals[0]), phrase.fill(parts)
+        spans = [each.span(parts, views[i].pooling) for i, each in zip(passage.views, passage.phrases, strict=True)]
+        return Continuation(ids[start:], tuple((begin - start, end - start) for begin, end in spans))
+
+    @property
+    def largest_id(self) -> int:
+        """The largest token id."""
+        ids = [self.neutral, *self.separator]
+        for passage in self.passages:
+            ids += [token for literal in (*passage.phrase.literals, passage.phrase.end) for token in literal]
+        return max(ids)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return lists and numbers, for a file."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Phrasing":
+        """Return a phrasing from the lists and numbers of a file."""
+        check_integer("the neutral token of the templates", fields["neutral"], 0, MAX_TOKEN_ID)
+        if fields["context"] is not None:
+            check_integer("the context of the templates", fields["context"], 0, MAX_INTEGER)
+        passages = tuple(_passage_from_json(*each) for each in fields["passages"])
+        ids = {name: as_token_ids(fields[name]) for name in ("special", "separator")}
+        return cls(**{**fields, "passages": passages, **ids})
+
+
+def _write(template: str, tokenizer: PreTrainedTokenizerBase, start: Ids, end: Ids) -> Phrase:
+    literals, fields = parse_view_template(template)
+    written = [tuple(encode(tokenizer, [x], add_special_tokens=False)["input_ids"][0]) if x else () for x in literals]
+    written[0] = (*start, *written[0])
+    return Phrase(tuple(written), tuple(int(field == "text_pair") for field in fields), end)
+
+
+def _passage_from_json(views: Any, phrases: Any) -> Passage:
+    read = [
+        Phrase(tuple(as_token_ids(ids) for ids in literals), as_token_ids(fields), as_token_ids(end))
+        for literals, fields, end in phrases
+    ]
+    if len(read) != len(views) or any(
+        len(each.literals) != len(each.fields) + 1 or not set(each.fields) <= {0, 1} or 0 not in each.fields
+        for each in read
+    ):
+        raise ValueError("the templates of its views are incomplete")
+    return Passage(as_token_ids(views), tuple(read))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The way in which queries of a support set are read: after a prompt, or in passages, each encoded once."""
+
+    prefixes: tuple[Prefix, ...]  # of the prompt, or of each passage
+    phrasing: Phrasing | None = None
+
+    @property
+    def runtime(self) -> tuple[object, ...]:
+        """[`BackboneTraits.runtime`] with which it was encoded."""
+        return self.prefixes[0].runtime

@@ -1,0 +1,227 @@
+"""Views, the ways in which a backbone reads an input, and the options that all views of a model share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral
+from typing import Any
+
+from transformers_tart.checks.arguments import as_flag, shorten
+from transformers_tart.checks.bounds import MAX_LAYERS, MAX_TEMPLATE, check_integer
+from transformers_tart.checks.templates import parse_template, parse_view_template, template_fields
+
+
+IN_CONTEXT_PROTOCOLS = ("vanilla", "loo")
+PROTOCOLS = ("stream", *IN_CONTEXT_PROTOCOLS)
+LAYER_NAMES = ("all", "late")
+MAX_VIEWS = 64
+MAX_NAME = 100  # characters
+
+
+@dataclass(frozen=True)
+class View:
+    r"""
+    One way of turning an input into an embedding.
+
+    ```python
+    >>> View(template='This text: "{text}" means in one word: "', pooling="last", layers="late")
+    ```
+
+    Args:
+        name (`str`, *optional*):
+            Name in messages and in the card; made of the pooling when not given.
+        template (`str`, *optional*):
+            Text around the input, with `{text}`, which may be repeated, and for pairs of texts `{text_pair}`. In a
+            template of single texts, the parts of a pair stand on lines of their own. With the protocols `vanilla` and
+            `loo` it is the template of an example in the prompt, with `{label}`. Without one, an input stands alone,
+            with the special tokens of the tokenizer. Images and audio have none.
+        pooling (`str`, *optional*, defaults to `"mean"`):
+            Of texts `"mean"`, `"max"`, `"first"`, `"second"` or `"last"`. `"last"` is the last token of the
+            template, the others pool the tokens of the text, of its last copy where a template repeats it.
+        layers (`int`, `slice` or `str`, *optional*, defaults to `"late"`):
+            Index into the hidden states (0 is the input embedding, -1 the last layer), a slice of them or the same as
+            a string (`"8:12"`), `"late"`, their last third, or `"all"`. Several layers stand side by side, each
+            centered and scaled by the support set.
+        normalize (`bool`, *optional*, defaults to `False`):
+            Whether each embedding, of each layer, is divided by its Euclidean norm.
+
+    Raises:
+        ValueError, TypeError: On a template that cannot be read, or layers of another form.
+    """
+
+    name: str | None = None
+    template: str | None = None
+    pooling: str = "mean"
+    layers: Any = "late"
+    normalize: bool = False
+
+    def __post_init__(self) -> None:
+        for field in ("name", "template", "pooling"):
+            value = getattr(self, field)
+            if not isinstance(value, str) and (value is not None or field == "pooling"):
+                raise TypeError(f"{field} is {shorten(value)} of type {type(value).__name__}; it must be a string.")
+        if self.name is not None and not (0 < len(self.name) <= MAX_NAME and self.name.isprintable()):
+            raise ValueError(f"The name of a view is {shorten(self.name)}; give 1 to {MAX_NAME} printable characters.")
+        if self.template is not None and len(self.template) > MAX_TEMPLATE:
+            raise ValueError(f"template has {len(self.template)} characters; at most {MAX_TEMPLATE} are read.")
+        if self.template is not None:
+            parse_template(self.template) if self.is_of_prompt else parse_view_template(self.template)
+        object.__setattr__(self, "normalize", as_flag(self.normalize, "normalize"))
+        object.__setattr__(self, "layers", _check_layers(self.layers))
+
+    @property
+    def is_of_prompt(self) -> bool:
+        """`True` for a template of labeled examples."""
+        return self.template is not None and "label" in template_fields(self.template)
+
+    def layers_of(self, count: int) -> Sequence[int]:
+        """Return the indices of its layers among `count` hidden states, which may be none."""
+        if self.layers == "all":
+            return range(count)
+        if self.layers == "late":
+            return range(2 * count // 3, count)
+        if isinstance(self.layers, str):
+            return range(count)[_as_slice(self.layers)]
+        return [range(count)[self.layers]] if -count <= self.layers < count else ()
+
+    def indices(self, count: int) -> Sequence[int]:
+        """Return the indices of its layers among `count` hidden states.
+
+        Raises:
+            ValueError: When there are none.
+        """
+        if found := self.layers_of(count):
+            return found
+        raise ValueError(
+            f'layers is {self.layers!r}; the backbone has hidden states 0 to {count - 1}, "late" or "all".'
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> "View":
+        """Return a view from the fields of a config."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(map(str, set(given) - known)):
+            raise ValueError(
+                f"A view has the unknown fields {shorten(unknown)}; it has {sorted(known)}. Update transformers-tart "
+                "if the task is newer than this version."
+            )
+        return cls(**given)
+
+
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """The options that determine an embedding, beside the backbone and its input.
+
+    Args:
+        protocol (`str`), max_length (`int`), *optional*:
+            As in [`TartConfig`].
+        views (`tuple[View, ...]`, *optional*):
+            The views of each input; the mean over the last layer when not given.
+    """
+
+    protocol: str = "stream"
+    max_length: int | None = None
+    views: tuple[View, ...] = (View("mean", layers=-1),)
+
+    @property
+    def has_prompt(self) -> bool:
+        """The presence of a prompt of the examples before each query."""
+        return self.protocol in IN_CONTEXT_PROTOCOLS
+
+    @property
+    def template(self) -> str | None:
+        """The template of the examples in a prompt; `None` for the paper's."""
+        return self.views[0].template if self.has_prompt else None
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> "EmbeddingOptions":
+        """Return the options of a file."""
+        return cls(**{**given, "views": as_views(given["views"])})
+
+    def differences(self, other: "EmbeddingOptions") -> tuple[str, str] | None:
+        """Return the fields that differ, with the values of each side; `None` if all are equal."""
+        mine, its = _plain_fields(self, other), _plain_fields(other, self)
+        names = [name for name in mine if mine[name] != its[name]]
+        if not names:
+            return None
+        first, second = (", ".join(f"{name}={side[name]!r}" for name in names) for side in (mine, its))
+        return first, second
+
+
+def _plain_fields(options: EmbeddingOptions, other: EmbeddingOptions) -> dict[str, Any]:
+    """Return the values to compare, those of each view apart where both have views of the same names."""
+    names = [view.name for view in options.views]
+    found = {"protocol": options.protocol, "max_length": options.max_length, "views": names}
+    if names == [view.name for view in other.views]:
+        for view in options.views:
+            prefix = f"{view.name}." if len(names) > 1 else ""
+            found |= {f"{prefix}{field}": value for field, value in asdict(view).items()}
+    elif len(names) == len(other.views) == 1:
+        found |= {field: value for field, value in asdict(options.views[0]).items() if field != "name"}
+        del found["views"]
+    return found
+
+
+# Arguments of version 0.1, which describe the only view of a model.
+VIEW_ARGUMENTS = ("template", "pooling", "normalize", "layers")
+
+
+def single_view(arguments: Mapping[str, Any], layers: int | str) -> View:
+    """Return the view that arguments of version 0.1 describe, those that are `None` at their defaults."""
+    given = {name: arguments[name] for name in VIEW_ARGUMENTS if arguments.get(name) is not None}
+    view = View(**{"layers": layers, **given})
+    return replace(view, name=view.pooling)
+
+
+def as_views(given: Any, where: str = "views") -> tuple[View, ...]:
+    """Return views, or the fields of views, as a tuple, each with a name of its own.
+
+    Raises:
+        ValueError, TypeError: On anything else, none, too many, or two of the same name.
+    """
+    if isinstance(given, (View, Mapping)):
+        given = (given,)
+    if not isinstance(given, (list, tuple)) or not all(isinstance(each, (View, Mapping)) for each in given):
+        raise TypeError(f"{where} is {shorten(given)} of type {type(given).__name__}; give a list of View objects.")
+    if not 0 < len(given) <= MAX_VIEWS:
+        raise ValueError(f"{where} has {len(given)} views; give 1 to {MAX_VIEWS}.")
+    views = [each if isinstance(each, View) else View.from_dict(each) for each in given]
+    taken = {view.name for view in views}
+    for i, view in enumerate(views):
+        if view.name is None:
+            names = (f"{view.pooling}{'' if n == 1 else f'_{n}'}" for n in range(1, len(views) + 1))
+            views[i] = replace(view, name=next(name for name in names if name not in taken))
+            taken.add(views[i].name)
+    if len(taken) < len(views):
+        raise ValueError(f"{where} holds two views of one name, of {shorten([view.name for view in views])}.")
+    return tuple(views)
+
+
+def _as_slice(layers: str) -> slice:
+    begin, _, end = layers.partition(":")
+    return slice(int(begin) if begin else None, int(end) if end else None)
+
+
+def _check_layers(layers: Any) -> int | str:
+    """Return layers as an integer or a string."""
+    if isinstance(layers, str) and layers in LAYER_NAMES:
+        return layers
+    if isinstance(layers, Integral) and not isinstance(layers, bool):
+        check_integer("layers", int(layers), -MAX_LAYERS, MAX_LAYERS)
+        return int(layers)
+    try:
+        if isinstance(layers, slice) and layers.step in (None, 1):
+            layers = ":".join("" if bound is None else str(bound) for bound in (layers.start, layers.stop))
+        chosen = _as_slice(layers) if isinstance(layers, str) and ":" in layers else None
+    except ValueError:
+        chosen = None
+    bounds = () if chosen is None else [bound for bound in (chosen.start, chosen.stop) if bound is not None]
+    if chosen is None or any(abs(bound) > MAX_LAYERS for bound in bounds) or len({bound < 0 for bound in bounds}) > 1:
+        raise ValueError(
+            f'layers is {shorten(layers)}; it must be an index, a slice whose bounds count from one end, "late" or '
+            '"all".'
+        )
+    return layers
