@@ -19,7 +19,7 @@ from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.prompts import Prefix, Prompt
 from transformers_tart.errors import BackboneMismatchError, CorruptFileError
 from transformers_tart.projection import LayerScaling
-from transformers_tart.reasoners.modeling_reasoner import ReasonerState
+from transformers_tart.reasoners.state import ReasonerState
 
 
 logger = logging.get_logger(__name__)
