@@ -20,7 +20,7 @@ from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.errors import BackboneMismatchError, CorruptFileError
 from transformers_tart.inputs.views import EmbeddingOptions
 from transformers_tart.projection import LayerScaling
-from transformers_tart.reasoners.modeling_reasoner import ReasonerState
+from transformers_tart.reasoners.state import ReasonerState
 
 
 logger = logging.get_logger(__name__)

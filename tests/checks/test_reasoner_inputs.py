@@ -84,7 +84,7 @@ def test__reasoner__embeddings_of_another_type__type_error(name: str, change: An
         (QUERY[0], r"batch of 1 and its 20 dimensions; got \(5, 20\)"),
         (QUERY[None], r"got \(1, 1, 5, 20\)"),
         (QUERY.expand(2, -1, -1), r"batch of 1 and its 20 dimensions; got \(2, 5, 20\)"),
-        (QUERY[..., :19], "The queries have 19 dimensions, the support set has 20"),
+        (QUERY[..., :19], "The query embeddings have 19 dimensions, the support set has 20"),
     ],
 )
 def test__query__shape_that_does_not_fit__names_both(name: str, query: torch.Tensor, message: str) -> None:

@@ -88,6 +88,6 @@ def test__reasoner__support_above_the_limit_classes_renumbered__scores_follow(se
 def test__shipped_reasoner__2500_examples_permuted__same() -> None:
     support, labels, query, _ = draw_task(2500, 20, classes=2, gap=0.5)
     order = torch.randperm(2500, generator=torch.Generator().manual_seed(0))
-    assert len(shared_reasoner().prepare(support, labels).parts) == 2
+    assert len(shared_reasoner().prepare(support, labels).views[0].parts) == 2
     found = probabilities(shared_reasoner(), support[:, order], labels[:, order], query)
     torch.testing.assert_close(found, probabilities(shared_reasoner(), support, labels, query), atol=1e-4, rtol=0)

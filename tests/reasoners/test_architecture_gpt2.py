@@ -64,7 +64,7 @@ def test__gpt2__state__is_not_changed_by_queries() -> None:
     support, labels, query, _ = draw_task(8, 5, dim=20)
     with torch.no_grad():
         state = reasoner.prepare(support, labels)
-        part = state.parts[0][1]
+        part = state.views[0].parts[0][1]
         assert isinstance(part, PrefixCache)
         assert part.length == 16
         first = reasoner.query(state, query)
@@ -88,7 +88,7 @@ def test__gpt2__more_examples_than_positions__averaged_over_subsets(size: int, p
         state = reasoner.prepare(support, labels)
         logits = reasoner.query(state, query)
     assert reasoner.max_support == 33
-    assert len(state.parts) == parts
+    assert len(state.views[0].parts) == parts
     assert logits.shape == (1, 9, 2)
     assert torch.isfinite(logits).all()
 

@@ -104,7 +104,7 @@ def test__reasoner__support_above_the_limit__average_of_its_subsets() -> None:
         for index in balanced_subsets(support, labels, 10):
             alone = reasoner(support[:, index[0]], labels[:, index[0]], query, num_labels=3)
             expected += alone.logits.softmax(-1) * index.shape[1] / 25
-    assert sum(state.weights) == pytest.approx(1.0)
+    assert sum(state.views[0].weights) == pytest.approx(1.0)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 

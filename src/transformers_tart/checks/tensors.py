@@ -45,32 +45,50 @@ def check_tensor(name: str, tensor: Any) -> None:
         )
 
 
-def check_embeddings(embeddings: Any, what: str) -> Tensor:
+def check_embeddings(embeddings: Any, name: str) -> Tensor:
     """Return embeddings in float32, whose values must be finite; these are not checked while tracing."""
     if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
         kind = _kind_of(embeddings)
-        raise TypeError(f"The {what} embeddings are {kind}; they must be a torch.Tensor of floating-point numbers.")
-    check_tensor(f"The tensor of {what} embeddings", embeddings)
+        raise TypeError(
+            f"The {name} are {kind}; they must be a torch.Tensor of floating-point numbers, or a list of such tensors "
+            "with one for each view."
+        )
+    check_tensor(f"The tensor of {name}", embeddings)
     converted = embeddings.float()
     if not is_traced() and not torch.isfinite(converted).all():
         raise ValueError(
-            f"The {what} embeddings hold NaN or infinite values: the backbone is broken or overflows its dtype. Load "
-            "it with dtype=torch.float32 or torch.bfloat16."
+            f"The {name} hold NaN or infinite values: the backbone is broken or overflows its dtype. Load it with "
+            "dtype=torch.float32 or torch.bfloat16."
         )
     return converted
 
 
-def check_support(embeddings: Any, labels: Any, num_labels: Any) -> tuple[Tensor, Tensor, int]:
-    """Return support embeddings in float32, their labels in int64, and the number of classes."""
+def _name_views(what: str, count: int) -> list[str]:
+    """Return the names of `what` in each view, for error messages."""
+    return [f"{what} of view {i + 1} of {count}" for i in range(count)] if count > 1 else [what]
+
+
+def check_views(embeddings: Any, what: str) -> list[Tensor]:
+    """Return the embeddings of each view in float32, from one tensor or a list or tuple of them."""
+    views = embeddings if isinstance(embeddings, list | tuple) else [embeddings]
+    if not views:
+        raise ValueError(f"There are no {what}: the list is empty; give one tensor, or one for each view.")
+    return [check_embeddings(view, name) for view, name in zip(views, _name_views(what, len(views)), strict=True)]
+
+
+def check_support(embeddings: Any, labels: Any, num_labels: Any) -> tuple[list[Tensor], Tensor, int]:
+    """Return support embeddings of each view in float32, their labels in int64, and the number of classes."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"The support labels are {_kind_of(labels)}; they must be a torch.Tensor of integers.")
     check_tensor("The tensor of support labels", labels)
-    converted = check_embeddings(embeddings, "support")
-    if converted.dim() != 3 or labels.shape != converted.shape[:2] or converted.shape[-1] == 0:
-        raise ValueError(
-            "Support embeddings must be (batch, k, dim) and support labels (batch, k); got "
-            f"{tuple(converted.shape)} and {tuple(labels.shape)}."
-        )
+    views = check_views(embeddings, "support embeddings")
+    names = _name_views("support embeddings", len(views))
+    for view, name in zip(views, names, strict=True):
+        if view.dim() != 3 or labels.shape != view.shape[:2] or view.shape[-1] == 0:
+            raise ValueError(
+                f"The {name} must be (batch, k, dim) and support labels (batch, k); got {tuple(view.shape)} and "
+                f"{tuple(labels.shape)}."
+            )
     if not is_integer(labels) or labels.numel() == 0 or labels.min() < 0:
         raise ValueError(f"Support labels must be integers from 0, at least one of them; got {labels.dtype}.")
     largest = int(labels.max())
@@ -83,23 +101,37 @@ def check_support(embeddings: Any, labels: Any, num_labels: Any) -> tuple[Tensor
         )
     if (labels == labels[:, :1]).all(dim=1).any():
         raise ValueError("All examples of the support set have one label; give examples of at least two classes.")
-    if (converted == converted[:, :1]).flatten(1).all(dim=1).any():
-        raise ValueError("All support embeddings are equal, so nothing can be learned from them.")
-    return converted, labels.long(), num_labels
+    for view, name in zip(views, names, strict=True):
+        if (view == view[:, :1]).flatten(1).all(dim=1).any():
+            remedy = "; leave this view out" if len(views) > 1 else ""
+            raise ValueError(f"All {name} are equal, so nothing can be learned from them{remedy}.")
+    return views, labels.long(), num_labels
 
 
-def check_queries(embeddings: Any, batch: int, dim: int) -> Tensor:
-    """Return query embeddings (batch, n, dim) in float32, given the batch and dim of the support embeddings."""
-    converted = check_embeddings(embeddings, "query")
-    if converted.dim() != 3 or converted.shape[0] != batch:
+def check_queries(embeddings: Any, batch: int, dims: Sequence[int]) -> list[Tensor]:
+    """Return query embeddings (batch, n, dim) of each view in float32, given the support set's batch and dims."""
+    views = check_views(embeddings, "query embeddings")
+    if len(views) != len(dims):
         raise ValueError(
-            f"Query embeddings must be (batch, n, dim) with the support set's batch of {batch} and its {dim} "
-            f"dimensions; got {tuple(converted.shape)}."
+            f"The number of views is {len(views)} in the queries and {len(dims)} in the support set: give the query "
+            "embeddings of the same views, in the same order."
         )
-    if converted.shape[-1] != dim:
-        found = converted.shape[-1]
-        raise ValueError(f"The queries have {found} dimensions, the support set has {dim}: embed both alike.")
-    return converted
+    for view, name, dim in zip(views, _name_views("query embeddings", len(views)), dims, strict=True):
+        if view.dim() != 3 or view.shape[0] != batch:
+            raise ValueError(
+                f"The {name} must be (batch, n, dim) with the support set's batch of {batch} and its {dim} "
+                f"dimensions; got {tuple(view.shape)}."
+            )
+        if view.shape[-1] != dim:
+            raise ValueError(
+                f"The {name} have {view.shape[-1]} dimensions, the support set has {dim}: embed both alike."
+            )
+        if view.shape[1] != views[0].shape[1]:
+            raise ValueError(
+                f"The {name} are of {view.shape[1]} queries, those of the first view of {views[0].shape[1]}: embed "
+                "the same queries in each view."
+            )
+    return views
 
 
 def check_query_labels(labels: Any, shape: Sequence[int], num_labels: int, name: str = "query labels") -> Tensor:

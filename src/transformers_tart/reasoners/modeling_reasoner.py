@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,24 +31,10 @@ from transformers_tart.loading.lock import one_at_a_time
 from transformers_tart.projection import Projection, fit_projection
 from transformers_tart.reasoners import locate
 from transformers_tart.reasoners.architectures import ARCHITECTURES
-from transformers_tart.reasoners.architectures.base import Architecture, to_device
+from transformers_tart.reasoners.architectures.base import Architecture
+from transformers_tart.reasoners.mixing import mix, weigh_views
+from transformers_tart.reasoners.state import ReasonerState, ViewState
 from transformers_tart.reasoners.weights import align_weights, check_finite, check_headers
-
-
-@dataclass(frozen=True)
-class ReasonerState:
-    """An encoded support set, an argument of [`TartReasoner.query`]."""
-
-    num_labels: int
-    one_vs_rest: bool  # the classes were read as as many binary tasks, stacked in the batch
-    parts: tuple[tuple[Projection, Any], ...]  # with the architecture's state, for each subset of the support set
-    weights: tuple[float, ...]  # share of the support set in each part
-    batch: int
-    dim: int
-
-    def to(self, device: torch.device | str) -> "ReasonerState":
-        """Move the state to another device."""
-        return to_device(self, device)
 
 
 @dataclass
@@ -73,6 +60,16 @@ class TartReasoner(HubMixin, PreTrainedModel):
     >>> state = reasoner.prepare(support_embeddings, support_labels)  # once
     >>> logits = reasoner.query(state, query_embeddings)  # for each batch
     ```
+
+    Where the same examples are embedded in several ways, each of these views is read alone:
+
+    ```python
+    >>> state = reasoner.prepare([support_means, support_last_tokens], support_labels)
+    >>> logits = reasoner.query(state, [query_means, query_last_tokens])
+    ```
+
+    The probabilities of the views are averaged. The better a view predicts the label of each support example from
+    the others, the larger its weight.
     """
 
     config: TartReasonerConfig
@@ -171,13 +168,17 @@ class TartReasoner(HubMixin, PreTrainedModel):
         return min(limits, default=None)
 
     def prepare(
-        self, support_embeddings: Tensor, support_labels: Tensor, num_labels: int | None = None, seed: int = 0
+        self,
+        support_embeddings: Tensor | Sequence[Tensor],
+        support_labels: Tensor,
+        num_labels: int | None = None,
+        seed: int = 0,
     ) -> ReasonerState:
         """Encode a support set.
 
         Args:
-            support_embeddings (`torch.FloatTensor` of shape `(batch, k, dim)`):
-                Embeddings of the labeled examples.
+            support_embeddings (`torch.FloatTensor` of shape `(batch, k, dim)`, or a list or tuple of them):
+                Embeddings of the labeled examples; several tensors are views of them, whose `dim` may differ.
             support_labels (`torch.LongTensor` of shape `(batch, k)`):
                 Their labels, from 0.
             num_labels (`int`, *optional*):
@@ -193,51 +194,65 @@ class TartReasoner(HubMixin, PreTrainedModel):
                 equal.
             TypeError: On an argument of another type.
         """
-        support_embeddings, support_labels, num_labels = check_support(support_embeddings, support_labels, num_labels)
+        views, support_labels, num_labels = check_support(support_embeddings, support_labels, num_labels)
         seed = check_seed(seed)
-        one_vs_rest = self.max_classes is not None and num_labels > self.max_classes
-        batch, _, dim = support_embeddings.shape
-        parts, weights = [], []
-        subsets = balanced_subsets(support_embeddings, support_labels, self.max_support)
+        batch, size = support_labels.shape
+        states = tuple(self._prepare_view(view, support_labels, num_labels, seed) for view in views)
+        log_weights = weigh_views(torch.stack([state.log_likelihood for state in states]), size)
+        return ReasonerState(num_labels, self._is_one_vs_rest(num_labels), batch, states, log_weights)
+
+    def _is_one_vs_rest(self, num_labels: int) -> bool:
+        return self.max_classes is not None and num_labels > self.max_classes
+
+    def _prepare_view(self, embeddings: Tensor, labels: Tensor, num_labels: int, seed: int) -> ViewState:
+        """Encode embeddings (batch, k, dim) with labels (batch, k), in subsets where there are too many."""
+        batch, size, dim = embeddings.shape
+        one_vs_rest = self._is_one_vs_rest(num_labels)
+        parts, weights, log_likelihood = [], [], embeddings.new_zeros(batch)
+        subsets = balanced_subsets(embeddings, labels, self.max_support)
         for index in [order for subset in subsets for order in seeded_orders(subset, self.config.num_orders, seed)]:
-            embeddings = support_embeddings.gather(1, index[..., None].expand(-1, -1, dim))
-            labels = support_labels.gather(1, index)
-            projection = fit_projection(self.config.projection or "none", self.config.num_components, embeddings)
-            embeddings = projection.transform(embeddings)
+            chosen, targets = embeddings.gather(1, index[..., None].expand(-1, -1, dim)), labels.gather(1, index)
+            projection = fit_projection(self.config.projection or "none", self.config.num_components, chosen)
+            chosen = projection.transform(chosen)
             if one_vs_rest:
-                embeddings = embeddings.repeat_interleave(num_labels, dim=0)
-                labels = torch.nn.functional.one_hot(labels, num_labels).transpose(1, 2).flatten(0, 1)
-            state = self.architecture.prepare(embeddings, labels, 2 if one_vs_rest else num_labels)
+                chosen = chosen.repeat_interleave(num_labels, dim=0)
+                targets = torch.nn.functional.one_hot(targets, num_labels).transpose(1, 2).flatten(0, 1)
+            state = self.architecture.prepare(chosen, targets, 2 if one_vs_rest else num_labels)
             parts.append((projection, state))
-            weights.append(index.shape[1] / support_labels.shape[1] / self.config.num_orders)
-        return ReasonerState(num_labels, one_vs_rest, tuple(parts), tuple(weights), batch, dim)
+            weights.append(index.shape[1] / size / self.config.num_orders)
+            found = self.architecture.log_likelihood(state)
+            if found is not None:  # the mean over the binary tasks, if there are any
+                log_likelihood = log_likelihood + weights[-1] * found.view(batch, -1).mean(1)
+        return ViewState(dim, tuple(parts), tuple(weights), log_likelihood)
 
     @record_function("tart/reasoner")
-    def query(self, state: ReasonerState, query_embeddings: Tensor) -> Tensor:
+    def query(self, state: ReasonerState, query_embeddings: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the logits of queries: log-probabilities up to a constant.
 
         Args:
             state ([`ReasonerState`]):
                 Result of [`TartReasoner.prepare`].
-            query_embeddings (`torch.FloatTensor` of shape `(batch, n, dim)`):
-                Embeddings of the queries, which do not attend to each other.
+            query_embeddings (`torch.FloatTensor` of shape `(batch, n, dim)`, or a list or tuple of them):
+                Embeddings of the queries, which do not attend to each other, in the views of the support set.
 
         Returns:
             `torch.FloatTensor` of shape `(batch, n, num_labels)`, float32.
 
         Raises:
-            ValueError: On another batch or width than the support set's, or embeddings that are not finite.
+            ValueError: On other views, another batch or width than the support set's, or embeddings that are not
+                finite.
             TypeError: On an argument of another type.
         """
         check_kind("state", state, ReasonerState)
-        query_embeddings = check_queries(query_embeddings, state.batch, state.dim)
-        if not is_traced() and query_embeddings.shape[1] == 0:
-            return query_embeddings.new_zeros(state.batch, 0, state.num_labels)
-        logits = [self._query_part(state, *part, query_embeddings) for part in state.parts]
-        if len(logits) == 1:
-            return logits[0]
-        weighted = [torch.log_softmax(x, -1) + math.log(w) for x, w in zip(logits, state.weights, strict=True)]
-        return torch.logsumexp(torch.stack(weighted), dim=0)
+        queries = check_queries(query_embeddings, state.batch, [view.dim for view in state.views])
+        if not is_traced() and queries[0].shape[1] == 0:
+            return queries[0].new_zeros(state.batch, 0, state.num_labels)
+        logits = [self._query_view(state, *pair) for pair in zip(state.views, queries, strict=True)]
+        return mix(logits, state.log_weights.unbind()) if len(logits) > 1 else logits[0]
+
+    def _query_view(self, state: ReasonerState, view: ViewState, embeddings: Tensor) -> Tensor:
+        logits = [self._query_part(state, *part, embeddings) for part in view.parts]
+        return mix(logits, [math.log(weight) for weight in view.weights]) if len(logits) > 1 else logits[0]
 
     def _query_part(self, state: ReasonerState, projection: Projection, part: Any, embeddings: Tensor) -> Tensor:
         embeddings = projection.transform(embeddings)
@@ -250,9 +265,9 @@ class TartReasoner(HubMixin, PreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        support_embeddings: Tensor,
+        support_embeddings: Tensor | Sequence[Tensor],
         support_labels: Tensor,
-        query_embeddings: Tensor,
+        query_embeddings: Tensor | Sequence[Tensor],
         query_labels: Tensor | None = None,
         num_labels: int | None = None,
     ) -> TartReasonerOutput:

@@ -26,6 +26,13 @@ class Architecture(nn.Module, ABC):
     def query(self, state: Any, embeddings: Tensor) -> Tensor:
         """Return logits (B, n, num_classes) float32 of query embeddings (B, n, dim)."""
 
+    def log_likelihood(self, state: Any) -> Tensor | None:
+        """Return the mean leave-one-out log-likelihood (B,) of the support labels in nats; `None` if there is none.
+
+        Views of a support set are weighed by it, and alike where there is none.
+        """
+        return None
+
     def init_weights(self) -> None:
         """Initialize weights that need other values than the defaults of transformers."""
 

@@ -23,7 +23,7 @@ from transformers_tart.reasoners.architectures.smoothers import (
     in_float32,
     smooth,
 )
-from transformers_tart.reasoners.architectures.stacking import StackPrior, fit_stack
+from transformers_tart.reasoners.architectures.stacking import StackPrior, fit_stack, stack_log_likelihood
 
 
 NUM_PLAIN_FEATURES = 6
@@ -48,6 +48,7 @@ class KernelState:
     offset: Tensor  # (B, C) offset of the logits of each class
     smoothed: tuple[Tensor, ...]  # (B, k, A, C, head_dim) of each layer, values multiplied by each ridge inverse
     values: tuple[Tensor, ...]  # (B, R, k, C * head_dim) of each layer, values of the R softmax heads
+    log_likelihood: Tensor  # (B,) of the stack's leave-one-out predictions, mean over examples, in nats
 
 
 class KernelLayer(nn.Module):
@@ -146,8 +147,14 @@ class KernelArchitecture(Architecture):
         prior = self._stack_prior(self.norm(hidden).mean(dim=(1, 2)))
         log_share = torch.log(frequency + 0.5 / labels.shape[1])
         weights, offset = fit_stack(predictions, members, log_share, prior)
-        fitted = (frequency, solved_labels, errors, weights, offset + log_share)
-        return KernelState(geometry, smoothers.kernels, *fitted, tuple(smoothed), tuple(values))
+        offset = offset + log_share
+        log_likelihood = stack_log_likelihood(predictions, members, weights, offset)
+        fitted = (frequency, solved_labels, errors, weights, offset)
+        return KernelState(geometry, smoothers.kernels, *fitted, tuple(smoothed), tuple(values), log_likelihood)
+
+    def log_likelihood(self, state: KernelState) -> Tensor:
+        """Return the mean log-likelihood (B,) of the stack's leave-one-out predictions."""
+        return state.log_likelihood
 
     def query(self, state: KernelState, embeddings: Tensor) -> Tensor:
         """Return logits (B, n, C) of query embeddings (B, n, dim)."""

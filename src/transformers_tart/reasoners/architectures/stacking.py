@@ -123,3 +123,14 @@ def fit_stack(predictions: Tensor, members: Tensor, log_frequency: Tensor, prior
         step, offset_step = problem.step(weights, offset)
         weights, offset = weights - (step - step.detach()), offset - (offset_step - offset_step.detach())
     return weights[:, :1] * prior.shares + weights[:, 1:], offset
+
+
+@in_float32
+def stack_log_likelihood(predictions: Tensor, members: Tensor, weights: Tensor, offset: Tensor) -> Tensor:
+    """Return the mean log-likelihood (B,) in nats of one-hot labels (B, k, C) under a fitted stack.
+
+    The predictions (B, k, A, C) are leave-one-out; the weights (B, A) and offsets (B, C), which include the
+    log-frequencies, are fitted to all examples.
+    """
+    logits = torch.einsum("bkac,ba->bkc", predictions.float(), weights) + offset[:, None]
+    return (torch.log_softmax(logits, dim=-1) * members).sum(-1).mean(1)
