@@ -43,8 +43,8 @@ class PassageReader:
     ) -> dict[int, Tensor]:
         """Embed texts, or texts and their pairs, by token ids: (n, layers, hidden) under the number of each view."""
         check_vocabulary(self.encoder.backbone, (ids for part in parts for ids in part))
-        found, phrasing = dict[int, Tensor](), reading.phrasing
-        for passage, prefix in zip(phrasing.passages if phrasing else (), reading.prefixes, strict=True):
+        found, phrasing = dict[int, Tensor](), reading.phrasing or Phrasing(())
+        for passage, prefix in zip(phrasing.passages, reading.prefixes, strict=True):
             encoder = replace(self.encoder, views=tuple(self.encoder.views[i] for i in passage.views))
             inputs = [phrasing.continuation(passage, self.encoder.views, part, max_length) for part in parts]
             embedded = split_views(encoder.embed(prefix, inputs, batcher), encoder.views)

@@ -17,6 +17,33 @@ MAX_VIEWS = 64
 MAX_NAME = 100  # characters
 
 
+def _as_slice(layers: str) -> slice:
+    begin, _, end = layers.partition(":")
+    return slice(int(begin) if begin else None, int(end) if end else None)
+
+
+def _check_layers(layers: Any) -> int | str:
+    """Return layers as an integer or a string."""
+    if isinstance(layers, str) and layers in LAYER_NAMES:
+        return layers
+    if isinstance(layers, Integral) and not isinstance(layers, bool):
+        check_integer("layers", int(layers), -MAX_LAYERS, MAX_LAYERS)
+        return int(layers)
+    try:
+        if isinstance(layers, slice) and layers.step in (None, 1):
+            layers = ":".join("" if bound is None else str(bound) for bound in (layers.start, layers.stop))
+        chosen = _as_slice(layers) if isinstance(layers, str) and ":" in layers else None
+    except ValueError:
+        chosen = None
+    bounds = () if chosen is None else [bound for bound in (chosen.start, chosen.stop) if bound is not None]
+    if chosen is None or any(abs(bound) > MAX_LAYERS for bound in bounds) or len({bound < 0 for bound in bounds}) > 1:
+        raise ValueError(
+            f'layers is {shorten(layers)}; it must be an index, a slice whose bounds count from one end, "late" or '
+            '"all".'
+        )
+    return layers
+
+
 @dataclass(frozen=True)
 class View:
     r"""
@@ -198,30 +225,3 @@ def as_views(given: Any, where: str = "views") -> tuple[View, ...]:
     if len(taken) < len(views):
         raise ValueError(f"{where} holds two views of one name, of {shorten([view.name for view in views])}.")
     return tuple(views)
-
-
-def _as_slice(layers: str) -> slice:
-    begin, _, end = layers.partition(":")
-    return slice(int(begin) if begin else None, int(end) if end else None)
-
-
-def _check_layers(layers: Any) -> int | str:
-    """Return layers as an integer or a string."""
-    if isinstance(layers, str) and layers in LAYER_NAMES:
-        return layers
-    if isinstance(layers, Integral) and not isinstance(layers, bool):
-        check_integer("layers", int(layers), -MAX_LAYERS, MAX_LAYERS)
-        return int(layers)
-    try:
-        if isinstance(layers, slice) and layers.step in (None, 1):
-            layers = ":".join("" if bound is None else str(bound) for bound in (layers.start, layers.stop))
-        chosen = _as_slice(layers) if isinstance(layers, str) and ":" in layers else None
-    except ValueError:
-        chosen = None
-    bounds = () if chosen is None else [bound for bound in (chosen.start, chosen.stop) if bound is not None]
-    if chosen is None or any(abs(bound) > MAX_LAYERS for bound in bounds) or len({bound < 0 for bound in bounds}) > 1:
-        raise ValueError(
-            f'layers is {shorten(layers)}; it must be an index, a slice whose bounds count from one end, "late" or '
-            '"all".'
-        )
-    return layers
