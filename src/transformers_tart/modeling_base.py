@@ -160,6 +160,9 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
             backbone (`PreTrainedModel` or `str`, *optional*):
                 A backbone, or where to load one from, to use instead of the one that the repository refers to. With a
                 support set it must have the weights that embedded it, in any dtype.
+            views, protocol, max_length, ..., *optional*:
+                Options of embeddings in place of the saved ones, as in [`from_backbone`]. A task with a support set
+                takes none but its own.
             kwargs:
                 As in `PreTrainedModel.from_pretrained`. `revision` and `subfolder` are those of this repository;
                 `dtype`, `device_map`, `max_memory`, `trust_remote_code` and the like are for the backbone; `token`,

@@ -86,7 +86,7 @@ def test__pickle__embedding_cache__opened_again(way: str, tmp_path: Path) -> Non
 
 
 def test__pickle__hooks__those_of_the_user_stay() -> None:
-    classify = make_pipeline()
+    classify = make_pipeline(compose(views="plain"))
     layer = classify.model.backbone.layers[0]
     layer.register_forward_hook(count_call)
     classify(TEXTS)

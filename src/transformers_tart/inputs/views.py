@@ -47,7 +47,7 @@ def _check_layers(layers: Any) -> int | str:
 @dataclass(frozen=True)
 class View:
     r"""
-    One way of turning an input into an embedding.
+    A way of turning an input into an embedding.
 
     ```python
     >>> View(template='This text: "{text}" means in one word: "', pooling="last", layers="late")
@@ -153,6 +153,9 @@ class EmbeddingOptions:
     max_length: int | None = None
     views: tuple[View, ...] = (View("mean", layers=-1),)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "views", as_views(self.views))
+
     @property
     def has_prompt(self) -> bool:
         """The presence of a prompt of the examples before each query."""
@@ -166,12 +169,16 @@ class EmbeddingOptions:
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "EmbeddingOptions":
         """Return the options of a file."""
-        return cls(**{**given, "views": as_views(given["views"])})
+        return cls(**given)
+
+    def differing(self, other: "EmbeddingOptions") -> list[str]:
+        """Return the names of the fields that differ."""
+        mine, its = _plain_fields(self, other), _plain_fields(other, self)
+        return [name for name in mine if mine[name] != its[name]]
 
     def differences(self, other: "EmbeddingOptions") -> tuple[str, str] | None:
         """Return the fields that differ, with the values of each side; `None` if all are equal."""
-        mine, its = _plain_fields(self, other), _plain_fields(other, self)
-        names = [name for name in mine if mine[name] != its[name]]
+        mine, its, names = _plain_fields(self, other), _plain_fields(other, self), self.differing(other)
         if not names:
             return None
         first, second = (", ".join(f"{name}={side[name]!r}" for name in names) for side in (mine, its))
