@@ -43,6 +43,7 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 }
 MODELS: dict[str, dict[str, Any]] = {
     "stream": {},
+    "views": {"views": ["mean", "one_word", "echo_all"]},
     "bert": {"model_type": "bert"},
     "vanilla": {"protocol": "vanilla"},
     "loo": {"protocol": "loo"},

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers_tart.checks.arguments import as_flag, shorten
 from transformers_tart.checks.bounds import MAX_LAYERS, MAX_TEMPLATE, check_integer
+from transformers_tart.checks.strict_config import FieldError
 from transformers_tart.checks.templates import parse_template, parse_view_template, template_fields
 
 
@@ -85,7 +86,7 @@ class View:
         for field in ("name", "template", "pooling"):
             value = getattr(self, field)
             if not isinstance(value, str) and (value is not None or field == "pooling"):
-                raise TypeError(f"{field} is {shorten(value)} of type {type(value).__name__}; it must be a string.")
+                raise FieldError(f"{field} is {shorten(value)} of type {type(value).__name__}; it must be a string.")
         if self.name is not None and not (0 < len(self.name) <= MAX_NAME and self.name.isprintable()):
             raise ValueError(f"The name of a view is {shorten(self.name)}; give 1 to {MAX_NAME} printable characters.")
         if self.template is not None and len(self.template) > MAX_TEMPLATE:
@@ -219,7 +220,7 @@ def as_views(given: Any, where: str = "views") -> tuple[View, ...]:
     if isinstance(given, (View, Mapping)):
         given = (given,)
     if not isinstance(given, (list, tuple)) or not all(isinstance(each, (View, Mapping)) for each in given):
-        raise TypeError(f"{where} is {shorten(given)} of type {type(given).__name__}; give a list of View objects.")
+        raise FieldError(f"{where} is {shorten(given)} of type {type(given).__name__}; give a list of View objects.")
     if not 0 < len(given) <= MAX_VIEWS:
         raise ValueError(f"{where} has {len(given)} views; give 1 to {MAX_VIEWS}.")
     views = [each if isinstance(each, View) else View.from_dict(each) for each in given]
