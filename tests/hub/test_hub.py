@@ -67,9 +67,7 @@ def test__push_to_hub__composition__pipeline_takes_the_tokenizer_of_the_backbone
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "views", ["default", "plain", ["mean", "echo_all", View(template="w1 {text}", pooling="last")]]
-)
+@pytest.mark.parametrize("views", ["default", "plain", ["mean", "echo_all", View(template="w1 {text}")]])
 @pytest.mark.parametrize("loader", [AutoModel, AutoModelForSequenceClassification])
 def test__push_to_hub__task__same_logits(base_tokenizer: PreTrainedTokenizerFast, loader: Any, views: Any) -> None:
     classify = fit(base_tokenizer, views=views)

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tokenizers import processors
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast, pipeline
 
 from transformers_tart import SupportSet, TartClassificationPipeline, TartConfig, TartForSequenceClassification, View
-from transformers_tart.embeddings.views import VIEWS
+from transformers_tart.embeddings.views import PRESETS, VIEWS
 from transformers_tart.errors import BackboneMismatchError, CorruptFileError
 
 
@@ -38,6 +39,7 @@ SEVERAL = [
     View("again", "{text} w3 {text}", "max", "1:", normalize=True),
 ]
 PAIRED = [View("plain"), View("both", "w1 {text} w2 {text_pair} w3", "last"), View("joined", "{text} w4", "mean")]
+DEFAULT, PLAIN, BEST = ([*PRESETS["causal"][name]] for name in ("default", "plain", "best"))
 KINDS = {
     "llama": {"model_type": "llama", "views": SEVERAL},
     "bert": {"model_type": "bert", "views": SEVERAL},
@@ -100,10 +102,10 @@ def test__stored_task__several_views__ordinary_text_classification_pipeline(kind
 @pytest.mark.parametrize(
     ("views", "expected"),
     [
-        (None, ["one_word", "quoted"]),
-        ("default", ["one_word", "quoted"]),
-        ("best", ["one_word", "quoted", "echo"]),
-        ("plain", ["mean", "last"]),
+        (None, DEFAULT),
+        ("default", DEFAULT),
+        ("best", BEST),
+        ("plain", PLAIN),
         ("echo_all", ["echo_all"]),
         (View(pooling="last"), ["last"]),
         (["mean", View("mine", "{text} w1", "last"), View(), View(pooling="max")], ["mean", "mine", "mean_2", "max"]),
@@ -118,8 +120,8 @@ def test__from_backbone__views__preset_name_view_or_list(views: Any, expected: l
 
 def test__from_backbone__reasoner_that_projects__last_layer_of_the_first_view() -> None:
     (view,) = compose(reasoner="gpt2").config.views
-    assert (view.name, view.template, view.layers) == ("one_word", VIEWS["one_word"].template, -1)
-    assert names(compose(reasoner="gpt2", views="plain")) == ["mean", "last"]
+    assert view == replace(VIEWS[DEFAULT[0]], layers=-1)
+    assert names(compose(reasoner="gpt2", views="plain")) == PLAIN
 
 
 @pytest.mark.parametrize(
@@ -217,12 +219,12 @@ def composition(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("asked", "expected"),
     [
-        ({"views": "plain"}, ["mean", "last"]),
+        ({"views": "plain"}, PLAIN),
         ({"views": ["echo", View(pooling="max")]}, ["echo", "max"]),
         ({"views": View("mine", "w1 {text}")}, ["mine"]),
         ({"pooling": "last"}, ["last"]),
-        ({"protocol": "vanilla", "views": "default"}, ["mean_all"]),
-        ({}, ["one_word", "quoted"]),
+        ({"protocol": "vanilla", "views": "default"}, [*PRESETS["prompt"]["default"]]),
+        ({}, DEFAULT),
     ],
 )
 def test__from_pretrained__views_asked_for__replace_those_of_a_composition(
@@ -253,7 +255,7 @@ def test__from_pretrained__views_that_do_not_fit__clear_error(
 
 @pytest.mark.slow
 def test__from_pretrained__views_of_a_stored_support__others_refused(tmp_path: Path) -> None:
-    classify = build(tmp_path / "base", "llama", views=["mean", "last"])
+    classify = build(tmp_path / "base", "llama", views="plain")
     classify.save_pretrained(tmp_path / "task")
     for loader in (AutoModel.from_pretrained, TartForSequenceClassification.from_pretrained, load):
         for views in ("plain", list(classify.model.config.views)):
@@ -261,11 +263,11 @@ def test__from_pretrained__views_of_a_stored_support__others_refused(tmp_path: P
                 "mean",
                 "last",
             ]
-        for views, what in (("best", "views"), ([VIEWS["mean_all"], VIEWS["last"]], "views")):
+        for views, what in (("best", "views"), (["mean_all", VIEWS["last_all"]], "views")):
             with pytest.raises(ValueError, match=rf"embedded with other values of .'{what}'.: with .*not with .*"):
                 loader(tmp_path / "task", views=views)
-        changed = [View("mean", layers=0), VIEWS["last"]]
-        with pytest.raises(ValueError, match=r"other values of .'mean\.layers'.: with mean\.layers='late', not with"):
+        changed = [replace(VIEWS[PLAIN[0]], layers=0), *PLAIN[1:]]
+        with pytest.raises(ValueError, match=rf"other values of .'{PLAIN[0]}\.layers'.: with .*, not with .*layers=0"):
             loader(tmp_path / "task", views=changed)
 
 
@@ -279,7 +281,7 @@ def test__pipeline__views__where_it_composes(composition: Path) -> None:
     for model in (str(base), build_backbone("llama"), str(composition)):
         given = {"tokenizer": build_tokenizer(), "views": "plain", "examples": examples}
         classify = pipeline("tart-classification", model=model, **given)
-        assert names(classify.model) == ["mean", "last"]
+        assert names(classify.model) == PLAIN
         torch.testing.assert_close(score_all(classify, TEXTS), expected, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="views is given with a model that is loaded already"):
         make_pipeline(compose(), views="plain")
@@ -287,9 +289,9 @@ def test__pipeline__views__where_it_composes(composition: Path) -> None:
         load(base, views="plane")
 
 
-def test__pipeline__mini__takes_views() -> None:
-    classify = load("mini", views="plain", examples=make_examples())
-    assert names(classify.model) == ["mean", "last"]
+def test__pipeline__no_model__views_of_the_one_in_the_package() -> None:
+    classify = pipeline("tart-classification", views="plain", examples=make_examples())
+    assert names(classify.model) == PLAIN
     assert classify("w1")["label"] in ("ham", "spam")
 
 
