@@ -308,8 +308,8 @@ def save_parts(
     if config.include_backbone:
         options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
         model.backbone.save_pretrained(folder / BACKBONE_FOLDER, **options)
-    size = None if support is None else len(support)
-    classifier_card(config, model.card_facts, size, include_texts).save(folder / CARD_FILE)
+    storage = None if support is None else support.storage
+    classifier_card(config, model.card_facts, storage, include_texts).save(folder / CARD_FILE)
 
 
 __all__ = ["BACKBONE_KEYS", "DEFAULT_REASONER", "OWNED", "compose", "config_to_save", "load_composed", "save_parts"]
