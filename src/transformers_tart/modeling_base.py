@@ -22,7 +22,7 @@ from transformers_tart.checks.tensors import check_seed
 from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.packing import draw_probes, is_same
+from transformers_tart.embeddings.packing import draw_probes, is_unchanged
 from transformers_tart.embeddings.phrases import Reading
 from transformers_tart.embeddings.text import Embedder
 from transformers_tart.embeddings.views import split_views
@@ -271,7 +271,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         candidate, probes = self.prepare_embedded(packed, prepared.reading), draw_probes(packed.embeddings)
         with torch.no_grad():
             logits, packed_logits = (self.answer(probes, each) for each in (prepared, candidate))
-        return candidate if is_same(logits, packed_logits) else prepared
+        return candidate if is_unchanged(logits, packed_logits) else prepared
 
     def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
         """Store a support set with the model, or remove it.

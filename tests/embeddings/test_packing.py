@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from transformers_tart import SupportSet, TartForSequenceClassification
-from transformers_tart.embeddings.packing import PackedEmbeddings, draw_probes, is_same
+from transformers_tart.embeddings.packing import PackedEmbeddings, draw_probes, is_unchanged
 from transformers_tart.support import PreparedSupport
 
 
@@ -120,11 +120,11 @@ def test__draw_probes__many_examples__few_queries_of_both_kinds() -> None:
     assert torch.equal(draw_probes(embeddings[:3])[3:], (embeddings[:3] / 2 + embeddings[[2, 0, 1]] / 2))
 
 
-def test__is_same__nan_or_another_prediction__false() -> None:
+def test__is_unchanged__nan_or_another_prediction__false() -> None:
     logits = torch.randn(4, 3)
-    assert is_same(logits, logits + 1.0)
-    assert not is_same(logits, logits * 1.1)
-    assert not is_same(logits, logits * torch.nan)
+    assert is_unchanged(logits, logits + 1.0)
+    assert not is_unchanged(logits, logits * 1.1)
+    assert not is_unchanged(logits, logits * torch.nan)
 
 
 @settings(max_examples=40)

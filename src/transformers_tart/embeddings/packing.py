@@ -40,21 +40,20 @@ class PackedEmbeddings:
         """Pack embeddings (k, hidden) or (k, layers, hidden), on the CPU.
 
         Returns:
-            `None` for other dtypes than float32, for embeddings that would not become smaller, and for deviations that
-            overflow float32.
+            `None` for other dtypes than float32, for embeddings that would not become smaller, and for those so large
+            that their sums overflow.
         """
         if embeddings.dtype != torch.float32:
             return None
         embeddings = embeddings.detach().cpu()
         center = embeddings.mean(0)
         deviations = embeddings - center
-        if not torch.isfinite(deviations).all():
-            return None
         largest = deviations.abs().amax((0, -1))[..., None]
         exponents = (torch.frexp(largest).exponent - HIGHEST_EXPONENT).clamp(-EXPONENTS, EXPONENTS)
         unit = torch.ldexp(torch.ones_like(largest), exponents)
         packed = cls((deviations / unit).half(), center, unit)
-        return packed if packed.num_bytes < embeddings.nbytes else None
+        is_usable = packed.num_bytes < embeddings.nbytes and torch.isfinite(packed.unpack()).all()
+        return packed if is_usable else None
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "PackedEmbeddings":
@@ -87,10 +86,10 @@ def draw_probes(embeddings: Tensor) -> Tensor:
     return torch.cat([first, first / 2 + second / 2])
 
 
-def is_same(logits: Tensor, packed_logits: Tensor) -> bool:
-    """Return whether logits (n, classes) of packed embeddings predict nearly the same probabilities."""
+def is_unchanged(logits: Tensor, packed_logits: Tensor) -> bool:
+    """Return whether the probabilities of logits (n, classes) are nearly the same with packed embeddings."""
     change = (logits.softmax(-1) - packed_logits.softmax(-1)).abs().max()
     return bool(change <= MOST_CHANGE)  # not for NaN
 
 
-__all__ = ["PackedEmbeddings", "draw_probes", "is_same"]
+__all__ = ["PackedEmbeddings", "draw_probes", "is_unchanged"]
