@@ -24,17 +24,7 @@ from transformers_tart.support import PreparedSupport
 
 MOST_CHANGE_OF_AN_ANSWER = 1e-3
 HALF = 2**-11  # largest relative rounding error of float16
-EXTREMES = [
-    "outlier",
-    "constant_layer",
-    "off_center",
-    "large",
-    "tiny",
-    "denormal",
-    "dominated",
-    "nearly_equal",
-    "mixed",
-]
+EXTREMES = ("outlier", "constant_layer", "off_center", "large", "tiny", "dominated", "even", "mixed")
 
 
 def draw_extreme(kind: str, k: int, seed: int, layers: int = 2, width: int = 24) -> Tensor:
@@ -49,8 +39,7 @@ def draw_extreme(kind: str, k: int, seed: int, layers: int = 2, width: int = 24)
         "constant_layer": torch.cat([x[:, :1], torch.full_like(x[:, :1], 3e5)], 1),
         "off_center": x + 1e5 * dense,
         "large": x * 1e30,
-        "tiny": x * 1e-30,
-        "denormal": x * 1e-40,
+        "tiny": x * 1e-37,
         "dominated": x + 1e5 * along * dense,  # the rounding errors of one direction are as large as the others
         "even": 1 + x * 1e-6,
         "mixed": x * scales,
@@ -142,9 +131,11 @@ def test__pack__extreme_embeddings__no_answer_changes(architecture: str, kind: s
     assert (found - expected).abs().max() <= MOST_CHANGE_OF_AN_ANSWER
 
 
-@pytest.mark.parametrize("architecture", ["kernel", "gpt2"])
-@pytest.mark.parametrize(("kind", "is_packed"), [("dominated", False), ("mixed", True)])
-def test__pack__rounding_that_changes_answers__kept_in_float32(kind: str, is_packed: bool, architecture: str) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "kind", "is_packed"),
+    [("kernel", "mixed", True), ("kernel", "dominated", False), ("gpt2", "dominated", False)],
+)
+def test__pack__rounding_that_changes_answers__kept_in_float32(architecture: str, kind: str, is_packed: bool) -> None:
     full, kept = fit_and_pack(compose_cached(architecture), draw_extreme(kind, 16, 0))
     assert (kept.support.packed is not None, kept is not full) == (is_packed, is_packed)
 

@@ -145,9 +145,8 @@ def test__save__twice__same_bytes(include_backbone: bool, base: str, tmp_path: P
     assert read_files(tmp_path / "a") == read_files(tmp_path / "b") == read_files(tmp_path / "c")
 
 
-@pytest.mark.parametrize("reasoner", ["kernel", "gpt2"])
-def test__save_and_load__packed_support__same_logits_and_bytes(reasoner: str, base: str, tmp_path: Path) -> None:
-    model = fit(base, reasoner, layers=-1, pooling="mean")
+def test__save_and_load__packed_support__same_logits_and_bytes(base: str, tmp_path: Path) -> None:
+    model = fit(base, layers=-1, pooling="mean")
     assert model.support is not None
     assert model.support.packed is not None
     model.save_pretrained(tmp_path / "a")
@@ -155,9 +154,8 @@ def test__save_and_load__packed_support__same_logits_and_bytes(reasoner: str, ba
     assert torch.equal(predict(loaded), predict(model))
     loaded.save_pretrained(tmp_path / "b")
     assert read_files(tmp_path / "a") == read_files(tmp_path / "b")
-    storage = load_file(tmp_path / "a" / "support.safetensors")["packed.values"].dtype, model.support.storage
-    assert storage == (torch.float16, "12 examples of 0.1 kB in float16, 0.9 kB in all")
-    assert storage[1] in (tmp_path / "a" / "README.md").read_text()
+    assert load_file(tmp_path / "a" / "support.safetensors")["packed.values"].dtype == torch.float16
+    assert "| 12 examples of 0.1 kB in float16, 0.9 kB in all |" in (tmp_path / "a" / "README.md").read_text()
 
 
 def test__fit__same_seed__same_bytes(base: str, tmp_path: Path) -> None:
