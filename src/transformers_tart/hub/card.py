@@ -128,7 +128,8 @@ def classifier_card(
     """Return the card of a composition, or of a fitted task with a support set of `support_size` examples."""
     backbone, hub_id = _describe_backbone(config)
     labels = ", ".join(_as_code(str(name)) for name in (config.id2label or {}).values())
-    fitted = {} if support_size is None else {"labels": labels, "support set": f"{support_size} examples"}
+    support = f"{support_size} examples, embedded in {str(config.dtype).removeprefix('torch.')}"
+    fitted = {} if support_size is None else {"labels": labels, "support set": support}
     normalized, options = ", normalized" if config.normalize else "", config.embedding_options
     details = {
         "backbone": backbone,

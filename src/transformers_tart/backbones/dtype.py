@@ -1,0 +1,69 @@
+"""The dtype in which a backbone is loaded where the user leaves the choice to this package.
+
+That is where `pipeline` or a command gets no dtype, or "auto". Classes have the default of transformers.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+from transformers_tart.loading.arguments import PLACEMENTS
+
+
+logger = logging.get_logger(__name__)
+
+BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16")  # of CPUs, as torch names them
+
+
+def is_open(loading: Mapping[str, Any]) -> bool:
+    """Return whether arguments of `from_pretrained` leave the dtype open."""
+    return all(loading.get(name) in (None, "auto") for name in ("dtype", "torch_dtype"))
+
+
+def with_dtype(loading: Mapping[str, Any], config: PreTrainedConfig, device: Any = None) -> dict[str, Any]:
+    """Return arguments of `from_pretrained` with a dtype for a device, where they leave it open.
+
+    A task with a support set, which has a dtype, and a quantized backbone keep their arguments.
+
+    Args:
+        loading (`dict`):
+            The arguments.
+        config (`PreTrainedConfig`):
+            Config of a task or of a backbone.
+        device (`int`, `str` or `torch.device`, *optional*):
+            Device of the pipeline; the first accelerator, or the CPU, when neither it nor a device map is given.
+    """
+    parts = (config, getattr(config, "base_model_config", None))
+    quantized = [loading.get("quantization_config"), *(getattr(each, "quantization_config", None) for each in parts)]
+    if not is_open(loading) or getattr(config, "has_support", False) or any(each is not None for each in quantized):
+        return dict(loading)
+    return {**loading, "dtype": choose_dtype(_find_device(device, loading.get("device_map")))}
+
+
+def choose_dtype(device: torch.device) -> torch.dtype | str:
+    """Return bfloat16 for a device that computes in it, and float32 for other CPUs.
+
+    Other accelerators have `"auto"`, the dtype of the weights, as in transformers. CPUs never have float16, which is
+    their slowest dtype, and whose range the hidden states of some models leave.
+    """
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return torch.bfloat16 if any(capabilities.get(unit) for unit in BFLOAT16_UNITS) else torch.float32
+    if device.type in ("cuda", "xpu") and torch.get_device_module(device).is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return "auto"
+
+
+def _find_device(device: Any, device_map: Any) -> torch.device:
+    """Return the device on which most of a backbone will run, by the arguments of `pipeline`."""
+    given = list(device_map.values()) if isinstance(device_map, Mapping) else [device_map or device]
+    if given and all(str(each) in ("-1", "cpu", "cpu:0", "disk") for each in given):
+        return torch.device("cpu")
+    named = [torch.device(each) for each in given if isinstance(each, (str, torch.device)) and each not in PLACEMENTS]
+    accelerators = [each for each in named if each.type != "cpu"]
+    if accelerators:
+        return accelerators[0]
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
