@@ -14,6 +14,7 @@ from transformers_tart import SupportSet, TartConfig, TartForSequenceClassificat
 from transformers_tart.backbones import dtype
 from transformers_tart.backbones.dtype import choose_dtype, with_dtype
 from transformers_tart.commands.common import load_config, load_pipeline
+from transformers_tart.commands.output import fingerprint_of
 from transformers_tart.evaluation.methods.models import Models
 
 
@@ -133,6 +134,13 @@ def test__command__no_dtype__chosen_for_the_cpu(fast: torch.dtype, base: str) ->
         assert load_pipeline(args, load_config(args)).model.backbone.dtype == expected
 
 
+def test__fingerprint__no_dtype__that_of_the_cpu(fast: torch.dtype, base: str, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("text\nw1\n")
+    args = argparse.Namespace(**vars(arguments(base)), input=str(tmp_path / "new.csv"), examples=None)
+    found = fingerprint_of(args, load_config(args), "text")["options"]
+    assert found == {"protocol": None, "template": None, "dtype": str(fast).removeprefix("torch.")}
+
+
 def test__evaluation__no_dtype__chosen_for_the_cpu(fast: torch.dtype, base: str) -> None:
     models = Models(base)
     assert models.model("text").backbone.dtype == models.language_model.dtype == fast
@@ -155,7 +163,7 @@ def test__task__no_dtype__that_of_its_support_set(stored: torch.dtype, base: str
     name = str(stored).removeprefix("torch.")
     assert json.loads((tmp_path / "task" / "config.json").read_text())["dtype"] == name
     assert SupportSet.load(tmp_path / "task" / "support.safetensors").digest.dtype == name
-    assert f"embedded in {name}" in (tmp_path / "task" / "README.md").read_text()
+    assert f"| embedded in | {name} |" in (tmp_path / "task" / "README.md").read_text()
     assert load(task, backbone=base).model.backbone.dtype == stored
     for given in ({}, {"dtype": "auto"}):
         assert TartForSequenceClassification.from_pretrained(task, **given).backbone.dtype == stored

@@ -1,6 +1,7 @@
-"""The dtype in which a backbone is loaded where the user leaves the choice to this package.
+"""The dtype in which `pipeline` and the commands load a backbone where the user gives none, or "auto".
 
-That is where `pipeline` or a command gets no dtype, or "auto". Classes have the default of transformers.
+`from_backbone` and `from_pretrained` of the classes have the default of transformers instead, the dtype of the weights.
+They do not know the device on which the model will run, and load the same model on every machine.
 """
 
 from collections.abc import Mapping
@@ -8,12 +9,9 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
-from transformers.utils import logging
 
 from transformers_tart.loading.arguments import PLACEMENTS
 
-
-logger = logging.get_logger(__name__)
 
 BFLOAT16_UNITS = ("amx_bf16", "avx512_bf16")  # of CPUs, as torch names them
 

@@ -128,8 +128,9 @@ def classifier_card(
     """Return the card of a composition, or of a fitted task with a support set of `support_size` examples."""
     backbone, hub_id = _describe_backbone(config)
     labels = ", ".join(_as_code(str(name)) for name in (config.id2label or {}).values())
-    support = f"{support_size} examples, embedded in {str(config.dtype).removeprefix('torch.')}"
-    fitted = {} if support_size is None else {"labels": labels, "support set": support}
+    fitted = {} if support_size is None else {"labels": labels, "support set": f"{support_size} examples"}
+    if fitted and config.dtype is not None:
+        fitted["embedded in"] = str(config.dtype).removeprefix("torch.")
     normalized, options = ", normalized" if config.normalize else "", config.embedding_options
     details = {
         "backbone": backbone,
