@@ -103,7 +103,7 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     place["revision"] = pin_revision(name, **place, **shared)
     hub = {**shared, **place}
     config = _configure(cls.config_class, name, kwargs, names, hub)
-    if config.has_support and is_open(kwargs):
+    if config.has_support and config.dtype is not None and is_open(kwargs):
         kwargs["dtype"] = config.dtype  # in which the support set was embedded
     is_reference = not isinstance(given, PreTrainedModel)
     if is_reference:

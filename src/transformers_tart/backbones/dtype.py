@@ -1,6 +1,6 @@
 """The dtype in which `pipeline` and the commands load a backbone where the user gives none, or "auto".
 
-`from_backbone` and `from_pretrained` of the classes have the default of transformers instead, the dtype of the weights.
+`from_backbone` and `from_pretrained` of the classes have the default of transformers: the dtype of the weights.
 They do not know the device on which the model will run, and load the same model on every machine.
 """
 
