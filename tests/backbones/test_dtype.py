@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import torch
 from helpers.builders import build_backbone, build_tokenizer, make_examples
-from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM, pipeline
+from transformers import (
+    BitsAndBytesConfig,
+    CLIPConfig,
+    EfficientNetConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    SwinConfig,
+    WhisperConfig,
+    pipeline,
+)
 
 from transformers_tart import SupportSet, TartConfig, TartForSequenceClassification
 from transformers_tart.backbones import dtype
@@ -69,16 +78,17 @@ def test__choose__cpu__bfloat16_with_its_units_alone(
 ) -> None:
     monkeypatch.setattr(dtype, "BFLOAT16_UNITS", ("amx_bf16", "avx512_bf16"))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
-    assert choose_dtype(CPU) == expected
+    assert choose_dtype(CPU, LlamaConfig()) == expected
 
 
 @pytest.mark.parametrize(("name", "expected"), [("cuda:1", torch.bfloat16), ("xpu", "auto"), ("mps", "auto")])
 def test__choose__accelerator__bfloat16_where_supported(
     name: str, expected: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
-    monkeypatch.setattr(torch.xpu, "is_bf16_supported", lambda including_emulation: including_emulation)
-    assert choose_dtype(torch.device(name)) == expected
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated: not emulated)
+    monkeypatch.setattr(torch.xpu, "is_bf16_supported", lambda emulated: emulated)
+    assert choose_dtype(torch.device(name), LlamaConfig()) == expected
+    assert choose_dtype(torch.device(name), EfficientNetConfig()) == "auto"
 
 
 @pytest.mark.parametrize(
@@ -102,8 +112,14 @@ def test__choose__device_and_device_map__that_of_most_layers(
 ) -> None:
     accelerator = torch.device("cuda")
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: accelerator)
-    monkeypatch.setattr(dtype, "choose_dtype", lambda device: device.type)
+    monkeypatch.setattr(dtype, "choose_dtype", lambda device, config: device.type)
     assert with_dtype({"device_map": device_map}, LlamaConfig(), device)["dtype"] == expected
+
+
+@pytest.mark.parametrize("kind", [CLIPConfig, LlamaConfig, SwinConfig, WhisperConfig])
+def test__choose__attention__bfloat16_on_a_cpu_with_units(kind: Any, fast: torch.dtype) -> None:
+    assert choose_dtype(CPU, kind()) == fast
+    assert choose_dtype(CPU, EfficientNetConfig()) == torch.float32
 
 
 @pytest.mark.parametrize("given", [torch.float16, "float16", {"": torch.float32}])

@@ -34,25 +34,38 @@ def with_dtype(loading: Mapping[str, Any], config: PreTrainedConfig, device: Any
         device (`int`, `str` or `torch.device`, *optional*):
             Device of the pipeline; the first accelerator, or the CPU, when neither it nor a device map is given.
     """
-    parts = (config, getattr(config, "base_model_config", None))
-    quantized = [loading.get("quantization_config"), *(getattr(each, "quantization_config", None) for each in parts)]
+    base = getattr(config, "base_model_config", None) or config
+    quantized = (loading.get("quantization_config"), getattr(base, "quantization_config", None))
     if not is_open(loading) or getattr(config, "has_support", False) or any(each is not None for each in quantized):
         return dict(loading)
-    return {**loading, "dtype": choose_dtype(_find_device(device, loading.get("device_map")))}
+    return {**loading, "dtype": choose_dtype(_find_device(device, loading.get("device_map")), base)}
 
 
-def choose_dtype(device: torch.device) -> torch.dtype | str:
-    """Return bfloat16 for a device that computes in it, and float32 for other CPUs.
+def choose_dtype(device: torch.device, config: PreTrainedConfig) -> torch.dtype | str:
+    """Return bfloat16 for a backbone with attention on a device that computes in it, else float32 for CPUs.
 
     Other accelerators have `"auto"`, the dtype of the weights, as in transformers. CPUs never have float16, which is
-    their slowest dtype, and whose range the hidden states of some models leave.
+    their slowest dtype, and whose range the hidden states of some models leave. In bfloat16 the hidden states of a
+    convolutional network (EfficientNet-Lite0) move by up to 12% of their norm, those of a vision transformer (DINOv2
+    ViT-S) by up to 2%.
     """
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return torch.bfloat16 if any(capabilities.get(unit) for unit in BFLOAT16_UNITS) else torch.float32
-    if device.type in ("cuda", "xpu") and torch.get_device_module(device).is_bf16_supported(including_emulation=False):
+    if _has_attention(config) and _computes_bfloat16(device):
         return torch.bfloat16
-    return "auto"
+    return torch.float32 if device.type == "cpu" else "auto"
+
+
+def _computes_bfloat16(device: torch.device) -> bool:
+    """Return whether a device has units for bfloat16, and does not emulate it."""
+    if device.type == "cpu":
+        return any(torch.cpu.get_capabilities().get(unit) for unit in BFLOAT16_UNITS)
+    # other accelerators do not state it
+    return device.type in ("cuda", "xpu") and torch.get_device_module(device).is_bf16_supported(False)
+
+
+def _has_attention(config: Any) -> bool:
+    """Return whether a config, or one in it, has attention heads."""
+    parts = (getattr(config, name, None) for name in getattr(config, "sub_configs", ()))
+    return bool(getattr(config, "num_attention_heads", None)) or any(map(_has_attention, parts))
 
 
 def _find_device(device: Any, device_map: Any) -> torch.device:

@@ -48,7 +48,8 @@ SHARED_OPTIONS: dict[str, dict[str, Any]] = {
         "choices": DTYPES,
         "default": "auto",
         "help": "precision of the backbone; auto is that of the stored support "
-        "set, else bfloat16 where the device computes in it and float32 on other CPUs (default: auto)",
+        "set, else bfloat16 for models with attention where the device computes in it, else float32 on CPUs "
+        "(default: auto)",
     },
     "--device": {"help": "device, for example cpu or cuda:1 (default: the first accelerator)"},
     "--device-map": {"help": '"auto" spreads the backbone over all devices'},
