@@ -137,9 +137,10 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
             revision (`str`, *optional*):
                 Revision of the backbone's repository; for a loaded model it is noted in the config.
             loading_arguments:
-                Passed to `AutoModel.from_pretrained`: `dtype`, `device_map`, `max_memory`, `attn_implementation`,
-                `quantization_config`, `token`, `cache_dir`, `trust_remote_code`, ... Code of the repository runs with
-                `trust_remote_code=True` only. `id2label` or `label2id` name the classes of any support set.
+                Passed to `AutoModel.from_pretrained`: `dtype` (that of the weights when not given), `device_map`,
+                `max_memory`, `attn_implementation`, `quantization_config`, `token`, `cache_dir`, `trust_remote_code`,
+                ... Code of the repository runs with `trust_remote_code=True` only. `id2label` or `label2id` name the
+                classes of any support set.
 
         Raises:
             ValueError: When the backbone reads other inputs, is a sentence encoder of modules that this package does
@@ -164,7 +165,8 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
             kwargs:
                 As in `PreTrainedModel.from_pretrained`. `revision` and `subfolder` are those of this repository;
                 `dtype`, `device_map`, `max_memory`, `trust_remote_code` and the like are for the backbone; `token`,
-                `cache_dir` and `local_files_only` are for both.
+                `cache_dir` and `local_files_only` are for both. With a support set, `dtype` defaults to the one in
+                which that was embedded.
 
         Raises:
             BackboneNotFoundError, BackboneMismatchError: When the backbone cannot be loaded, or is not the one that

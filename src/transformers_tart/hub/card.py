@@ -136,6 +136,8 @@ def classifier_card(
     backbone, hub_id = _describe_backbone(config)
     labels = ", ".join(_as_code(str(name)) for name in (config.id2label or {}).values())
     fitted = {} if support_storage is None else {"labels": labels, "support set": support_storage}
+    if fitted and config.dtype is not None:
+        fitted["embedded in"] = str(config.dtype).removeprefix("torch.")
     options = config.embedding_options
     details = {
         "backbone": backbone,
