@@ -48,7 +48,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "random:vit-tiny and random:vit-base (default: mini)",
     )
     parser.add_argument("--max-characters", type=int, default=100, help="of a prompt's texts (default: 100)")
-    add_shared(parser, "--dtype", "--device", "--json")
+    add_shared(parser, "--dtype", help="precision of the backbone; auto is that of its weights (default: auto)")
+    add_shared(parser, "--device", "--json")
     parser.add_argument("--compile", action="store_true", help="compile the backbone of our side")
     parser.add_argument("--seed", type=int, default=0, help="seed of texts, embeddings and weights (default: 0)")
 

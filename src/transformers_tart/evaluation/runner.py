@@ -144,7 +144,7 @@ def _settings(plan: Plan, models: Models) -> dict[str, Any]:
         "model": reference.name,
         "revision": reference.revision,
         "reasoner": models.reasoner_name,
-        "dtype": models.dtype,
+        "dtype": models.loading_dtype,
         "max_length": models.max_length,
         "sampling": plan.sampling,
         "max_test": plan.max_test,
