@@ -162,14 +162,11 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
             backbone (`PreTrainedModel` or `str`, *optional*):
                 A backbone, or where to load one from, to use instead of the one that the repository refers to. With a
                 support set it must have the weights that embedded it, in any dtype.
-            views, protocol, max_length, ..., *optional*:
-                Options of embeddings in place of the saved ones, as in [`from_backbone`]. A task with a support set
-                takes none but its own.
             kwargs:
                 As in `PreTrainedModel.from_pretrained`. `revision` and `subfolder` are those of this repository;
                 `dtype`, `device_map`, `max_memory`, `trust_remote_code` and the like are for the backbone; `token`,
                 `cache_dir` and `local_files_only` are for both. With a support set, `dtype` defaults to the one in
-                which that was embedded.
+                which that was embedded; without one, `views` and the other options of embeddings replace the saved.
 
         Raises:
             BackboneNotFoundError, BackboneMismatchError: When the backbone cannot be loaded, or is not the one that
