@@ -18,6 +18,7 @@ from transformers_tart.checks.bounds import (
     check_inside,
     check_integer,
 )
+from transformers_tart.checks.foreign_config import ForeignConfig
 from transformers_tart.checks.label_names import check_label_names, class_numbers
 from transformers_tart.checks.strict_config import FieldError, plain_errors
 from transformers_tart.checks.templates import parse_template
@@ -38,24 +39,6 @@ MEDIA_POOLINGS = ("mean", "first", "max")
 
 
 EMBEDDING_FIELDS = tuple(field.name for field in fields(EmbeddingOptions))
-
-
-class ForeignConfig(PreTrainedConfig):
-    """Config of a backbone whose class is code of its repository: the fields as they are."""
-
-    foreign_type: str = ""
-
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> "ForeignConfig":
-        """Build one from the fields of a config of another class."""
-        others = {name: value for name, value in fields.items() if name not in ("model_type", "foreign_type")}
-        check_fields(cls, fields.get("dtype"), others)
-        return cls(foreign_type=str(fields["model_type"]), **others)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields under their own model type."""
-        fields = super().to_dict()
-        return {**fields, "model_type": fields.pop("foreign_type")}
 
 
 @plain_errors
@@ -111,6 +94,15 @@ class TartBaseConfig(PreTrainedConfig):
         if isinstance(described, dict) and kind is not None and kind not in CONFIG_MAPPING:
             setattr(self, self.backbone_key, ForeignConfig.from_fields(described))
         super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build a config; the Auto classes leave options of embeddings to `from_pretrained` of the model."""
+        if not kwargs.get("return_unused_kwargs"):
+            return super().from_dict(config_dict, **kwargs)
+        left = {name: kwargs.pop(name) for name in EMBEDDING_FIELDS if name in kwargs}
+        config, unused = super().from_dict(config_dict, **kwargs)
+        return config, {**unused, **left}
 
     @property
     def base_model_config(self) -> Any:

@@ -166,7 +166,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
                 As in `PreTrainedModel.from_pretrained`. `revision` and `subfolder` are those of this repository;
                 `dtype`, `device_map`, `max_memory`, `trust_remote_code` and the like are for the backbone; `token`,
                 `cache_dir` and `local_files_only` are for both. With a support set, `dtype` defaults to the one in
-                which that was embedded.
+                which that was embedded; without one, `views` and the other options of embeddings replace the saved.
 
         Raises:
             BackboneNotFoundError, BackboneMismatchError: When the backbone cannot be loaded, or is not the one that

@@ -23,17 +23,16 @@ from transformers_tart.backbones.towers import take_tower
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import as_source
 from transformers_tart.checks.label_names import config_names, set_config_names, take_names
-from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartBaseConfig
-from transformers_tart.embeddings.views import compose_views
+from transformers_tart.configuration_tart import TartBaseConfig
+from transformers_tart.embeddings.views import choose_task_views, compose_views
 from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
 from transformers_tart.files import check_whole
 from transformers_tart.hub.card import classifier_card
 from transformers_tart.hub.push import CARD_FILE, OWNED_WEIGHTS
-from transformers_tart.inputs.views import VIEW_ARGUMENTS, View, as_views
 from transformers_tart.loading.arguments import check_loading
-from transformers_tart.loading.auto import check_files
 from transformers_tart.loading.checksums import check_sums
-from transformers_tart.loading.download import ACCESS, PLACE, TRUST, explain_damage, pin_revision, select, take
+from transformers_tart.loading.config import load_config, replace_views
+from transformers_tart.loading.download import ACCESS, PLACE, TRUST, pin_revision, select, take
 from transformers_tart.origin import Origin
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.support import SUPPORT_FILE, SupportSet
@@ -46,18 +45,7 @@ BACKBONE_FOLDER = "backbone"
 BACKBONE_KEYS = "backbone."
 OWNED = (*OWNED_WEIGHTS, SUPPORT_FILE)
 # Arguments that Auto classes and pipelines pass for themselves.
-CONFIG_FIELDS = (
-    *("base_model_name_or_path", "base_model_revision", "base_model_subfolder"),
-    *(*EMBEDDING_FIELDS, *VIEW_ARGUMENTS),
-)
 AUTO_CLASS_KWARGS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
-CONFIG_FIELDS = (
-    "base_model_name_or_path",
-    "base_model_revision",
-    "base_model_subfolder",
-    *EMBEDDING_FIELDS,
-    *VIEW_ARGUMENTS,
-)
 
 
 def move_to_output_device(reasoner: TartReasoner, backbone: PreTrainedModel) -> TartReasoner:
@@ -120,7 +108,7 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     shared, place = take(kwargs, ACCESS), take(kwargs, PLACE)
     place["revision"] = pin_revision(name, **place, **shared)
     hub = {**shared, **place}
-    config = _configure(cls.config_class, name, kwargs, names, hub)
+    config, asked = load_config(cls.config_class, name, kwargs, names, hub)
     if config.has_support and config.dtype is not None and is_open(kwargs):
         kwargs["dtype"] = config.dtype  # in which the support set was embedded
     is_reference = not isinstance(given, PreTrainedModel)
@@ -133,6 +121,8 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
         name, config=config.reasoner, key_mapping=key_mapping, output_loading_info=True, **weights, **hub
     )
     model = cls(config, *model_args, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
+    if asked is not None:
+        replace_views(config, name, choose_task_views(asked, config, model.traits))
     is_reference = is_reference and not config.include_backbone
     digest = model.backbone_digest() if is_reference or config.has_support else None
     access = {**shared, **select(kwargs, (TRUST,))}
@@ -145,56 +135,6 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
         check_sums(name, sums, **hub)
         config.sha256 = None  # of the files, not of the model, which may change
     return (model, info) if with_info else model
-
-
-def _configure(config_class: Any, name: str, kwargs: dict, names: tuple[str, ...] | None, hub: dict) -> TartBaseConfig:
-    """Load the config of a task, with the fields that `kwargs` override; they are taken out of `kwargs`."""
-    config, overrides = kwargs.pop("config", None), take(kwargs, CONFIG_FIELDS)
-    if not isinstance(config, config_class):
-        config = _load_config(config_class, name if config is None else config, **hub)
-    overrides = config.drop_text_fields(overrides)
-    old = {key: value for key in VIEW_ARGUMENTS if (value := overrides.pop(key, None)) is not None}
-    if overrides.get("views") is not None or old:
-        single = config.views[0] if len(config.views) == 1 else View()
-        overrides["views"] = as_views(overrides.get("views") or replace(single, name=None, **old))
-    contradicted = [key for key in EMBEDDING_FIELDS if key in overrides and overrides[key] != getattr(config, key)]
-    if config.has_support and contradicted:
-        raise ValueError(
-            f"{name} holds a support set that was embedded with other values of {contradicted}. Load it without them, "
-            "or compose its backbone again and give the examples again."
-        )
-    for key, value in overrides.items():
-        setattr(config, key, value)
-    if names is not None:
-        set_config_names(config, names)
-    config.validate()
-    return config
-
-
-def _load_config(config_class: type[TartBaseConfig], name: Any, **hub: Any) -> TartBaseConfig:
-    """Load the config of a TART repository; transformers would take another's with a warning."""
-    if isinstance(name, PreTrainedConfig):
-        raise ValueError(f'The config is of model type "{name.model_type}", not "{config_class.model_type}".')
-    name = as_source(name, "config")
-    with explain_damage(name):
-        check_files(name, **hub)
-        model_type = PreTrainedConfig.get_config_dict(name, **hub)[0].get("model_type")
-        if model_type == config_class.model_type:
-            return config_class.from_pretrained(name, **hub)
-    if model_type == "tart_reasoner":
-        raise ValueError(
-            f"{name} holds a reasoner alone; load it with TartReasoner.from_pretrained, or compose it with a "
-            "backbone: TartForSequenceClassification.from_backbone(backbone, reasoner=...)."
-        )
-    if str(model_type).startswith("tart"):
-        raise ValueError(
-            f'{name} holds a TART model of type "{model_type}", not "{config_class.model_type}": load it with '
-            "AutoModel.from_pretrained, which finds its class."
-        )
-    raise ValueError(
-        f'{name} holds a model of type "{model_type}", not a TART repository; to use it as a backbone call '
-        "TartForSequenceClassification.from_backbone."
-    )
 
 
 def _load_backbone(

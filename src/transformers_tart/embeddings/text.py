@@ -17,13 +17,14 @@ from transformers_tart.backbones.forward import (
     rows_beyond_switch,
 )
 from transformers_tart.backbones.traits import BackboneTraits
+from transformers_tart.checks.tracing import is_traced
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.in_context import encode_support, write_prompt
 from transformers_tart.embeddings.passages import PassageReader
 from transformers_tart.embeddings.phrases import Phrasing, Reading
 from transformers_tart.embeddings.pooling import pool_rows
-from transformers_tart.embeddings.prompts import Prompt, split_parts, strip
+from transformers_tart.embeddings.prompts import Prompt, split_for_prompt, split_parts, split_row, strip
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
 from transformers_tart.embeddings.views import normalized, split_views
 from transformers_tart.inputs.examples import Examples
@@ -125,9 +126,12 @@ class Embedder:
     def tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """Return rows for [`embed_rows`]: whole texts, or, for templates, texts without special tokens, or both."""
         parts = [] if len(self.plain) == len(self.views) else tokenize_parts(tokenizer, texts)
-        if not self.plain:
+        if self.options.has_prompt:
             return parts
-        rows = tokenize(tokenizer, texts, resolve_max_length(self.backbone, tokenizer, self.options.max_length))
+        rows = parts
+        if self.plain:
+            limit = resolve_max_length(self.backbone, tokenizer, self.options.max_length)
+            rows = tokenize(tokenizer, texts, limit)
         if not parts:
             return rows
         counts = [1 if isinstance(text, str) else 2 for text in texts]
@@ -217,14 +221,15 @@ class Embedder:
         if reading is None:
             found = self._embed_alone(rows, self.views, pad_token_id, batcher)
         elif phrasing is not None:
-            parts = [row[PARTS] if PARTS in row else _split(row) for row in rows]
+            parts = [row[PARTS] for row in rows]
             read = self.passage_reader.embed(parts, reading, self.options.max_length, batcher)
             views = [self.views[i] for i in self.plain]
             plain = self._embed_alone(_whole(rows), views, pad_token_id, batcher) if views else None
             found = self._join(plain, read)
         else:
             check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
-            found = self._continue_prompt([_parts(row, _prompt_of(reading)) for row in rows], reading, batcher)
+            parts = [split_for_prompt(row, _prompt_of(reading)) for row in rows]
+            found = self._continue_prompt(parts, reading, batcher)
         # after the cache, whose embeddings serve both
         return normalized(found, self.views)
 
@@ -259,18 +264,23 @@ class Embedder:
         """Embed a padded batch of inputs, each without regard to the others; see [`embed_rows`]."""
         if reading is None:
             return normalized(self.pool_batch(batch, self.views), self.views)
+        if is_traced():
+            raise ValueError(
+                "Views with templates and prompts cannot be exported, since texts are cut out of the batch; compose "
+                'the model with views="plain".'
+            )
         mask = batch["attention_mask"].bool()
         names = [name for name in batch if name != "attention_mask"]
         rows = [{name: batch[name][i][mask[i]].tolist() for name in names} for i in range(len(mask))]
         # without the special tokens of the tokenizer, which stand in no prompt and no template
         if reading.phrasing is not None:
             special = reading.phrasing.special
-            parts = [[strip(part, special) for part in _split(row)] for row in rows]
+            parts = [[strip(part, special) for part in split_row(row)] for row in rows]
             read = self.passage_reader.embed(parts, reading, self.options.max_length)
             views = [self.views[i] for i in self.plain]
             return normalized(self._join(self.pool_batch(batch, views) if views else None, read), self.views)
         prompt = _prompt_of(reading)
-        parts = [[strip(part, prompt.special) for part in _parts(row, prompt)] for row in rows]
+        parts = [[strip(part, prompt.special) for part in split_for_prompt(row, prompt)] for row in rows]
         return normalized(self._continue_prompt(parts, reading), self.views)
 
     def pool_batch(self, batch: dict[str, Tensor], views: Sequence[View]) -> Tensor:
@@ -288,21 +298,3 @@ def _prompt_of(reading: Reading) -> Prompt:
 def _whole(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows without the texts for templates."""
     return [{name: ids for name, ids in row.items() if name != PARTS} for row in rows]
-
-
-def _split(row: dict[str, list[int]]) -> list[list[int]]:
-    """Return the token ids of a text, or of a text and its pair, which token types distinguish."""
-    return split_parts(row, 2 if any(row.get("token_type_ids", ())) else 1)
-
-
-def _parts(row: dict[str, list[int]], prompt: Prompt) -> list[list[int]]:
-    """Return the token ids of a text, or of a text and its pair, as the template asks for them."""
-    types, count = row.get("token_type_ids"), len(prompt.question.before)
-    if count == 1 and types is not None and any(types):
-        raise ValueError("The template asks for a single text, an input holds a text and its text_pair.")
-    if count == 2 and types is None:
-        raise ValueError(
-            "The template asks for a text and its text_pair: give the model token_type_ids that distinguish them, or "
-            'use pipeline("tart-classification") with {"text", "text_pair"}.'
-        )
-    return split_parts(row, count)

@@ -13,6 +13,7 @@ from transformers_tart.backbones.sentence_encoders import SentenceEncoder
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import shorten
 from transformers_tart.checks.bounds import MAX_LAYERS
+from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.inputs.modality import Modality
 from transformers_tart.inputs.views import IN_CONTEXT_PROTOCOLS, VIEW_ARGUMENTS, View, as_views, single_view
 
@@ -145,13 +146,39 @@ def compose_views(
         sentence = None
     if given:
         return (sentence or single_view(given, -1 if projects else "all"),)
-    if not modality.is_tokenized:
-        kind = str(modality)
-    elif has_prompt:
-        kind = "prompt"
-    elif encoder is not None:
-        kind = "sentence"
-    else:
-        kind = "causal" if traits.is_causal else "masked"
+    kind = _kind_of(traits, modality, has_prompt, encoder is not None)
     views = choose_views("default" if asked is None else asked, kind, sentence)
     return (replace(views[0], layers=-1),) if projects and asked is None else views
+
+
+def _kind_of(traits: BackboneTraits, modality: Modality, has_prompt: bool, is_sentence_encoder: bool) -> str:
+    """Return the key of `PRESETS` for a backbone."""
+    if not modality.is_tokenized:
+        return str(modality)
+    if has_prompt:
+        return "prompt"
+    if is_sentence_encoder:
+        return "sentence"
+    return "causal" if traits.is_causal else "masked"
+
+
+def choose_task_views(asked: Any, config: TartBaseConfig, traits: BackboneTraits) -> tuple[View, ...]:
+    """Return views that are asked for of a saved task; its own view `sentence` is the one of that name.
+
+    Args:
+        asked (`str` or `list`):
+            As in [`choose_views`].
+        config ([`TartBaseConfig`]), traits ([`BackboneTraits`]):
+            The config of the task, and its backbone.
+
+    Raises:
+        ValueError: On a name as in [`choose_views`], and on `sentence` where the task does not describe it.
+    """
+    options = config.embedding_options
+    sentence = next((view for view in options.views if view.name == "sentence"), None)
+    if sentence is None and "sentence" in ([asked] if isinstance(asked, str) else asked):
+        raise ValueError(
+            "The task does not describe the view 'sentence', which the repository of its backbone does; compose that "
+            "again: from_backbone(..., views='sentence')."
+        )
+    return choose_views(asked, _kind_of(traits, config.modality, options.has_prompt, sentence is not None), sentence)

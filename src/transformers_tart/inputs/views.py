@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers_tart.checks.arguments import as_flag, shorten
 from transformers_tart.checks.bounds import MAX_LAYERS, MAX_TEMPLATE, check_integer
+from transformers_tart.checks.strict_config import FieldError
 from transformers_tart.checks.templates import parse_template, parse_view_template, template_fields
 
 
@@ -47,7 +48,7 @@ def _check_layers(layers: Any) -> int | str:
 @dataclass(frozen=True)
 class View:
     r"""
-    One way of turning an input into an embedding.
+    A way of turning an input into an embedding.
 
     ```python
     >>> View(template='This text: "{text}" means in one word: "', pooling="last", layers="late")
@@ -85,7 +86,7 @@ class View:
         for field in ("name", "template", "pooling"):
             value = getattr(self, field)
             if not isinstance(value, str) and (value is not None or field == "pooling"):
-                raise TypeError(f"{field} is {shorten(value)} of type {type(value).__name__}; it must be a string.")
+                raise FieldError(f"{field} is {shorten(value)} of type {type(value).__name__}; it must be a string.")
         if self.name is not None and not (0 < len(self.name) <= MAX_NAME and self.name.isprintable()):
             raise ValueError(f"The name of a view is {shorten(self.name)}; give 1 to {MAX_NAME} printable characters.")
         if self.template is not None and len(self.template) > MAX_TEMPLATE:
@@ -153,6 +154,9 @@ class EmbeddingOptions:
     max_length: int | None = None
     views: tuple[View, ...] = (View("mean", layers=-1),)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "views", as_views(self.views))
+
     @property
     def has_prompt(self) -> bool:
         """The presence of a prompt of the examples before each query."""
@@ -166,12 +170,16 @@ class EmbeddingOptions:
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "EmbeddingOptions":
         """Return the options of a file."""
-        return cls(**{**given, "views": as_views(given["views"])})
+        return cls(**given)
+
+    def differing(self, other: "EmbeddingOptions") -> list[str]:
+        """Return the names of the fields that differ."""
+        mine, its = _plain_fields(self, other), _plain_fields(other, self)
+        return [name for name in mine if mine[name] != its[name]]
 
     def differences(self, other: "EmbeddingOptions") -> tuple[str, str] | None:
         """Return the fields that differ, with the values of each side; `None` if all are equal."""
-        mine, its = _plain_fields(self, other), _plain_fields(other, self)
-        names = [name for name in mine if mine[name] != its[name]]
+        mine, its, names = _plain_fields(self, other), _plain_fields(other, self), self.differing(other)
         if not names:
             return None
         first, second = (", ".join(f"{name}={side[name]!r}" for name in names) for side in (mine, its))
@@ -212,7 +220,7 @@ def as_views(given: Any, where: str = "views") -> tuple[View, ...]:
     if isinstance(given, (View, Mapping)):
         given = (given,)
     if not isinstance(given, (list, tuple)) or not all(isinstance(each, (View, Mapping)) for each in given):
-        raise TypeError(f"{where} is {shorten(given)} of type {type(given).__name__}; give a list of View objects.")
+        raise FieldError(f"{where} is {shorten(given)} of type {type(given).__name__}; give a list of View objects.")
     if not 0 < len(given) <= MAX_VIEWS:
         raise ValueError(f"{where} has {len(given)} views; give 1 to {MAX_VIEWS}.")
     views = [each if isinstance(each, View) else View.from_dict(each) for each in given]
