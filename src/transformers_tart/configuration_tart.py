@@ -27,10 +27,11 @@ from transformers_tart.inputs.modality import AUDIO, IMAGE, TEXT, Modality
 from transformers_tart.inputs.views import (
     IN_CONTEXT_PROTOCOLS,
     PROTOCOLS,
-    VIEW_ARGUMENTS,
     EmbeddingOptions,
     as_views,
+    check_no_view_arguments,
     single_view,
+    take_view_arguments,
 )
 
 
@@ -112,6 +113,7 @@ class TartBaseConfig(PreTrainedConfig):
     @property
     def embedding_options(self) -> EmbeddingOptions:
         """The options with which examples and queries are embedded."""
+        self.validate_embedding()  # again, since fields may have been set
         return EmbeddingOptions(**{name: getattr(self, name) for name in EMBEDDING_FIELDS if hasattr(self, name)})
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,14 +149,8 @@ class TartBaseConfig(PreTrainedConfig):
 
     def _take_views(self, arguments: dict[str, Any]) -> None:
         """Set the views from the field or, for configs of version 0.1, from arguments, which are taken out."""
-        old = {name: arguments.pop(name) for name in VIEW_ARGUMENTS if name in arguments}
-        given = {name: value for name, value in old.items() if value is not None}
-        if self.views is None:
-            self.views = (single_view(given, "all"),)
-        elif given:
-            raise FieldError(f"views and {sorted(given)} are given, which describe a view of their own; give one.")
-        else:
-            self.views = as_views(self.views)
+        given = take_view_arguments(arguments, self.views)
+        self.views = (single_view(given, "all"),) if self.views is None else as_views(self.views)
 
     def _check_labels(self) -> None:
         if self.id2label is None:
@@ -179,6 +175,7 @@ class TartBaseConfig(PreTrainedConfig):
     def validate_embedding(self) -> None:
         """Check the fields that determine embeddings."""
         self.drop_text_fields(vars(self))
+        check_no_view_arguments(vars(self))
         for view in as_views(self.views):
             if view.pooling not in self.poolings:
                 raise ValueError(f"pooling is {shorten(view.pooling)}; it must be one of {self.poolings}.")

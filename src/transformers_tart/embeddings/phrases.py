@@ -49,9 +49,10 @@ class Phrase(NamedTuple):
     def begins(self, other: "Phrase") -> bool:
         """Return whether another phrase holds the same tokens and texts at its beginning."""
         count = len(self.fields)
-        last, longer = self.literals[-1], (*other.literals, ())[count]
+        last, longer = self.literals[-1], (*other.literals, ())[min(count, len(other.literals))]
         return (
-            self.fields == other.fields[:count]
+            not self.end
+            and self.fields == other.fields[:count]
             and self.literals[:-1] == other.literals[:count]
             and longer[: len(last)] == last
         )
@@ -68,6 +69,17 @@ class Passage(NamedTuple):
         """The phrase that is read."""
         return max(self.phrases, key=lambda each: (len(each.fields), each.length))
 
+    @property
+    def is_whole(self) -> bool:
+        """`True` where each view has a phrase with a text, which is the beginning of the phrase that is read."""
+        return 0 < len(self.views) == len(self.phrases) and all(
+            len(each.literals) == len(each.fields) + 1
+            and 0 in each.fields
+            and set(each.fields) <= {0, 1}
+            and (each == self.phrase or each.begins(self.phrase))
+            for each in self.phrases
+        )
+
 
 @dataclass(frozen=True)
 class Phrasing:
@@ -83,6 +95,11 @@ class Phrasing:
     def __post_init__(self) -> None:
         if self.truncation_side not in TRUNCATION_SIDES:
             raise ValueError(f"truncation_side is {self.truncation_side!r}; it must be one of {TRUNCATION_SIDES}.")
+        if not self.passages or not all(passage.is_whole for passage in self.passages):
+            raise ValueError("the templates of its views are incomplete")
+        least = max(passage.phrase.length + len(passage.phrase.fields) for passage in self.passages)
+        if self.context is not None and self.context < least:
+            raise ValueError(f"the context of its templates is {self.context}, and they need {least} tokens at least")
 
     @classmethod
     def of(
@@ -121,9 +138,13 @@ class Phrasing:
         """Return an input, truncated, as the continuation of the beginning of a passage, with a span for each view."""
         phrase = passage.phrase
         if 1 not in phrase.fields:
-            parts = [[token for i, part in enumerate(parts) for token in ((*self.separator, *part) if i else part)]]
+            given = [part for part in parts if part]
+            parts = [[token for i, part in enumerate(given) for token in ((*self.separator, *part) if i else part)]]
         elif len(parts) == 1:
-            raise ValueError("The template asks for a text and its text_pair, an input holds a single text.")
+            raise ValueError(
+                "The template asks for a text and its text_pair, an input holds a single text; give both, and the "
+                "model token_type_ids that distinguish them."
+            )
         limit = max_length
         if self.context is not None:
             share = (self.context - phrase.length) // len(phrase.fields)
@@ -170,11 +191,6 @@ def _passage_from_json(views: Any, phrases: Any) -> Passage:
         Phrase(tuple(as_token_ids(ids) for ids in literals), as_token_ids(fields), as_token_ids(end))
         for literals, fields, end in phrases
     ]
-    if len(read) != len(views) or any(
-        len(each.literals) != len(each.fields) + 1 or not set(each.fields) <= {0, 1} or 0 not in each.fields
-        for each in read
-    ):
-        raise ValueError("the templates of its views are incomplete")
     return Passage(as_token_ids(views), tuple(read))
 
 

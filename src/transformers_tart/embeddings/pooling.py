@@ -146,7 +146,8 @@ def pool_map(hidden: Tensor, pooling: str, frame_mask: FrameMask | None = None, 
         is_last = hidden.shape[3] == size != hidden.shape[1]
         hidden = hidden.flatten(1, 2) if is_last else hidden.flatten(2).transpose(1, 2)
     if frame_mask is None:
-        return hidden[:, 0].float() if pooling == "first" else hidden.float().mean(1)
+        whole = {"first": hidden[:, 0], "max": hidden.amax(1)}
+        return whole[pooling].float() if pooling in whole else hidden.float().mean(1)
     return _pool(hidden, frame_mask(hidden.shape[1]).to(hidden.device), pooling)
 
 

@@ -253,21 +253,3 @@ class Prefix:
     def length(self) -> int:
         """The number of tokens."""
         return len(self.ids)
-
-
-def split_row(row: Mapping[str, list[int]]) -> list[list[int]]:
-    """Return the token ids of a text, or of a text and its pair, which token types distinguish."""
-    return split_parts(row, 2 if any(row.get("token_type_ids", ())) else 1)
-
-
-def split_for_prompt(row: Mapping[str, list[int]], prompt: Prompt) -> list[list[int]]:
-    """Return the token ids of a text, or of a text and its pair, as the template asks for them."""
-    types, count = row.get("token_type_ids"), len(prompt.question.before)
-    if count == 1 and types is not None and any(types):
-        raise ValueError("The template asks for a single text, an input holds a text and its text_pair.")
-    if count == 2 and types is None:
-        raise ValueError(
-            "The template asks for a text and its text_pair: give the model token_type_ids that distinguish them, or "
-            'use pipeline("tart-classification") with {"text", "text_pair"}.'
-        )
-    return split_parts(row, count)

@@ -24,7 +24,8 @@ from transformers_tart.embeddings.in_context import encode_support, write_prompt
 from transformers_tart.embeddings.passages import PassageReader
 from transformers_tart.embeddings.phrases import Phrasing, Reading
 from transformers_tart.embeddings.pooling import pool_rows
-from transformers_tart.embeddings.prompts import Prompt, split_for_prompt, split_parts, split_row, strip
+from transformers_tart.embeddings.prompts import Prompt, strip
+from transformers_tart.embeddings.rows import add_parts, parts_for_prompt, parts_of, whole_rows
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
 from transformers_tart.embeddings.views import normalized, split_views
 from transformers_tart.inputs.examples import Examples
@@ -41,9 +42,6 @@ from transformers_tart.inputs.tokenization import (
     truncate,
 )
 from transformers_tart.inputs.views import EmbeddingOptions, View
-
-
-PARTS = "parts"  # of a row: token ids of each text without special tokens
 
 
 class EmbeddedExamples(NamedTuple):
@@ -125,18 +123,11 @@ class Embedder:
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """Return rows for [`embed_rows`]: whole texts, or, for templates, texts without special tokens, or both."""
-        parts = [] if len(self.plain) == len(self.views) else tokenize_parts(tokenizer, texts)
-        if self.options.has_prompt:
-            return parts
+        parts = tokenize_parts(tokenizer, texts) if len(self.plain) < len(self.views) else []
         rows = parts
         if self.plain:
-            limit = resolve_max_length(self.backbone, tokenizer, self.options.max_length)
-            rows = tokenize(tokenizer, texts, limit)
-        if not parts:
-            return rows
-        counts = [1 if isinstance(text, str) else 2 for text in texts]
-        split = [split_parts(part, count) for part, count in zip(parts, counts, strict=True)]
-        return [{**row, PARTS: part} for row, part in zip(rows, split, strict=True)]
+            rows = tokenize(tokenizer, texts, resolve_max_length(self.backbone, tokenizer, self.options.max_length))
+        return add_parts(rows, parts, texts) if self.has_templates else rows
 
     def _check_lengths(self, places: Sequence[str], texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase) -> None:
         """Raise a ValueError on a text that would be truncated."""
@@ -160,7 +151,7 @@ class Embedder:
 
     def collate(self, processor: Any, rows: Sequence[Any]) -> dict[str, Tensor]:
         """Return a padded batch of rows."""
-        return collate(_whole(rows), processor.pad_token_id)
+        return collate(whole_rows(rows), processor.pad_token_id)
 
     def embed_examples(
         self,
@@ -221,14 +212,14 @@ class Embedder:
         if reading is None:
             found = self._embed_alone(rows, self.views, pad_token_id, batcher)
         elif phrasing is not None:
-            parts = [row[PARTS] for row in rows]
+            parts = [parts_of(row) for row in rows]
             read = self.passage_reader.embed(parts, reading, self.options.max_length, batcher)
             views = [self.views[i] for i in self.plain]
-            plain = self._embed_alone(_whole(rows), views, pad_token_id, batcher) if views else None
+            plain = self._embed_alone(whole_rows(rows), views, pad_token_id, batcher) if views else None
             found = self._join(plain, read)
         else:
             check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
-            parts = [split_for_prompt(row, _prompt_of(reading)) for row in rows]
+            parts = [parts_for_prompt(row, _prompt_of(reading)) for row in rows]
             found = self._continue_prompt(parts, reading, batcher)
         # after the cache, whose embeddings serve both
         return normalized(found, self.views)
@@ -275,12 +266,12 @@ class Embedder:
         # without the special tokens of the tokenizer, which stand in no prompt and no template
         if reading.phrasing is not None:
             special = reading.phrasing.special
-            parts = [[strip(part, special) for part in split_row(row)] for row in rows]
+            parts = [[strip(part, special) for part in parts_of(row)] for row in rows]
             read = self.passage_reader.embed(parts, reading, self.options.max_length)
             views = [self.views[i] for i in self.plain]
             return normalized(self._join(self.pool_batch(batch, views) if views else None, read), self.views)
         prompt = _prompt_of(reading)
-        parts = [[strip(part, prompt.special) for part in split_for_prompt(row, prompt)] for row in rows]
+        parts = [[strip(part, prompt.special) for part in parts_for_prompt(row, prompt)] for row in rows]
         return normalized(self._continue_prompt(parts, reading), self.views)
 
     def pool_batch(self, batch: dict[str, Tensor], views: Sequence[View]) -> Tensor:
@@ -293,8 +284,3 @@ def _prompt_of(reading: Reading) -> Prompt:
     prompt = reading.prefixes[0].prompt
     assert prompt is not None
     return prompt
-
-
-def _whole(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows without the texts for templates."""
-    return [{name: ids for name, ids in row.items() if name != PARTS} for row in rows]

@@ -15,7 +15,7 @@ from transformers_tart.checks.arguments import shorten
 from transformers_tart.checks.bounds import MAX_LAYERS
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.inputs.modality import Modality
-from transformers_tart.inputs.views import IN_CONTEXT_PROTOCOLS, VIEW_ARGUMENTS, View, as_views, single_view
+from transformers_tart.inputs.views import IN_CONTEXT_PROTOCOLS, View, as_views, single_view, take_view_arguments
 
 
 def split_views(embeddings: Tensor, views: Sequence[View]) -> tuple[Tensor, ...]:
@@ -115,6 +115,13 @@ def choose_views(asked: Any, kind: str, sentence: View | None = None) -> tuple[V
     return as_views([known[each] if isinstance(each, str) else each for each in asked])
 
 
+def _has_sentence(asked: Any) -> bool:
+    """Return whether the view of a sentence encoder is among those that are asked for."""
+    if asked is None or isinstance(asked, str):
+        asked = PRESETS["sentence"].get(asked or "default", (asked,))
+    return any(each == "sentence" for each in (asked if isinstance(asked, (list, tuple)) else ()))
+
+
 def compose_views(
     embedding: Mapping[str, Any],
     traits: BackboneTraits,
@@ -136,11 +143,9 @@ def compose_views(
             Settings of a sentence encoder.
     """
     asked = embedding["views"]
-    given = {name: embedding[name] for name in VIEW_ARGUMENTS if embedding[name] is not None}
-    if asked is not None and given:
-        raise ValueError(f"views and {sorted(given)} are given, which describe a view of their own; give one.")
+    given = take_view_arguments(dict(embedding), asked)
     has_prompt = embedding["protocol"] in IN_CONTEXT_PROTOCOLS
-    if encoder is not None and not has_prompt and (given or asked is None or "sentence" in asked):
+    if encoder is not None and not has_prompt and (given or _has_sentence(asked)):
         sentence = encoder.view(given)
     else:
         sentence = None

@@ -24,25 +24,37 @@ def _as_slice(layers: str) -> slice:
 
 
 def _check_layers(layers: Any) -> int | str:
-    """Return layers as an integer or a string."""
+    """Return layers as an integer or a string, a slice in its shortest form."""
     if isinstance(layers, str) and layers in LAYER_NAMES:
         return layers
     if isinstance(layers, Integral) and not isinstance(layers, bool):
         check_integer("layers", int(layers), -MAX_LAYERS, MAX_LAYERS)
         return int(layers)
+    written = layers
+    if isinstance(layers, slice) and layers.step in (None, 1):
+        written = f"{_written(layers.start)}:{_written(layers.stop)}"
     try:
-        if isinstance(layers, slice) and layers.step in (None, 1):
-            layers = ":".join("" if bound is None else str(bound) for bound in (layers.start, layers.stop))
-        chosen = _as_slice(layers) if isinstance(layers, str) and ":" in layers else None
+        chosen = _as_slice(written) if isinstance(written, str) and ":" in written else None
     except ValueError:
         chosen = None
-    bounds = () if chosen is None else [bound for bound in (chosen.start, chosen.stop) if bound is not None]
-    if chosen is None or any(abs(bound) > MAX_LAYERS for bound in bounds) or len({bound < 0 for bound in bounds}) > 1:
+    if chosen is None or not _is_from_one_end(chosen):
         raise ValueError(
-            f'layers is {shorten(layers)}; it must be an index, a slice whose bounds count from one end, "late" or '
-            '"all".'
+            f"layers is {shorten(layers)}; it must be an index, a slice of one layer or more whose bounds count from "
+            'one end, "late" or "all".'
         )
-    return layers
+    return f"{_written(chosen.start)}:{_written(chosen.stop)}"
+
+
+def _written(bound: int | None) -> str:
+    return "" if bound is None else str(bound)
+
+
+def _is_from_one_end(layers: slice) -> bool:
+    """Return whether the bounds of a slice count from one end, and leave a layer between them."""
+    bounds = [bound for bound in (layers.start, layers.stop) if bound is not None]
+    if any(abs(bound) > MAX_LAYERS for bound in bounds) or len({bound < 0 for bound in bounds}) > 1:
+        return False
+    return layers.stop != 0 and (len(bounds) < 2 or layers.start < layers.stop)
 
 
 @dataclass(frozen=True)
@@ -202,6 +214,28 @@ def _plain_fields(options: EmbeddingOptions, other: EmbeddingOptions) -> dict[st
 
 # Arguments of version 0.1, which describe the only view of a model.
 VIEW_ARGUMENTS = ("template", "pooling", "normalize", "layers")
+
+
+def take_view_arguments(arguments: dict[str, Any], views: Any = None) -> dict[str, Any]:
+    """Return the arguments of version 0.1 that are given; all of them are taken out.
+
+    Raises:
+        ValueError: When views are given too.
+    """
+    taken = {name: arguments.pop(name) for name in VIEW_ARGUMENTS if name in arguments}
+    given = {name: value for name, value in taken.items() if value is not None}
+    if given and views is not None:
+        raise ValueError(f"views and {sorted(given)} are given, which describe a view of their own; give one.")
+    return given
+
+
+def check_no_view_arguments(config: Mapping[str, Any]) -> None:
+    """Raise a ValueError where a field of version 0.1 was set on a config, which would change nothing."""
+    if given := [name for name in VIEW_ARGUMENTS if name in config]:
+        raise ValueError(
+            f"config.{given[0]} is set to {shorten(config[given[0]])}, but the views of the config decide; delete it, "
+            f"and set config.views = [View({given[0]}=..., ...)]."
+        )
 
 
 def single_view(arguments: Mapping[str, Any], layers: int | str) -> View:
