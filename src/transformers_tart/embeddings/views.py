@@ -62,8 +62,8 @@ READINGS = (
     View("first", pooling="first"),
     View("second", pooling="second"),
     View("one_word", ONE_WORD, "last"),
-    View("one_word_topic", 'This text: "{text}" In one word, this text is about: "', "last"),
-    View("one_word_kind", 'This text: "{text}" In one word, this is a kind of: "', "last"),
+    View("one_word_described", 'This text: "{text}" is best described in one word as "', "last"),
+    View("one_word_category", 'This text: "{text}" The category of this text, in one word: "', "last"),
     View("quoted", 'This text: "{text}', "mean"),
     View("echo", "{text}\n{text}", "mean"),
 )
@@ -77,9 +77,15 @@ VIEWS: dict[str, View] = {
     },
     "sentence": View("sentence", None, "mean", -1, True),
 }
+# Read in one pass, whose two wordings are endings of one stem.
+ONE_PROMPT = ("one_word", "one_word_final", "one_word_described", "one_word_described_final", "quoted")
 # Views of each kind of backbone, chosen on train rows of real sets (hub_cards/tart-reasoner-kernel/views.md).
 PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
-    "causal": {"default": ("one_word", "quoted"), "plain": ("mean", "last"), "best": ("one_word", "quoted", "echo")},
+    "causal": {
+        "default": ONE_PROMPT,
+        "plain": ("mean", "mean_final", "last", "last_final"),
+        "best": (*ONE_PROMPT, "one_word_category", "one_word_category_final", "echo"),
+    },
     "prompt": {"default": ("mean_all",), "plain": ("mean_all",), "best": ("mean_all",)},
     "masked": dict.fromkeys(("default", "plain", "best"), ("mean", "second_all")),
     "sentence": dict.fromkeys(("default", "plain", "best"), ("sentence", "mean", "second_all")),
