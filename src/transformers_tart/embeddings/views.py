@@ -13,6 +13,7 @@ from transformers_tart.backbones.sentence_encoders import SentenceEncoder
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import shorten
 from transformers_tart.checks.bounds import MAX_LAYERS
+from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.inputs.modality import Modality
 from transformers_tart.inputs.views import IN_CONTEXT_PROTOCOLS, VIEW_ARGUMENTS, View, as_views, single_view
 
@@ -145,13 +146,45 @@ def compose_views(
         sentence = None
     if given:
         return (sentence or single_view(given, -1 if projects else "all"),)
-    if not modality.is_tokenized:
-        kind = str(modality)
-    elif has_prompt:
-        kind = "prompt"
-    elif encoder is not None:
-        kind = "sentence"
-    else:
-        kind = "causal" if traits.is_causal else "masked"
+    kind = _kind_of(traits, modality, has_prompt, encoder is not None)
     views = choose_views("default" if asked is None else asked, kind, sentence)
     return (replace(views[0], layers=-1),) if projects and asked is None else views
+
+
+def _kind_of(traits: BackboneTraits, modality: Modality, has_prompt: bool, is_sentence_encoder: bool) -> str:
+    """Return the key of `PRESETS` for a backbone."""
+    if not modality.is_tokenized:
+        return str(modality)
+    if has_prompt:
+        return "prompt"
+    if is_sentence_encoder:
+        return "sentence"
+    return "causal" if traits.is_causal else "masked"
+
+
+def take_views(asked: Any, config: TartBaseConfig, traits: BackboneTraits, name: str, has_support: bool) -> None:
+    """Set the views of a loaded task without a support set, or check that those of its support set are asked for.
+
+    Args:
+        asked (`str` or `list`):
+            As in [`choose_views`]; a view `sentence` of the task stays as it is.
+        config ([`TartBaseConfig`]), traits ([`BackboneTraits`]):
+            The config of the task, whose views are set, and its backbone.
+        name (`str`), has_support (`bool`):
+            Name of the task in messages, and whether it has a support set.
+
+    Raises:
+        ValueError: When the support set was made with other views.
+    """
+    own = as_views(config.views)
+    sentence = next((view for view in own if view.name == "sentence"), None)
+    kind = _kind_of(traits, config.modality, config.embedding_options.has_prompt, sentence is not None)
+    views = choose_views(asked, kind, sentence)
+    if has_support and views != own:
+        made, others = (", ".join(str(view.name) for view in each) for each in (own, views))
+        raise ValueError(
+            f"The support set of {name} was made with the views {made}, not with {others} as asked for. Leave the "
+            "views out, or give the backbone of the task and its examples."
+        )
+    config.views = views
+    config.validate()

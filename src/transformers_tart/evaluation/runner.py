@@ -144,6 +144,7 @@ def _settings(plan: Plan, models: Models) -> dict[str, Any]:
         "model": reference.name,
         "revision": reference.revision,
         "reasoner": models.reasoner_name,
+        "views": "default" if models.views is None else models.views,
         "dtype": models.dtype,
         "max_length": models.max_length,
         "sampling": plan.sampling,
@@ -246,6 +247,7 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
         device=str(models.device),
         test_rows=len(task.test_texts),
         error=error,
+        views=models.composed_views(task.modality),
     )
 
 
