@@ -36,6 +36,47 @@ def test__support_set__saved_and_loaded__same(shape: tuple, dtype: torch.dtype, 
     assert loaded.embeddings.dtype == dtype
 
 
+def pack(support: SupportSet) -> SupportSet:
+    packed = support.pack()
+    assert packed is not None
+    assert packed.packed is not None
+    return packed
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 3, 5)])
+def test__packed_support__saved_loaded_and_saved__same_bits_and_bytes(shape: tuple, tmp_path: Path) -> None:
+    support = pack(make_support(embeddings=torch.randn(shape)))
+    support.save(tmp_path / "a.safetensors")
+    loaded = SupportSet.load(tmp_path / "a.safetensors")
+    assert_same(loaded, support)
+    assert loaded.storage == support.storage
+    loaded.save(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        assert "embeddings" not in file.keys()  # noqa: SIM118 (no mapping)
+
+
+def test__packed_support__renamed_or_moved__stays_packed() -> None:
+    support = pack(make_support())
+    assert dataclasses.replace(support, label_names=("a", "b")).packed is support.packed
+    assert support.to("cpu").packed is support.packed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test__packed_support__other_embeddings__are_stored_instead(dtype: torch.dtype, tmp_path: Path) -> None:
+    support, other = pack(make_support()), torch.randn(6, 5, dtype=dtype)
+    replaced = dataclasses.replace(support, embeddings=other)
+    assert replaced.packed is None
+    replaced.save(tmp_path / "s.safetensors")
+    assert torch.equal(SupportSet.load(tmp_path / "s.safetensors").embeddings, other)
+
+
+def test__storage__packed_or_not__size_and_dtype_of_what_is_stored() -> None:
+    support = make_support(embeddings=torch.randn(6, 10, 100))
+    assert support.storage == "6 examples of 4.0 kB in float32, 24.0 kB in all"
+    assert pack(support).storage == "6 examples of 2.0 kB in float16, 16.0 kB in all"  # with a center and units
+
+
 @given(names=st.lists(st.text(), min_size=2, max_size=4, unique=True))
 def test__support_set__any_label_names__survive(names: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("names") / "s.safetensors"

@@ -22,6 +22,7 @@ from transformers_tart.checks.tensors import check_seed
 from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.packing import draw_probes, is_unchanged
 from transformers_tart.embeddings.phrases import Reading
 from transformers_tart.embeddings.text import Embedder
 from transformers_tart.embeddings.views import split_views
@@ -136,9 +137,10 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
             revision (`str`, *optional*):
                 Revision of the backbone's repository; for a loaded model it is noted in the config.
             loading_arguments:
-                Passed to `AutoModel.from_pretrained`: `dtype`, `device_map`, `max_memory`, `attn_implementation`,
-                `quantization_config`, `token`, `cache_dir`, `trust_remote_code`, ... Code of the repository runs with
-                `trust_remote_code=True` only. `id2label` or `label2id` name the classes of any support set.
+                Passed to `AutoModel.from_pretrained`: `dtype` (that of the weights when not given), `device_map`,
+                `max_memory`, `attn_implementation`, `quantization_config`, `token`, `cache_dir`, `trust_remote_code`,
+                ... Code of the repository runs with `trust_remote_code=True` only. `id2label` or `label2id` name the
+                classes of any support set.
 
         Raises:
             ValueError: When the backbone reads other inputs, is a sentence encoder of modules that this package does
@@ -163,7 +165,8 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
             kwargs:
                 As in `PreTrainedModel.from_pretrained`. `revision` and `subfolder` are those of this repository;
                 `dtype`, `device_map`, `max_memory`, `trust_remote_code` and the like are for the backbone; `token`,
-                `cache_dir` and `local_files_only` are for both.
+                `cache_dir` and `local_files_only` are for both. With a support set, `dtype` defaults to the one in
+                which that was embedded.
 
         Raises:
             BackboneNotFoundError, BackboneMismatchError: When the backbone cannot be loaded, or is not the one that
@@ -227,7 +230,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         seed, keep_texts = check_seed(seed), as_flag(keep_texts, "keep_texts")
         batching = {"batch_size": batch_size, "progress_bar": as_flag(progress_bar, "progress_bar")}
         names = self.chosen_names
-        return self._embed(self.embedder(), examples, names, tokenizer, keep_texts, **batching, seed=seed)[0]
+        return self._embed(self.embedder(), examples, names, tokenizer, keep_texts, **batching, seed=seed).support
 
     def prepare_examples(
         self,
@@ -248,11 +251,11 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         """
         names, embedder = self.chosen_names if is_stored else None, self.embedder(cache, max_length)
         batching = {"batch_size": batch_size, "progress_bar": progress_bar}
-        return self.prepare_embedded(*self._embed(embedder, examples, names, tokenizer, keep_texts, **batching))
+        return self._embed(embedder, examples, names, tokenizer, keep_texts, **batching)
 
     def _embed(
         self, embedder: Embedder, examples: RawExamples, names: Any, tokenizer: Any, keep_texts: bool, **options: Any
-    ) -> tuple[SupportSet, Reading | None]:
+    ) -> PreparedSupport:
         parsed = parse_examples(examples, self.config.modality, names)
         found = embedder.embed_examples(parsed, tokenizer, **options)
         labels = torch.tensor([parsed.labels[i] for i in found.order], device=found.embeddings.device)
@@ -260,7 +263,17 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         reading = found.reading
         prompt, phrasing = (None, None) if reading is None else (reading.prefixes[0].prompt, reading.phrasing)
         facts = (parsed.label_names, texts, prompt, embedder.options, self.backbone_digest(), phrasing)
-        return SupportSet(found.embeddings, labels, *facts), reading
+        return self._pack(self.prepare_embedded(SupportSet(found.embeddings, labels, *facts), reading))
+
+    def _pack(self, prepared: PreparedSupport) -> PreparedSupport:
+        """Prepare a support set with packed embeddings, unless they are not smaller or change predictions."""
+        packed = prepared.support.pack()
+        if packed is None:
+            return prepared
+        candidate, probes = self.prepare_embedded(packed, prepared.reading), draw_probes(packed.embeddings)
+        with torch.no_grad():
+            logits, packed_logits = (self.answer(probes, each) for each in (prepared, candidate))
+        return candidate if is_unchanged(logits, packed_logits) else prepared
 
     def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
         """Store a support set with the model, or remove it.
@@ -464,8 +477,8 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
 
     def model_card(self, facts: CardFacts | None = None, *, stores_texts: bool = False) -> ModelCard:
         """Return the card of this model, with `facts` in place of `self.card_facts` if given."""
-        size = None if self.support is None else len(self.support)
-        return classifier_card(self.config, facts or self.card_facts, size, stores_texts)
+        storage = None if self.support is None else self.support.storage
+        return classifier_card(self.config, facts or self.card_facts, storage, stores_texts)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the reasoner; the frozen backbone stays in evaluation mode."""

@@ -11,6 +11,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.backbones.adapters import unwrap
+from transformers_tart.backbones.dtype import with_dtype
 from transformers_tart.backbones.model_inputs import check_features, check_tokens
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.backbones.towers import loaded_classes_of, modalities_of
@@ -77,8 +78,7 @@ class TartForSequenceClassification(TartPreTrainedModel):
 
         Raises:
             TypeError: On other arguments, and on anything but tensors of integers.
-            ValueError: Without a support set, on invalid ids, masks and labels, or when the backbone gives embeddings
-                that are not finite.
+            ValueError: Without a support set, on invalid ids, masks or labels, or when embeddings are not finite.
         """
         refuse_unknown(kwargs)
         batch = check_tokens(self.backbone, input_ids, attention_mask, token_type_ids)
@@ -260,14 +260,14 @@ class PipelineModel:
 
     def load(self, pipeline_arguments: dict[str, Any], **more: Any) -> TartPreTrainedModel:
         """Load the model; add the device on which a device map has put all of it to the arguments of the pipeline."""
-        model = load_any(self.name, **self.arguments, **more)
+        model = load_any(self.name, device=pipeline_arguments.get("device"), **self.arguments, **more)
         if self.arguments.get("device_map") is not None and getattr(model, "hf_device_map", None) is None:
             pipeline_arguments.setdefault("device", model.device)
         return model
 
 
 def load_any(name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -> TartPreTrainedModel:
-    """Load a TART repository, or compose a backbone, from a Hub id or folder; `config` is its configuration, if known.
+    """Load a TART repository, or compose a backbone, from a Hub id or folder, for a `device`; `config` is its own.
 
     Raises:
         ValueError: When `backbone` is given with a repository that is a backbone itself.
@@ -275,6 +275,7 @@ def load_any(name: str, config: PreTrainedConfig | None = None, **kwargs: Any) -
     check_whole(name)
     if config is None:
         config = find_model(name, **select(kwargs, HUB)).config
+    kwargs = with_dtype(kwargs, config, kwargs.pop("device", None))
     if isinstance(config, TartBaseConfig):
         return _model_class(type(config)).from_pretrained(name, config=config, **kwargs)
     if kwargs.pop("backbone", None) is not None:

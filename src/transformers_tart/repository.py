@@ -16,6 +16,7 @@ from transformers.utils import cached_file, logging
 
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import BackboneDigest
+from transformers_tart.backbones.dtype import is_open
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
 from transformers_tart.backbones.towers import take_tower
@@ -120,6 +121,8 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     place["revision"] = pin_revision(name, **place, **shared)
     hub = {**shared, **place}
     config = _configure(cls.config_class, name, kwargs, names, hub)
+    if config.has_support and config.dtype is not None and is_open(kwargs):
+        kwargs["dtype"] = config.dtype  # in which the support set was embedded
     is_reference = not isinstance(given, PreTrainedModel)
     if is_reference:
         backbone = _load_backbone(config, name, given, place, shared, kwargs)
@@ -283,6 +286,8 @@ def config_to_save(model: Any, include_backbone: bool) -> TartBaseConfig:
     config = copy.deepcopy(model.config)
     config.include_backbone = include_backbone
     config.has_support = model.support is not None
+    if config.has_support and model.support.digest is not None:
+        config.dtype = model.support.digest.dtype or config.dtype
     set_config_names(config, model.names_for(model.support) if model.support else config_names(config))
     if include_backbone:  # whose config may have been changed
         setattr(config, config.backbone_key, copy.deepcopy(model.backbone.config))
@@ -308,8 +313,8 @@ def save_parts(
     if config.include_backbone:
         options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
         model.backbone.save_pretrained(folder / BACKBONE_FOLDER, **options)
-    size = None if support is None else len(support)
-    classifier_card(config, model.card_facts, size, include_texts).save(folder / CARD_FILE)
+    storage = None if support is None else support.storage
+    classifier_card(config, model.card_facts, storage, include_texts).save(folder / CARD_FILE)
 
 
 __all__ = ["BACKBONE_KEYS", "DEFAULT_REASONER", "OWNED", "compose", "config_to_save", "load_composed", "save_parts"]

@@ -15,6 +15,7 @@ from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.checks.arguments import as_source, check_kind, shorten
 from transformers_tart.checks.bounds import parse_json
 from transformers_tart.checks.label_names import check_label_names
+from transformers_tart.embeddings.packing import PackedEmbeddings
 from transformers_tart.embeddings.phrases import Phrasing, Reading
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.errors import BackboneMismatchError, CorruptFileError
@@ -55,6 +56,9 @@ class SupportSet:
             version 0.1.
         digest ([`BackboneDigest`], *optional*):
             Digest of the backbone that made the embeddings; `None` if unknown.
+        packed ([`PackedEmbeddings`], *optional*):
+            The embeddings as they are stored; dropped where they are not those of `embeddings`, which are then stored
+            themselves.
 
     Raises:
         ValueError: On lengths that do not fit, labels out of range, fewer than two classes, or embeddings that are not
@@ -69,6 +73,7 @@ class SupportSet:
     options: EmbeddingOptions | None = None
     digest: BackboneDigest | None = None
     phrasing: Phrasing | None = None
+    packed: PackedEmbeddings | None = None
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -97,6 +102,8 @@ class SupportSet:
             raise ValueError("All support embeddings are equal, so nothing can be learned from them.")
         if self.texts is not None and len(self.texts) != len(self):
             raise ValueError(f"There are {len(self.texts)} texts for {len(self)} examples.")
+        if self.packed is not None and not self.packed.is_of(self.embeddings):
+            object.__setattr__(self, "packed", None)
 
     def _check_kinds(self) -> None:
         for name in ("embeddings", "labels"):
@@ -119,6 +126,7 @@ class SupportSet:
             ("options", EmbeddingOptions),
             ("digest", BackboneDigest),
             ("phrasing", Phrasing),
+            ("packed", PackedEmbeddings),
         ):
             check_kind(name, getattr(self, name), kind, type(None))
 
@@ -132,6 +140,21 @@ class SupportSet:
     def num_labels(self) -> int:
         """Number of classes."""
         return len(self.label_names)
+
+    @property
+    def storage(self) -> str:
+        """Number of examples, and size and dtype of their stored embeddings, in words."""
+        stored = self.embeddings if self.packed is None else self.packed.values
+        total = self.embeddings.nbytes if self.packed is None else self.packed.num_bytes
+        dtype = str(stored.dtype).removeprefix("torch.")
+        return f"{len(self)} examples of {stored[0].nbytes / 1e3:.1f} kB in {dtype}, {total / 1e3:,.1f} kB in all"
+
+    def pack(self) -> "SupportSet | None":
+        """Return the support set with its embeddings rounded to packed ones, `None` where these are not smaller."""
+        packed = PackedEmbeddings.of(self.embeddings)
+        if packed is None:
+            return None
+        return replace(self, embeddings=packed.unpack().to(self.embeddings.device), packed=packed)
 
     def to(self, device: torch.device | str) -> "SupportSet":
         """Return the support set on another device."""
@@ -203,7 +226,11 @@ class SupportSet:
             facts["phrasing"] = self.phrasing.as_json()
         if self.options is not None:
             facts["options"] = asdict(self.options)
-        tensors = {"embeddings": self.embeddings.contiguous().cpu(), "labels": self.labels.contiguous().cpu()}
+        tensors = {"labels": self.labels.contiguous().cpu()}
+        if self.packed is None:
+            tensors["embeddings"] = self.embeddings.contiguous().cpu()
+        else:
+            tensors |= self.packed.tensors()
         if self.digest is not None:
             facts["backbone"] = self.digest.facts()
             tensors |= self.digest.tensors()
@@ -229,8 +256,11 @@ class SupportSet:
             digest = None if backbone is None else BackboneDigest.from_file(backbone, tensors)
             options = None if options is None else EmbeddingOptions.from_dict(options)
             phrasing = None if facts.get("phrasing") is None else Phrasing.from_json(facts["phrasing"])
-            tensors_read = tensors["embeddings"], tensors["labels"]
-            return cls(*tensors_read, tuple(names), texts, prompt, options, digest, phrasing)
+            # version 0.1 wrote "embeddings" alone
+            packed = None if "embeddings" in tensors else PackedEmbeddings.from_tensors(tensors)
+            embeddings = tensors["embeddings"] if packed is None else packed.unpack()
+            named = (tuple(names), texts, prompt, options, digest, phrasing, packed)
+            return cls(embeddings, tensors["labels"], *named)
         except (SafetensorError, AttributeError, LookupError, RuntimeError, ValueError, TypeError) as err:
             raise CorruptFileError(
                 f"{Path(path).name} is no readable support set ({err}); download it again, or fit the task again "

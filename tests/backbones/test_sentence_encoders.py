@@ -65,7 +65,7 @@ def test__from_backbone__sentence_encoder__its_sentence_embedding(
     expected = embed_by_hand(folder, pool, bool(later))
     torch.testing.assert_close(embed(model)[:, 0], expected, atol=1e-5, rtol=1e-5)
     support = model.encode_support([{"text": t, "label": i % 2} for i, t in enumerate(TEXTS)], load_processor(model))
-    torch.testing.assert_close(support.embeddings[:, 0], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(support.embeddings[:, 0], expected, atol=2e-3, rtol=0)  # rounded to float16
     config = model.config
     assert (config.layers, config.max_length, config.normalize) == (-1, 8, bool(later))
 

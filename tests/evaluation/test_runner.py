@@ -186,7 +186,7 @@ def test__evaluate__other_model_in_the_folder__refused(backbone: str, task: str,
         ({"sampling": "natural"}, {}, "sampling 'balanced', not 'natural'"),
         ({"max_test": 5}, {}, "max_test None, not 5"),
         ({}, {"max_length": 7}, "max_length None, not 7"),
-        ({}, {"dtype": "bfloat16"}, "dtype 'auto', not 'bfloat16'"),
+        ({}, {"dtype": "bfloat16"}, "dtype 'float32', not 'bfloat16'"),
     ],
 )
 def test__evaluate__other_settings_in_the_folder__refused(

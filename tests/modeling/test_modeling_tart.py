@@ -197,13 +197,14 @@ def test__forward__support_given__wins_over_the_stored_one_and_leaves_it() -> No
 
 def test__prepare_support__stored_support__is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls = compose(), []
+    first, second = encode(model), encode(model, seed=1)  # encoding reads them too, to compare predictions
     original = model.reasoner.prepare
     monkeypatch.setattr(model.reasoner, "prepare", lambda *args: calls.append(1) or original(*args))
-    model.set_support(encode(model))
+    model.set_support(first)
     for _ in range(3):
         model(**draw_batch())
     assert len(calls) == 1
-    model.set_support(encode(model, seed=1))
+    model.set_support(second)
     model(**draw_batch())
     assert len(calls) == 2
 

@@ -145,6 +145,19 @@ def test__save__twice__same_bytes(include_backbone: bool, base: str, tmp_path: P
     assert read_files(tmp_path / "a") == read_files(tmp_path / "b") == read_files(tmp_path / "c")
 
 
+def test__save_and_load__packed_support__same_logits_and_bytes(base: str, tmp_path: Path) -> None:
+    model = fit(base, layers=-1, pooling="mean")
+    assert model.support is not None
+    assert model.support.packed is not None
+    model.save_pretrained(tmp_path / "a")
+    loaded = AutoModel.from_pretrained(tmp_path / "a")
+    assert torch.equal(predict(loaded), predict(model))
+    loaded.save_pretrained(tmp_path / "b")
+    assert read_files(tmp_path / "a") == read_files(tmp_path / "b")
+    assert load_file(tmp_path / "a" / "support.safetensors")["packed.values"].dtype == torch.float16
+    assert "| 12 examples of 0.1 kB in float16, 0.9 kB in all |" in (tmp_path / "a" / "README.md").read_text()
+
+
 def test__fit__same_seed__same_bytes(base: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         fit(base, "gpt2").save_pretrained(tmp_path / name)

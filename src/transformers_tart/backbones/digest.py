@@ -53,6 +53,8 @@ class BackboneDigest:
             Number of entries of the state dict that cannot be read, such as weights that are offloaded elsewhere.
         settings (`dict`, *optional*):
             Fields of its config that may change an embedding.
+        dtype (`str`, *optional*):
+            Its dtype, such as `"float32"`, which is not compared; `None` if unknown.
     """
 
     name: str | None
@@ -62,6 +64,7 @@ class BackboneDigest:
     quantization: str | None = None
     unchecked: int = 0
     settings: Mapping[str, Any] | None = None
+    dtype: str | None = None
 
     @classmethod
     def of(cls, backbone: PreTrainedModel) -> "BackboneDigest":
@@ -76,6 +79,7 @@ class BackboneDigest:
             _quantization(backbone.config),
             len(tensors) - len(known),
             json.loads(json.dumps(_settings(backbone.config.to_dict()), default=str)),
+            str(backbone.dtype).removeprefix("torch."),
         )
 
     @property
@@ -131,6 +135,7 @@ class BackboneDigest:
             "quantization": self.quantization,
             "unchecked": self.unchecked,
             "settings": self.settings,
+            "dtype": self.dtype,
         }
 
     @classmethod
@@ -150,11 +155,12 @@ class BackboneDigest:
                 raise ValueError(f"the digest of the backbone has too few samples of {name} in {dtype}")
         if any(len(values) for values in rest.values()):
             raise ValueError("the digest of the backbone has more samples than its weights")
-        adapters, quantization, settings = (facts.get(field) for field in ("adapters", "quantization", "settings"))
-        for value, kind in ((adapters, str), (quantization, str), (settings, dict)):
+        names = ("adapters", "quantization", "settings", "dtype")
+        adapters, quantization, settings, dtype = (facts.get(field) for field in names)
+        for value, kind in ((adapters, str), (quantization, str), (settings, dict), (dtype, str)):
             if not isinstance(value, kind | None):
                 raise TypeError(f"the digest of the backbone holds {value!r} in place of a {kind.__name__}")
-        return cls(None, samples, shapes, adapters, quantization, int(facts.get("unchecked", 0)), settings)
+        return cls(None, samples, shapes, adapters, quantization, int(facts.get("unchecked", 0)), settings, dtype)
 
 
 def state_token(model: PreTrainedModel) -> tuple[object, ...]:

@@ -56,7 +56,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar=("A", "B"),
         help="fewest and most words of a text of stream and views (default: 1 120)",
     )
-    add_shared(parser, "--dtype", "--device", "--json")
+    add_shared(parser, "--dtype", help="precision of the backbone; auto is that of its weights (default: auto)")
+    add_shared(parser, "--device", "--json")
     parser.add_argument("--compile", action="store_true", help="compile the backbone of our side")
     parser.add_argument("--seed", type=int, default=0, help="seed of texts, embeddings and weights (default: 0)")
 

@@ -61,7 +61,13 @@ SHARED_OPTIONS: dict[str, dict[str, Any]] = {
     "--revision": {"help": "branch, tag or commit of the model"},
     "--reasoner": {"help": "kernel, or the folder or Hub id of a reasoner, for a backbone (default: kernel)"},
     "--token": {"help": "access token for the Hub (default: the stored one)"},
-    "--dtype": {"choices": DTYPES, "default": "auto", "help": "precision of the backbone (default: auto)"},
+    "--dtype": {
+        "choices": DTYPES,
+        "default": "auto",
+        "help": "precision of the backbone; auto is that of the stored support "
+        "set, else bfloat16 for models with attention where the device computes in it, else float32 on CPUs "
+        "(default: auto)",
+    },
     "--device": {"help": "device, for example cpu or cuda:1 (default: the first accelerator)"},
     "--device-map": {"help": '"auto" spreads the backbone over all devices'},
     "--views": {
@@ -144,7 +150,7 @@ def load_pipeline(
     """Load the pipeline of the model; `config` is the result of [`load_config`]."""
     check_template(args)
     name, hub = hub_options(args)
-    options = {**hub, **embedding_options(args), **loading_options(args)}
+    options = {**hub, **embedding_options(args), **loading_options(args), "device": args.device}
     views = options.pop("views", None) if isinstance(config, TartBaseConfig) else None
     model = PipelineModel.from_pretrained(name, config=config, **options)
     if views is not None:

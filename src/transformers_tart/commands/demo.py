@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
+from transformers_tart.backbones.dtype import with_dtype
 from transformers_tart.commands.common import (
     LOADING,
     add_shared,
@@ -73,7 +74,8 @@ def run(args: argparse.Namespace) -> None:
     args.model = args.model or "mini"
     classify, language_model = _load(args)
     size = sum(p.numel() for p in classify.model.backbone.parameters())
-    print(f"{args.model}: {size / 1e6:.1f} million parameters, frozen; nothing is trained on these tasks\n")
+    dtype = str(classify.model.backbone.dtype).removeprefix("torch.")
+    print(f"{args.model}: {size / 1e6:.1f} million parameters in {dtype}, frozen; nothing is trained on these tasks\n")
     plain = _with_plain_views(classify, args.device)
     tasks, accuracies, fitting = [load_demo_task(name) for name in TASKS], [], []
     for task in tasks:
@@ -101,7 +103,8 @@ def _load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrai
     if isinstance(config, TartBaseConfig) or not can_be_prompted(config):
         return load_pipeline(args, config), None
     name, hub = hub_options(args)
-    language_model = load_auto_model(AutoModelForCausalLM, name, **hub, **loading_options(args))
+    loading = with_dtype(loading_options(args), config, args.device)
+    language_model = load_auto_model(AutoModelForCausalLM, name, **hub, **loading)
     tokenizer = load_auto(AutoTokenizer, name, **hub)
     model = compose_any(language_model, **embedding_options(args))
     classify = TartClassificationPipeline(model=model, tokenizer=tokenizer, device=args.device)

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeAlias
 from transformers import PreTrainedConfig
 
 from transformers_tart import __version__
+from transformers_tart.backbones.dtype import with_dtype
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.checks.arguments import well_formed
 from transformers_tart.configuration_tart import TartBaseConfig
@@ -159,13 +160,15 @@ def fingerprint_of(args: argparse.Namespace, config: PreTrainedConfig, modality:
 
     Of images and audio given by paths, it covers the paths and their folder, but not the contents of the files.
     """
+    loading = with_dtype({"dtype": args.dtype, "device_map": args.device_map}, config, args.device)
+    options = {**vars(args), "dtype": str(loading["dtype"]).removeprefix("torch.")}
     return {
         "format": FINGERPRINT_FORMAT,
         "version": __version__,
         "input": _digest_table(args.input, modality),
         "examples": None if args.examples is None else _digest_table(args.examples, modality),
         "model": _describe_model(args.model, args.revision, config),
-        "options": {name: getattr(args, name) for name in OPTIONS},
+        "options": {name: options[name] for name in OPTIONS},
     }
 
 

@@ -145,7 +145,7 @@ def _settings(plan: Plan, models: Models) -> dict[str, Any]:
         "revision": reference.revision,
         "reasoner": models.reasoner_name,
         "views": "default" if models.views is None else models.views,
-        "dtype": models.dtype,
+        "dtype": models.loading_dtype,
         "max_length": models.max_length,
         "sampling": plan.sampling,
         "max_test": plan.max_test,

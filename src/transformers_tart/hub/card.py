@@ -130,12 +130,14 @@ def _describe_view(view: View) -> str:
 
 
 def classifier_card(
-    config: TartBaseConfig, facts: CardFacts, support_size: int | None = None, stores_texts: bool = False
+    config: TartBaseConfig, facts: CardFacts, support_storage: str | None = None, stores_texts: bool = False
 ) -> ModelCard:
-    """Return the card of a composition, or of a fitted task with a support set of `support_size` examples."""
+    """Return the card of a composition, or of a fitted task with a support set, of which the storage is described."""
     backbone, hub_id = _describe_backbone(config)
     labels = ", ".join(_as_code(str(name)) for name in (config.id2label or {}).values())
-    fitted = {} if support_size is None else {"labels": labels, "support set": f"{support_size} examples"}
+    fitted = {} if support_storage is None else {"labels": labels, "support set": support_storage}
+    if fitted and config.dtype is not None:
+        fitted["embedded in"] = str(config.dtype).removeprefix("torch.")
     options = config.embedding_options
     details = {
         "backbone": backbone,
@@ -145,8 +147,10 @@ def classifier_card(
         **fitted,
     }
     modality = config.modality
-    kind = f"Few-shot {modality} classification" if support_size is None else f"{modality.capitalize()} classification"
-    template = MODEL_USAGE if support_size is None else TASK_USAGE
+    kind = (
+        f"Few-shot {modality} classification" if support_storage is None else f"{modality.capitalize()} classification"
+    )
+    template = MODEL_USAGE if support_storage is None else TASK_USAGE
     usage = template.format(repo=facts.repo_id, examples=modality.card_examples, query=modality.card_query)
     data = {"pipeline_tag": f"{modality}-classification", "tags": TAGS, "base_model": hub_id}
     return _card(
@@ -157,7 +161,7 @@ def classifier_card(
         inputs=modality.plural,
         usage=usage,
         details=details,
-        stores_support=support_size is not None,
+        stores_support=support_storage is not None,
         stores_texts=stores_texts,
         stores_prompt=options.has_prompt,
     )

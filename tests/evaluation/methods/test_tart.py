@@ -83,7 +83,7 @@ def test__tart__any_model_of_the_pipeline__answers_of_the_pipeline(folder: str, 
     expected = score_all(build_pipeline(folder, task, support), task.test_texts)
     found = METHODS["tart"](context, support)
     assert found.dtype == torch.float64
-    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=1e-3)  # the pipeline rounds to float16
     METHODS["logistic_regression"](context, support)
     assert torch.equal(METHODS["tart"](context, support), found)  # from the embeddings that are kept
 

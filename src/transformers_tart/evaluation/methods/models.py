@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from transformers_tart.backbones.dtype import with_dtype
 from transformers_tart.backbones.reference import BackboneReference, load_processor
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings.views import compose_views, take_views
@@ -82,7 +83,7 @@ class Models:
                 f"{self.title} is no causal language model with a vocabulary head: it cannot be prompted."
             )
         load, backbone = partial(load_auto_model, AutoModelForCausalLM), self.model("text").backbone
-        model = load_and_report(load, reference.path, dtype=self._torch_dtype, **reference.place)
+        model = load_and_report(load, reference.path, dtype=backbone.dtype, **reference.place)
         if type(model.base_model) is type(backbone):  # one copy of the weights is enough
             setattr(model, model.base_model_prefix, backbone)
             model.tie_weights()
@@ -111,15 +112,17 @@ class Models:
         return find_model(self._reference.path, **self._reference.place).config
 
     @property
-    def _torch_dtype(self) -> Any:
-        return self.dtype if self.dtype == "auto" else getattr(torch, self.dtype)
+    def loading_dtype(self) -> str:
+        """The dtype with which the backbone is loaded; `"auto"` where the model itself determines it."""
+        return str(with_dtype({"dtype": self.dtype}, self._config, self.device)["dtype"]).removeprefix("torch.")
 
     def _compose(self, modality: str) -> TartPreTrainedModel:
         if isinstance(self._config, TartBaseConfig):
             model = self._load_task(modality)
         else:
-            loading = {"revision": self.revision, "dtype": self._torch_dtype, "max_length": self.max_length}
-            model = class_for(modality).from_backbone(self.name, self.reasoner, views=self.views, **loading)
+            loading: dict[str, Any] = {"revision": self.revision, "max_length": self.max_length}
+            loading |= {"views": self.views, "dtype": self.loading_dtype}
+            model = class_for(modality).from_backbone(self.name, self.reasoner, **loading)
         return model.to(self.device).eval()  # type: ignore[arg-type]
 
     def _load_task(self, modality: str) -> TartPreTrainedModel:
@@ -128,7 +131,7 @@ class Models:
         own = self._config.modality
         if own != modality:
             raise ValueError(f"{self.title} classifies {own} inputs, and the task has {MODALITIES[modality].plural}.")
-        model = load_any(self._reference.path, dtype=self._torch_dtype, **self._reference.place)
+        model = load_any(self._reference.path, dtype=self.loading_dtype, **self._reference.place)
         if self.views is not None:
             take_views(self.views, model.config, model.traits, self.title, model.support is not None)
         model.set_support(None)
