@@ -165,7 +165,7 @@ def _read_finished(folder: Path, models: Models, settings: Mapping[str, Any]) ->
     if not records or not file.exists():  # version 0.1 wrote none
         return records
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = {"views": None, **json.loads(file.read_text(encoding="utf-8"))}  # older files have no views
         changed = [name for name, given in settings.items() if kept[name] != given]
     except (ValueError, KeyError, TypeError) as err:
         raise ValueError(f"{file} is damaged ({err}); choose another folder.") from err
