@@ -131,7 +131,7 @@ class Models:
         own = self._config.modality
         if own != modality:
             raise ValueError(f"{self.title} classifies {own} inputs, and the task has {MODALITIES[modality].plural}.")
-        views = {} if self.views is None else {"views": self.views}
+        views: dict[str, Any] = {} if self.views is None else {"views": self.views}
         model = load_any(self._reference.path, dtype=self.loading_dtype, **views, **self._reference.place)
         model.set_support(None)
         if self.max_length is not None:
