@@ -33,11 +33,20 @@ from transformers_tart.inputs.views import (
 )
 
 
-POOLINGS = ("mean", "last", "first", "second", "max")
 MEDIA_POOLINGS = ("mean", "first", "max")
-
+PROMPT_POOLINGS = ("mean", "last", "first", "max")  # of texts after a prompt of examples
+POOLINGS = (*PROMPT_POOLINGS, "second", "weightedmean", "mean_sqrt_len_tokens")
 
 EMBEDDING_FIELDS = tuple(field.name for field in fields(EmbeddingOptions))
+TEXT_FIELDS = ("protocol", "template", "max_length", "prompt", "lower_case")
+
+
+def check_pooling(pooling: Any, allowed: tuple[str, ...]) -> None:
+    """Raise a ValueError unless a pooling is one of those that are allowed or, of texts, several joined by `+`."""
+    joined = pooling.split("+") if isinstance(pooling, str) and allowed == POOLINGS else [pooling]
+    if not all(isinstance(each, str) and each in allowed for each in joined) or len({*joined}) < len(joined):
+        several = ", or several joined by +" if allowed == POOLINGS else ""
+        raise ValueError(f"pooling is {shorten(pooling)}; it must be one of {allowed}{several}.")
 
 
 class ForeignConfig(PreTrainedConfig):
@@ -151,7 +160,10 @@ class TartBaseConfig(PreTrainedConfig):
             raise FieldError(
                 f"max_length is {shorten(fields['max_length'])}, which is for texts; cut {cls.modality} inputs before."
             )
-        return {name: value for name, value in fields.items() if name not in ("protocol", "template", "max_length")}
+        for field in ("prompt", "lower_case"):
+            if fields.get(field):
+                raise FieldError(f"{field} is {shorten(fields[field])}, which is for texts, not for {cls.modality}.")
+        return {name: value for name, value in fields.items() if name not in TEXT_FIELDS}
 
     def _take_views(self, arguments: dict[str, Any]) -> None:
         """Set the views from the field or, for configs of version 0.1, from arguments, which are taken out."""
@@ -188,8 +200,7 @@ class TartBaseConfig(PreTrainedConfig):
         """Check the fields that determine embeddings."""
         self.drop_text_fields(vars(self))
         for view in as_views(self.views):
-            if view.pooling not in self.poolings:
-                raise ValueError(f"pooling is {shorten(view.pooling)}; it must be one of {self.poolings}.")
+            check_pooling(view.pooling, self.poolings)
             if view.template is not None and not self.modality.is_tokenized:
                 raise ValueError(f"template is {shorten(view.template)}, which is for texts, not for {self.modality}.")
 
@@ -223,6 +234,12 @@ class TartConfig(TartBaseConfig):
             `"Sentence: {text}\nLabel: {label}\n"`, when not given.
         max_length (`int`, *optional*):
             Longest text in tokens; the limit of the tokenizer and the backbone when not given.
+        prompt (`str`, *optional*):
+            Text that is put before each text, of examples and queries, and tokenized together with it. All views have
+            it. Models that were trained with one need it: of the e5 family it is `"query: "`, which is not in their
+            files.
+        lower_case (`bool`, *optional*, defaults to `False`):
+            Whether texts are put in lower case before the tokenizer reads them.
     """
 
     model_type = "tart"
@@ -234,6 +251,8 @@ class TartConfig(TartBaseConfig):
     text_config: dict | PreTrainedConfig | None = None
     protocol: str = "stream"
     max_length: int | None = validated_field(_check_max_length, default=None)
+    prompt: str | None = None
+    lower_case: bool = False
 
     def validate_protocol(self) -> None:
         """Check the protocol, and the template that it may have."""
@@ -246,6 +265,8 @@ class TartConfig(TartBaseConfig):
                     f'The template holds {{label}}, but protocol "{self.protocol}" embeds texts alone; it must be one '
                     f"of {IN_CONTEXT_PROTOCOLS} for such a template."
                 )
+            if has_prompt:
+                check_pooling(view.pooling, PROMPT_POOLINGS)
             if has_prompt and view.template is not None:
                 parse_template(view.template)
         if has_prompt and len({view.template for view in views}) > 1:

@@ -17,13 +17,14 @@ from transformers.utils import cached_file, logging
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.backbones.reference import BackboneReference
-from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
+from transformers_tart.backbones.sentence_encoders import find_folder, find_sentence_encoder, take_encoder
+from transformers_tart.backbones.sentence_head import head_of, save_backbone
 from transformers_tart.backbones.towers import take_tower
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import as_source
 from transformers_tart.checks.label_names import config_names, set_config_names, take_names
 from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartBaseConfig
-from transformers_tart.embeddings.views import compose_views
+from transformers_tart.embeddings.views import compose_texts, compose_views, skip_prompt
 from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
 from transformers_tart.files import check_whole
 from transformers_tart.hub.card import classifier_card
@@ -45,10 +46,6 @@ BACKBONE_FOLDER = "backbone"
 BACKBONE_KEYS = "backbone."
 OWNED = (*OWNED_WEIGHTS, SUPPORT_FILE)
 # Arguments that Auto classes and pipelines pass for themselves.
-CONFIG_FIELDS = (
-    *("base_model_name_or_path", "base_model_revision", "base_model_subfolder"),
-    *(*EMBEDDING_FIELDS, *VIEW_ARGUMENTS),
-)
 AUTO_CLASS_KWARGS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
 CONFIG_FIELDS = (
     "base_model_name_or_path",
@@ -75,13 +72,16 @@ def compose(
     check_loading({**embedding, **loading, "revision": revision})
     names = take_names(loading)
     modality = cls.config_class.modality
-    name_or_model, checked, encoder = unwrap(name_or_model), None, None
+    name_or_model, encoder = take_encoder(name_or_model)
+    name_or_model, checked = unwrap(name_or_model), None
     if isinstance(name_or_model, PreTrainedModel):
         if loading:
             raise ValueError(
                 f"The backbone is loaded already, so {sorted(loading)} cannot be applied; pass its name instead."
             )
-        backbone, reference = take_tower(name_or_model, modality), BackboneReference.of(name_or_model, revision)
+        folder = None if encoder is None else find_folder(name_or_model.name_or_path)
+        backbone = take_tower(name_or_model, modality)
+        reference = BackboneReference.of(name_or_model, revision, folder)
     else:
         reference = BackboneReference.of(name_or_model, revision, loading.pop("subfolder", None))
         is_quiet = embedding["pooling"] is not None
@@ -92,9 +92,10 @@ def compose(
     traits = BackboneTraits(backbone)
     projects = reasoner.config.projection == "whitened_pca"
     views = compose_views(embedding, traits, modality, projects, encoder)
-    options = {name: embedding[name] for name in ("protocol", "max_length") if modality.is_tokenized}
-    if encoder is not None and options["max_length"] is None:
-        options["max_length"] = encoder.max_length
+    options = compose_texts(embedding, modality, encoder)
+    if encoder is not None and not encoder.pools_prompt and options["prompt"]:
+        tokenizer = encoder.tokenizer or reference.load_processor(modality, **select(loading, ACCESS))
+        views = skip_prompt(views, tokenizer, **select(options, ("prompt", "lower_case")))
     # a copy, since the wrapper changes a config that it shares with a live model
     fields = {key: value for key, value in backbone.config.to_dict().items() if key != "_name_or_path"}
     parts = {cls.config_class.backbone_key: fields, "reasoner_config": reasoner.config.to_dict()}
@@ -102,7 +103,8 @@ def compose(
     if names is not None:
         set_config_names(config, names)
     model = cls(config, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
-    model.origin = Origin(hub=select(loading, (*ACCESS, TRUST)), digest=checked)
+    tokenizer = None if encoder is None else encoder.tokenizer
+    model.origin = Origin(hub=select(loading, (*ACCESS, TRUST)), digest=checked, tokenizer=tokenizer)
     model.adopt(traits)
     return model
 
@@ -198,7 +200,7 @@ def _load_backbone(
     config: TartBaseConfig, name: str, given: str | os.PathLike | None, place: dict, shared: dict, loading: dict
 ) -> PreTrainedModel:
     """Load the backbone that is given by name, saved with a task, or named in its config."""
-    loading = {**shared, **loading}
+    loading = {**shared, **loading, "head": head_of(config.base_model_config)}
     if given is not None:
         reference = _refer_to_copy(config, given, shared)
         for key, value in reference.config_fields().items():
@@ -307,7 +309,7 @@ def save_parts(
         support.save(folder / SUPPORT_FILE, include_texts=include_texts)
     if config.include_backbone:
         options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
-        model.backbone.save_pretrained(folder / BACKBONE_FOLDER, **options)
+        save_backbone(model.backbone, folder / BACKBONE_FOLDER, **options)
     size = None if support is None else len(support)
     classifier_card(config, model.card_facts, size, include_texts).save(folder / CARD_FILE)
 
