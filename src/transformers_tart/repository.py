@@ -114,6 +114,10 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     name = as_source(name_or_path, "The name of the task")
     check_whole(name)
     check_loading(kwargs)
+    if named := [argument for argument in ("prompt_name", "truncate_dim") if kwargs.pop(argument, None) is not None]:
+        raise ValueError(
+            f"{named} is for the composition of a backbone; a task has its prompt and views in its config."
+        )
     with_info, given = kwargs.pop("output_loading_info", False), unwrap(kwargs.pop("backbone", None))
     for argument in AUTO_CLASS_KWARGS:
         kwargs.pop(argument, None)

@@ -37,7 +37,17 @@ def _unescape(template: str) -> str:
     return template if "\n" in template else template.replace(r"\n", "\n").replace(r"\t", "\t")
 
 
-LOADING = ("--model", "--revision", "--token", "--dtype", "--device", "--device-map", "--protocol", "--template")
+LOADING = (
+    "--model",
+    "--revision",
+    "--token",
+    "--dtype",
+    "--device",
+    "--device-map",
+    "--protocol",
+    "--template",
+    "--prompt",
+)
 EVALUATION = ("--model", "--revision", "--reasoner", "--max-length", "--batch-size", "--dtype", "--device")
 SHARED_OPTIONS: dict[str, dict[str, Any]] = {
     "--model": {"required": True, "help": "Hub id or folder of a TART repository or of any backbone, or mini"},
@@ -57,6 +67,7 @@ SHARED_OPTIONS: dict[str, dict[str, Any]] = {
         "help": "template of an example in a prompt; \\n is a line break and \\t a tab (default: "
         r'"Sentence: {text}\nLabel: {label}\n")',
     },
+    "--prompt": {"help": 'text before each text, such as "query: " for e5 (default: that of the model, if any)'},
     "--max-length": {"type": int, "help": "longest text in tokens (default: the model's limit)"},
     "--batch-size": {"type": int, "help": "largest number of inputs in a batch (default: a token budget)"},
     "--json": {"metavar": "FILE", "help": "JSON file for all numbers"},
@@ -99,8 +110,8 @@ def loading_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def embedding_options(args: argparse.Namespace) -> dict[str, str]:
-    """Return the protocol and template, as far as they are given."""
-    given = {"protocol": args.protocol, "template": args.template}
+    """Return the protocol, the template and the prompt, as far as they are given."""
+    given = {"protocol": args.protocol, "template": args.template, "prompt": args.prompt}
     return {name: value for name, value in given.items() if value is not None}
 
 

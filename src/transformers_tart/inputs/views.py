@@ -219,6 +219,8 @@ def _plain_fields(options: EmbeddingOptions, other: EmbeddingOptions) -> dict[st
 
 # Arguments of version 0.1, which describe the only view of a model.
 VIEW_ARGUMENTS = ("template", "pooling", "normalize", "layers")
+# Arguments of a composition that a pipeline has no other use for.
+COMPOSITION = ("views", *VIEW_ARGUMENTS, "protocol", "prompt", "prompt_name", "truncate_dim")
 
 
 def single_view(arguments: Mapping[str, Any], layers: int | str) -> View:
