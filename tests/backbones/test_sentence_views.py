@@ -206,6 +206,9 @@ def test__from_backbone__loaded_model_of_the_library__unchanged(tmp_path: Path) 
     assert list(library.state_dict()) == keys
     assert library[0].auto_model.config.to_dict() == config
     assert model.backbone.sentence_head[0].linear.weight.data_ptr() == library[2].linear.weight.data_ptr()
+    again = compose(library)  # whose modules are those of the first
+    for each in (model, again, model):
+        assert_same(each, library)
 
 
 def test__from_backbone__library_without_a_transformer__refused(tmp_path: Path) -> None:

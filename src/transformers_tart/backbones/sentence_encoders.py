@@ -12,7 +12,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import PreTrainedModel
 from transformers.utils import cached_file, logging
 
-from transformers_tart.backbones.sentence_head import STEPS, attach_head, build_head
+from transformers_tart.backbones.sentence_head import STEPS, attach_head, build_head, share_modules
 from transformers_tart.backbones.sentence_modules import Module, SentenceEncoder, as_object, describe
 from transformers_tart.checks.bounds import check_inside, parse_json
 from transformers_tart.errors import CorruptFileError
@@ -94,7 +94,7 @@ def take_encoder(model: Any) -> tuple[Any, SentenceEncoder | None]:
         for step, own in zip(encoder.head, head, strict=True):
             source = list(model.children())[int(step["path"].partition("_")[0])]
             own.load_state_dict(source.state_dict(), assign=True)
-        transformer = attach_head(transformer, encoder.head, head)
+        transformer = attach_head(share_modules(transformer), encoder.head, head)
     return transformer, encoder
 
 

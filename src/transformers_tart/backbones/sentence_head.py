@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers.utils import SAFE_WEIGHTS_NAME, output_capturing
 
 from transformers_tart.checks.arguments import as_flag, shorten
 from transformers_tart.checks.bounds import check_inside, check_integer
@@ -166,13 +166,20 @@ def load_head(
 
 
 def attach_head(backbone: PreTrainedModel, steps: Sequence[Mapping[str, Any]], head: nn.Sequential) -> PreTrainedModel:
-    """Return a copy of a backbone that shares its modules and has a head too."""
-    copied = copy.copy(backbone)
-    copied._modules = {**backbone._modules, HEAD: head.to(backbone.device).eval()}
-    copied.config = copy.copy(backbone.config)
+    """Give a backbone a head, and its config the description; return the backbone."""
+    backbone.add_module(HEAD, head.to(backbone.device).eval())
     settings = [{name: value for name, value in step.items() if name != "path"} for step in steps]
-    setattr(copied.config, HEAD, settings)
-    setattr(copied.config, PATHS, [step["path"] for step in steps])
+    setattr(backbone.config, HEAD, settings)
+    setattr(backbone.config, PATHS, [step["path"] for step in steps])
+    return backbone
+
+
+def share_modules(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy of a model that shares its modules and weights, and may get a head of its own."""
+    if output_capturing._CAN_RECORD_REGISTRY.get(model):  # each would install hooks of its own on what they share
+        output_capturing.maybe_install_capturing_hooks(model)
+    copied = copy.copy(model)
+    copied._modules, copied.config = dict(model._modules), copy.copy(model.config)
     return copied
 
 
