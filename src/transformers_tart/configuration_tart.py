@@ -25,28 +25,20 @@ from transformers_tart.configuration_reasoner import TartReasonerConfig
 from transformers_tart.inputs.modality import AUDIO, IMAGE, TEXT, Modality
 from transformers_tart.inputs.views import (
     IN_CONTEXT_PROTOCOLS,
+    MEDIA_POOLINGS,
+    POOLINGS,
+    PROMPT_POOLINGS,
     PROTOCOLS,
     VIEW_ARGUMENTS,
     EmbeddingOptions,
     as_views,
+    check_pooling,
     single_view,
 )
 
 
-MEDIA_POOLINGS = ("mean", "first", "max")
-PROMPT_POOLINGS = ("mean", "last", "first", "max")  # of texts after a prompt of examples
-POOLINGS = (*PROMPT_POOLINGS, "second", "weightedmean", "mean_sqrt_len_tokens")
-
 EMBEDDING_FIELDS = tuple(field.name for field in fields(EmbeddingOptions))
 TEXT_FIELDS = ("protocol", "template", "max_length", "prompt", "lower_case")
-
-
-def check_pooling(pooling: Any, allowed: tuple[str, ...]) -> None:
-    """Raise a ValueError unless a pooling is one of those that are allowed or, of texts, several joined by `+`."""
-    joined = pooling.split("+") if isinstance(pooling, str) and allowed == POOLINGS else [pooling]
-    if not all(isinstance(each, str) and each in allowed for each in joined) or len({*joined}) < len(joined):
-        several = ", or several joined by +" if allowed == POOLINGS else ""
-        raise ValueError(f"pooling is {shorten(pooling)}; it must be one of {allowed}{several}.")
 
 
 class ForeignConfig(PreTrainedConfig):
@@ -156,12 +148,8 @@ class TartBaseConfig(PreTrainedConfig):
                 f"protocol is {shorten(fields.get('protocol', 'stream'))}; {cls.modality} inputs are embedded each "
                 'alone: protocol="stream", without a template.'
             )
-        if fields.get("max_length") is not None:
-            raise FieldError(
-                f"max_length is {shorten(fields['max_length'])}, which is for texts; cut {cls.modality} inputs before."
-            )
-        for field in ("prompt", "lower_case"):
-            if fields.get(field):
+        for field in ("max_length", "prompt", "lower_case"):
+            if fields.get(field) not in (None, False):
                 raise FieldError(f"{field} is {shorten(fields[field])}, which is for texts, not for {cls.modality}.")
         return {name: value for name, value in fields.items() if name not in TEXT_FIELDS}
 
@@ -200,7 +188,7 @@ class TartBaseConfig(PreTrainedConfig):
         """Check the fields that determine embeddings."""
         self.drop_text_fields(vars(self))
         for view in as_views(self.views):
-            check_pooling(view.pooling, self.poolings)
+            check_pooling(view.pooling, PROMPT_POOLINGS if self.embedding_options.has_prompt else self.poolings)
             if view.template is not None and not self.modality.is_tokenized:
                 raise ValueError(f"template is {shorten(view.template)}, which is for texts, not for {self.modality}.")
 
@@ -235,9 +223,8 @@ class TartConfig(TartBaseConfig):
         max_length (`int`, *optional*):
             Longest text in tokens; the limit of the tokenizer and the backbone when not given.
         prompt (`str`, *optional*):
-            Text that is put before each text, of examples and queries, and tokenized together with it. All views have
-            it. Models that were trained with one need it: of the e5 family it is `"query: "`, which is not in their
-            files.
+            Text before each text, of examples and queries, tokenized together with it, in all views. That of the e5
+            family, `"query: "`, is not in their files.
         lower_case (`bool`, *optional*, defaults to `False`):
             Whether texts are put in lower case before the tokenizer reads them.
     """
@@ -265,8 +252,6 @@ class TartConfig(TartBaseConfig):
                     f'The template holds {{label}}, but protocol "{self.protocol}" embeds texts alone; it must be one '
                     f"of {IN_CONTEXT_PROTOCOLS} for such a template."
                 )
-            if has_prompt:
-                check_pooling(view.pooling, PROMPT_POOLINGS)
             if has_prompt and view.template is not None:
                 parse_template(view.template)
         if has_prompt and len({view.template for view in views}) > 1:

@@ -292,8 +292,7 @@ def load_model(model: Any, backbone: Any, arguments: dict[str, Any]) -> TartPreT
     if isinstance(model, TartPreTrainedModel):
         if composition:
             raise ValueError(
-                f"{sorted(composition)} are for a backbone, and the model is composed already; give them to "
-                "from_backbone, or the backbone to the pipeline."
+                f"{sorted(composition)} are for a backbone, and the model is composed already; use from_backbone(...)."
             )
         return model
     if not isinstance(unwrap(model), PreTrainedModel):

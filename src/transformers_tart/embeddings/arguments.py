@@ -8,14 +8,21 @@ from transformers import PreTrainedModel
 
 from transformers_tart.checks.arguments import as_count, as_flag, check_kind, shorten
 from transformers_tart.checks.templates import parse_template, parse_view_template
-from transformers_tart.configuration_tart import POOLINGS, PROMPT_POOLINGS, check_pooling
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.inputs.containers import can_iterate, unpack
 from transformers_tart.inputs.labels import plain_label
 from transformers_tart.inputs.modality import TEXT
 from transformers_tart.inputs.texts import Text, parse_text
 from transformers_tart.inputs.tokenization import check_tokenizer
-from transformers_tart.inputs.views import IN_CONTEXT_PROTOCOLS, PROTOCOLS, EmbeddingOptions, View
+from transformers_tart.inputs.views import (
+    IN_CONTEXT_PROTOCOLS,
+    POOLINGS,
+    PROMPT_POOLINGS,
+    PROTOCOLS,
+    EmbeddingOptions,
+    View,
+    check_pooling,
+)
 
 
 def check_models(backbone: Any, tokenizer: Any, cache: Any = None) -> None:

@@ -12,6 +12,9 @@ from transformers_tart.checks.templates import parse_template, parse_view_templa
 
 IN_CONTEXT_PROTOCOLS = ("vanilla", "loo")
 PROTOCOLS = ("stream", *IN_CONTEXT_PROTOCOLS)
+MEDIA_POOLINGS = ("mean", "first", "max")
+PROMPT_POOLINGS = ("mean", "last", "first", "max")  # of texts after a prompt of examples
+POOLINGS = (*PROMPT_POOLINGS, "second", "weightedmean", "mean_sqrt_len_tokens")
 LAYER_NAMES = ("all", "late")
 MAX_VIEWS = 64
 MAX_NAME = 100  # characters
@@ -42,6 +45,14 @@ def _check_layers(layers: Any) -> int | str:
             '"all".'
         )
     return layers
+
+
+def check_pooling(pooling: Any, allowed: tuple[str, ...]) -> None:
+    """Raise a ValueError unless a pooling is one of those that are allowed or, of texts, several joined by `+`."""
+    joined = pooling.split("+") if isinstance(pooling, str) and allowed == POOLINGS else [pooling]
+    if not all(isinstance(each, str) and each in allowed for each in joined) or len({*joined}) < len(joined):
+        several = ", or several joined by +" if allowed == POOLINGS else ""
+        raise ValueError(f"pooling is {shorten(pooling)}; it must be one of {allowed}{several}.")
 
 
 @dataclass(frozen=True)
