@@ -149,7 +149,7 @@ def test__media_config__fields_of_texts_at_their_defaults__dropped(config_class:
     [
         ("protocol", "vanilla", "protocol is 'vanilla'; .* inputs are embedded each alone"),
         ("template", "{text}{label}", "inputs are embedded each alone: .* without a template"),
-        ("max_length", 7, "max_length is 7, which is for texts; cut .* inputs before"),
+        ("max_length", 7, "max_length is 7, which is for texts, not for"),
     ],
 )
 def test__media_config__field_of_texts__refused_given_or_set(

@@ -26,20 +26,21 @@ from transformers_tart.configuration_reasoner import TartReasonerConfig
 from transformers_tart.inputs.modality import AUDIO, IMAGE, TEXT, Modality
 from transformers_tart.inputs.views import (
     IN_CONTEXT_PROTOCOLS,
+    MEDIA_POOLINGS,
+    POOLINGS,
+    PROMPT_POOLINGS,
     PROTOCOLS,
     EmbeddingOptions,
     as_views,
     check_no_view_arguments,
+    check_pooling,
     single_view,
     take_view_arguments,
 )
 
 
-POOLINGS = ("mean", "last", "first", "second", "max")
-MEDIA_POOLINGS = ("mean", "first", "max")
-
-
 EMBEDDING_FIELDS = tuple(field.name for field in fields(EmbeddingOptions))
+TEXT_FIELDS = ("protocol", "template", "max_length", "prompt", "lower_case")
 
 
 @plain_errors
@@ -141,11 +142,10 @@ class TartBaseConfig(PreTrainedConfig):
                 f"protocol is {shorten(fields.get('protocol', 'stream'))}; {cls.modality} inputs are embedded each "
                 'alone: protocol="stream", without a template.'
             )
-        if fields.get("max_length") is not None:
-            raise FieldError(
-                f"max_length is {shorten(fields['max_length'])}, which is for texts; cut {cls.modality} inputs before."
-            )
-        return {name: value for name, value in fields.items() if name not in ("protocol", "template", "max_length")}
+        for field in ("max_length", "prompt", "lower_case"):
+            if fields.get(field) not in (None, False):
+                raise FieldError(f"{field} is {shorten(fields[field])}, which is for texts, not for {cls.modality}.")
+        return {name: value for name, value in fields.items() if name not in TEXT_FIELDS}
 
     def _take_views(self, arguments: dict[str, Any]) -> None:
         """Set the views from the field or, for configs of version 0.1, from arguments, which are taken out."""
@@ -177,8 +177,7 @@ class TartBaseConfig(PreTrainedConfig):
         self.drop_text_fields(vars(self))
         check_no_view_arguments(vars(self))
         for view in as_views(self.views):
-            if view.pooling not in self.poolings:
-                raise ValueError(f"pooling is {shorten(view.pooling)}; it must be one of {self.poolings}.")
+            check_pooling(view.pooling, PROMPT_POOLINGS if self.embedding_options.has_prompt else self.poolings)
             if view.template is not None and not self.modality.is_tokenized:
                 raise ValueError(f"template is {shorten(view.template)}, which is for texts, not for {self.modality}.")
 
@@ -212,6 +211,11 @@ class TartConfig(TartBaseConfig):
             `"Sentence: {text}\nLabel: {label}\n"`, when not given.
         max_length (`int`, *optional*):
             Longest text in tokens; the limit of the tokenizer and the backbone when not given.
+        prompt (`str`, *optional*):
+            Text before each text, of examples and queries, tokenized together with it, in all views. That of the e5
+            family, `"query: "`, is not in their files.
+        lower_case (`bool`, *optional*, defaults to `False`):
+            Whether texts are put in lower case before the tokenizer reads them.
     """
 
     model_type = "tart"
@@ -223,6 +227,8 @@ class TartConfig(TartBaseConfig):
     text_config: dict | PreTrainedConfig | None = None
     protocol: str = "stream"
     max_length: int | None = validated_field(_check_max_length, default=None)
+    prompt: str | None = None
+    lower_case: bool = False
 
     def validate_protocol(self) -> None:
         """Check the protocol, and the template that it may have."""

@@ -20,7 +20,7 @@ from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import state_token
 from transformers_tart.backbones.forward import input_device
 from transformers_tart.backbones.reference import choose_processor
-from transformers_tart.checks.arguments import as_count, as_flag, as_source, check_device, shorten
+from transformers_tart.checks.arguments import as_flag, as_source, check_device
 from transformers_tart.embeddings.arguments import as_limit
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
@@ -29,8 +29,9 @@ from transformers_tart.files import staged
 from transformers_tart.hub.push import HubMixin, keep_edited_card
 from transformers_tart.inputs.containers import is_eager, iterate, unpack
 from transformers_tart.inputs.examples import RawExamples
-from transformers_tart.inputs.text_options import TextOptions, text_options
-from transformers_tart.inputs.views import View
+from transformers_tart.inputs.text_options import TextOptions, answer_options, text_options
+from transformers_tart.inputs.views import COMPOSITION, View
+from transformers_tart.loading.download import take
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.modeling_tart import PipelineModel, compose_any
 from transformers_tart.origin import check_folder
@@ -71,6 +72,8 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             examples, or of the default, as in [`TartPreTrainedModel.from_backbone`].
         embedding_cache (`str` or `Path`, *optional*):
             Folder in which embeddings are kept from one run to the next, under hashes of the inputs.
+        prompt (`str`), prompt_name (`str`), ..., *optional*:
+            Other options of a backbone that is not composed yet, as in [`TartPreTrainedModel.from_backbone`].
     """
 
     model: TartPreTrainedModel
@@ -143,16 +146,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
     def _sanitize_parameters(
         self, top_k: Any = "", function_to_apply: Any = None, **text_arguments: Any
     ) -> tuple[dict, dict, dict]:
-        postprocess: dict[str, Any] = {}
-        if not (isinstance(top_k, str) and top_k == ""):  # which stands for no `top_k`
-            postprocess["top_k"] = None if top_k is None else as_count(top_k, "top_k", ", or None for all classes")
-        if function_to_apply is not None:
-            name = getattr(function_to_apply, "value", function_to_apply)  # of transformers' enum
-            if not isinstance(name, str) or name.lower() not in FUNCTIONS:
-                raise ValueError(
-                    f'function_to_apply is {shorten(name)}; it must be "default", "softmax", "sigmoid" or "none".'
-                )
-            postprocess["function_to_apply"] = name.lower()
+        postprocess = answer_options(top_k, function_to_apply)
         return text_options(text_arguments, self.model.config.modality), {}, postprocess
 
     def __call__(
@@ -286,7 +280,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
 
 def load_model(model: Any, parts: dict[str, Any], arguments: dict[str, Any]) -> TartPreTrainedModel:
     """Return the composed model of a pipeline; add the device that a device map has chosen to its arguments."""
-    given = {name: value for name, value in parts.items() if value is not None}
+    given = {**{name: value for name, value in parts.items() if value is not None}, **take(arguments, COMPOSITION)}
     if isinstance(model, PipelineModel):
         return model.load(arguments, **given)
     is_composed = isinstance(model, TartPreTrainedModel)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.builders import build_backbone, make_examples, make_texts, score_all, shared_reasoner
 from helpers.hub_server import HubServer
-from helpers.sentence_encoders import CLS, KINDS, MODULES, NEW, OLD, write_encoder, write_json, write_tokenizer
+from helpers.sentence_encoders import CLS, KINDS, MODULES, NEW, write_encoder, write_json, write_tokenizer
 from huggingface_hub import constants
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, pipeline
@@ -112,11 +112,9 @@ def test__from_backbone__arguments_given__win(given: dict[str, Any], tmp_path: P
     folder = write_encoder(tmp_path, CLS, "Normalize")
     config = compose(folder, **given).config
     expected = {"pooling": "first", "normalize": True, "layers": -1, "max_length": 8, **given}
-    (view,) = config.views
-    assert {
-        "max_length": config.max_length,
-        **{key: getattr(view, key) for key in expected if key != "max_length"},
-    } == expected
+    found = {**config.views[0].as_dict(), "max_length": config.max_length}
+    assert len(config.views) == 1
+    assert {key: found[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize("content", [None, []])
@@ -153,10 +151,7 @@ def test__from_backbone__list_of_modules_that_is_none__said(content: Any, tmp_pa
 @pytest.mark.parametrize(
     ("pooling", "first", "message"),
     [
-        ({OLD.format("cls_token"): True, OLD.format("max_tokens"): True}, None, r"has the pooling cls \+ max"),
-        ({NEW: ["cls", "mean"]}, None, r"has the pooling cls \+ mean"),
-        ({OLD.format("weightedmean_tokens"): True}, None, "has the pooling weightedmean"),
-        ({OLD.format("mean_sqrt_len_tokens"): True}, None, "has the pooling mean_sqrt_len_tokens"),
+        ({NEW: ["cls", "other"]}, None, r"has the pooling cls \+ other"),
         (
             {},
             ("Transformer", "sentence_transformers.models.WeightedLayerPooling"),
@@ -173,40 +168,40 @@ def test__from_backbone__modules_that_the_package_does_not_have__refused(
     folder = write_encoder(tmp_path, pooling, first=tuple(kinds))
     with pytest.raises(ValueError, match=f"{message}.*Pass pooling=..."):
         compose(folder)
-    (view,) = compose(folder, pooling="mean").config.views
+    view = compose(folder, pooling="mean").config.views[0]
     assert (view.pooling, view.normalize, view.layers) == ("mean", False, -1)
     assert said(all_logs) == ""
 
 
-@pytest.mark.parametrize(
-    ("later", "settings", "message"),
-    [
-        (("Dense", "Normalize"), {}, "goes on with Dense, Normalize, which is not applied"),
-        (("Normalize", "sentence_transformers.models.LayerNorm"), {}, "goes on with LayerNorm"),
-        ((), {"do_lower_case": True}, "lowers the case of texts"),
-        ((), {"tokenizer_args": {"add_eos_token": True, "model_max_length": 5}}, "sets add_eos_token, which is not"),
-    ],
-)
-def test__from_backbone__what_is_not_applied__said(
-    later: tuple[str, ...], settings: dict, message: str, tmp_path: Path, all_logs: pytest.LogCaptureFixture
+def test__from_backbone__settings_that_are_not_applied__said(
+    tmp_path: Path, all_logs: pytest.LogCaptureFixture
 ) -> None:
-    folder = write_encoder(tmp_path, CLS, *later, **settings)
-    assert compose(folder).config.views[0].normalize == (later[:1] == ("Normalize",))
-    assert message in said(all_logs)
+    folder = write_encoder(tmp_path, CLS, tokenizer_args={"add_eos_token": True, "model_max_length": 5})
+    compose(folder)
+    assert "sets add_eos_token, which is not" in said(all_logs)
     assert str(tmp_path) not in said(all_logs)
     all_logs.clear()
     compose(folder, pooling="mean")
     assert said(all_logs) == ""
 
 
-def test__from_backbone__default_prompt__said(tmp_path: Path, all_logs: pytest.LogCaptureFixture) -> None:
+def test__from_backbone__unknown_module_after_the_pooling__refused(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path, CLS, "custom_st.Whitening")
+    with pytest.raises(ValueError, match="goes on with custom_st.Whitening.*Pass pooling=..."):
+        compose(folder)
+    assert not compose(folder, pooling="mean").config.views[0].head
+
+
+def test__from_backbone__default_prompt__taken(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path)
     prompts = {"prompts": {"query": "query: ", "document": ""}, "default_prompt_name": "document"}
     write_json(tmp_path / "config_sentence_transformers.json", prompts)
-    assert find_sentence_encoder(folder).notes == ()
+    assert compose(folder).config.prompt is None
     write_json(tmp_path / "config_sentence_transformers.json", {**prompts, "default_prompt_name": "query"})
-    compose(folder)
-    assert 'puts its prompt "query" before each text' in said(all_logs)
+    assert compose(folder).config.prompt == "query: "
+    write_json(tmp_path / "config_sentence_transformers.json", {**prompts, "default_prompt_name": "other"})
+    with pytest.raises(ValueError, match="prompt_name is 'other', and the sentence encoder has the prompts"):
+        compose(folder)
 
 
 @pytest.mark.parametrize("output", ["logits", ["hidden_states", 3]])

@@ -52,7 +52,7 @@ def _read_views(given: str) -> str | list[str]:
 
 LOADING = (
     *("--model", "--revision", "--token", "--dtype", "--device", "--device-map"),
-    *("--views", "--protocol", "--template"),
+    *("--views", "--protocol", "--template", "--prompt"),
 )
 EVALUATION = ("--model", "--revision", "--reasoner", "--views", "--max-length", "--batch-size", "--dtype", "--device")
 SHARED_OPTIONS: dict[str, dict[str, Any]] = {
@@ -85,6 +85,7 @@ SHARED_OPTIONS: dict[str, dict[str, Any]] = {
         "help": "template of an example in a prompt, or without {label} of the only view, in place of --views; "
         r'\n is a line break and \t a tab (default of a prompt: "Sentence: {text}\nLabel: {label}\n")',
     },
+    "--prompt": {"help": 'text before each text, such as "query: " for e5 (default: that of the model, if any)'},
     "--max-length": {"type": int, "help": "longest text in tokens (default: the model's limit)"},
     "--batch-size": {"type": int, "help": "largest number of inputs in a batch (default: a token budget)"},
     "--json": {"metavar": "FILE", "help": "JSON file for all numbers"},
@@ -127,8 +128,9 @@ def loading_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def embedding_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the views, the protocol and the template, as far as they are given."""
-    given = {"views": args.views, "protocol": args.protocol, "template": args.template}
+    """Return the views, the protocol, the template and the prompt, as far as they are given."""
+    names = ("views", "protocol", "template", "prompt")
+    given = {name: getattr(args, name) for name in names}
     return {name: value for name, value in given.items() if value is not None}
 
 

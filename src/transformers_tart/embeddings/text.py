@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -27,11 +27,11 @@ from transformers_tart.embeddings.pooling import pool_rows
 from transformers_tart.embeddings.prompts import Prompt, strip
 from transformers_tart.embeddings.rows import add_parts, parts_for_prompt, parts_of, whole_rows
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
-from transformers_tart.embeddings.views import normalized, split_views
+from transformers_tart.embeddings.views import join_views, normalized, split_views
 from transformers_tart.inputs.examples import Examples
 from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.inputs.text_options import TextOptions
-from transformers_tart.inputs.texts import Text, parse_text
+from transformers_tart.inputs.texts import Text, parse_text, write_text
 from transformers_tart.inputs.tokenization import (
     check_vocabulary,
     collate,
@@ -123,11 +123,16 @@ class Embedder:
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """Return rows for [`embed_rows`]: whole texts, or, for templates, texts without special tokens, or both."""
+        texts = self._write(texts)
         parts = tokenize_parts(tokenizer, texts) if len(self.plain) < len(self.views) else []
         rows = parts
         if self.plain:
             rows = tokenize(tokenizer, texts, resolve_max_length(self.backbone, tokenizer, self.options.max_length))
         return add_parts(rows, parts, texts) if self.has_templates else rows
+
+    def _write(self, texts: Sequence[Text]) -> list[Text]:
+        """Return texts as they are tokenized, with the prompt of the options."""
+        return [write_text(text, self.options.prompt, self.options.lower_case) for text in texts]
 
     def _check_lengths(self, places: Sequence[str], texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase) -> None:
         """Raise a ValueError on a text that would be truncated."""
@@ -142,7 +147,7 @@ class Embedder:
                 "argument out."
             )
         limit = resolve_max_length(self.backbone, tokenizer, self.options.max_length)
-        for where, row in zip(places, tokenize(tokenizer, texts, None), strict=True):
+        for where, row in zip(places, tokenize(tokenizer, self._write(texts), None), strict=True):
             if limit is not None and len(row["input_ids"]) > limit:
                 raise ValueError(
                     f"{where} has {len(row['input_ids'])} tokens, of which {limit} are read, and truncation is False; "
@@ -179,6 +184,7 @@ class Embedder:
         return self.tokenize(processor, inputs)
 
     def _embed_prompt(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, seed: int) -> EmbeddedExamples:
+        examples = replace(examples, inputs=self._write(examples.inputs))
         written = write_prompt(self.backbone, tokenizer, examples, self.options, seed)
         check_vocabulary(self.backbone, [[written.prompt.largest_id]])
         found, prefix = encode_support(self.prefix_encoder, written.prompt, written.blocks, self.options.protocol)
@@ -230,7 +236,7 @@ class Embedder:
         if plain is not None:
             views = [self.views[i] for i in self.plain]
             found.update(zip(self.plain, split_views(plain, views), strict=True))
-        return torch.cat([found[i] for i in range(len(self.views))], dim=1)
+        return join_views([found[i] for i in range(len(self.views))])
 
     def _continue_prompt(self, parts: Sequence[Any], reading: Reading, batcher: Batcher | None = None) -> Tensor:
         queries = [_prompt_of(reading).continuation(part, self.options.max_length) for part in parts]

@@ -7,14 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
+from transformers import PreTrainedTokenizerBase
 
-from transformers_tart.backbones.sentence_encoders import SentenceEncoder
+from transformers_tart.backbones.sentence_modules import SentenceEncoder
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import shorten
 from transformers_tart.checks.bounds import MAX_LAYERS
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.inputs.modality import Modality
+from transformers_tart.inputs.texts import write_text
+from transformers_tart.inputs.tokenization import encode
 from transformers_tart.inputs.views import IN_CONTEXT_PROTOCOLS, View, as_views, single_view, take_view_arguments
 
 
@@ -45,13 +48,19 @@ def layer_counts(views: tuple[View, ...], total: int) -> tuple[int, ...]:
     )
 
 
+def join_views(parts: Sequence[Tensor]) -> Tensor:
+    """Join embeddings (n, layers, hidden) of each view to one tensor, narrow ones filled with 0."""
+    width = max(part.shape[-1] for part in parts)
+    return torch.cat([pad(part, (0, width - part.shape[-1])) for part in parts], dim=-2)
+
+
 def normalized(embeddings: Tensor, views: Sequence[View]) -> Tensor:
-    """Divide embeddings (n, layers of all views, hidden) of the views that ask for it by their Euclidean norms."""
-    if not any(view.normalize for view in views):
+    """Normalize and then truncate the embeddings (n, layers of all views, hidden) of the views that ask for it."""
+    if not any(view.normalize or view.truncate_dim for view in views):
         return embeddings
     parts = zip(split_views(embeddings, views), views, strict=True)
-    found = [normalize(part, dim=-1) if view.normalize else part for part, view in parts]
-    return found[0] if len(found) == 1 else torch.cat(found, dim=-2)
+    found = [(normalize(part, dim=-1) if view.normalize else part)[..., : view.truncate_dim] for part, view in parts]
+    return found[0] if len(found) == 1 else join_views(found)
 
 
 ONE_WORD = 'This text: "{text}" means in one word: "'
@@ -128,6 +137,43 @@ def _has_sentence(asked: Any) -> bool:
     return any(each == "sentence" for each in (asked if isinstance(asked, (list, tuple)) else ()))
 
 
+def compose_texts(
+    embedding: Mapping[str, Any], modality: Modality, encoder: SentenceEncoder | None = None
+) -> dict[str, Any]:
+    """Return the options for the texts of a composition, which a sentence encoder sets where they are not given.
+
+    Raises:
+        ValueError: When options for texts are given for another modality, or a prompt by a name that there is not.
+    """
+    prompt, name = embedding["prompt"], embedding["prompt_name"]
+    if prompt is not None and name is not None:
+        raise ValueError(f"prompt and prompt_name, {shorten(name)}, are given; give one of them.")
+    if not modality.is_tokenized:
+        if prompt or name is not None:
+            raise ValueError(f"A prompt is given, which is for texts, not for {modality}; leave it out.")
+        return {}
+    if encoder is None and name is not None:
+        raise ValueError(
+            f"prompt_name is {shorten(name)}, and the backbone is no sentence encoder with named prompts; give the "
+            "text itself: prompt=..."
+        )
+    if prompt is None and encoder is not None:
+        prompt = encoder.prompt(name)
+    found = {"protocol": embedding["protocol"], "max_length": embedding["max_length"], "prompt": prompt or None}
+    if encoder is not None:
+        found |= {"max_length": found["max_length"] or encoder.max_length, "lower_case": encoder.lower_case}
+    return found
+
+
+def skip_prompt(
+    views: Sequence[View], tokenizer: PreTrainedTokenizerBase, prompt: str, lower_case: bool = False
+) -> tuple[View, ...]:
+    """Return views of which those of a sentence encoder pool no token of the prompt, as the library counts them."""
+    ids = encode(tokenizer, [str(write_text(prompt, None, lower_case))])["input_ids"][0]
+    count = len(ids) - (ids[-1] in tokenizer.all_special_ids)
+    return tuple(replace(view, skip=count) if view.name == "sentence" else view for view in views)
+
+
 def compose_views(
     embedding: Mapping[str, Any],
     traits: BackboneTraits,
@@ -148,11 +194,17 @@ def compose_views(
         encoder ([`SentenceEncoder`], *optional*):
             Settings of a sentence encoder.
     """
-    asked = embedding["views"]
+    asked, dim = embedding["views"], embedding.get("truncate_dim")
     given = take_view_arguments(dict(embedding), asked)
     has_prompt = embedding["protocol"] in IN_CONTEXT_PROTOCOLS
     if encoder is not None and not has_prompt and (given or _has_sentence(asked)):
         sentence = encoder.view(given)
+        sentence = sentence if dim is None else replace(sentence, truncate_dim=dim)
+    elif dim is not None:
+        raise ValueError(
+            "truncate_dim is for the view of a sentence encoder, and the backbone or the views have none; give a "
+            "View(truncate_dim=...)."
+        )
     else:
         sentence = None
     if given:

@@ -6,13 +6,16 @@ from numbers import Integral
 from typing import Any
 
 from transformers_tart.checks.arguments import as_flag, shorten
-from transformers_tart.checks.bounds import MAX_LAYERS, MAX_TEMPLATE, check_integer
+from transformers_tart.checks.bounds import MAX_INTEGER, MAX_LAYERS, MAX_TEMPLATE, check_integer
 from transformers_tart.checks.strict_config import FieldError
 from transformers_tart.checks.templates import parse_template, parse_view_template, template_fields
 
 
 IN_CONTEXT_PROTOCOLS = ("vanilla", "loo")
 PROTOCOLS = ("stream", *IN_CONTEXT_PROTOCOLS)
+MEDIA_POOLINGS = ("mean", "first", "max")
+PROMPT_POOLINGS = ("mean", "last", "first", "max")  # of texts after a prompt of examples
+POOLINGS = (*PROMPT_POOLINGS, "second", "weightedmean", "mean_sqrt_len_tokens")
 LAYER_NAMES = ("all", "late")
 MAX_VIEWS = 64
 MAX_NAME = 100  # characters
@@ -57,6 +60,14 @@ def _is_from_one_end(layers: slice) -> bool:
     return layers.stop != 0 and (len(bounds) < 2 or layers.start < layers.stop)
 
 
+def check_pooling(pooling: Any, allowed: tuple[str, ...]) -> None:
+    """Raise a ValueError unless a pooling is one of those that are allowed or, of texts, several joined by `+`."""
+    joined = pooling.split("+") if isinstance(pooling, str) and allowed == POOLINGS else [pooling]
+    if not all(isinstance(each, str) and each in allowed for each in joined) or len({*joined}) < len(joined):
+        several = ", or several joined by +" if allowed == POOLINGS else ""
+        raise ValueError(f"pooling is {shorten(pooling)}; it must be one of {allowed}{several}.")
+
+
 @dataclass(frozen=True)
 class View:
     r"""
@@ -75,14 +86,22 @@ class View:
             `loo` it is the template of an example in the prompt, with `{label}`. Without one, an input stands alone,
             with the special tokens of the tokenizer. Images and audio have none.
         pooling (`str`, *optional*, defaults to `"mean"`):
-            Of texts `"mean"`, `"max"`, `"first"`, `"second"` or `"last"`. `"last"` is the last token of the
-            template, the others pool the tokens of the text, of its last copy where a template repeats it.
+            Of texts `"mean"`, `"max"`, `"first"`, `"second"`, `"last"`, or, as in sentence-transformers,
+            `"weightedmean"`, by position, and `"mean_sqrt_len_tokens"`. `"last"` is the last token of the template,
+            the others pool the tokens of the text, of its last copy where a template repeats it. Several are joined
+            by `+`, as in `"mean+max"`, and concatenated.
         layers (`int`, `slice` or `str`, *optional*, defaults to `"late"`):
             Index into the hidden states (0 is the input embedding, -1 the last layer), a slice of them or the same as
             a string (`"8:12"`), `"late"`, their last third, or `"all"`. Several layers stand side by side, each
             centered and scaled by the support set.
         normalize (`bool`, *optional*, defaults to `False`):
             Whether each embedding, of each layer, is divided by its Euclidean norm.
+        truncate_dim (`int`, *optional*):
+            Number of components to keep, the first ones, after the normalization (Matryoshka embeddings).
+        head (`bool`, *optional*, defaults to `False`):
+            Whether the Dense modules of a sentence encoder follow the pooling.
+        skip (`int`, *optional*, defaults to 0):
+            Number of tokens at the beginning that the pooling leaves out.
 
     Raises:
         ValueError, TypeError: On a template that cannot be read, or layers of another form.
@@ -93,6 +112,9 @@ class View:
     pooling: str = "mean"
     layers: Any = "late"
     normalize: bool = False
+    truncate_dim: int | None = None
+    head: bool = False
+    skip: int = 0
 
     def __post_init__(self) -> None:
         for field in ("name", "template", "pooling"):
@@ -105,7 +127,16 @@ class View:
             raise ValueError(f"template has {len(self.template)} characters; at most {MAX_TEMPLATE} are read.")
         if self.template is not None:
             parse_template(self.template) if self.is_of_prompt else parse_view_template(self.template)
-        object.__setattr__(self, "normalize", as_flag(self.normalize, "normalize"))
+        for field in ("normalize", "head"):
+            object.__setattr__(self, field, as_flag(getattr(self, field), field))
+        check_integer("skip", self.skip, 0, MAX_INTEGER)
+        if self.truncate_dim is not None:
+            check_integer("truncate_dim", self.truncate_dim, 1, MAX_INTEGER)
+        if self.template is not None and (self.head or self.skip or {"last"} < {*self.pooling.split("+")}):
+            raise ValueError(
+                'A view with a template has no head, skips no tokens and joins "last" to no other pooling, whose '
+                "tokens are those of the text; give a view without a template, or two views."
+            )
         object.__setattr__(self, "layers", _check_layers(self.layers))
 
     @property
@@ -160,11 +191,15 @@ class EmbeddingOptions:
             As in [`TartConfig`].
         views (`tuple[View, ...]`, *optional*):
             The views of each input; the mean over the last layer when not given.
+        prompt (`str`), lower_case (`bool`), *optional*:
+            As in [`TartConfig`].
     """
 
     protocol: str = "stream"
     max_length: int | None = None
     views: tuple[View, ...] = (View("mean", layers=-1),)
+    prompt: str | None = None
+    lower_case: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "views", as_views(self.views))
@@ -201,7 +236,8 @@ class EmbeddingOptions:
 def _plain_fields(options: EmbeddingOptions, other: EmbeddingOptions) -> dict[str, Any]:
     """Return the values to compare, those of each view apart where both have views of the same names."""
     names = [view.name for view in options.views]
-    found = {"protocol": options.protocol, "max_length": options.max_length, "views": names}
+    shared = ("protocol", "max_length", "prompt", "lower_case")
+    found: dict[str, Any] = {**{field: getattr(options, field) for field in shared}, "views": names}
     if names == [view.name for view in other.views]:
         for view in options.views:
             prefix = f"{view.name}." if len(names) > 1 else ""
@@ -214,6 +250,8 @@ def _plain_fields(options: EmbeddingOptions, other: EmbeddingOptions) -> dict[st
 
 # Arguments of version 0.1, which describe the only view of a model.
 VIEW_ARGUMENTS = ("template", "pooling", "normalize", "layers")
+# Arguments of a composition that a pipeline has no other use for.
+COMPOSITION = ("views", *VIEW_ARGUMENTS, "protocol", "prompt", "prompt_name", "truncate_dim")
 
 
 def take_view_arguments(arguments: dict[str, Any], views: Any = None) -> dict[str, Any]:
