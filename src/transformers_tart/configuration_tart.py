@@ -176,8 +176,9 @@ class TartBaseConfig(PreTrainedConfig):
         """Check the fields that determine embeddings."""
         self.drop_text_fields(vars(self))
         check_no_view_arguments(vars(self))
+        has_prompt = getattr(self, "protocol", "stream") in IN_CONTEXT_PROTOCOLS
         for view in as_views(self.views):
-            check_pooling(view.pooling, PROMPT_POOLINGS if self.embedding_options.has_prompt else self.poolings)
+            check_pooling(view.pooling, PROMPT_POOLINGS if has_prompt else self.poolings)
             if view.template is not None and not self.modality.is_tokenized:
                 raise ValueError(f"template is {shorten(view.template)}, which is for texts, not for {self.modality}.")
 
