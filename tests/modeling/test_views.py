@@ -31,6 +31,10 @@ from transformers_tart.errors import BackboneMismatchError, CorruptFileError
 
 TEXTS = make_texts(5, seed=3)
 PAIRS = [{"text": first, "text_pair": second} for first, second in zip(TEXTS, make_texts(5, seed=4), strict=True)]
+EXAMPLE_PAIRS = [
+    {"text": first, "text_pair": second, "label": "ab"[i % 2]}
+    for i, (first, second) in enumerate(zip(make_texts(10, seed=5), make_texts(10, seed=6), strict=True))
+]
 # with a template and without, one passage and several, each kind of layers
 SEVERAL = [
     View("plain", layers="all"),
@@ -321,8 +325,7 @@ def test__set_examples__templates__beginnings_encoded_once() -> None:
 @pytest.mark.parametrize("views", [PAIRED, PAIRED[1:], PAIRED[2:]])
 def test__pairs__templates__pipeline_and_forward_alike(model_type: str, views: list[View]) -> None:
     tokenizer = pair_tokenizer()
-    examples = [{**pair, "label": label} for pair, label in zip(PAIRS * 2, ["a", "b"] * 5, strict=True)]
-    classify = make_pipeline(compose(model_type, views=views), tokenizer=tokenizer, examples=examples)
+    classify = make_pipeline(compose(model_type, views=views), tokenizer=tokenizer, examples=EXAMPLE_PAIRS)
     found = score_all(classify, PAIRS)
     first, second = ([pair[name] for pair in PAIRS] for name in ("text", "text_pair"))
     for side in ("left", "right"):
@@ -338,8 +341,7 @@ def test__pairs__templates__pipeline_and_forward_alike(model_type: str, views: l
 
 
 def test__pairs__template_of_pairs_and_a_single_text__clear_error() -> None:
-    examples = [{**pair, "label": label} for pair, label in zip(PAIRS * 2, ["a", "b"] * 5, strict=True)]
-    classify = make_pipeline(compose(views=PAIRED), examples=examples)
+    classify = make_pipeline(compose(views=PAIRED), examples=EXAMPLE_PAIRS)
     with pytest.raises(ValueError, match="asks for a text and its text_pair, an input holds a single text"):
         classify("w1 w2")
 
