@@ -33,8 +33,10 @@ from transformers_tart.inputs.views import (
 )
 
 
-POOLINGS = ("mean", "last", "first", "second", "max")
+PROMPT_POOLINGS = ("mean", "last", "first", "max")  # of texts after a prompt of examples
+POOLINGS = (*PROMPT_POOLINGS, "second", "early_mean")
 MEDIA_POOLINGS = ("mean", "first", "max")
+AUDIO_POOLINGS = (*MEDIA_POOLINGS, "energy")
 
 
 EMBEDDING_FIELDS = tuple(field.name for field in fields(EmbeddingOptions))
@@ -246,6 +248,9 @@ class TartConfig(TartBaseConfig):
                     f'The template holds {{label}}, but protocol "{self.protocol}" embeds texts alone; it must be one '
                     f"of {IN_CONTEXT_PROTOCOLS} for such a template."
                 )
+            if has_prompt and view.pooling not in PROMPT_POOLINGS:
+                allowed = f"one of {PROMPT_POOLINGS}"
+                raise ValueError(f"pooling is {shorten(view.pooling)}; after a prompt it must be {allowed}.")
             if has_prompt and view.template is not None:
                 parse_template(view.template)
         if has_prompt and len({view.template for view in views}) > 1:
@@ -276,6 +281,7 @@ class TartAudioConfig(TartBaseConfig):
     model_type = "tart_audio"
     modality = AUDIO
     backbone_key = "audio_config"
+    poolings = AUDIO_POOLINGS
     sub_configs_defaults = sub_configs("audio_config", "wav2vec2")
 
     audio_config: dict | PreTrainedConfig | None = None

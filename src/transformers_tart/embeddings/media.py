@@ -17,6 +17,7 @@ from torch.profiler import record_function
 
 from transformers_tart.backbones.forward import are_close, input_device, layers_of, run_backbone, run_views
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
+from transformers_tart.embeddings.energy import energies_of
 from transformers_tart.embeddings.pooling import (
     FrameMask,
     count_outputs,
@@ -109,6 +110,8 @@ class MediaEmbedder(Embedder):
     def pool_batch(self, batch: Row, views: Sequence[View]) -> Tensor:
         """Embed a batch before the normalization."""
         dtype, mask = self.backbone.dtype, batch.get(MASK)
+        needs_energy = any(view.pooling == "energy" for view in views)
+        energies = energies_of(self.backbone, batch[self.main_input], mask) if needs_energy else None
         given = {name: x for name, x in batch.items() if name == self.main_input or accepts(self.backbone, name)}
         given = {name: x.to(dtype) if x.is_floating_point() else x for name, x in given.items()}
         # some backbones were not trained with a mask where nothing is padding
@@ -119,7 +122,7 @@ class MediaEmbedder(Embedder):
         size = getattr(self.backbone.config, "hidden_size", None)
         return stack_layers(
             [
-                pool_map(hidden, view.pooling, frame_mask, size)
+                pool_map(hidden, view.pooling, frame_mask, size, energies)
                 for view, layers in zip(views, states, strict=True)
                 for hidden in layers
             ]

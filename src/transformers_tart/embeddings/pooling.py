@@ -25,6 +25,8 @@ from transformers_tart.reasoners.kv_cache import accepts
 
 # From the length of a layer to a mask (n, length) of its outputs that are not padding.
 FrameMask: TypeAlias = Callable[[int], Tensor]
+# From the length of a layer to the energy (n, length) of the input at each of its outputs.
+Energies: TypeAlias = Callable[[int], Tensor]
 
 EQUAL = 1e-5  # relative to the largest value: states that differ by less differ by rounding alone
 
@@ -106,8 +108,8 @@ def stack_layers(layers: Sequence[Tensor]) -> Tensor:
     return torch.stack([pad(layer.to(layers[-1].device), (0, width - layer.shape[-1])) for layer in layers], dim=1)
 
 
-def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """Pool (n, length, hidden) to (n, hidden) float32, over the tokens of a mask; "last" takes a right-padded one."""
+def _pool(hidden: Tensor, mask: Tensor, pooling: str, energies: Tensor | None = None) -> Tensor:
+    """Pool (n, length, hidden) to (n, hidden) float32, over the tokens of a mask; places need a right-padded one."""
     if pooling == "first":
         return hidden[:, 0].float()
     if pooling in ("second", "last"):
@@ -118,8 +120,22 @@ def _pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
     padding = mask[..., None] == 0
     if pooling == "max":
         return hidden.float().masked_fill(padding, -torch.inf).amax(1)
-    weights = mask.float() / mask.sum(1, keepdim=True)
+    place = torch.arange(hidden.shape[1], device=hidden.device)
+    if pooling == "early_mean":  # without the first token, which is special in most encoders; of several
+        place = place - (mask.sum(1, keepdim=True) - 1).clamp(max=1)
+        mask = mask * (place >= 0)
+    weights = _mean_weights(mask, place, pooling, energies)
     return torch.einsum("nl,nlh->nh", weights, hidden.float().masked_fill(padding, 0.0))
+
+
+def _mean_weights(mask: Tensor, place: Tensor, pooling: str, energies: Tensor | None = None) -> Tensor:
+    """Return the weights (n, length) of tokens in a mean, from a mask (n, length) and their places in the text."""
+    weights = mask.float()
+    if pooling == "early_mean":
+        weights = weights / (place + 1).clamp(min=1)  # places before the text have none
+    if energies is not None:
+        weights = weights * energies
+    return weights / weights.sum(1, keepdim=True)
 
 
 def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
@@ -128,16 +144,21 @@ def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) 
         return torch.stack([hidden[begin:end].float().amax(0) for begin, end in spans])
     bounds = torch.tensor(spans)
     begin, end = bounds[:, :1], bounds[:, 1:]
-    if pooling != "mean":
-        places = {"first": begin, "second": torch.minimum(begin + 1, end - 1), "last": end - 1}
+    places = {"first": begin, "second": torch.minimum(begin + 1, end - 1), "last": end - 1}
+    if pooling in places:
         return hidden[places[pooling][:, 0].to(hidden.device)].float()
     place = torch.arange(len(hidden))
-    chosen = (place >= begin) & (place < end)
-    weights = chosen.float() / chosen.sum(1, keepdim=True)
+    weights = _mean_weights((place >= begin) & (place < end), place - begin, pooling)
     return weights.to(hidden.device) @ hidden.float()
 
 
-def pool_map(hidden: Tensor, pooling: str, frame_mask: FrameMask | None = None, size: int | None = None) -> Tensor:
+def pool_map(
+    hidden: Tensor,
+    pooling: str,
+    frame_mask: FrameMask | None = None,
+    size: int | None = None,
+    energies: Energies | None = None,
+) -> Tensor:
     """Pool (n, length, hidden), or a map (n, height, width, hidden) or (n, hidden, height, width), to (n, hidden)."""
     if hidden.dim() == 4:
         if pooling == "first":
@@ -145,9 +166,10 @@ def pool_map(hidden: Tensor, pooling: str, frame_mask: FrameMask | None = None, 
         # `size` is the hidden size of the backbone
         is_last = hidden.shape[3] == size != hidden.shape[1]
         hidden = hidden.flatten(1, 2) if is_last else hidden.flatten(2).transpose(1, 2)
-    if frame_mask is None:
-        return hidden[:, 0].float() if pooling == "first" else hidden.float().mean(1)
-    return _pool(hidden, frame_mask(hidden.shape[1]).to(hidden.device), pooling)
+    length = hidden.shape[1]
+    mask = torch.ones(hidden.shape[:2]) if frame_mask is None else frame_mask(length)
+    weights = None if energies is None or pooling != "energy" else energies(length).to(hidden.device)
+    return _pool(hidden, mask.to(hidden.device), pooling, weights)
 
 
 def frame_mask_of(backbone: PreTrainedModel, mask: Tensor, inputs: Tensor) -> FrameMask:

@@ -13,7 +13,8 @@ from transformers_tart.backbones.sentence_encoders import SentenceEncoder
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import shorten
 from transformers_tart.checks.bounds import MAX_LAYERS
-from transformers_tart.inputs.modality import Modality
+from transformers_tart.embeddings.energy import counts_frames
+from transformers_tart.inputs.modality import AUDIO, Modality
 from transformers_tart.inputs.views import IN_CONTEXT_PROTOCOLS, VIEW_ARGUMENTS, View, as_views, single_view
 
 
@@ -60,6 +61,8 @@ READINGS = (
     View("max", pooling="max"),
     View("first", pooling="first"),
     View("second", pooling="second"),
+    View("early_mean", pooling="early_mean"),
+    View("energy", pooling="energy"),
     View("one_word", ONE_WORD, "last"),
     View("one_word_topic", 'This text: "{text}" In one word, this text is about: "', "last"),
     View("one_word_kind", 'This text: "{text}" In one word, this is a kind of: "', "last"),
@@ -80,10 +83,11 @@ VIEWS: dict[str, View] = {
 PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
     "causal": {"default": ("one_word", "quoted"), "plain": ("mean", "last"), "best": ("one_word", "quoted", "echo")},
     "prompt": {"default": ("mean_all",), "plain": ("mean_all",), "best": ("mean_all",)},
-    "masked": dict.fromkeys(("default", "plain", "best"), ("mean", "second_all")),
-    "sentence": dict.fromkeys(("default", "plain", "best"), ("sentence", "mean", "second_all")),
-    "image": dict.fromkeys(("default", "plain", "best"), ("mean_all",)),
-    "audio": dict.fromkeys(("default", "plain", "best"), ("mean_all",)),
+    "masked": dict.fromkeys(("default", "plain", "best"), ("mean", "early_mean")),
+    "sentence": dict.fromkeys(("default", "plain", "best"), ("sentence", "mean", "early_mean")),
+    "image": dict.fromkeys(("default", "plain", "best"), ("mean", "max")),
+    "audio": dict.fromkeys(("default", "plain", "best"), ("mean", "max")),
+    "frames": dict.fromkeys(("default", "plain", "best"), ("mean", "energy")),  # audio, read in frames
 }
 
 
@@ -146,7 +150,7 @@ def compose_views(
     if given:
         return (sentence or single_view(given, -1 if projects else "all"),)
     if not modality.is_tokenized:
-        kind = str(modality)
+        kind = "frames" if modality == AUDIO and counts_frames(traits.backbone) else str(modality)
     elif has_prompt:
         kind = "prompt"
     elif encoder is not None:

@@ -62,8 +62,12 @@ class View:
             `loo` it is the template of an example in the prompt, with `{label}`. Without one, an input stands alone,
             with the special tokens of the tokenizer. Images and audio have none.
         pooling (`str`, *optional*, defaults to `"mean"`):
-            Of texts `"mean"`, `"max"`, `"first"`, `"second"` or `"last"`. `"last"` is the last token of the
-            template, the others pool the tokens of the text, of its last copy where a template repeats it.
+            Of texts `"mean"`, `"max"`, `"first"`, `"second"`, `"last"` or `"early_mean"`, the mean weighted by 1, 1/2,
+            1/3, ... `"last"` is the last token of the template, the others pool the tokens of the text, of its last
+            copy where a template repeats it. Without a template, the special tokens of the tokenizer are pooled too;
+            only `"early_mean"` leaves the first token out, which is special in most encoders. Of images and audio
+            `"mean"`, `"max"` or `"first"`. Of audio also `"energy"`, the mean of the frames weighted by the amplitude
+            of their sound, for backbones whose outputs are frames in order.
         layers (`int`, `slice` or `str`, *optional*, defaults to `"late"`):
             Index into the hidden states (0 is the input embedding, -1 the last layer), a slice of them or the same as
             a string (`"8:12"`), `"late"`, their last third, or `"all"`. Several layers stand side by side, each
