@@ -36,6 +36,7 @@ from transformers_tart.inputs.views import (
 PROMPT_POOLINGS = ("mean", "last", "first", "max")  # of texts after a prompt of examples
 POOLINGS = (*PROMPT_POOLINGS, "second", "early_mean")
 MEDIA_POOLINGS = ("mean", "first", "max")
+IMAGE_POOLINGS = (*MEDIA_POOLINGS, "grid")
 AUDIO_POOLINGS = (*MEDIA_POOLINGS, "energy")
 
 
@@ -268,6 +269,7 @@ class TartImageConfig(TartBaseConfig):
     model_type = "tart_image"
     modality = IMAGE
     backbone_key = "vision_config"
+    poolings = IMAGE_POOLINGS
     sub_configs_defaults = sub_configs("vision_config", "vit")
 
     vision_config: dict | PreTrainedConfig | None = None

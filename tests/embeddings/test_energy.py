@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers.media_backbones import RATE, as_pcm, compose_media, make_images, make_sounds, process, processor_of
+from helpers.media_backbones import RATE, as_pcm, compose_media, make_sounds, process, processor_of
 
 from transformers_tart.embeddings.energy import energies_of
 from transformers_tart.inputs.views import View
@@ -72,12 +72,3 @@ def test__energy__images__refused() -> None:
 def test__default_views__audio__energy_where_outputs_are_frames(name: str, pooling: str) -> None:
     views = compose_media(name).config.views
     assert [(view.pooling, view.layers) for view in views] == [("mean", "late"), (pooling, "late")]
-
-
-@pytest.mark.parametrize("name", ["vit", "convnext"])
-def test__max__images__largest_of_each_map(name: str) -> None:
-    model, images = compose_media(name).backbone, make_images(2)
-    with torch.no_grad():
-        hidden = model(**process(name, images)).last_hidden_state
-    expected = hidden.amax(1) if hidden.dim() == 3 else hidden.amax((2, 3))
-    torch.testing.assert_close(embed(name, images, "max", -1)[:, 0], expected, rtol=1e-4, atol=1e-4)

@@ -25,6 +25,7 @@ from transformers_tart.embeddings.pooling import (
     has_padding,
     infer_frame_mask,
     pool_map,
+    pool_quarters,
     stack_layers,
 )
 from transformers_tart.embeddings.text import Embedder, Unreadable
@@ -120,11 +121,18 @@ class MediaEmbedder(Embedder):
             given.pop(MASK, None)
         states, frame_mask = self._run(given, views, mask, self.modality.is_padded and not is_whole)
         size = getattr(self.backbone.config, "hidden_size", None)
+
+        def pool(hidden: Tensor, view: View) -> tuple[Tensor, ...]:
+            if view.pooling == "grid":
+                return pool_quarters(hidden, given[self.main_input], size)
+            return (pool_map(hidden, view.pooling, frame_mask, size, energies),)
+
         return stack_layers(
             [
-                pool_map(hidden, view.pooling, frame_mask, size, energies)
+                part
                 for view, layers in zip(views, states, strict=True)
                 for hidden in layers
+                for part in pool(hidden, view)
             ]
         )
 

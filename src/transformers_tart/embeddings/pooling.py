@@ -5,12 +5,13 @@ Then an output counts as padding if the input of the first layer at its place is
 frames alone. Tokens that the backbone itself adds to every input are no padding.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import adaptive_avg_pool2d, pad
 from torch.profiler import record_function
 from transformers import PreTrainedModel
 
@@ -28,6 +29,7 @@ FrameMask: TypeAlias = Callable[[int], Tensor]
 # From the length of a layer to the energy (n, length) of the input at each of its outputs.
 Energies: TypeAlias = Callable[[int], Tensor]
 
+MAX_ADDED = 8  # tokens that a backbone adds to the patches of an image
 EQUAL = 1e-5  # relative to the largest value: states that differ by less differ by rounding alone
 
 
@@ -170,6 +172,22 @@ def pool_map(
     mask = torch.ones(hidden.shape[:2]) if frame_mask is None else frame_mask(length)
     weights = None if energies is None or pooling != "energy" else energies(length).to(hidden.device)
     return _pool(hidden, mask.to(hidden.device), pooling, weights)
+
+
+def pool_quarters(hidden: Tensor, image: Tensor, size: int | None = None) -> tuple[Tensor, ...]:
+    """Pool the quarters of a map, or of patches (n, length, hidden) of square images, to (n, hidden) float32 each."""
+    if hidden.dim() == 3:
+        side = math.isqrt(hidden.shape[1])
+        added = hidden.shape[1] - side**2  # class and register tokens, before the patches
+        if image.dim() != 4 or image.shape[2] != image.shape[3] or added > MAX_ADDED:
+            raise ValueError(
+                f"The backbone gives {hidden.shape[1]} outputs for an input of shape {tuple(image.shape[1:])}, which "
+                'are no square of patches, as pooling="grid" needs it; take pooling="mean" or "max".'
+            )
+        hidden = hidden[:, added:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    elif hidden.shape[3] == size != hidden.shape[1]:
+        hidden = hidden.permute(0, 3, 1, 2)
+    return adaptive_avg_pool2d(hidden.float(), 2).flatten(2).unbind(2)
 
 
 def frame_mask_of(backbone: PreTrainedModel, mask: Tensor, inputs: Tensor) -> FrameMask:

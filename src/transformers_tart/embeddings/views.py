@@ -35,7 +35,7 @@ def layer_counts(views: tuple[View, ...], total: int) -> tuple[int, ...]:
         ValueError: When no backbone has so many.
     """
     for count in range(1, MAX_LAYERS + 2):
-        counts = tuple(len(view.layers_of(count)) for view in views)
+        counts = tuple(view.parts * len(view.layers_of(count)) for view in views)
         if sum(counts) == total and all(counts):
             return counts
         if sum(counts) > total:
@@ -63,6 +63,7 @@ READINGS = (
     View("second", pooling="second"),
     View("early_mean", pooling="early_mean"),
     View("energy", pooling="energy"),
+    View("grid", pooling="grid"),
     View("one_word", ONE_WORD, "last"),
     View("one_word_topic", 'This text: "{text}" In one word, this text is about: "', "last"),
     View("one_word_kind", 'This text: "{text}" In one word, this is a kind of: "', "last"),

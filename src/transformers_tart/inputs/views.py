@@ -65,9 +65,11 @@ class View:
             Of texts `"mean"`, `"max"`, `"first"`, `"second"`, `"last"` or `"early_mean"`, the mean weighted by 1, 1/2,
             1/3, ... `"last"` is the last token of the template, the others pool the tokens of the text, of its last
             copy where a template repeats it. Without a template, the special tokens of the tokenizer are pooled too;
-            only `"early_mean"` leaves the first token out, which is special in most encoders. Of images and audio
-            `"mean"`, `"max"` or `"first"`. Of audio also `"energy"`, the mean of the frames weighted by the amplitude
-            of their sound, for backbones whose outputs are frames in order.
+            only `"early_mean"` leaves the first token out, which is special in most encoders.
+            Of images and audio `"mean"`, `"max"` or `"first"`. Of images also `"grid"`, the means of the four quarters
+            of an image, for backbones that give a map of features or a square of patches. Of audio also `"energy"`,
+            the mean of the frames weighted by the amplitude of their sound, for backbones whose outputs are frames in
+            order.
         layers (`int`, `slice` or `str`, *optional*, defaults to `"late"`):
             Index into the hidden states (0 is the input embedding, -1 the last layer), a slice of them or the same as
             a string (`"8:12"`), `"late"`, their last third, or `"all"`. Several layers stand side by side, each
@@ -103,6 +105,11 @@ class View:
     def is_of_prompt(self) -> bool:
         """`True` for a template of labeled examples."""
         return self.template is not None and "label" in template_fields(self.template)
+
+    @property
+    def parts(self) -> int:
+        """Number of layers of an embedding that each hidden state gives: the four quarters of a grid, else one."""
+        return 4 if self.pooling == "grid" else 1
 
     def layers_of(self, count: int) -> Sequence[int]:
         """Return the indices of its layers among `count` hidden states, which may be none."""
