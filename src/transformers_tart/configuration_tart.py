@@ -36,8 +36,6 @@ from transformers_tart.inputs.views import (
 PROMPT_POOLINGS = ("mean", "last", "first", "max")  # of texts after a prompt of examples
 POOLINGS = (*PROMPT_POOLINGS, "second", "early_mean")
 MEDIA_POOLINGS = ("mean", "first", "max")
-IMAGE_POOLINGS = (*MEDIA_POOLINGS, "grid")
-AUDIO_POOLINGS = (*MEDIA_POOLINGS, "energy")
 
 
 EMBEDDING_FIELDS = tuple(field.name for field in fields(EmbeddingOptions))
@@ -269,7 +267,7 @@ class TartImageConfig(TartBaseConfig):
     model_type = "tart_image"
     modality = IMAGE
     backbone_key = "vision_config"
-    poolings = IMAGE_POOLINGS
+    poolings = (*MEDIA_POOLINGS, "grid")
     sub_configs_defaults = sub_configs("vision_config", "vit")
 
     vision_config: dict | PreTrainedConfig | None = None
@@ -283,7 +281,7 @@ class TartAudioConfig(TartBaseConfig):
     model_type = "tart_audio"
     modality = AUDIO
     backbone_key = "audio_config"
-    poolings = AUDIO_POOLINGS
+    poolings = (*MEDIA_POOLINGS, "energy")
     sub_configs_defaults = sub_configs("audio_config", "wav2vec2")
 
     audio_config: dict | PreTrainedConfig | None = None
