@@ -9,6 +9,7 @@ import pytest
 from transformers import AutoConfig, BertConfig, GPT2Config
 
 from transformers_tart import TartAudioConfig, TartConfig, TartImageConfig, TartReasonerConfig, configuration_tart
+from transformers_tart.inputs.views import View
 
 
 pytestmark = pytest.mark.core
@@ -60,7 +61,7 @@ def test__tart_config__nothing_given__no_backbone_and_default_reasoner() -> None
     config = TartConfig()
     assert config.text_config is None
     assert config.reasoner_config.to_diff_dict() == TartReasonerConfig().to_diff_dict()
-    assert (config.protocol, config.pooling, config.layers) == ("stream", "mean", "all")
+    assert (config.protocol, config.views) == ("stream", (View("mean", layers="all"),))
 
 
 @pytest.mark.parametrize(("architecture", "projection"), [("kernel", "clipped"), ("gpt2", "whitened_pca")])
@@ -97,7 +98,7 @@ def test__reasoner_config__invalid_field__says_what_is_allowed(fields: dict, mes
     [
         ({"protocol": "brook"}, "protocol is .brook.; it must be one of .*'stream'"),
         ({"pooling": "sum"}, "pooling is .sum.; it must be one of .*'mean', 'last'"),
-        ({"layers": "some"}, 'layers is .some.; it must be an index or "all"'),
+        ({"layers": "some"}, 'layers is .some.; it must be an index, a slice .*, "late" or "all"'),
         ({"max_length": 0}, "max_length is 0; it must be at least 1, or None"),
         ({"layers": 0.5}, "layers"),
     ],
@@ -109,9 +110,25 @@ def test__tart_config__invalid_field__says_what_is_allowed(fields: dict, message
 
 def test__tart_config__invalid_field_set_later__cannot_be_saved(tmp_path: Path) -> None:
     config = TartConfig(text_config=GPT2Config().to_dict())
-    config.pooling = "sum"
-    with pytest.raises(ValueError, match="pooling"):
+    config.views = [View(pooling="sum")]
+    with pytest.raises(ValueError, match="pooling is 'sum'; it must be one of"):
         config.save_pretrained(tmp_path)
+    config.views = ()
+    with pytest.raises(ValueError, match="views has 0 views; give 1 to 64"):
+        config.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("field", ["pooling", "layers", "normalize", "template"])
+def test__tart_config__field_of_version_0_1_set_later__refused_instead_of_ignored(field: str, tmp_path: Path) -> None:
+    config = TartConfig(text_config=GPT2Config().to_dict())
+    setattr(config, field, "last")
+    message = rf"config.{field} is set to 'last', but the views .* set config.views = \[View\({field}=..., ...\)\]"
+    with pytest.raises(ValueError, match=message):
+        config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        _ = config.embedding_options
+    delattr(config, field)
+    assert config.embedding_options.views == (View("mean", layers="all"),)
 
 
 @pytest.mark.parametrize("config_class", [TartImageConfig, TartAudioConfig])
@@ -132,7 +149,7 @@ def test__media_config__fields_of_texts_at_their_defaults__dropped(config_class:
     [
         ("protocol", "vanilla", "protocol is 'vanilla'; .* inputs are embedded each alone"),
         ("template", "{text}{label}", "inputs are embedded each alone: .* without a template"),
-        ("max_length", 7, "max_length is 7, which is for texts; cut .* inputs before"),
+        ("max_length", 7, "max_length is 7, which is for texts, not for"),
     ],
 )
 def test__media_config__field_of_texts__refused_given_or_set(

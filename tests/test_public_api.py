@@ -98,6 +98,7 @@ def test__package__all__is_pinned() -> None:
         "TartImageConfig",
         "TartReasoner",
         "TartReasonerConfig",
+        "View",
     ]
     assert all(hasattr(transformers_tart, name) for name in transformers_tart.__all__)
 

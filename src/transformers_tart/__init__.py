@@ -13,6 +13,7 @@ from transformers import (
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from transformers_tart.configuration_tart import TartAudioConfig, TartConfig, TartImageConfig, TartReasonerConfig
+from transformers_tart.inputs.views import View
 from transformers_tart.loading.embedded import MINI
 from transformers_tart.modeling_tart import (
     PipelineModel,
@@ -57,4 +58,5 @@ __all__ = [
     "TartImageConfig",
     "TartReasoner",
     "TartReasonerConfig",
+    "View",
 ]

@@ -18,6 +18,7 @@ from transformers_tart.checks.bounds import (
     check_inside,
     check_integer,
 )
+from transformers_tart.checks.foreign_config import ForeignConfig
 from transformers_tart.checks.label_names import check_label_names, class_numbers
 from transformers_tart.checks.strict_config import FieldError, plain_errors
 from transformers_tart.checks.templates import parse_template
@@ -25,38 +26,21 @@ from transformers_tart.configuration_reasoner import TartReasonerConfig
 from transformers_tart.inputs.modality import AUDIO, IMAGE, TEXT, Modality
 from transformers_tart.inputs.views import (
     IN_CONTEXT_PROTOCOLS,
+    MEDIA_POOLINGS,
+    POOLINGS,
+    PROMPT_POOLINGS,
     PROTOCOLS,
-    VIEW_ARGUMENTS,
     EmbeddingOptions,
     as_views,
+    check_no_view_arguments,
+    check_pooling,
     single_view,
+    take_view_arguments,
 )
 
 
-PROMPT_POOLINGS = ("mean", "last", "first", "max")  # of texts after a prompt of examples
-POOLINGS = (*PROMPT_POOLINGS, "second", "early_mean")
-MEDIA_POOLINGS = ("mean", "first", "max")
-
-
 EMBEDDING_FIELDS = tuple(field.name for field in fields(EmbeddingOptions))
-
-
-class ForeignConfig(PreTrainedConfig):
-    """Config of a backbone whose class is code of its repository: the fields as they are."""
-
-    foreign_type: str = ""
-
-    @classmethod
-    def from_fields(cls, fields: dict[str, Any]) -> "ForeignConfig":
-        """Build one from the fields of a config of another class."""
-        others = {name: value for name, value in fields.items() if name not in ("model_type", "foreign_type")}
-        check_fields(cls, fields.get("dtype"), others)
-        return cls(foreign_type=str(fields["model_type"]), **others)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields under their own model type."""
-        fields = super().to_dict()
-        return {**fields, "model_type": fields.pop("foreign_type")}
+TEXT_FIELDS = ("protocol", "template", "max_length", "prompt", "lower_case")
 
 
 @plain_errors
@@ -113,6 +97,15 @@ class TartBaseConfig(PreTrainedConfig):
             setattr(self, self.backbone_key, ForeignConfig.from_fields(described))
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build a config; the Auto classes leave options of embeddings to `from_pretrained` of the model."""
+        if not kwargs.get("return_unused_kwargs"):
+            return super().from_dict(config_dict, **kwargs)
+        left = {name: kwargs.pop(name) for name in EMBEDDING_FIELDS if name in kwargs}
+        config, unused = super().from_dict(config_dict, **kwargs)
+        return config, {**unused, **left}
+
     @property
     def base_model_config(self) -> Any:
         """The configuration of the backbone, `None` where there is none."""
@@ -121,6 +114,7 @@ class TartBaseConfig(PreTrainedConfig):
     @property
     def embedding_options(self) -> EmbeddingOptions:
         """The options with which examples and queries are embedded."""
+        self.validate_embedding()  # again, since fields may have been set
         return EmbeddingOptions(**{name: getattr(self, name) for name in EMBEDDING_FIELDS if hasattr(self, name)})
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,22 +142,15 @@ class TartBaseConfig(PreTrainedConfig):
                 f"protocol is {shorten(fields.get('protocol', 'stream'))}; {cls.modality} inputs are embedded each "
                 'alone: protocol="stream", without a template.'
             )
-        if fields.get("max_length") is not None:
-            raise FieldError(
-                f"max_length is {shorten(fields['max_length'])}, which is for texts; cut {cls.modality} inputs before."
-            )
-        return {name: value for name, value in fields.items() if name not in ("protocol", "template", "max_length")}
+        for field in ("max_length", "prompt", "lower_case"):
+            if fields.get(field) not in (None, False):
+                raise FieldError(f"{field} is {shorten(fields[field])}, which is for texts, not for {cls.modality}.")
+        return {name: value for name, value in fields.items() if name not in TEXT_FIELDS}
 
     def _take_views(self, arguments: dict[str, Any]) -> None:
         """Set the views from the field or, for configs of version 0.1, from arguments, which are taken out."""
-        old = {name: arguments.pop(name) for name in VIEW_ARGUMENTS if name in arguments}
-        given = {name: value for name, value in old.items() if value is not None}
-        if self.views is None:
-            self.views = (single_view(given, "all"),)
-        elif given:
-            raise FieldError(f"views and {sorted(given)} are given, which describe a view of their own; give one.")
-        else:
-            self.views = as_views(self.views)
+        given = take_view_arguments(arguments, self.views)
+        self.views = (single_view(given, "all"),) if self.views is None else as_views(self.views)
 
     def _check_labels(self) -> None:
         if self.id2label is None:
@@ -188,9 +175,10 @@ class TartBaseConfig(PreTrainedConfig):
     def validate_embedding(self) -> None:
         """Check the fields that determine embeddings."""
         self.drop_text_fields(vars(self))
+        check_no_view_arguments(vars(self))
+        has_prompt = getattr(self, "protocol", "stream") in IN_CONTEXT_PROTOCOLS
         for view in as_views(self.views):
-            if view.pooling not in self.poolings:
-                raise ValueError(f"pooling is {shorten(view.pooling)}; it must be one of {self.poolings}.")
+            check_pooling(view.pooling, PROMPT_POOLINGS if has_prompt else self.poolings)
             if view.template is not None and not self.modality.is_tokenized:
                 raise ValueError(f"template is {shorten(view.template)}, which is for texts, not for {self.modality}.")
 
@@ -224,6 +212,11 @@ class TartConfig(TartBaseConfig):
             `"Sentence: {text}\nLabel: {label}\n"`, when not given.
         max_length (`int`, *optional*):
             Longest text in tokens; the limit of the tokenizer and the backbone when not given.
+        prompt (`str`, *optional*):
+            Text before each text, of examples and queries, tokenized together with it, in all views. That of the e5
+            family, `"query: "`, is not in their files.
+        lower_case (`bool`, *optional*, defaults to `False`):
+            Whether texts are put in lower case before the tokenizer reads them.
     """
 
     model_type = "tart"
@@ -235,6 +228,8 @@ class TartConfig(TartBaseConfig):
     text_config: dict | PreTrainedConfig | None = None
     protocol: str = "stream"
     max_length: int | None = validated_field(_check_max_length, default=None)
+    prompt: str | None = None
+    lower_case: bool = False
 
     def validate_protocol(self) -> None:
         """Check the protocol, and the template that it may have."""
@@ -247,9 +242,6 @@ class TartConfig(TartBaseConfig):
                     f'The template holds {{label}}, but protocol "{self.protocol}" embeds texts alone; it must be one '
                     f"of {IN_CONTEXT_PROTOCOLS} for such a template."
                 )
-            if has_prompt and view.pooling not in PROMPT_POOLINGS:
-                allowed = f"one of {PROMPT_POOLINGS}"
-                raise ValueError(f"pooling is {shorten(view.pooling)}; after a prompt it must be {allowed}.")
             if has_prompt and view.template is not None:
                 parse_template(view.template)
         if has_prompt and len({view.template for view in views}) > 1:

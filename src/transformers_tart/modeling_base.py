@@ -109,6 +109,9 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         normalize: bool | None = None,
         layers: int | slice | str | None = None,
         max_length: int | None = None,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        truncate_dim: int | None = None,
         revision: str | None = None,
         **loading_arguments: Any,
     ) -> Self:
@@ -116,12 +119,12 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         Compose a backbone that reads the inputs of this class with a reasoner, in evaluation mode.
 
         Args:
-            name_or_model (`str`, `Path` or `PreTrainedModel`):
+            name_or_model (`str`, `Path`, `PreTrainedModel` or `SentenceTransformer`):
                 Hub id or folder of the backbone, which may be a peft adapter or a repository of sentence-transformers;
                 `"mini"`, the small language model inside this package; or a loaded model or `PeftModel`, of which the
                 part below a head is taken, frozen and put in evaluation mode. Of a model with several towers only the
-                one that reads the inputs of this class is taken. Modules of sentence-transformers are applied only to
-                a backbone that is given by name.
+                one that reads the inputs of this class is taken. The modules of a `SentenceTransformer`, or of its
+                repository, are applied.
             reasoner ([`TartReasoner`], `str` or `Path`, *optional*):
                 A reasoner, or where to load one from; the one inside this package when not given.
             views (`str`, [`View`] or `list`, *optional*, defaults to `"default"`):
@@ -134,6 +137,12 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
                 `pooling` is `"mean"`, and `layers` -1 for a reasoner that projects its input and `"all"` for others.
             protocol (`str`, *optional*, defaults to `"stream"`), max_length (`int`, *optional*):
                 As in [`TartConfig`]; a sentence encoder sets the second. Images and audio have neither.
+            prompt (`str`, *optional*), prompt_name (`str`, *optional*):
+                Text that is put before each text, of examples and queries, or its name in the repository of a sentence
+                encoder. By default the one that the repository takes by default; `prompt=""` for none. Of the e5
+                family it is `"query: "`, which is not in their files: give it here.
+            truncate_dim (`int`, *optional*):
+                Number of components of a sentence encoder's embedding to keep (Matryoshka embeddings).
             revision (`str`, *optional*):
                 Revision of the backbone's repository; for a loaded model it is noted in the config.
             loading_arguments:
@@ -148,7 +157,8 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
             CorruptFileError, OSError: When its files are damaged, are not safetensors, or do not exist.
         """
         embedding: dict[str, Any] = {"views": views, "protocol": protocol, "template": template, "pooling": pooling}
-        embedding.update(normalize=normalize, layers=layers, max_length=max_length)
+        embedding.update(normalize=normalize, layers=layers, max_length=max_length, prompt=prompt)
+        embedding.update(prompt_name=prompt_name, truncate_dim=truncate_dim)
         return compose(cls, name_or_model, reasoner, embedding, revision=revision, **loading_arguments)
 
     @classmethod
@@ -166,7 +176,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
                 As in `PreTrainedModel.from_pretrained`. `revision` and `subfolder` are those of this repository;
                 `dtype`, `device_map`, `max_memory`, `trust_remote_code` and the like are for the backbone; `token`,
                 `cache_dir` and `local_files_only` are for both. With a support set, `dtype` defaults to the one in
-                which that was embedded.
+                which that was embedded; without one, `views` and the other options of embeddings replace the saved.
 
         Raises:
             BackboneNotFoundError, BackboneMismatchError: When the backbone cannot be loaded, or is not the one that

@@ -201,9 +201,9 @@ def compose_any(name_or_model: str | os.PathLike | PreTrainedModel, **kwargs: An
         [`TartForSequenceClassification`], [`TartForImageClassification`] or [`TartForAudioClassification`]. A backbone
         that reads several modalities is composed for images before audio, and for audio before texts.
     """
-    name_or_model = unwrap(name_or_model)
-    if isinstance(name_or_model, PreTrainedModel):
-        config_class = _choose_config(modalities_of(type(name_or_model)))
+    inner = unwrap(name_or_model)
+    if isinstance(inner, PreTrainedModel):
+        config_class = _choose_config(modalities_of(type(inner)))
         return _model_class(config_class).from_backbone(name_or_model, **kwargs)
     reference = BackboneReference.of(name_or_model, kwargs.get("revision"), kwargs.get("subfolder"))
     hub = {**select(kwargs, HUB), "revision": None, **reference.place}

@@ -9,6 +9,7 @@ from transformers.utils import logging
 from transformers_tart.backbones.adapters import has_adapters
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.backbones.reference import BackboneReference
+from transformers_tart.backbones.sentence_head import head_of
 from transformers_tart.errors import BackboneMismatchError
 
 
@@ -31,11 +32,13 @@ class Origin:
         task: `name`, `revision` and `subfolder` of the TART repository; empty for a composed model.
         hub: token, cache folder and the like, with which the processor is loaded too.
         digest: digest of the backbone that the config refers to; `None` where that has not been loaded.
+        tokenizer: tokenizer of the `SentenceTransformer` that is the backbone.
     """
 
     task: dict[str, Any] = field(default_factory=dict)
     hub: dict[str, Any] = field(default_factory=dict)
     digest: BackboneDigest | None = None
+    tokenizer: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "hub": {name: value for name, value in self.hub.items() if name != "token"}}
@@ -89,7 +92,8 @@ def _digest_of_reference(model: Any) -> BackboneDigest:
     reference = BackboneReference.from_config(model.config)
     try:
         dtype = model.backbone.dtype
-        return BackboneDigest.of(reference.load(model.config.modality, **model.origin.hub, dtype=dtype))
+        head = head_of(model.backbone.config)
+        return BackboneDigest.of(reference.load(model.config.modality, head, **model.origin.hub, dtype=dtype))
     except (OSError, ValueError) as err:
         raise ValueError(
             f"The backbone was given as a loaded model, and {reference.name!r}, to which the saved model would refer, "

@@ -4,7 +4,7 @@ import copy
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import state_token
 from transformers_tart.backbones.forward import input_device
 from transformers_tart.backbones.reference import choose_processor
-from transformers_tart.checks.arguments import as_count, as_flag, as_source, check_device, shorten
+from transformers_tart.checks.arguments import as_flag, as_source, check_device
 from transformers_tart.embeddings.arguments import as_limit
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
@@ -29,7 +29,9 @@ from transformers_tart.files import staged
 from transformers_tart.hub.push import HubMixin, keep_edited_card
 from transformers_tart.inputs.containers import is_eager, iterate, unpack
 from transformers_tart.inputs.examples import RawExamples
-from transformers_tart.inputs.text_options import TextOptions, text_options
+from transformers_tart.inputs.text_options import TextOptions, answer_options, text_options
+from transformers_tart.inputs.views import COMPOSITION, View
+from transformers_tart.loading.download import take
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.modeling_tart import PipelineModel, compose_any
 from transformers_tart.origin import check_folder
@@ -65,10 +67,13 @@ class TartClassificationPipeline(HubMixin, Pipeline):
             Processor of the backbone's inputs; loaded from its repository when not given.
         examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table, *optional*):
             The support set; the one stored with the model when not given. A table of pandas, polars or Arrow.
-        backbone (`PreTrainedModel` or `str`, *optional*):
-            A backbone, its Hub id or its folder, in place of the one that the task refers to.
+        backbone (`PreTrainedModel` or `str`, *optional*), views (`str`, [`View`] or `list`, *optional*):
+            A backbone in place of the one that the task refers to, and views in place of those of a task without
+            examples, or of the default, as in [`TartPreTrainedModel.from_backbone`].
         embedding_cache (`str` or `Path`, *optional*):
             Folder in which embeddings are kept from one run to the next, under hashes of the inputs.
+        prompt (`str`), prompt_name (`str`), ..., *optional*:
+            Other options of a backbone that is not composed yet, as in [`TartPreTrainedModel.from_backbone`].
     """
 
     model: TartPreTrainedModel
@@ -91,6 +96,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         feature_extractor: Any = None,
         processor: Any = None,
         backbone: PreTrainedModel | str | os.PathLike | None = None,
+        views: str | View | Sequence[str | View] | None = None,
         **kwargs: Any,
     ):
         kwargs.pop("local_files_only", None)  # `pipeline` has used it already
@@ -98,7 +104,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         kwargs["batch_size"] = as_limit(kwargs.get("batch_size"), "batch_size")
         self._cache_folder = None if embedding_cache is None else as_source(embedding_cache, "embedding_cache")
         self._cache: tuple[tuple, EmbeddingCache] | None = None
-        model = load_model(model, backbone, kwargs)
+        model = load_model(model, {"backbone": backbone, "views": views}, kwargs)
         given = {"tokenizer": tokenizer, "image_processor": image_processor, "feature_extractor": feature_extractor}
         super().__init__(model=model, **choose_processor(model, {**given, "processor": processor}), **kwargs)
         if examples is not None:
@@ -140,16 +146,7 @@ class TartClassificationPipeline(HubMixin, Pipeline):
     def _sanitize_parameters(
         self, top_k: Any = "", function_to_apply: Any = None, **text_arguments: Any
     ) -> tuple[dict, dict, dict]:
-        postprocess: dict[str, Any] = {}
-        if not (isinstance(top_k, str) and top_k == ""):  # which stands for no `top_k`
-            postprocess["top_k"] = None if top_k is None else as_count(top_k, "top_k", ", or None for all classes")
-        if function_to_apply is not None:
-            name = getattr(function_to_apply, "value", function_to_apply)  # of transformers' enum
-            if not isinstance(name, str) or name.lower() not in FUNCTIONS:
-                raise ValueError(
-                    f'function_to_apply is {shorten(name)}; it must be "default", "softmax", "sigmoid" or "none".'
-                )
-            postprocess["function_to_apply"] = name.lower()
+        postprocess = answer_options(top_k, function_to_apply)
         return text_options(text_arguments, self.model.config.modality), {}, postprocess
 
     def __call__(
@@ -178,14 +175,11 @@ class TartClassificationPipeline(HubMixin, Pipeline):
                 `"default"` and `"softmax"` give probabilities, `"sigmoid"` the sigmoid of each logit, `"none"` logits.
             max_length (`int`, *optional*), truncation (`bool` or `str`, *optional*, defaults to `True`):
                 Longest text in tokens, and whether longer texts are truncated; with `False` they are an error. Other
-                arguments of the text-classification pipeline for its tokenizer, such as `padding`, are accepted where
-                they change no prediction.
+                arguments for the tokenizer, such as `padding`, are accepted where they change no prediction.
             batch_size (`int`, *optional*):
                 Most inputs of a forward pass; as many as a budget of tokens allows when not given.
-            progress_bar (`bool`, *optional*, defaults to `False`):
-                Whether to show progress.
-            num_workers (`int`, *optional*):
-                Unused; inputs are read in this process.
+            progress_bar (`bool`, *optional*, defaults to `False`), num_workers (`int`, *optional*):
+                Whether to show progress. The second is unused, since inputs are read in this process.
 
         Returns:
             `dict` or `list`: `{"label", "score"}` for each input, or a list of them with `top_k`. Of many images or
@@ -284,15 +278,17 @@ class TartClassificationPipeline(HubMixin, Pipeline):
         return self.model.model_card()
 
 
-def load_model(model: Any, backbone: Any, arguments: dict[str, Any]) -> TartPreTrainedModel:
+def load_model(model: Any, parts: dict[str, Any], arguments: dict[str, Any]) -> TartPreTrainedModel:
     """Return the composed model of a pipeline; add the device that a device map has chosen to its arguments."""
+    given = {**{name: value for name, value in parts.items() if value is not None}, **take(arguments, COMPOSITION)}
     if isinstance(model, PipelineModel):
-        return model.load(arguments, **({} if backbone is None else {"backbone": backbone}))
-    if backbone is not None:
+        return model.load(arguments, **given)
+    is_composed = isinstance(model, TartPreTrainedModel)
+    if name := next((each for each in given if is_composed or each == "backbone"), None):
         raise ValueError(
-            "backbone is given with a model that is loaded already; give model=<Hub id or folder of a task>, or "
-            "load the task with from_pretrained(..., backbone=...)."
+            f"{name} is given with a model that is loaded already; give model=<Hub id or folder of a task>, or load "
+            f"the task with from_pretrained(..., {name}=...)."
         )
     if not isinstance(unwrap(model), PreTrainedModel):
         as_source(model, "model", " or a loaded PreTrainedModel")
-    return model if isinstance(model, TartPreTrainedModel) else compose_any(model)
+    return model if is_composed else compose_any(model, **given)

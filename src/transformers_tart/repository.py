@@ -18,22 +18,28 @@ from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.backbones.dtype import is_open
 from transformers_tart.backbones.reference import BackboneReference
-from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
+from transformers_tart.backbones.sentence_encoders import (
+    SentenceEncoder,
+    find_folder,
+    find_sentence_encoder,
+    take_encoder,
+)
+from transformers_tart.backbones.sentence_head import head_of, save_backbone
 from transformers_tart.backbones.towers import take_tower
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import as_source
 from transformers_tart.checks.label_names import config_names, set_config_names, take_names
-from transformers_tart.configuration_tart import EMBEDDING_FIELDS, TartBaseConfig
-from transformers_tart.embeddings.views import compose_views
+from transformers_tart.configuration_tart import TartBaseConfig
+from transformers_tart.embeddings.views import choose_task_views, compose_texts, compose_views, skip_prompt
 from transformers_tart.errors import BackboneNotFoundError, CorruptFileError
 from transformers_tart.files import check_whole
 from transformers_tart.hub.card import classifier_card
 from transformers_tart.hub.push import CARD_FILE, OWNED_WEIGHTS
-from transformers_tart.inputs.views import VIEW_ARGUMENTS, View, as_views
+from transformers_tart.inputs.modality import Modality
 from transformers_tart.loading.arguments import check_loading
-from transformers_tart.loading.auto import check_files
 from transformers_tart.loading.checksums import check_sums
-from transformers_tart.loading.download import ACCESS, PLACE, TRUST, explain_damage, pin_revision, select, take
+from transformers_tart.loading.config import load_config, replace_views
+from transformers_tart.loading.download import ACCESS, PLACE, TRUST, pin_revision, select, take
 from transformers_tart.origin import Origin
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.support import SUPPORT_FILE, SupportSet
@@ -46,18 +52,7 @@ BACKBONE_FOLDER = "backbone"
 BACKBONE_KEYS = "backbone."
 OWNED = (*OWNED_WEIGHTS, SUPPORT_FILE)
 # Arguments that Auto classes and pipelines pass for themselves.
-CONFIG_FIELDS = (
-    *("base_model_name_or_path", "base_model_revision", "base_model_subfolder"),
-    *(*EMBEDDING_FIELDS, *VIEW_ARGUMENTS),
-)
 AUTO_CLASS_KWARGS = ("_from_auto", "_from_pipeline", "_commit_hash", "adapter_kwargs", "code_revision")
-CONFIG_FIELDS = (
-    "base_model_name_or_path",
-    "base_model_revision",
-    "base_model_subfolder",
-    *EMBEDDING_FIELDS,
-    *VIEW_ARGUMENTS,
-)
 
 
 def move_to_output_device(reasoner: TartReasoner, backbone: PreTrainedModel) -> TartReasoner:
@@ -69,6 +64,24 @@ def move_to_output_device(reasoner: TartReasoner, backbone: PreTrainedModel) -> 
     return reasoner.to(accelerators[-1] if accelerators else "cpu")  # type: ignore[arg-type]
 
 
+def _find_backbone(
+    name_or_model: Any, modality: Modality, embedding: dict[str, Any], revision: str | None, loading: dict[str, Any]
+) -> tuple[PreTrainedModel, BackboneReference, SentenceEncoder | None]:
+    """Return the backbone that is given or loaded by name, its reference, and its sentence encoder if it is one."""
+    name_or_model, encoder = take_encoder(name_or_model)
+    name_or_model = unwrap(name_or_model)
+    if not isinstance(name_or_model, PreTrainedModel):
+        reference = BackboneReference.of(name_or_model, revision, loading.pop("subfolder", None))
+        return reference.load_encoder(modality, quiet=embedding["pooling"] is not None, **loading)
+    if loading:
+        raise ValueError(
+            f"The backbone is loaded already, so {sorted(loading)} cannot be applied; pass its name instead."
+        )
+    name = name_or_model.name_or_path
+    folder = find_folder(name) if encoder is not None and name else None
+    return take_tower(name_or_model, modality), BackboneReference.of(name_or_model, revision, folder), encoder
+
+
 def compose(
     cls: Any, name_or_model: Any, reasoner: Any, embedding: dict[str, Any], revision: str | None = None, **loading: Any
 ) -> Any:
@@ -76,26 +89,17 @@ def compose(
     check_loading({**embedding, **loading, "revision": revision})
     names = take_names(loading)
     modality = cls.config_class.modality
-    name_or_model, checked, encoder = unwrap(name_or_model), None, None
-    if isinstance(name_or_model, PreTrainedModel):
-        if loading:
-            raise ValueError(
-                f"The backbone is loaded already, so {sorted(loading)} cannot be applied; pass its name instead."
-            )
-        backbone, reference = take_tower(name_or_model, modality), BackboneReference.of(name_or_model, revision)
-    else:
-        reference = BackboneReference.of(name_or_model, revision, loading.pop("subfolder", None))
-        is_quiet = embedding["pooling"] is not None
-        backbone, reference, encoder = reference.load_encoder(modality, quiet=is_quiet, **loading)
-        checked = BackboneDigest.of(backbone)
+    backbone, reference, encoder = _find_backbone(name_or_model, modality, embedding, revision, loading)
+    checked = BackboneDigest.of(backbone) if isinstance(name_or_model, (str, os.PathLike)) else None
     if not isinstance(reasoner, TartReasoner):
         reasoner = TartReasoner.from_pretrained(DEFAULT_REASONER if reasoner is None else reasoner)
     traits = BackboneTraits(backbone)
     projects = reasoner.config.projection == "whitened_pca"
     views = compose_views(embedding, traits, modality, projects, encoder)
-    options = {name: embedding[name] for name in ("protocol", "max_length") if modality.is_tokenized}
-    if encoder is not None and options["max_length"] is None:
-        options["max_length"] = encoder.max_length
+    options = compose_texts(embedding, modality, encoder)
+    if encoder is not None and not encoder.pools_prompt and options["prompt"]:
+        tokenizer = encoder.tokenizer or reference.load_processor(modality, **select(loading, ACCESS))
+        views = skip_prompt(views, tokenizer, **select(options, ("prompt", "lower_case")))
     # a copy, since the wrapper changes a config that it shares with a live model
     fields = {key: value for key, value in backbone.config.to_dict().items() if key != "_name_or_path"}
     parts = {cls.config_class.backbone_key: fields, "reasoner_config": reasoner.config.to_dict()}
@@ -103,7 +107,8 @@ def compose(
     if names is not None:
         set_config_names(config, names)
     model = cls(config, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
-    model.origin = Origin(hub=select(loading, (*ACCESS, TRUST)), digest=checked)
+    tokenizer = None if encoder is None else encoder.tokenizer
+    model.origin = Origin(hub=select(loading, (*ACCESS, TRUST)), digest=checked, tokenizer=tokenizer)
     model.adopt(traits)
     return model
 
@@ -113,6 +118,10 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     name = as_source(name_or_path, "The name of the task")
     check_whole(name)
     check_loading(kwargs)
+    if named := [argument for argument in ("prompt_name", "truncate_dim") if kwargs.pop(argument, None) is not None]:
+        raise ValueError(
+            f"{named} is for the composition of a backbone; a task has its prompt and views in its config."
+        )
     with_info, given = kwargs.pop("output_loading_info", False), unwrap(kwargs.pop("backbone", None))
     for argument in AUTO_CLASS_KWARGS:
         kwargs.pop(argument, None)
@@ -120,7 +129,7 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     shared, place = take(kwargs, ACCESS), take(kwargs, PLACE)
     place["revision"] = pin_revision(name, **place, **shared)
     hub = {**shared, **place}
-    config = _configure(cls.config_class, name, kwargs, names, hub)
+    config, asked = load_config(cls.config_class, name, kwargs, names, hub)
     if config.has_support and config.dtype is not None and is_open(kwargs):
         kwargs["dtype"] = config.dtype  # in which the support set was embedded
     is_reference = not isinstance(given, PreTrainedModel)
@@ -133,6 +142,8 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
         name, config=config.reasoner, key_mapping=key_mapping, output_loading_info=True, **weights, **hub
     )
     model = cls(config, *model_args, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
+    if asked is not None:
+        replace_views(config, name, choose_task_views(asked, config, model.traits))
     is_reference = is_reference and not config.include_backbone
     digest = model.backbone_digest() if is_reference or config.has_support else None
     access = {**shared, **select(kwargs, (TRUST,))}
@@ -147,61 +158,11 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     return (model, info) if with_info else model
 
 
-def _configure(config_class: Any, name: str, kwargs: dict, names: tuple[str, ...] | None, hub: dict) -> TartBaseConfig:
-    """Load the config of a task, with the fields that `kwargs` override; they are taken out of `kwargs`."""
-    config, overrides = kwargs.pop("config", None), take(kwargs, CONFIG_FIELDS)
-    if not isinstance(config, config_class):
-        config = _load_config(config_class, name if config is None else config, **hub)
-    overrides = config.drop_text_fields(overrides)
-    old = {key: value for key in VIEW_ARGUMENTS if (value := overrides.pop(key, None)) is not None}
-    if overrides.get("views") is not None or old:
-        single = config.views[0] if len(config.views) == 1 else View()
-        overrides["views"] = as_views(overrides.get("views") or replace(single, name=None, **old))
-    contradicted = [key for key in EMBEDDING_FIELDS if key in overrides and overrides[key] != getattr(config, key)]
-    if config.has_support and contradicted:
-        raise ValueError(
-            f"{name} holds a support set that was embedded with other values of {contradicted}. Load it without them, "
-            "or compose its backbone again and give the examples again."
-        )
-    for key, value in overrides.items():
-        setattr(config, key, value)
-    if names is not None:
-        set_config_names(config, names)
-    config.validate()
-    return config
-
-
-def _load_config(config_class: type[TartBaseConfig], name: Any, **hub: Any) -> TartBaseConfig:
-    """Load the config of a TART repository; transformers would take another's with a warning."""
-    if isinstance(name, PreTrainedConfig):
-        raise ValueError(f'The config is of model type "{name.model_type}", not "{config_class.model_type}".')
-    name = as_source(name, "config")
-    with explain_damage(name):
-        check_files(name, **hub)
-        model_type = PreTrainedConfig.get_config_dict(name, **hub)[0].get("model_type")
-        if model_type == config_class.model_type:
-            return config_class.from_pretrained(name, **hub)
-    if model_type == "tart_reasoner":
-        raise ValueError(
-            f"{name} holds a reasoner alone; load it with TartReasoner.from_pretrained, or compose it with a "
-            "backbone: TartForSequenceClassification.from_backbone(backbone, reasoner=...)."
-        )
-    if str(model_type).startswith("tart"):
-        raise ValueError(
-            f'{name} holds a TART model of type "{model_type}", not "{config_class.model_type}": load it with '
-            "AutoModel.from_pretrained, which finds its class."
-        )
-    raise ValueError(
-        f'{name} holds a model of type "{model_type}", not a TART repository; to use it as a backbone call '
-        "TartForSequenceClassification.from_backbone."
-    )
-
-
 def _load_backbone(
     config: TartBaseConfig, name: str, given: str | os.PathLike | None, place: dict, shared: dict, loading: dict
 ) -> PreTrainedModel:
     """Load the backbone that is given by name, saved with a task, or named in its config."""
-    loading = {**shared, **loading}
+    loading = {**shared, **loading, "head": head_of(config.base_model_config)}
     if given is not None:
         reference = _refer_to_copy(config, given, shared)
         for key, value in reference.config_fields().items():
@@ -312,7 +273,7 @@ def save_parts(
         support.save(folder / SUPPORT_FILE, include_texts=include_texts)
     if config.include_backbone:
         options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
-        model.backbone.save_pretrained(folder / BACKBONE_FOLDER, **options)
+        save_backbone(model.backbone, folder / BACKBONE_FOLDER, **options)
     storage = None if support is None else support.storage
     classifier_card(config, model.card_facts, storage, include_texts).save(folder / CARD_FILE)
 

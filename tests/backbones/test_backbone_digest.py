@@ -23,6 +23,7 @@ from transformers import AutoModel, PreTrainedModel
 from transformers_tart import SupportSet, TartForSequenceClassification
 from transformers_tart.backbones.digest import SAMPLES, BackboneDigest
 from transformers_tart.errors import BackboneMismatchError, CorruptFileError
+from transformers_tart.inputs.views import View
 
 
 pytestmark = pytest.mark.core
@@ -141,7 +142,9 @@ def test__load__settings_of_the_backbone_changed__names_them(base: str, task: Pa
 )
 def test__load__edited_embedding_options__refused_by_name(field: str, value: object, task: Path) -> None:
     config = json.loads((task / "config.json").read_text())
-    (task / "config.json").write_text(json.dumps({**config, field: value}))
+    edited = config if field == "max_length" else config["views"][0]
+    edited[field] = value
+    (task / "config.json").write_text(json.dumps(config))
     with pytest.raises(CorruptFileError, match=rf"config.json and support.safetensors of {task}.*{field}"):
         AutoModel.from_pretrained(task)
 
@@ -201,12 +204,12 @@ def test__classify__weights_changed_after_the_examples__refused(protocol: str) -
 
 
 def test__forward__support_of_another_model__refused() -> None:
-    model = compose()
+    model = compose(pooling="mean")
     support = model.encode_support(make_examples(), build_tokenizer())
-    other = TartForSequenceClassification.from_backbone(build_backbone("llama", seed=1))
+    other = TartForSequenceClassification.from_backbone(build_backbone("llama", seed=1), pooling="mean")
     with pytest.raises(BackboneMismatchError, match="15 of 20 weights differ"):
         other(torch.arange(4, 9)[None], support=support)
-    model.config.pooling = "last"
+    model.config.views = [View(pooling="last", layers="all")]
     with pytest.raises(BackboneMismatchError, match="pooling='mean', the config of the model has pooling='last'"):
         model(torch.arange(4, 9)[None], support=support)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.builders import build_backbone, make_examples, make_texts, score_all, shared_reasoner
 from helpers.hub_server import HubServer
-from helpers.sentence_encoders import CLS, KINDS, MODULES, NEW, OLD, write_encoder, write_json, write_tokenizer
+from helpers.sentence_encoders import CLS, KINDS, MODULES, NEW, write_encoder, write_json, write_tokenizer
 from huggingface_hub import constants
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, pipeline
@@ -16,6 +16,7 @@ from transformers_tart import TartForSequenceClassification
 from transformers_tart.backbones.reference import load_processor
 from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
 from transformers_tart.errors import CorruptFileError
+from transformers_tart.inputs.views import View
 
 
 pytestmark = pytest.mark.core
@@ -66,8 +67,8 @@ def test__from_backbone__sentence_encoder__its_sentence_embedding(
     torch.testing.assert_close(embed(model)[:, 0], expected, atol=1e-5, rtol=1e-5)
     support = model.encode_support([{"text": t, "label": i % 2} for i, t in enumerate(TEXTS)], load_processor(model))
     torch.testing.assert_close(support.embeddings[:, 0], expected, atol=2e-3, rtol=0)  # rounded to float16
-    config = model.config
-    assert (config.layers, config.max_length, config.normalize) == (-1, 8, bool(later))
+    view = model.config.views[0]
+    assert (view.layers, model.config.max_length, view.normalize) == (-1, 8, bool(later))
 
 
 @pytest.mark.slow
@@ -87,7 +88,7 @@ def test__from_backbone__sentence_encoder__same_as_the_library(
 def test__pipeline__sentence_encoder_by_name__same_as_composed(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path, CLS, "Normalize")
     classify = pipeline("tart-classification", model=folder, examples=make_examples())
-    assert classify.model.config.pooling == "first"
+    assert classify.model.config.views[0].pooling == "first"
     composed = pipeline("tart-classification", model=compose(folder), examples=make_examples())
     assert torch.equal(score_all(classify, TEXTS), score_all(composed, TEXTS))
 
@@ -100,7 +101,7 @@ def test__save_pretrained__task_on_a_sentence_encoder__same_logits(tmp_path: Pat
     loaded = pipeline("tart-classification", model=str(tmp_path / "task"))
     assert torch.equal(score_all(loaded, TEXTS), score_all(classify, TEXTS))
     assert torch.equal(loaded.model.support.embeddings, classify.model.support.embeddings)
-    with pytest.raises(ValueError, match="embedded with other values of .'normalize'."):
+    with pytest.raises(ValueError, match="embedded with other values of .'views'."):
         TartForSequenceClassification.from_pretrained(tmp_path / "task", normalize=False)
 
 
@@ -111,7 +112,9 @@ def test__from_backbone__arguments_given__win(given: dict[str, Any], tmp_path: P
     folder = write_encoder(tmp_path, CLS, "Normalize")
     config = compose(folder, **given).config
     expected = {"pooling": "first", "normalize": True, "layers": -1, "max_length": 8, **given}
-    assert {key: getattr(config, key) for key in expected} == expected
+    found = {**config.views[0].as_dict(), "max_length": config.max_length}
+    assert len(config.views) == 1
+    assert {key: found[key] for key in expected} == expected
 
 
 @pytest.mark.parametrize("content", [None, []])
@@ -121,9 +124,20 @@ def test__from_backbone__no_sentence_encoder__as_before(content: Any, tmp_path: 
     if content is not None:
         write_json(tmp_path / "modules.json", content)
     config = compose(tmp_path).config
-    assert (config.pooling, config.normalize, config.layers, config.max_length) == ("mean", False, "all", None)
+    assert ([view.name for view in config.views], config.max_length) == (["mean", "second_all"], None)
     loaded = compose(AutoModel.from_pretrained(write_encoder(tmp_path / "encoder")))  # who loads it, says how
-    assert (loaded.config.pooling, loaded.config.layers) == ("mean", "all")
+    assert loaded.config.views == config.views
+
+
+@pytest.mark.parametrize("views", ["default", "plain", ["sentence"], None])
+def test__from_backbone__names_of_views__the_embedding_of_the_repository(views: Any, tmp_path: Path) -> None:
+    config = compose(write_encoder(tmp_path, CLS, "Normalize"), views=views).config
+    assert config.views[0] == View("sentence", None, "first", -1, True)
+
+
+def test__from_backbone__view_of_the_user__alone(tmp_path: Path) -> None:
+    mine = View("mine", "w1 {text}", "mean")
+    assert compose(write_encoder(tmp_path, CLS), views=mine).config.views == (mine,)
 
 
 @pytest.mark.parametrize("content", [{"idx": 0}, [{"path": "a"}], "text", [1], None])
@@ -137,10 +151,7 @@ def test__from_backbone__list_of_modules_that_is_none__said(content: Any, tmp_pa
 @pytest.mark.parametrize(
     ("pooling", "first", "message"),
     [
-        ({OLD.format("cls_token"): True, OLD.format("max_tokens"): True}, None, r"has the pooling cls \+ max"),
-        ({NEW: ["cls", "mean"]}, None, r"has the pooling cls \+ mean"),
-        ({OLD.format("weightedmean_tokens"): True}, None, "has the pooling weightedmean"),
-        ({OLD.format("mean_sqrt_len_tokens"): True}, None, "has the pooling mean_sqrt_len_tokens"),
+        ({NEW: ["cls", "other"]}, None, r"has the pooling cls \+ other"),
         (
             {},
             ("Transformer", "sentence_transformers.models.WeightedLayerPooling"),
@@ -157,40 +168,40 @@ def test__from_backbone__modules_that_the_package_does_not_have__refused(
     folder = write_encoder(tmp_path, pooling, first=tuple(kinds))
     with pytest.raises(ValueError, match=f"{message}.*Pass pooling=..."):
         compose(folder)
-    config = compose(folder, pooling="mean").config
-    assert (config.pooling, config.normalize, config.layers) == ("mean", False, -1)
+    view = compose(folder, pooling="mean").config.views[0]
+    assert (view.pooling, view.normalize, view.layers) == ("mean", False, -1)
     assert said(all_logs) == ""
 
 
-@pytest.mark.parametrize(
-    ("later", "settings", "message"),
-    [
-        (("Dense", "Normalize"), {}, "goes on with Dense, Normalize, which is not applied"),
-        (("Normalize", "sentence_transformers.models.LayerNorm"), {}, "goes on with LayerNorm"),
-        ((), {"do_lower_case": True}, "lowers the case of texts"),
-        ((), {"tokenizer_args": {"add_eos_token": True, "model_max_length": 5}}, "sets add_eos_token, which is not"),
-    ],
-)
-def test__from_backbone__what_is_not_applied__said(
-    later: tuple[str, ...], settings: dict, message: str, tmp_path: Path, all_logs: pytest.LogCaptureFixture
+def test__from_backbone__settings_that_are_not_applied__said(
+    tmp_path: Path, all_logs: pytest.LogCaptureFixture
 ) -> None:
-    folder = write_encoder(tmp_path, CLS, *later, **settings)
-    assert compose(folder).config.normalize == (later[:1] == ("Normalize",))
-    assert message in said(all_logs)
+    folder = write_encoder(tmp_path, CLS, tokenizer_args={"add_eos_token": True, "model_max_length": 5})
+    compose(folder)
+    assert "sets add_eos_token, which is not" in said(all_logs)
     assert str(tmp_path) not in said(all_logs)
     all_logs.clear()
     compose(folder, pooling="mean")
     assert said(all_logs) == ""
 
 
-def test__from_backbone__default_prompt__said(tmp_path: Path, all_logs: pytest.LogCaptureFixture) -> None:
+def test__from_backbone__unknown_module_after_the_pooling__refused(tmp_path: Path) -> None:
+    folder = write_encoder(tmp_path, CLS, "custom_st.Whitening")
+    with pytest.raises(ValueError, match="goes on with custom_st.Whitening.*Pass pooling=..."):
+        compose(folder)
+    assert not compose(folder, pooling="mean").config.views[0].head
+
+
+def test__from_backbone__default_prompt__taken(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path)
     prompts = {"prompts": {"query": "query: ", "document": ""}, "default_prompt_name": "document"}
     write_json(tmp_path / "config_sentence_transformers.json", prompts)
-    assert find_sentence_encoder(folder).notes == ()
+    assert compose(folder).config.prompt is None
     write_json(tmp_path / "config_sentence_transformers.json", {**prompts, "default_prompt_name": "query"})
-    compose(folder)
-    assert 'puts its prompt "query" before each text' in said(all_logs)
+    assert compose(folder).config.prompt == "query: "
+    write_json(tmp_path / "config_sentence_transformers.json", {**prompts, "default_prompt_name": "other"})
+    with pytest.raises(ValueError, match="prompt_name is 'other', and the sentence encoder has the prompts"):
+        compose(folder)
 
 
 @pytest.mark.parametrize("output", ["logits", ["hidden_states", 3]])
@@ -255,9 +266,9 @@ def test__from_backbone__sentence_encoder_on_the_hub__same_as_the_folder(
     assert torch.equal(embed(classify.model), embed(compose(folder)))
     all_logs.clear()
     hub.replace("org/encoder", **{"modules.json": None})
-    assert compose("org/encoder").config.pooling == "mean"
+    assert compose("org/encoder").config.views[0].pooling == "mean"
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert compose("org/encoder").config.pooling == "mean"  # known not to have the file
+    assert compose("org/encoder").config.views[0].pooling == "mean"  # known not to have the file
     assert find_sentence_encoder("org/unknown", quiet=True) is None
     assert said(all_logs) == ""
     assert find_sentence_encoder("org/unknown") is None

@@ -8,12 +8,17 @@ import pytest
 import torch
 from helpers.benchmarks import TINY, FakeClock, _tiny_model, compare, constant  # noqa: F401 - the fixture is used by name
 
+from transformers_tart import TartForSequenceClassification
 from transformers_tart.bench.pairs import PAIRS
 from transformers_tart.bench.published import SampledProcedure, whiten
 from transformers_tart.bench.timing import TOLERANCE, Meter, Times, check, format_row, measure, pair_result
 from transformers_tart.bench.workload import draw_embeddings, draw_texts, load_language_model
 from transformers_tart.embeddings.reference import LABEL_WORDS, PublishedProcedure
 from transformers_tart.projection import WhitenedPCA
+
+
+WHOLE = ("views", "views-best")  # pairs of which both sides embed every text
+OTHER_RESULTS = ("kernel-reasoner", "vanilla", "loo", *WHOLE)
 
 
 def test__measure__any_pair__sides_in_turn_and_first_runs_not_counted() -> None:
@@ -106,6 +111,12 @@ def test__sample_by_length__mixed_texts__as_long_as_all_on_average() -> None:
     assert abs(lengths[chosen].mean() / lengths.mean() - 1) < 0.05
 
 
+@pytest.mark.parametrize("words", [(0, 3), (4, 3)])
+def test__workload__words_that_make_no_text__error(words: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="fewest and the most words"):
+        replace(TINY, words=words)
+
+
 @pytest.mark.parametrize("field", ["k", "queries", "naive_queries", "max_characters"])
 def test__workload__number_out_of_range__error(field: str) -> None:
     with pytest.raises(ValueError, match=field):
@@ -132,15 +143,16 @@ def test__whiten__published__as_our_projection() -> None:
 def test__pair__tiny__same_work_and_agreement_where_it_is_asked(name: str) -> None:
     comparison = PAIRS[name].build(TINY)
     times = measure(comparison, 1)
-    assert comparison.agrees == (name not in ("kernel-reasoner", "vanilla", "loo"))
+    assert comparison.agrees == (name not in OTHER_RESULTS)
     assert (times.difference is not None) == comparison.agrees
     assert (times.difference or 0.0) <= TOLERANCE[torch.float32]
-    assert 0 < comparison.computed < comparison.total
+    assert comparison.computed > 0
+    assert comparison.computed == comparison.total if name in WHOLE else comparison.computed < comparison.total
     assert min(times.naive + times.scaled + times.ours) > 0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PAIRS if name not in ("kernel-reasoner", "vanilla", "loo")])
+@pytest.mark.parametrize("name", [name for name in PAIRS if name not in OTHER_RESULTS])
 def test__pair__one_row_of_ours_wrong__error(name: str) -> None:
     comparison = PAIRS[name].build(TINY)
 
@@ -151,6 +163,17 @@ def test__pair__one_row_of_ours_wrong__error(name: str) -> None:
 
     with pytest.raises(ValueError, match="do not compute the same"):
         measure(replace(comparison, ours=wrong), 1)
+
+
+@pytest.mark.parametrize(("name", "preset"), [("views", "default"), ("views-best", "best")])
+def test__views__each_side__the_embeddings_of_its_views(name: str, preset: str) -> None:
+    comparison, model = PAIRS[name].build(replace(TINY, words=(2, 9))), load_language_model(TINY)
+    texts = draw_texts(TINY.queries, TINY.seed, 2, 9)
+    for found, asked in ((comparison.naive(Meter()), preset), (comparison.ours(), "plain")):
+        composed = TartForSequenceClassification.from_backbone(model.backbone, views=asked)
+        examples = [{"text": text, "label": "ab"[i % 2]} for i, text in enumerate(texts)]
+        expected = composed.encode_support(examples, model.tokenizer).embeddings
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("protocol", ["stream", "vanilla", "loo"])

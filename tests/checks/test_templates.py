@@ -41,8 +41,8 @@ def test__parse_template__no_template__says_what_one_is(template: str) -> None:
 
 
 def test__config__template__checked_and_kept_for_prompts_alone() -> None:
-    assert TartConfig(protocol="loo", template="{text} {label}").template == "{text} {label}"
+    assert TartConfig(protocol="loo", template="{text} {label}").views[0].template == "{text} {label}"
     with pytest.raises(ValueError, match=r"a template holds \{text\}"):
         TartConfig(protocol="vanilla", template="{text}")
-    with pytest.raises(ValueError, match='protocol "stream" embeds texts as they are'):
+    with pytest.raises(ValueError, match='protocol "stream" embeds texts alone'):
         TartConfig(template="{text} {label}")

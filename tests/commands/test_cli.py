@@ -13,6 +13,7 @@ from helpers.builders import build_backbone, build_tokenizer, make_examples, mak
 from helpers.published import SIZES, published_state
 from transformers import AutoModel, AutoTokenizer
 
+from transformers_tart import TartClassificationPipeline, TartForSequenceClassification, View
 from transformers_tart.backbones import MINI
 from transformers_tart.cli import COMMANDS, build_parser, main
 from transformers_tart.commands.demo import load_demo_task
@@ -97,11 +98,13 @@ def test__demo__embedded_model__three_tasks_better_than_guessing_and_no_messages
     assert out.startswith("mini: 5.3 million parameters")
     table = read_demo(out)
     assert list(table) == ["spam", "topic", "sentiment"]
-    for tart, probe, prompting, guessing in table.values():
+    for tart, plain, probe, prompting, guessing in table.values():
         assert float(tart.strip("%")) > float(guessing.strip("%")) + 15
+        assert float(plain.strip("%")) > float(guessing.strip("%")) + 15
         assert float(probe.strip("%")) > float(guessing.strip("%")) + 15
         assert float(prompting.strip("%")) >= float(guessing.strip("%"))
     assert max(map(len, out.splitlines())) <= 119
+    assert "by the views one_word, quoted; TART plain by mean, last" in out
 
 
 def test__demo__revision_without_a_model__refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +127,7 @@ def test__demo__model_without_vocabulary_head__not_prompted(
     AutoModel.from_pretrained(MINI).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(MINI).save_pretrained(tmp_path)
     assert main(["demo", "--model", str(tmp_path), "--device", "cpu"]) == 0
-    assert [cells[2] for cells in read_demo(capsys.readouterr().out).values()] == ["-"] * 3
+    assert [cells[3] for cells in read_demo(capsys.readouterr().out).values()] == ["-"] * 3
 
 
 @pytest.mark.slow
@@ -134,6 +137,107 @@ def test__demo__protocol_and_template__change_the_predictions(capsys: pytest.Cap
         assert main(["demo", "--device", "cpu", *options]) == 0
         tables.append(capsys.readouterr().out)
     assert tables[0].split("accuracy on")[0] != tables[1].split("accuracy on")[0]
+
+
+@pytest.mark.slow
+def test__demo__plain_views__equal_to_the_comparison(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--device", "cpu", "--views", "plain"]) == 0
+    assert all(cells[0] == cells[1] for cells in read_demo(capsys.readouterr().out).values())
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "classify --input a", "evaluate --task a --output b", "diagnose --task a"]
+)
+def test__views__names__checked_and_listed(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser, arguments = build_parser(), [*command.split(), "--model", "mini", "--views"]
+    assert [parser.parse_args([*arguments, given]).views for given in ("best", "one_word", "one_word, echo_all")] == [
+        "best",
+        "one_word",
+        ["one_word", "echo_all"],
+    ]
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args([*arguments, "one_word,odd"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "views has 'odd'" in error
+    assert "'default', 'plain', 'best'" in error
+    assert "'one_word'" in error
+
+
+def save_task(folder: Path, target: Path, *, has_support: bool = True) -> Path:
+    """Save a composition that reads the view `one_word`."""
+    model = TartForSequenceClassification.from_backbone(folder / "backbone", views="one_word")
+    examples = make_examples(12) if has_support else None
+    TartClassificationPipeline(model=model, examples=examples).save_pretrained(target)
+    return target
+
+
+def test__classify__task_of_other_views__refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["classify", "--model", save_task(folder, tmp_path / "task"), "--input", folder / "texts.txt"]
+    for given in ("default", "mean"):
+        assert main([*map(str, command), "--views", given]) == 1
+        captured = capsys.readouterr()
+        assert "was made with the views one_word, not with" in captured.err
+        assert captured.out == ""
+    assert main([*map(str, command), "--views", "one_word"]) == 0
+    again = capsys.readouterr().out
+    assert main(list(map(str, command))) == 0
+    assert capsys.readouterr().out == again
+
+
+def test__classify__composition_without_support__other_views_taken(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, files = save_task(folder, tmp_path / "task", has_support=False), ["--input", folder / "texts.txt"]
+    rows = []
+    for model, views in ((task, "mean,last"), (folder / "backbone", "mean,last"), (task, "one_word")):
+        given = [
+            "--model",
+            model,
+            "--examples",
+            folder / "examples.jsonl",
+            *files,
+            "--views",
+            views,
+            "--device",
+            "cpu",
+        ]
+        assert main(["classify", *map(str, given)]) == 0
+        rows.append([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+    assert_same_answers(rows[0], rows[1])
+    assert rows[0] != rows[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--views", "plain", "--template", "{text}"], "leave one of them out"),
+        (["--protocol", "loo", "--template", "{text}"], "{label}"),
+        (["--template", "{words}"], "words"),
+    ],
+)
+def test__classify__template_that_does_not_fit__said_before_the_work(
+    folder: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(classify(folder, "--input", folder / "texts.txt", *options)) == 1
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
+
+
+def test__classify__template_of_the_only_view__its_predictions(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    template = 'This text: "{text}" means in one word: "'
+    assert main(classify(folder, "--input", folder / "texts.txt", "--template", template)) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    model = TartForSequenceClassification.from_backbone(
+        folder / "backbone", views=View(template=template, pooling="mean", layers="all")
+    )
+    expected = TartClassificationPipeline(model=model, examples=make_examples(12))(make_texts(40, seed=3))
+    assert_same_answers(rows, [{"row": i, **found} for i, found in enumerate(expected)])
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from transformers import AutoModel, CLIPImageProcessor, Wav2Vec2Config
 
 from transformers_tart import TartForAudioClassification
 from transformers_tart.embeddings.media import MediaEmbedder
+from transformers_tart.inputs.views import View
 from transformers_tart.modeling_tart import TartMediaModel
 
 
@@ -282,7 +283,7 @@ def compose_with_adapter() -> TartMediaModel:
 def test__embed_batch__mask_without_padding__changes_nothing(layers: int | str) -> None:
     """Stock pipelines give a mask for every sound; what is alone has none here."""
     for model in (compose_with_adapter(), compose_media("wav2vec2_layer", build_media("wav2vec2_layer"))):
-        model.config.layers = layers
+        model.config.views = [View(layers=layers)]
         batch = process("wav2vec2_layer", [make_sounds(1)[0]])
         assert batch["attention_mask"].all()
         masked = model.embedder().embed_batch(batch)
@@ -292,6 +293,6 @@ def test__embed_batch__mask_without_padding__changes_nothing(layers: int | str) 
 @pytest.mark.parametrize("layers", ["all", 1])
 def test__embed_batch__padded_sounds_before_an_adapter__each_as_alone(layers: int | str) -> None:
     model, sounds = compose_with_adapter(), make_sounds(3)
-    model.config.layers = layers
+    model.config.views = [View(layers=layers)]
     alone = [model.embedder().embed_batch(process("wav2vec2_layer", [sound])) for sound in sounds]
     assert_close(model.embedder().embed_batch(process("wav2vec2_layer", sounds)), torch.cat(alone))

@@ -6,11 +6,11 @@ import torch
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 from transformers_tart.backbones.traits import BackboneTraits
-from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings import pooling
 from transformers_tart.embeddings.media import MediaEmbedder, collate
 from transformers_tart.embeddings.pooling import has_padding, pool_map
 from transformers_tart.inputs.modality import AUDIO
+from transformers_tart.inputs.views import EmbeddingOptions, View
 
 
 FRAMES, BINS = 128, 32
@@ -34,7 +34,7 @@ def draw_sound(samples: int, seed: int = 0) -> np.ndarray:
 
 def embed(model: ASTModel | BackboneTraits, sounds: list[np.ndarray], layers: int | str = "all") -> torch.Tensor:
     traits = model if isinstance(model, BackboneTraits) else BackboneTraits(model)
-    embedder = MediaEmbedder(traits, EmbeddingOptions(layers=layers), modality=AUDIO)
+    embedder = MediaEmbedder(traits, EmbeddingOptions(views=(View("mean", layers=layers),)), modality=AUDIO)
     extractor = ASTFeatureExtractor(max_length=FRAMES, num_mel_bins=BINS)
     return embedder.embed_rows([embedder.row(extractor, sound, "It") for sound in sounds])
 

@@ -114,7 +114,7 @@ def test__embed_media__images__embeddings_of_the_composed_model(layers: int | st
     examples = [{"image": image, "label": i % 2} for i, image in enumerate(images)]
     prepared = model.prepare_support(model.encode_support(examples, processor))
     embeddings = prepared.support.embeddings
-    expected = prepared.scaling.transform(embeddings) if layers == "all" else embeddings[:, 0]
+    expected = prepared.scalings[0].transform(embeddings) if layers == "all" else embeddings[:, 0]
     torch.testing.assert_close(known, expected)
     assert asked.shape == (3, known.shape[1])
     assert labels.tolist() == [0, 1] * 3

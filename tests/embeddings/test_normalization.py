@@ -35,9 +35,9 @@ def embed_all_ways(model: TartForSequenceClassification) -> list[Tensor]:
     """Embeddings of the examples, of queries as rows, and of queries as a batch."""
     tokenizer, embedder = build_tokenizer(), model.embedder()
     prepared = model.prepare_examples(make_examples(), tokenizer)
-    rows = embedder.embed_rows(embedder.tokenize(tokenizer, TEXTS), prepared.prefix)
+    rows = embedder.embed_rows(embedder.tokenize(tokenizer, TEXTS), prepared.reading)
     batch = dict(tokenizer(TEXTS, padding=True, return_tensors="pt", return_token_type_ids=False))
-    return [prepared.support.embeddings, rows, embedder.embed_batch(batch, prepared.prefix)]
+    return [prepared.support.embeddings, rows, embedder.embed_batch(batch, prepared.reading)]
 
 
 @pytest.mark.parametrize("layers", ["all", -1])

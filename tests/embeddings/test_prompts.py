@@ -10,7 +10,7 @@ from tokenizers.processors import TemplateProcessing
 
 from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.in_context import write_prompt
-from transformers_tart.embeddings.prompts import fit
+from transformers_tart.embeddings.prompts import fit, strip
 from transformers_tart.embeddings.protocols import _cut
 from transformers_tart.inputs.balance import balanced_tails
 from transformers_tart.inputs.examples import Examples
@@ -98,10 +98,10 @@ def test__strip__special_tokens_around_a_text__taken_off() -> None:
         single="<s> w9 $A </s>", special_tokens=[("<s>", 1), ("w9", 13), ("</s>", 2)]
     )
     prompt = write_prompt(build_long("llama"), tokenizer, Examples(TEXTS, LABELS, NAMES), EmbeddingOptions()).prompt
-    assert prompt.strip([1, 13, 7, 8, 2]) == [7, 8]
-    assert prompt.strip([1, 13, 7, 1, 8, 2]) == [7, 1, 8]
-    assert prompt.strip([1, 13, 2]) == []
-    assert prompt.strip([3, 7, 3]) == [3, 7, 3]  # unknown words belong to the text
+    assert strip([1, 13, 7, 8, 2], prompt.special) == [7, 8]
+    assert strip([1, 13, 7, 1, 8, 2], prompt.special) == [7, 1, 8]
+    assert strip([1, 13, 2], prompt.special) == []
+    assert strip([3, 7, 3], prompt.special) == [3, 7, 3]  # unknown words belong to the text
 
 
 def test__write_prompt__template_longer_than_the_context__says_so() -> None:

@@ -23,6 +23,7 @@ from transformers import AutoModelForSequenceClassification, pipeline
 
 from transformers_tart import SupportSet, TartClassificationPipeline, TartForSequenceClassification
 from transformers_tart.errors import CorruptFileError
+from transformers_tart.inputs.views import View
 
 
 TEXTS = make_texts(23, seed=4, max_words=9)
@@ -203,7 +204,8 @@ def test__from_pretrained__setting_that_contradicts_the_stored_support__refused(
     classify.save_pretrained(tmp_path / "task")
     with pytest.raises(ValueError, match="holds a support set that was embedded with other values of"):
         TartForSequenceClassification.from_pretrained(tmp_path / "task", **change)
-    same = {key: getattr(classify.model.config, key) for key in change}
+    options = classify.model.config.embedding_options
+    same = {key: getattr(options if hasattr(options, key) else options.views[0], key) for key in change}
     assert TartForSequenceClassification.from_pretrained(tmp_path / "task", **same).support is not None
 
 
@@ -242,10 +244,10 @@ def test__embedding_cache__settings_or_weights_change__new_keys(name: str, tmp_p
     model = build(name).model
     classify = make_pipeline(model, embedding_cache=tmp_path)
     first = score_all(classify, TEXTS)
-    model.config.pooling = "last"
+    model.config.views = [View(pooling="last", layers="all")]
     classify.set_examples(make_examples())
     torch.testing.assert_close(score_all(classify, TEXTS), score_all(make_pipeline(model), TEXTS), atol=1e-5, rtol=0)
-    model.config.pooling = "mean"
+    model.config.views = [View(layers="all")]
     with torch.no_grad():
         model.backbone.layers[0].mlp.up_proj.weight.mul_(2)
     classify.set_examples(make_examples())

@@ -53,7 +53,7 @@ def test__embed__reference__golden_embeddings_features_and_logits(protocol: str)
         ({"pooling": "last"}, [0, 1], "leave them at their defaults"),
         ({"normalize": True}, [0, 1], "leave them at their defaults"),
         ({"layers": "all"}, [0, 1], "leave them at their defaults"),
-        ({"template": "{text} {label}"}, [0, 1], "leave them at their defaults"),
+        ({"protocol": "vanilla", "template": "{text} {label}"}, [0, 1], "leave them at their defaults"),
         ({"max_length": 5}, [0, 1], "leave them at their defaults"),
         ({}, [0, 2], "classes 0 and 1"),
     ],

@@ -75,6 +75,16 @@ def test__evaluate__plan__a_record_for_each_run(backbone: str, task: str, tmp_pa
         assert sum(row[0] for row in record.calibration) == record.test_rows
         right = sum(row[2] for row in record.calibration)
         assert right / record.test_rows == pytest.approx(record.metrics["accuracy"])
+    views = {record.method: record.views for record in records}
+    assert views["tart"] == views["logistic_regression"] == ["one_word", "quoted"]
+
+
+def test__evaluate__other_views__another_folder(backbone: str, task: str, tmp_path: Path) -> None:
+    plan = Plan([task], ["nearest_centroid"], sizes=[6], seeds=[1])
+    evaluate(plan, Models(backbone, views=["mean", "last"]), tmp_path / "out")
+    assert [record.views for record in read_records(tmp_path / "out")] == [["mean", "last"]]
+    with pytest.raises(ValueError, match=r"holds results of views \['mean', 'last'\], not 'default'"):
+        evaluate(plan, Models(backbone), tmp_path / "out")
 
 
 def test__task_context__embeddings_of_another_method__their_seconds_count_again(backbone: str, task: str) -> None:

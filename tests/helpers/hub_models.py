@@ -31,9 +31,9 @@ def compose(base: str | Path = BASE, **arguments: Any) -> TartForSequenceClassif
     return TartForSequenceClassification.from_backbone(base, make_reasoner(), **arguments)
 
 
-def fit(tokenizer: PreTrainedTokenizerFast) -> TartClassificationPipeline:
+def fit(tokenizer: PreTrainedTokenizerFast, **arguments: Any) -> TartClassificationPipeline:
     """Return a task on the backbone on the Hub."""
-    return pipeline("tart-classification", model=compose(), tokenizer=tokenizer, examples=EXAMPLES)
+    return pipeline("tart-classification", model=compose(**arguments), tokenizer=tokenizer, examples=EXAMPLES)
 
 
 def compute_logits(model: TartForSequenceClassification, tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:

@@ -10,7 +10,6 @@ from transformers import (
 )
 
 from transformers_tart.backbones.traits import BackboneTraits
-from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings.in_context import (
     WrittenPrompt,
     encode_support,
@@ -20,6 +19,7 @@ from transformers_tart.embeddings.in_context import (
 from transformers_tart.embeddings.prompts import Continuation, Prefix
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
 from transformers_tart.inputs.examples import Examples
+from transformers_tart.inputs.views import EmbeddingOptions, View
 
 
 TEXTS = make_texts(13, max_words=6)
@@ -55,12 +55,13 @@ def build_mamba() -> PreTrainedModel:
 def write(
     backbone: PreTrainedModel, texts: list = TEXTS, labels: list[int] = LABELS, **options: object
 ) -> WrittenPrompt:
-    seed = options.pop("seed", 0)
-    return write_prompt(backbone, build_tokenizer(), Examples(texts, labels, NAMES), EmbeddingOptions(**options), seed)
+    seed, template = options.pop("seed", 0), options.pop("template", None)
+    given = EmbeddingOptions("vanilla", views=(View("mean", template, layers=-1),), **options)
+    return write_prompt(backbone, build_tokenizer(), Examples(texts, labels, NAMES), given, seed)
 
 
 def encoder_of(backbone: PreTrainedModel, layers: int | str = -1, pooling: str = "mean") -> PrefixEncoder:
-    return PrefixEncoder(BackboneTraits(backbone), EmbeddingOptions(layers=layers, pooling=pooling))
+    return PrefixEncoder(BackboneTraits(backbone), (View(pooling, pooling=pooling, layers=layers),))
 
 
 def read_support(encoder: PrefixEncoder, written: WrittenPrompt, protocol: str) -> tuple[Tensor, Prefix]:
@@ -73,7 +74,7 @@ def read_whole(
     """(layers, hidden) of a span of one whole prompt, by hand."""
     with torch.no_grad():
         output = backbone(input_ids=torch.tensor([[*before, *continuation.ids]]), output_hidden_states=True)
-    begin, end = (len(before) + place for place in continuation.span)
+    begin, end = (len(before) + place for place in continuation.spans[0])
     spans = [hidden[0, begin:end] for hidden in output.hidden_states]
     return torch.stack([POOLED[pooling](span) for span in spans])
 
@@ -86,14 +87,14 @@ def expected_support(backbone: PreTrainedModel, written: WrittenPrompt, protocol
     for i, block in enumerate(blocks):
         order = orders[i] if protocol == "loo" else tuple(range(i + 1))
         before = tuple(token for j in order[:-1] for token in blocks[j].ids)
-        rows.append(read_whole(backbone, Continuation(block.ids, (0, block.asked)), before, pooling))
+        rows.append(read_whole(backbone, Continuation(block.ids, ((0, block.asked),)), before, pooling))
     return torch.stack(rows)
 
 
 def read_queries(backbone: PreTrainedModel, written: WrittenPrompt, pooling: str) -> Tensor:
     """(n, layers, hidden): a whole prompt for every query."""
     question = written.prompt.question.before[0]
-    whole = [Continuation((*question, *query.ids), (0, len(question) + len(query.ids))) for query in ask(written)]
+    whole = [Continuation((*question, *query.ids), ((0, len(question) + len(query.ids)),)) for query in ask(written)]
     return torch.stack([read_whole(backbone, query, written.prompt.ids, pooling) for query in whole])
 
 

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from helpers.builders import build_backbone, build_tokenizer
 from tokenizers.processors import TemplateProcessing
 
@@ -33,6 +35,27 @@ def write_tokenizer(folder: Path) -> None:
 def write_json(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
+
+
+def build_with_library(
+    folder: Path, *later: Any, max_length: int = 8, lower_case: bool = False, **settings: Any
+) -> Any:
+    """Build and save a tiny encoder of the library; the test is skipped without it.
+
+    `later` are functions of the modules of the library; `settings` are arguments of `SentenceTransformer`.
+    """
+    library = pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    modules = library.sentence_transformer.modules
+    source = folder.with_name(f"{folder.name}_transformer")
+    write_tokenizer(source)
+    build_backbone("bert").save_pretrained(source)
+    first = modules.Transformer(str(source), max_seq_length=max_length, do_lower_case=lower_case)
+    torch.manual_seed(3)
+    encoder = library.SentenceTransformer(
+        modules=[first, *(build(modules) for build in later)], device="cpu", **settings
+    )
+    encoder.save(str(folder))
+    return encoder
 
 
 def write_encoder(

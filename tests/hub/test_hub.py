@@ -25,7 +25,7 @@ from huggingface_hub import EvalResult, HfApi, constants
 from safetensors.torch import load
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerFast, pipeline
 
-from transformers_tart import TartForSequenceClassification, TartReasoner
+from transformers_tart import TartForSequenceClassification, TartReasoner, View
 from transformers_tart.hub.card import CardFacts
 from transformers_tart.hub.push import CARD_FILE
 from transformers_tart.hub.remote_code import STUB_NAME
@@ -67,12 +67,14 @@ def test__push_to_hub__composition__pipeline_takes_the_tokenizer_of_the_backbone
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("views", ["default", "plain", ["mean", "echo_all", View(template="w1 {text}")]])
 @pytest.mark.parametrize("loader", [AutoModel, AutoModelForSequenceClassification])
-def test__push_to_hub__task__same_logits(base_tokenizer: PreTrainedTokenizerFast, loader: Any) -> None:
-    classify = fit(base_tokenizer)
+def test__push_to_hub__task__same_logits(base_tokenizer: PreTrainedTokenizerFast, loader: Any, views: Any) -> None:
+    classify = fit(base_tokenizer, views=views)
     classify.push_to_hub(TASK)
     loaded = loader.from_pretrained(TASK)
     assert loaded.support is not None
+    assert loaded.config.embedding_options == classify.model.config.embedding_options
     assert torch.equal(compute_logits(loaded, base_tokenizer), compute_logits(classify.model, base_tokenizer))
 
 

@@ -9,7 +9,7 @@ import pandas
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from helpers.builders import build_reasoner, make_examples, make_pipeline, make_texts, shared_reasoner
+from helpers.builders import build_reasoner, compose, make_examples, make_pipeline, make_texts, shared_reasoner
 
 from transformers_tart import TartClassificationPipeline
 from transformers_tart.inputs.examples import parse_examples
@@ -212,7 +212,7 @@ def test__pipeline__broken_backbone__error_names_it() -> None:
 
 
 def test__pipeline__constant_embeddings__error_says_so() -> None:
-    classify = make_pipeline(examples=None)
+    classify = make_pipeline(compose(pooling="mean"), examples=None)
     classify.model.backbone.embed_tokens.weight.data[:] = 1.0
     with pytest.raises(ValueError, match="All support embeddings are equal"):
         classify("w1", examples=make_examples())

@@ -8,7 +8,7 @@ import torch
 from helpers.builders import build_backbone, compose, make_examples, make_pipeline, save_backbone, score_all
 from transformers import pipeline
 
-from transformers_tart import SupportSet, TartClassificationPipeline, TartForSequenceClassification
+from transformers_tart import SupportSet, TartClassificationPipeline, TartForSequenceClassification, View
 from transformers_tart.errors import BackboneMismatchError
 
 
@@ -30,7 +30,7 @@ def narrow_the_window(classify: TartClassificationPipeline) -> None:
 
 
 def pool_another_way(classify: TartClassificationPipeline) -> None:
-    classify.model.config.pooling = "last"
+    classify.model.config.views = [View(pooling="last")]
 
 
 def cut_texts(classify: TartClassificationPipeline) -> None:
@@ -42,7 +42,7 @@ Change = Callable[[TartClassificationPipeline], None]
 
 @pytest.mark.parametrize("change", [scale_weights, replace_a_weight, narrow_the_window, pool_another_way, cut_texts])
 def test__classify__changed_after_the_examples__refused(change: Change) -> None:
-    classify = make_pipeline(compose("mistral"))
+    classify = make_pipeline(compose("mistral", views="plain"))
     classify(TEXTS)
     change(classify)
     with pytest.raises(BackboneMismatchError, match="predictions would be wrong"):
@@ -53,7 +53,8 @@ def test__classify__changed_after_the_examples__refused(change: Change) -> None:
 
 @pytest.mark.parametrize("change", [scale_weights, replace_a_weight, narrow_the_window])
 def test__save__backbone_changed_before_the_examples__refused_or_included(change: Change, tmp_path: Path) -> None:
-    classify = make_pipeline(TartForSequenceClassification.from_backbone(save_backbone(tmp_path / "base", "mistral")))
+    base = save_backbone(tmp_path / "base", "mistral")
+    classify = make_pipeline(TartForSequenceClassification.from_backbone(base, views="plain"))
     change(classify)
     classify.set_examples(make_examples())
     with pytest.raises(BackboneMismatchError, match=r"include_backbone=True, or save the backbone first"):
@@ -95,7 +96,8 @@ def test__embedding_cache__another_backbone__is_not_that_of_the_former(tmp_path:
 
 @pytest.mark.slow
 def test__load__task_without_a_digest__later_changes_are_seen(tmp_path: Path) -> None:
-    classify = make_pipeline(TartForSequenceClassification.from_backbone(save_backbone(tmp_path / "base", "mistral")))
+    base = save_backbone(tmp_path / "base", "mistral")
+    classify = make_pipeline(TartForSequenceClassification.from_backbone(base, views="plain"))
     classify.save_pretrained(tmp_path / "task")
     path = tmp_path / "task" / "support.safetensors"
     support = SupportSet.load(path)

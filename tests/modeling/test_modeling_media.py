@@ -102,11 +102,8 @@ def test__from_backbone__any_family__tells_easy_classes_apart(fitted: Fitted) ->
     assert (logits.shape, logits.dtype) == ((12, 3), torch.float32)
     assert type(model) is class_of(fitted.name)
     assert type(model.backbone).__name__ == FAMILIES[fitted.name].tower
-    assert (model.config.layers, model.config.pooling, model.config.embedding_options.protocol) == (
-        "all",
-        "mean",
-        "stream",
-    )
+    (view,) = model.config.views
+    assert (view.layers, view.pooling, model.config.embedding_options.protocol) == ("all", "mean", "stream")
     assert (logits.argmax(1) == torch.arange(12) % 3).float().mean() > 0.6
 
 
@@ -248,7 +245,8 @@ def test__config__saved_and_loaded__equal(name: str, tmp_path: Path) -> None:
     assert loaded.to_dict() == model.config.to_dict()
     assert loaded.model_type == f"tart_{modality}"
     assert getattr(loaded, KEYS[modality]).to_dict() == model.backbone.config.to_dict()
-    assert (loaded.layers, loaded.pooling, loaded.modality) == (1, "first", modality)
+    (view,) = loaded.views
+    assert (view.layers, view.pooling, loaded.modality) == (1, "first", modality)
     assert loaded.id2label == dict(enumerate(NAMES))
     assert loaded.label2id == {label: i for i, label in enumerate(NAMES)}
 
@@ -260,8 +258,8 @@ def test__config__saved_and_loaded__equal(name: str, tmp_path: Path) -> None:
         ({"protocol": "loo"}, "protocol is .loo.; .* inputs are embedded each alone"),
         ({"protocol": "vanilla"}, "protocol is .vanilla.; .* inputs are embedded each alone"),
         ({"template": "{text} {label}"}, "without a template|A template is given"),
-        ({"pooling": "last"}, r"pooling is .last.; it must be one of \('mean', 'first'\)"),
-        ({"layers": "some"}, 'layers is .some.; it must be an index or "all"'),
+        ({"pooling": "last"}, r"pooling is .last.; it must be one of \('mean', 'first', 'max'\)"),
+        ({"layers": "some"}, 'layers is .some.; it must be an index, a slice .* "late" or "all"'),
         ({"max_length": 7}, "max_length is 7, which is for texts"),
     ],
 )

@@ -18,7 +18,7 @@ from helpers.builders import (
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from transformers_tart import SupportSet, TartConfig, TartForSequenceClassification, TartReasoner
+from transformers_tart import SupportSet, TartConfig, TartForSequenceClassification, TartReasoner, View
 
 
 pytestmark = pytest.mark.core
@@ -126,13 +126,14 @@ def test__from_backbone__model_with_a_head__the_model_below() -> None:
 
 @pytest.mark.parametrize(("reasoner", "layers"), [("kernel", "all"), ("gpt2", -1)])
 def test__from_backbone__layers_not_given__suit_the_reasoner(reasoner: str, layers: int | str) -> None:
-    assert compose(reasoner=reasoner).config.layers == layers
-    assert compose(reasoner=reasoner, layers=1).config.layers == 1
+    assert compose(reasoner=reasoner, pooling="mean").config.views[0].layers == layers
+    assert compose(reasoner=reasoner, layers=1).config.views[0].layers == 1
 
 
 def test__from_backbone__options__reach_the_config() -> None:
     config = compose(pooling="last", max_length=7).config
-    assert (config.pooling, config.max_length, config.protocol) == ("last", 7, "stream")
+    (view,) = config.views
+    assert (view.pooling, config.max_length, config.protocol) == ("last", 7, "stream")
 
 
 def test__from_backbone__loaded_model_with_revision__noted() -> None:
@@ -240,7 +241,7 @@ def test__encode_support__texts__kept_only_when_asked(tokenizer: PreTrainedToken
 def test__forward__texts_longer_than_the_backbone_takes__their_end_is_cut(
     max_length: int | None, side: str, all_logs: pytest.LogCaptureFixture
 ) -> None:
-    model = compose("gpt2", max_length=max_length)
+    model = compose("gpt2", views="plain", max_length=max_length)
     limit = min(max_length or 64, 64)
     words = make_texts(1, max_words=200, seed=2)[0].split() * 30
     batch = build_tokenizer(padding_side=side)([" ".join(words), "w1 w2"], padding=True, return_tensors="pt")
@@ -254,7 +255,7 @@ def test__forward__texts_longer_than_the_backbone_takes__their_end_is_cut(
 
 @pytest.mark.parametrize("flat", [False, True])
 def test__forward__support_of_another_width__names_both(flat: bool) -> None:
-    model = compose()
+    model = compose(pooling="mean")
     embeddings = torch.randn(4, 24) if flat else torch.randn(4, 3, 24)
     support = SupportSet(embeddings, torch.tensor([0, 1, 0, 1]), ("a", "b"))
     with pytest.raises(
@@ -282,7 +283,14 @@ def test__forward__broken_backbone__names_it_and_the_dtype(value: float) -> None
 
 
 def test__encode_support__constant_embeddings__says_so() -> None:
-    model = compose()
+    model = compose(pooling="mean")
     model.backbone.embed_tokens.weight.data[:] = 1.0
     with pytest.raises(ValueError, match="All support embeddings are equal, so nothing can be learned"):
         model(**draw_batch(), support=encode(model))
+
+
+def test__encode_support__constant_embeddings_of_a_view__names_it() -> None:
+    model = compose(views=[View(pooling="first", layers=0), View(pooling="mean")])
+    examples = [{**row, "text": f"w1 {row['text']}"} for row in make_examples()]
+    with pytest.raises(ValueError, match="All support embeddings of view 1 of 2 are equal.*leave this view out"):
+        model(**draw_batch(), support=model.encode_support(examples, build_tokenizer()))

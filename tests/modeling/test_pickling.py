@@ -43,6 +43,7 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 }
 MODELS: dict[str, dict[str, Any]] = {
     "stream": {},
+    "views": {"views": ["mean", "one_word", "echo_all"]},
     "bert": {"model_type": "bert"},
     "vanilla": {"protocol": "vanilla"},
     "loo": {"protocol": "loo"},
@@ -86,7 +87,7 @@ def test__pickle__embedding_cache__opened_again(way: str, tmp_path: Path) -> Non
 
 
 def test__pickle__hooks__those_of_the_user_stay() -> None:
-    classify = make_pipeline()
+    classify = make_pipeline(compose(views="plain"))
     layer = classify.model.backbone.layers[0]
     layer.register_forward_hook(count_call)
     classify(TEXTS)

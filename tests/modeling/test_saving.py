@@ -217,7 +217,8 @@ def test__saved_config__fields__say_what_is_there(base: str, tmp_path: Path) -> 
     config = AutoConfig.from_pretrained(tmp_path / "task")
     assert isinstance(config, TartConfig)
     assert (config.base_model_name_or_path, config.has_support, config.include_backbone) == (base, True, False)
-    assert (config.pooling, config.max_length, config.id2label) == ("last", 9, {0: "ham", 1: "spam"})
+    (view,) = config.views
+    assert (view.pooling, config.max_length, config.id2label) == ("last", 9, {0: "ham", 1: "spam"})
     assert config.architectures == ["TartForSequenceClassification"]
     model.save_pretrained(tmp_path / "task", include_backbone=True)
     config = json.loads((tmp_path / "task" / "config.json").read_text())
@@ -283,7 +284,8 @@ def test__from_pretrained__backbone_given__used_instead(given: str, base: str, t
 def test__from_pretrained__embedding_field_given__replaces_the_saved_one(base: str, tmp_path: Path) -> None:
     TartForSequenceClassification.from_backbone(base).save_pretrained(tmp_path / "task")
     loaded = AutoModel.from_pretrained(tmp_path / "task", layers=-1, pooling="last")
-    assert (loaded.config.layers, loaded.config.pooling) == (-1, "last")
+    (view,) = loaded.config.views
+    assert (view.layers, view.pooling) == (-1, "last")
 
 
 def test__from_pretrained__layer_added_to_the_given_backbone__survives(base: str, tmp_path: Path) -> None:

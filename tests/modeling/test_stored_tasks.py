@@ -30,7 +30,7 @@ def predict(model: PreTrainedModel) -> torch.Tensor:
     tokenizer = AutoTokenizer.from_pretrained(MINI)
     rows = model.embedder().tokenize(tokenizer, TEXTS)
     support = model.prepare_support()
-    return model.answer(model.embedder().embed_rows(rows, support.prefix), support)
+    return model.answer(model.embedder().embed_rows(rows, support.reading), support)
 
 
 @pytest.mark.slow

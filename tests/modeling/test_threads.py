@@ -58,7 +58,8 @@ def assert_same_as_alone(classify: TartClassificationPipeline, calls: list[list[
 @pytest.mark.parametrize(
     ("model_type", "options"),
     [
-        ("gpt_neox", {}),
+        ("gpt_neox", {"views": "plain"}),
+        ("gpt_neox", {"views": ["mean", "one_word", "echo_all"]}),
         ("bert", {}),
         ("bloom", {"protocol": "vanilla", "max_length": 60}),
         ("llama", {"protocol": "loo"}),

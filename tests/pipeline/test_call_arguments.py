@@ -24,7 +24,7 @@ LONG = "w1 w2 w3 w4 w5 w6 w7 w8"
 @pytest.fixture(scope="module")
 def classify() -> TartClassificationPipeline:
     """A fitted pipeline; tests leave its support set as it is."""
-    return make_pipeline()
+    return make_pipeline(compose(views="plain"))
 
 
 @pytest.mark.parametrize(

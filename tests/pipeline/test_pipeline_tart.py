@@ -175,7 +175,7 @@ def test__call__function_to_apply__is_applied_to_the_logits(
 
 
 def test__construction__options__are_the_defaults_and_calls_win() -> None:
-    classify = make_pipeline(top_k=2, function_to_apply="none", batch_size=2)
+    classify = make_pipeline(compose(views="plain"), top_k=2, function_to_apply="none", batch_size=2)
     calls = count_forward_calls(classify)
     assert len(classify(TEXTS[:5])[0]) == 2
     assert calls == [2, 2, 1]
@@ -212,7 +212,7 @@ def test__set_examples__replaces_and_removes(expected: list[dict]) -> None:
 
 
 def test__support_set__many_calls__encoded_once() -> None:
-    classify = make_pipeline(examples=None)
+    classify = make_pipeline(compose(views="plain"), examples=None)
     calls = count_forward_calls(classify)
     classify.set_examples(make_examples(40))
     assert calls == [40]

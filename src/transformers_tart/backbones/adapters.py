@@ -7,16 +7,20 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from transformers_tart.backbones.sentence_encoders import take_encoder
 from transformers_tart.errors import BackboneNotFoundError
 from transformers_tart.reasoners.kv_cache import innermost
 
 
 def unwrap(model: Any) -> Any:
-    """Return the transformers model inside a `PeftModel`, adapters included; anything else as it is.
+    """Return the transformers model inside a `PeftModel`, adapters included, or inside a `SentenceTransformer`.
+
+    Anything else is returned as it is.
 
     Raises:
         ValueError: On methods that are not in the layers of that model, such as prompt tuning.
     """
+    model = take_encoder(model)[0]
     inner = innermost(model) if isinstance(model, nn.Module) else model
     if inner is model or not isinstance(inner, PreTrainedModel):
         return model

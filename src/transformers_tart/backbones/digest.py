@@ -28,6 +28,7 @@ NEUTRAL_FIELDS = {
     "_commit_hash",
     "name_or_path",
     "quantization_config",
+    "sentence_head_paths",
     "tie_word_embeddings",
     "use_cache",
 }

@@ -86,9 +86,11 @@ def reads_forward(backbone: PreTrainedModel) -> bool:
     """Return whether no token changes the hidden states before it, as in a causal language model."""
     if backbone.config.is_encoder_decoder:
         return False
-    tokens = torch.tensor([[0, 0], [0, 1]])
+    # several tokens, since some are alike, such as those of padding
+    size = int(getattr(backbone.get_input_embeddings(), "num_embeddings", 2))
+    tokens = torch.tensor([[0, token] for token in (0, min(1, size - 1), size // 3, size // 2, size - 1)])
     hidden = run_backbone(backbone, input_ids=tokens, **without_cache(backbone)).last_hidden_state[:, 0]
-    return are_close(hidden[:1], hidden[1:], backbone.dtype)
+    return are_close(hidden[1:], hidden[:1].expand_as(hidden[1:]), backbone.dtype)
 
 
 def backbone_max_length(backbone: PreTrainedModel) -> int | None:

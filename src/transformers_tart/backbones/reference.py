@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,9 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import PreTrainedModel
 
-from transformers_tart.backbones.sentence_encoders import SentenceEncoder, find_sentence_encoder
+from transformers_tart.backbones.sentence_encoders import find_sentence_encoder
+from transformers_tart.backbones.sentence_head import attach_head, load_head
+from transformers_tart.backbones.sentence_modules import SentenceEncoder
 from transformers_tart.backbones.towers import load_tower
 from transformers_tart.checks.arguments import as_source, shorten
 from transformers_tart.configuration_tart import TartBaseConfig
@@ -136,15 +138,20 @@ class BackboneReference:
         """Return the reference to a folder inside this one."""
         return replace(self, subfolder="/".join(part for part in (self.subfolder, folder) if part) or None)
 
-    def load(self, modality: Modality, **loading: Any) -> PreTrainedModel:
-        """Load the part of the backbone that reads a modality; `loading` as in `AutoModel.from_pretrained`.
+    def load(self, modality: Modality, head: Sequence[Mapping[str, Any]] = (), **loading: Any) -> PreTrainedModel:
+        """Load the part of the backbone that reads a modality, with the steps of a head if it has one.
+
+        `loading` is as in `AutoModel.from_pretrained`.
 
         Raises:
             OSError, ValueError: When it cannot be loaded; see [`load_tower`].
         """
         path = self.path
         with explain_failures(path):
-            return load_tower(path, modality, **{**loading, "revision": None, **self.place})
+            tower = load_tower(path, modality, **{**loading, "revision": None, **self.place})
+            if not head:
+                return tower
+            return attach_head(tower, head, load_head(path, head, **{**select(loading, ACCESS), **self.place}))
 
     def load_encoder(
         self, modality: Modality, *, quiet: bool = False, **loading: Any
@@ -157,7 +164,7 @@ class BackboneReference:
                 encoder = find_sentence_encoder(pinned.path, quiet=quiet, **hub, **pinned.place)
         if encoder is not None:
             reference, pinned = self.inside(encoder.path), pinned.inside(encoder.path)
-        return pinned.load(modality, **loading), reference, encoder
+        return pinned.load(modality, encoder.head if encoder else (), **loading), reference, encoder
 
     def load_processor(self, modality: Modality, **hub: Any) -> Any:
         """Load the tokenizer or other processor of the backbone; `hub` as in `from_pretrained`.
@@ -194,6 +201,8 @@ def load_processor(model: Any) -> Any:
         CorruptFileError: When the saved processor is damaged.
         ValueError: When there is none.
     """
+    if model.origin.tokenizer is not None:
+        return model.origin.tokenizer
     modality, hub, place = model.config.modality, model.origin.hub, dict(model.origin.task)
     name = place.pop("name", None)
     if name and any(find_file(name, file, **select(hub, ACCESS), **place) for file in modality.processor_files):

@@ -1,20 +1,21 @@
 """Sentence encoders: repositories of sentence-transformers, a transformer and the modules that follow it.
 
-`modules.json` lists the modules. Apart from the transformer only JSON files are read, and no code of a repository
-runs: the poolings of this package stand in for the modules.
+`modules.json` lists the modules. Apart from safetensors only JSON files are read, and no code of a repository runs:
+views and heads of this package stand in for the modules. A loaded `SentenceTransformer` has the same description.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import LocalEntryNotFoundError
+from transformers import PreTrainedModel
 from transformers.utils import cached_file, logging
 
+from transformers_tart.backbones.sentence_head import STEPS, attach_head, build_head, share_modules
+from transformers_tart.backbones.sentence_modules import Module, SentenceEncoder, as_object, describe
 from transformers_tart.checks.bounds import check_inside, parse_json
 from transformers_tart.errors import CorruptFileError
-from transformers_tart.inputs.views import View
 
 
 logger = logging.get_logger(__name__)
@@ -22,64 +23,7 @@ logger = logging.get_logger(__name__)
 MODULES_FILE = "modules.json"
 PROMPTS_FILE = "config_sentence_transformers.json"
 LIBRARY = "sentence_transformers."  # the beginning of the types of its own modules
-# Poolings of the library, and of this package; and the fields of its older versions for them.
-POOLINGS = {"cls": "first", "max": "max", "mean": "mean", "lasttoken": "last"}
-OLD_MODES = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
 FAMILIES = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-LAST_LAYER = "last_hidden_state"
-# Settings of a transformer that may change its embeddings, and are not applied.
-FOREIGN_SETTINGS = ("tokenizer_args", "processor_kwargs", "config_args", "config_kwargs", "processing_kwargs")
-HARMLESS = ("model_max_length", "trust_remote_code")
-
-
-@dataclass(frozen=True)
-class SentenceEncoder:
-    r"""
-    Settings of a sentence encoder.
-
-    Args:
-        path (`str`):
-            Folder of its transformer inside the repository, `""` where it is the repository itself.
-        pooling (`str`, *optional*):
-            Pooling of its tokens; `None` where this package does not have it.
-        normalize (`bool`, *optional*, defaults to `False`):
-            Whether the embedding is divided by its Euclidean norm.
-        max_length (`int`, *optional*):
-            Longest text in tokens.
-        problem (`str`, *optional*):
-            Reason why there is no pooling.
-        notes (`tuple[str, ...]`, *optional*):
-            Steps of the library on texts and embeddings that this package does not take.
-    """
-
-    path: str
-    pooling: str | None = None
-    normalize: bool = False
-    max_length: int | None = None
-    problem: str | None = None
-    notes: tuple[str, ...] = ()
-
-    def view(self, arguments: Mapping[str, Any]) -> View:
-        """Return the view that the encoder describes, as far as arguments of a caller are `None`.
-
-        Raises:
-            ValueError: When the caller gave no pooling, and this package does not have that of the encoder.
-        """
-        if arguments.get("pooling") is None:
-            if self.pooling is None:
-                raise ValueError(self.problem)
-            for note in self.notes:
-                logger.warning(note)
-        own = {"pooling": self.pooling, "normalize": self.normalize, "layers": -1}
-        given = {name: arguments[name] for name in own if arguments.get(name) is not None}
-        return View("sentence", **{**own, **given})
 
 
 def find_sentence_encoder(name: str, *, quiet: bool = False, **hub: Any) -> SentenceEncoder | None:
@@ -97,39 +41,61 @@ def find_sentence_encoder(name: str, *, quiet: bool = False, **hub: Any) -> Sent
         CorruptFileError: When a file is no JSON, or one that the modules need is missing.
         ValueError: When a module is outside the repository.
     """
-    modules = _read_modules(name, quiet, hub)
-    if not modules:
-        return None
-    kinds = [_kind(module) for module in modules]
-    field = f"{MODULES_FILE} of {name}"
-    path = check_inside(field, modules[0]["path"]) if kinds[0].endswith("Transformer") else ""
-    if kinds[:2] != ["Transformer", "Pooling"]:
-        return SentenceEncoder(path, problem=_explain(name, f"is made of {', '.join(kinds)}"))
-    files = (_join(path, f"sentence_{family}_config.json") for family in FAMILIES)
-    settings = next((found for file in files if (found := _read_object(name, file, hub))), {})
-    pooling = _join(check_inside(field, modules[1]["path"]), "config.json")
-    modes = _modes(_read_object(name, pooling, hub, is_needed=True))
-    foreign = {key: value for part in FOREIGN_SETTINGS for key, value in _as_object(settings.get(part)).items()}
-    length = settings.get("max_seq_length") or foreign.get("model_max_length")
-    max_length = length if type(length) is int and length > 0 else None
-    problem = None
-    if not _reads_last_layer(settings):
-        problem = _explain(name, "reads texts by something else than the last layer of its transformer")
-    elif len(modes) != 1 or modes[0] not in POOLINGS:
-        problem = _explain(name, f"has the pooling {' + '.join(modes)}")
-    if problem is not None:
-        return SentenceEncoder(path, max_length=max_length, problem=problem)
-    normalize = kinds[2:3] == ["Normalize"]
-    prompts = _read_object(name, PROMPTS_FILE, hub)
-    notes = _notes(kinds[2 + normalize :], settings, sorted(foreign.keys() - set(HARMLESS)), prompts)
-    return SentenceEncoder(path, POOLINGS[modes[0]], normalize, max_length, notes=tuple(notes))
+    listed, modules = _read_modules(name, quiet, hub), []
+    for number, row in enumerate(listed):
+        kind, path, settings = _kind(row["type"]), row["path"], dict[str, Any]()
+        if kind in (*STEPS, "Pooling") or kind.endswith("Transformer"):
+            path = check_inside(f"{MODULES_FILE} of {name}", path)
+        if number == 0 and kind == "Transformer":
+            files = (_join(path, f"sentence_{family}_config.json") for family in FAMILIES)
+            settings = next((found for file in files if (found := _read_object(name, file, hub))), {})
+        elif kind in (*STEPS, "Pooling"):
+            settings = _read_object(name, _join(path, "config.json"), hub, is_needed=kind != "Normalize")
+        modules.append(Module(kind, path, settings))
+    return describe(name, modules, _read_object(name, PROMPTS_FILE, hub)) if modules else None
 
 
-def _explain(name: str, reason: str) -> str:
-    return (
-        f"{name} is a sentence encoder that {reason}, which this package does not do; it takes a Transformer and a "
-        f"Pooling of one mode of {tuple(POOLINGS)}. Pass pooling=... to take its transformer alone, pooled that way."
+def find_folder(name: str) -> str | None:
+    """Return the folder of the transformer of a loaded SentenceTransformer inside its repository, if in a folder."""
+    encoder = find_sentence_encoder(name, quiet=True) if name else None
+    return None if encoder is None else encoder.path or None
+
+
+def take_encoder(model: Any) -> tuple[Any, SentenceEncoder | None]:
+    """Return the transformer of a loaded SentenceTransformer and its settings; another object as it is, and `None`.
+
+    Raises:
+        ValueError: When its first module is no transformer.
+    """
+    if not any(each.__name__ == "SentenceTransformer" and _is_own(each.__module__) for each in type(model).__mro__):
+        return model, None
+    modules = []
+    for number, module in enumerate(model.children()):
+        kind = _kind(f"{type(module).__module__}.{type(module).__name__}")
+        modules.append(Module(kind, f"{number}_{kind}", getattr(module, "get_config_dict", dict)()))
+    first = next(iter(model.children()), None)
+    transformer = getattr(first, "auto_model", None)
+    if not isinstance(transformer, PreTrainedModel):
+        raise ValueError(
+            f"The SentenceTransformer begins with {type(first).__name__}, not with a transformer, and cannot be a "
+            "backbone; embed texts with it, and give a TartReasoner the embeddings."
+        )
+    length = {"max_seq_length": model.max_seq_length, "do_lower_case": getattr(first, "do_lower_case", False)}
+    modules[0] = Module(modules[0].kind, "", {**modules[0].settings, **length})
+    prompts = {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name}
+    name = transformer.name_or_path or "The SentenceTransformer"
+    encoder = replace(
+        describe(name, [each for each in modules if each.kind != "Dropout"], prompts),
+        truncate_dim=model.truncate_dim,
+        tokenizer=model.tokenizer,
     )
+    if encoder.head:
+        head = build_head(encoder.head)
+        for step, own in zip(encoder.head, head, strict=True):
+            source = list(model.children())[int(step["path"].partition("_")[0])]
+            own.load_state_dict(source.state_dict(), assign=True)
+        transformer = attach_head(share_modules(transformer), encoder.head, head)
+    return transformer, encoder
 
 
 def _read_modules(name: str, quiet: bool, hub: dict[str, Any]) -> list[dict[str, str]]:
@@ -152,12 +118,17 @@ def _read_modules(name: str, quiet: bool, hub: dict[str, Any]) -> list[dict[str,
             f"{MODULES_FILE} of {name} is no list of modules, each with a type and a path; download the repository "
             "again (force_download=True)."
         )
-    return [module for module in listed if _kind(module) != "Dropout"]
+    return [module for module in listed if _kind(module["type"]) != "Dropout"]
 
 
-def _kind(module: dict[str, str]) -> str:
-    """Return the class of a module of the library, and the whole type of a module that is code of others."""
-    return module["type"].rsplit(".", 1)[-1] if module["type"].startswith(LIBRARY) else module["type"]
+def _is_own(name: str) -> bool:
+    """Return whether a dotted name is one of the library."""
+    return f"{name}.".startswith(LIBRARY)
+
+
+def _kind(name: str) -> str:
+    """Return the class of a module of the library, and the whole name of a module that is code of others."""
+    return name.rpartition(".")[2] if _is_own(name) else name
 
 
 def _join(folder: str, file: str) -> str:
@@ -187,47 +158,4 @@ def _read_object(name: str, file: str, hub: dict[str, Any], is_needed: bool = Fa
     found = {} if path is None else _read_json(name, file, path)
     if is_needed and not isinstance(found, dict):
         raise CorruptFileError(f"{file} of {name} holds no settings; download the repository again.")
-    return _as_object(found)
-
-
-def _as_object(found: Any) -> dict[str, Any]:
-    return found if isinstance(found, dict) else {}
-
-
-def _reads_last_layer(settings: dict[str, Any]) -> bool:
-    """Return whether embeddings are made of the last hidden states, the default."""
-    by_modality = _as_object(settings.get("modality_config"))
-    output = _as_object(by_modality.get("text"))
-    is_stated = output.get("method") == "forward" and output.get("method_output_name") in (LAST_LAYER, [LAST_LAYER])
-    return is_stated or not by_modality
-
-
-def _modes(pooling: dict[str, Any]) -> tuple[str, ...]:
-    """Return the modes of a pooling, in every form in which the library has written them; the mean by default."""
-    mode = pooling.get("pooling_mode")
-    if mode is None:
-        return tuple(name for key, name in OLD_MODES.items() if pooling.get(key)) or ("mean",)
-    return (mode,) if isinstance(mode, str) else tuple(str(each) for each in mode)
-
-
-def _notes(
-    modules: Sequence[str], settings: dict[str, Any], foreign: Sequence[str], prompts: dict[str, Any]
-) -> list[str]:
-    """Describe the steps that are not taken."""
-    notes = []
-    if modules:
-        notes.append(
-            f"The sentence encoder goes on with {', '.join(modules)}, which is not applied: embeddings are taken "
-            "before it."
-        )
-    if settings.get("do_lower_case"):
-        notes.append(
-            "The sentence encoder lowers the case of texts, which is left to the tokenizer here: where that keeps "
-            "capitals, give texts without them."
-        )
-    if foreign:
-        notes.append(f"The sentence encoder sets {', '.join(foreign)}, which is not applied.")
-    default = prompts.get("default_prompt_name")
-    if _as_object(prompts.get("prompts")).get(str(default)):
-        notes.append(f'The sentence encoder puts its prompt "{default}" before each text; here texts are read alone.')
-    return notes
+    return as_object(found)

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from transformers_tart.backbones.adapters import explain_adapters
+from transformers_tart.backbones.sentence_head import attach_head, build_head, head_of
 from transformers_tart.inputs.modality import MODALITIES, Modality
 from transformers_tart.loading.auto import OWN, ModelSource, check_weights, find_model, is_own, load_auto_model
 from transformers_tart.loading.download import HUB, explain_damage, select
@@ -112,7 +113,9 @@ def loaded_classes_of(config: PreTrainedConfig) -> tuple[Any, ...]:
 @one_at_a_time
 def build_tower(config: PreTrainedConfig, modality: Modality) -> PreTrainedModel:
     """Build a random tower from the config of the whole model or of the tower alone."""
-    return find_tower(AutoModel.from_config(config, trust_remote_code=False), modality)[1]
+    tower = find_tower(AutoModel.from_config(config, trust_remote_code=False), modality)[1]
+    steps = head_of(config)
+    return attach_head(tower, steps, build_head(steps)) if steps else tower
 
 
 @one_at_a_time

@@ -8,6 +8,8 @@ SUMMARIES = {
     "loo": "the published protocol loo, a prompt at a time, and ours",
     "stream-protocol": "the published protocol stream, a prompt at a time, and ours",
     "stream": "texts of 1 to 120 words one at a time, and in batches of similar length",
+    "views": "the default views in place of naive, and one plain pass in place of ours: the ratio is their cost",
+    "views-best": "the same for the best views",
 }
 
 __all__ = ["SUMMARIES"]

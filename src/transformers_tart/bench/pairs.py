@@ -20,13 +20,17 @@ from transformers_tart.bench.workload import (
 )
 from transformers_tart.embeddings import embed, encode_texts
 from transformers_tart.embeddings.reference import LABEL_WORDS
+from transformers_tart.embeddings.text import Embedder
+from transformers_tart.embeddings.views import choose_views
+from transformers_tart.inputs.examples import Examples
+from transformers_tart.inputs.views import EmbeddingOptions
 from transformers_tart.reasoners.architectures.gpt2 import GPT2Architecture
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.repository import DEFAULT_REASONER
 from transformers_tart.training.presets import PRESETS
 
 
-PROMPT_WORDS, STREAM_WORDS = (3, 30), (1, 120)  # fewest and most of a text
+PROMPT_WORDS = (3, 30)  # fewest and most of a text
 DIM = 768
 SPREAD = 0.1  # of random weights; with the usual 0.02 every probability is about one half
 
@@ -144,7 +148,7 @@ def _check_room(model: LanguageModel, texts: list[str], queries: list[str]) -> N
 def compare_streams(workload: Workload) -> Comparison:
     """Embed the queries with the same backbone on both sides, without a vocabulary head."""
     model = load_language_model(workload)
-    texts = draw_texts(workload.queries, workload.seed, *STREAM_WORDS)
+    texts = draw_texts(workload.queries, workload.seed, *workload.words)
     chosen = workload.sample_by_length(texts)
     max_length = resolve_max_length(model.backbone, model.tokenizer)
     alone = model.with_head.base_model
@@ -175,6 +179,31 @@ def compare_streams(workload: Workload) -> Comparison:
     )
 
 
+def compare_views(workload: Workload, preset: str) -> Comparison:
+    """Embed the queries by the views of a preset, on the naive side, and in one pass without a template, on ours."""
+    model = load_language_model(workload)
+    traits = BackboneTraits(model.backbone)  # kept from one run to the next, as a pipeline keeps them
+    texts = draw_texts(workload.queries, workload.seed, *workload.words)
+    examples, kind = Examples(texts, [0] * len(texts), ()), "causal" if traits.is_causal else "masked"
+
+    def embed_by(preset: str) -> Tensor:
+        embedder = Embedder(traits, EmbeddingOptions(views=choose_views(preset, kind)))
+        return embedder.embed_examples(examples, model.tokenizer).embeddings
+
+    return Comparison(
+        naive=lambda meter: embed_by(preset),
+        ours=lambda: embed_by("plain"),
+        rows=list(range(len(texts))),
+        size=len(texts),
+        computed=len(texts),
+        total=len(texts),
+        model=workload.model,
+        dtype=model.backbone.dtype,
+        device=workload.device,
+        agrees=False,
+    )
+
+
 PAIRS: dict[str, Pair] = {
     name: Pair(name, k, queries, build)
     for name, k, queries, build in (
@@ -184,5 +213,7 @@ PAIRS: dict[str, Pair] = {
         ("loo", 48, 200, functools.partial(compare_protocols, protocol="loo")),
         ("stream-protocol", 48, 200, functools.partial(compare_protocols, protocol="stream")),
         ("stream", None, 500, compare_streams),
+        ("views", None, 500, functools.partial(compare_views, preset="default")),
+        ("views-best", None, 500, functools.partial(compare_views, preset="best")),
     )
 }

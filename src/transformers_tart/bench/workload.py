@@ -67,12 +67,15 @@ class Workload:
     naive_queries: int = 20  # maximum number, or of prompts of a kind, that the naive side computes; 0 for all
     backbone: str = "mini"  # a folder, a Hub id, or the name of a random model after `random:`
     max_characters: int = 100  # to which texts in prompts are truncated
+    words: Sequence[int] = (1, 120)  # fewest and most of a text that stands alone
     dtype: str = "auto"  # of the backbone
     device: torch.device = torch.device("cpu")
     compile: bool = False  # the backbone of our side
     seed: int = 0  # of texts, embeddings and random weights
 
     def __post_init__(self) -> None:
+        if not 1 <= self.words[0] <= self.words[1]:
+            raise ValueError(f"words is {list(self.words)}; give the fewest and the most words of a text, from 1.")
         if self.k < 2 or self.queries < 1 or self.naive_queries < 0 or self.max_characters < 1:
             raise ValueError(
                 f"k is {self.k}, queries {self.queries}, naive_queries {self.naive_queries} and max_characters "

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PIPELINE_K, PIPELINE_QUERIES = 64, 500
 PROFILE_LENGTHS = (1, 60)  # in words
 MEMORY_INPUTS = (1_000, 100_000)
-OPTIONS = ("naive_queries", "backbone", "max_characters", "dtype", "compile", "seed")
+OPTIONS = ("naive_queries", "backbone", "max_characters", "words", "dtype", "compile", "seed")
 
 SUMMARY = "Time this package and the published procedure in turn, profile the pipeline, or measure its peak memory."
 EXAMPLE = "vanilla loo --backbone random:gpt2-small --json times.json"
@@ -48,6 +48,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "random:vit-tiny and random:vit-base (default: mini)",
     )
     parser.add_argument("--max-characters", type=int, default=100, help="of a prompt's texts (default: 100)")
+    parser.add_argument(
+        "--words",
+        type=int,
+        nargs=2,
+        default=(1, 120),
+        metavar=("A", "B"),
+        help="fewest and most words of a text of stream and views (default: 1 120)",
+    )
     add_shared(parser, "--dtype", help="precision of the backbone; auto is that of its weights (default: auto)")
     add_shared(parser, "--device", "--json")
     parser.add_argument("--compile", action="store_true", help="compile the backbone of our side")

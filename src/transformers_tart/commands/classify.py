@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tqdm.auto import tqdm
 
-from transformers_tart.checks.templates import parse_template
 from transformers_tart.commands.common import (
     LOADING,
     add_shared,
     check_columns,
     check_output_file,
+    check_template,
     join_processes,
     load_config,
     load_pipeline,
@@ -103,8 +103,7 @@ def run(args: argparse.Namespace) -> None:
 def _check_arguments(args: argparse.Namespace, config: Any, output: Path | None) -> str:
     """Check the arguments before a model is loaded, and return its modality."""
     modality = config.modality if isinstance(config, TartBaseConfig) else backbone_modality(config)
-    if args.template is not None:
-        parse_template(args.template)
+    check_template(args)
     if args.examples is None and not getattr(config, "has_support", False):
         remedy = "give labeled examples: --examples FILE, or the folder or Hub id of a saved task."
         raise ValueError(f"{args.model} holds no support set; {remedy}")

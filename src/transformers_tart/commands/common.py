@@ -15,10 +15,12 @@ from transformers import PreTrainedConfig
 
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.checks.arguments import as_source, check_device
-from transformers_tart.configuration_tart import PROTOCOLS
+from transformers_tart.checks.templates import parse_template
 from transformers_tart.embeddings.text import Unreadable
+from transformers_tart.embeddings.views import choose_views
 from transformers_tart.inputs.tables import file_format, open_table, read_columns, read_rows
 from transformers_tart.inputs.texts import parse_text
+from transformers_tart.inputs.views import IN_CONTEXT_PROTOCOLS, PROTOCOLS, View
 from transformers_tart.loading.auto import find_model
 from transformers_tart.modeling_tart import PipelineModel
 from transformers_tart.pipeline_tart import TartClassificationPipeline
@@ -37,8 +39,22 @@ def _unescape(template: str) -> str:
     return template if "\n" in template else template.replace(r"\n", "\n").replace(r"\t", "\t")
 
 
-LOADING = ("--model", "--revision", "--token", "--dtype", "--device", "--device-map", "--protocol", "--template")
-EVALUATION = ("--model", "--revision", "--reasoner", "--max-length", "--batch-size", "--dtype", "--device")
+def _read_views(given: str) -> str | list[str]:
+    """Read the name of a preset, or names of the registry between commas, and check them."""
+    names = [name.strip() for name in given.split(",")]
+    asked = names if len(names) > 1 else names[0]
+    try:
+        choose_views(asked, "causal")
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
+    return asked
+
+
+LOADING = (
+    *("--model", "--revision", "--token", "--dtype", "--device", "--device-map"),
+    *("--views", "--protocol", "--template", "--prompt"),
+)
+EVALUATION = ("--model", "--revision", "--reasoner", "--views", "--max-length", "--batch-size", "--dtype", "--device")
 SHARED_OPTIONS: dict[str, dict[str, Any]] = {
     "--model": {"required": True, "help": "Hub id or folder of a TART repository or of any backbone, or mini"},
     "--revision": {"help": "branch, tag or commit of the model"},
@@ -53,6 +69,12 @@ SHARED_OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--device": {"help": "device, for example cpu or cuda:1 (default: the first accelerator)"},
     "--device-map": {"help": '"auto" spreads the backbone over all devices'},
+    "--views": {
+        "type": _read_views,
+        "help": "ways of turning an input into an embedding, read side by side: default, plain (a pass without a "
+        "template), best (whatever it costs), or names between commas, such as one_word,echo; an unknown one lists "
+        "them (default: the model's, or default)",
+    },
     "--protocol": {
         "choices": PROTOCOLS,
         "help": "stream embeds each text alone; vanilla and loo embed it after a prompt of the examples (default: the "
@@ -60,9 +82,10 @@ SHARED_OPTIONS: dict[str, dict[str, Any]] = {
     },
     "--template": {
         "type": _unescape,
-        "help": "template of an example in a prompt; \\n is a line break and \\t a tab (default: "
-        r'"Sentence: {text}\nLabel: {label}\n")',
+        "help": "template of an example in a prompt, or without {label} of the only view, in place of --views; "
+        r'\n is a line break and \t a tab (default of a prompt: "Sentence: {text}\nLabel: {label}\n")',
     },
+    "--prompt": {"help": 'text before each text, such as "query: " for e5 (default: that of the model, if any)'},
     "--max-length": {"type": int, "help": "longest text in tokens (default: the model's limit)"},
     "--batch-size": {"type": int, "help": "largest number of inputs in a batch (default: a token budget)"},
     "--json": {"metavar": "FILE", "help": "JSON file for all numbers"},
@@ -78,7 +101,7 @@ def add_shared(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> 
 def evaluation_options(args: argparse.Namespace, default_device: torch.device) -> dict[str, Any]:
     """Return the options `EVALUATION` as arguments of `evaluation.methods.Models`."""
     device = default_device if args.device is None else torch.device(args.device)
-    names = ("revision", "reasoner", "dtype", "batch_size", "max_length")
+    names = ("revision", "reasoner", "views", "dtype", "batch_size", "max_length")
     return {"name": args.model, "device": device, **{name: vars(args)[name] for name in names}}
 
 
@@ -104,16 +127,29 @@ def loading_options(args: argparse.Namespace) -> dict[str, Any]:
     return {"dtype": dtype} if args.device_map is None else {"dtype": dtype, "device_map": args.device_map}
 
 
-def embedding_options(args: argparse.Namespace) -> dict[str, str]:
-    """Return the protocol and template, as far as they are given."""
-    given = {"protocol": args.protocol, "template": args.template}
+def embedding_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the views, the protocol, the template and the prompt, as far as they are given."""
+    names = ("views", "protocol", "template", "prompt")
+    given = {name: getattr(args, name) for name in names}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def check_template(args: argparse.Namespace) -> None:
+    """Check the template before a model is loaded."""
+    if args.template is None:
+        return
+    if args.views is not None:
+        raise ValueError(
+            "--template is for a prompt or the only view, and --views is given too; leave one of them out."
+        )
+    parse_template(args.template) if args.protocol in IN_CONTEXT_PROTOCOLS else View(template=args.template)
 
 
 def load_pipeline(
     args: argparse.Namespace, config: PreTrainedConfig, examples: Any = None, embedding_cache: str | None = None
 ) -> TartClassificationPipeline:
     """Load the pipeline of the model; `config` is the result of [`load_config`]."""
+    check_template(args)
     name, hub = hub_options(args)
     options = {**hub, **embedding_options(args), **loading_options(args), "device": args.device}
     model = PipelineModel.from_pretrained(name, config=config, **options)

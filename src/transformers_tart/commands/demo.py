@@ -1,13 +1,16 @@
 """`transformers-tart demo`: three small tasks with a few labeled texts each, offline, and other methods on them."""
 
 import argparse
+import copy
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
@@ -22,7 +25,8 @@ from transformers_tart.commands.common import (
     loading_options,
 )
 from transformers_tart.configuration_tart import TartBaseConfig
-from transformers_tart.embeddings import encode_texts
+from transformers_tart.embeddings.views import choose_task_views
+from transformers_tart.inputs.examples import Examples
 from transformers_tart.loading.auto import load_auto, load_auto_model
 from transformers_tart.modeling_tart import compose_any
 from transformers_tart.pipeline_tart import TartClassificationPipeline
@@ -72,15 +76,20 @@ def run(args: argparse.Namespace) -> None:
     size = sum(p.numel() for p in classify.model.backbone.parameters())
     dtype = str(classify.model.backbone.dtype).removeprefix("torch.")
     print(f"{args.model}: {size / 1e6:.1f} million parameters in {dtype}, frozen; nothing is trained on these tasks\n")
+    plain = _with_plain_views(classify, args.device)
     tasks, accuracies, fitting = [load_demo_task(name) for name in TASKS], [], []
     for task in tasks:
-        predictions = classify(task.texts, examples=task.examples)
+        predictions, others = (each(task.texts, examples=task.examples) for each in (classify, plain))
         _print_predictions(task, predictions)
-        right = [found["label"] == label for found, label in zip(predictions, task.labels, strict=True)]
         probe, prompting, shown = _measure_others(task, classify, language_model)
-        accuracies.append((sum(right) / len(right), probe, prompting, 1 / len(set(task.labels))))
+        own = [_share_right(task, found) for found in (predictions, others)]
+        accuracies.append((*own, probe, prompting, 1 / len(set(task.labels))))
         fitting.append((shown, len(task.examples)))
     _print_table(tasks, accuracies)
+    names = [
+        ", ".join(str(view.name) for view in each.model.config.embedding_options.views) for each in (classify, plain)
+    ]
+    print(f"\nTART and the probe read each text by the views {names[0]}; TART plain by {names[1]}")
     if any(0 < shown < given for shown, given in fitting):
         print("\na prompt has room for " + ", ".join(f"{shown} of {given}" for shown, given in fitting) + " examples")
     print(f"\n{time.perf_counter() - begin:.0f} seconds")
@@ -104,6 +113,27 @@ def _load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrai
     return classify, language_model
 
 
+def _with_plain_views(classify: TartClassificationPipeline, device: str | None) -> TartClassificationPipeline:
+    """Return a pipeline with the same backbone and reasoner, and views without a template."""
+    model, config = classify.model, copy.deepcopy(classify.model.config)
+    config.views = choose_task_views("plain", config, model.traits)
+    plain = type(model)(config, backbone=model.backbone, reasoner=model.reasoner).eval()
+    return TartClassificationPipeline(model=plain, tokenizer=classify.tokenizer, device=device)
+
+
+def _share_right(task: DemoTask, predictions: Sequence[dict[str, Any]]) -> float:
+    right = [found["label"] == label for found, label in zip(predictions, task.labels, strict=True)]
+    return sum(right) / len(right)
+
+
+def _embed_alone(classify: TartClassificationPipeline, texts: list[str]) -> Tensor:
+    """Embed each text alone, by the views of the pipeline."""
+    embedder = classify.model.embedder()
+    views = tuple(replace(view, template=None) if view.is_of_prompt else view for view in embedder.views)
+    alone = replace(embedder, options=replace(embedder.options, protocol="stream", views=views))
+    return alone.embed_examples(Examples(texts, [0] * len(texts), ()), classify.tokenizer).embeddings
+
+
 def _measure_others(
     task: DemoTask, classify: TartClassificationPipeline, language_model: PreTrainedModel | None
 ) -> tuple[float, float | None, int]:
@@ -112,12 +142,11 @@ def _measure_others(
     from transformers_tart.evaluation.metrics import accuracy
     from transformers_tart.evaluation.prompting import prompt_log_probs
 
-    config, names = classify.model.config, sorted(set(task.labels))
+    names = sorted(set(task.labels))
     texts = [row["text"] for row in task.examples]
     labels = torch.tensor([names.index(row["label"]) for row in task.examples])
     truth = torch.tensor([names.index(label) for label in task.labels])
-    options = {field: getattr(config, field) for field in ("pooling", "normalize", "layers", "max_length")}
-    embedded = [encode_texts(classify.model.backbone, classify.tokenizer, x, **options) for x in (texts, task.texts)]
+    embedded = [_embed_alone(classify, given) for given in (texts, task.texts)]
     scaling = LayerScaling.fit(embedded[0])
     known, new = (scaling.transform(rows) for rows in embedded)
     probe = accuracy(logistic_regression(known, labels, new, len(names)), truth)
@@ -141,7 +170,7 @@ def _print_predictions(task: DemoTask, predictions: Sequence[dict[str, Any]]) ->
 
 
 def _print_table(tasks: Sequence[DemoTask], accuracies: Sequence[Sequence[float | None]]) -> None:
-    columns = ("TART", "linear probe", "prompting", "guessing")
+    columns = ("TART", "TART plain", "linear probe", "prompting", "guessing")
     print(f"{'accuracy on new texts':32}" + "".join(f"{column:>14}" for column in columns))
     for task, cells in zip(tasks, accuracies, strict=True):
         row = f"{task.name} ({len(set(task.labels))} labels, {len(task.texts)} texts)"

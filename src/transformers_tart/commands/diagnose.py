@@ -19,7 +19,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", required=True, help="name, file or folder of the task")
     parser.add_argument("--k", type=int, default=64, help="size of the support sets (default: 64)")
     parser.add_argument("--seeds", type=int, default=3, help="support sets (default: 3)")
-    parser.add_argument("--layers", type=int, nargs="+", help="hidden states to try alone (default: each)")
+    parser.add_argument(
+        "--layers", type=int, nargs="+", help="hidden states to try alone (default: all that are read)"
+    )
     parser.add_argument("--max-test", type=int, default=500, help="most test texts (default: 500)")
     parser.add_argument("--tasks", type=int, default=100, help="synthetic tasks of each kind (default: 100)")
     parser.add_argument("--no-fine-tuning", action="store_true", help="skip fine-tuning, the slowest method")

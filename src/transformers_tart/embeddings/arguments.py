@@ -8,14 +8,21 @@ from transformers import PreTrainedModel
 
 from transformers_tart.checks.arguments import as_count, as_flag, check_kind, shorten
 from transformers_tart.checks.templates import parse_template, parse_view_template
-from transformers_tart.configuration_tart import POOLINGS, PROMPT_POOLINGS
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.inputs.containers import can_iterate, unpack
 from transformers_tart.inputs.labels import plain_label
 from transformers_tart.inputs.modality import TEXT
 from transformers_tart.inputs.texts import Text, parse_text
 from transformers_tart.inputs.tokenization import check_tokenizer
-from transformers_tart.inputs.views import IN_CONTEXT_PROTOCOLS, PROTOCOLS, EmbeddingOptions, View
+from transformers_tart.inputs.views import (
+    IN_CONTEXT_PROTOCOLS,
+    POOLINGS,
+    PROMPT_POOLINGS,
+    PROTOCOLS,
+    EmbeddingOptions,
+    View,
+    check_pooling,
+)
 
 
 def check_models(backbone: Any, tokenizer: Any, cache: Any = None) -> None:
@@ -77,10 +84,9 @@ def check_options(
     max_length: Any = None,
 ) -> EmbeddingOptions:
     """Return the options of a function as a record; raise a ValueError on an invalid one."""
-    poolings = PROMPT_POOLINGS if protocol in IN_CONTEXT_PROTOCOLS else POOLINGS
-    for name, value, allowed in (("protocol", protocol, PROTOCOLS), ("pooling", pooling, poolings)):
-        if not isinstance(value, str) or value not in allowed:
-            raise ValueError(f"{name} is {shorten(value)}; it must be one of {allowed}.")
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
+        raise ValueError(f"protocol is {shorten(protocol)}; it must be one of {PROTOCOLS}.")
+    check_pooling(pooling, PROMPT_POOLINGS if protocol in IN_CONTEXT_PROTOCOLS else POOLINGS)
     view = View(pooling, template, pooling, layers, as_flag(normalize, "normalize"))
     options = EmbeddingOptions(protocol, as_limit(max_length, "max_length"), (view,))
     if template is not None and view.is_of_prompt != options.has_prompt:

@@ -79,7 +79,7 @@ class EmbeddingCache:
     def _digest(self, views: Sequence[View]) -> "hashlib._Hash":
         """Return the digest with which keys begin; templates are among the token ids, and norms are taken later."""
         digest = hashlib.sha256(self._prefix)
-        digest.update(json.dumps([(view.pooling, view.layers) for view in views]).encode())
+        digest.update(json.dumps([(view.pooling, view.layers, view.head, view.skip) for view in views]).encode())
         return digest
 
     def get(self, keys: Sequence[bytes]) -> list[Tensor | None]:

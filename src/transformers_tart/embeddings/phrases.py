@@ -1,9 +1,11 @@
 """Phrases: templates of views as token ids, and the forward passes in which they are read.
 
 A phrase is put together from the tokens of its parts, so that nothing in a text touches the template, and a long text
-is cut while the template stays whole. Views whose phrases begin alike are spans of the longest of them.
+is cut while the template stays whole. Views whose phrases begin alike are spans of the longest of them; phrases that
+differ after their last text are read as endings of one stem.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -49,9 +51,10 @@ class Phrase(NamedTuple):
     def begins(self, other: "Phrase") -> bool:
         """Return whether another phrase holds the same tokens and texts at its beginning."""
         count = len(self.fields)
-        last, longer = self.literals[-1], (*other.literals, ())[count]
+        last, longer = self.literals[-1], (*other.literals, ())[min(count, len(other.literals))]
         return (
-            self.fields == other.fields[:count]
+            not self.end
+            and self.fields == other.fields[:count]
             and self.literals[:-1] == other.literals[:count]
             and longer[: len(last)] == last
         )
@@ -61,12 +64,53 @@ class Passage(NamedTuple):
     """A forward pass over each input, and the views that it gives."""
 
     views: tuple[int, ...]  # their numbers
-    phrases: tuple[Phrase, ...]  # one for each; the longest is read
+    phrases: tuple[Phrase, ...]  # one for each
+
+    @property
+    def read(self) -> tuple[Phrase, ...]:
+        """The phrases that are read, of which the others are beginnings: one, or several that differ in their ends."""
+        unique = tuple(dict.fromkeys(self.phrases))
+        return tuple(each for each in unique if not any(each != other and each.begins(other) for other in unique))
 
     @property
     def phrase(self) -> Phrase:
-        """The phrase that is read."""
-        return max(self.phrases, key=lambda each: (len(each.fields), each.length))
+        """The longest phrase that is read."""
+        return max(self.read, key=lambda each: each.length)
+
+    @property
+    def is_whole(self) -> bool:
+        """`True` where each view has a phrase with a text, and all that are read are alike up to their last text."""
+        return 0 < len(self.views) == len(self.phrases) and (
+            all(
+                len(each.literals) == len(each.fields) + 1 and 0 in each.fields and set(each.fields) <= {0, 1}
+                for each in self.phrases
+            )
+            and len({(each.fields, each.literals[:-1]) for each in self.read}) == 1
+            and not (len(self.read) > 1 and any(each.end for each in self.phrases))
+        )
+
+    def continuation(self, parts: Sequence[Sequence[int]], poolings: Sequence[str]) -> Continuation:
+        """Return texts, by token ids, as the continuation of what all inputs share, with a span for each view."""
+        read = self.read
+        start, ids = len(read[0].literals[0]), read[0].fill(parts)
+        if len(read) == 1:
+            spans = [each.span(parts, pooling) for each, pooling in zip(self.phrases, poolings, strict=True)]
+            return Continuation(ids[start:], tuple((begin - start, end - start) for begin, end in spans))
+        shared = len(os.path.commonprefix([each.literals[-1] for each in read]))
+        stem = len(ids) - len(read[0].literals[-1]) + shared
+        endings = [each.literals[-1][shared:] for each in read]
+        forks = [stem - start + sum(map(len, endings[:i])) for i in range(len(endings))]
+        spans = []
+        for each, pooling in zip(self.phrases, poolings, strict=True):
+            begin, end = (bound - start for bound in each.span(parts, pooling))
+            if end > stem - start:
+                moved = (
+                    forks[next(i for i, other in enumerate(read) if each == other or each.begins(other))] - forks[0]
+                )
+                begin, end = begin + moved, end + moved
+            spans.append((begin, end))
+        whole = ids[start:stem] + tuple(token for ending in endings for token in ending)
+        return Continuation(whole, tuple(spans), tuple(forks))
 
 
 @dataclass(frozen=True)
@@ -83,6 +127,11 @@ class Phrasing:
     def __post_init__(self) -> None:
         if self.truncation_side not in TRUNCATION_SIDES:
             raise ValueError(f"truncation_side is {self.truncation_side!r}; it must be one of {TRUNCATION_SIDES}.")
+        if not self.passages or not all(passage.is_whole for passage in self.passages):
+            raise ValueError("the templates of its views are incomplete")
+        least = max(passage.phrase.length + len(passage.phrase.fields) for passage in self.passages)
+        if self.context is not None and self.context < least:
+            raise ValueError(f"the context of its templates is {self.context}, and they need {least} tokens at least")
 
     @classmethod
     def of(
@@ -105,9 +154,9 @@ class Phrasing:
                     f"backbone reads {context}: give a shorter template."
                 )
             for i, passage in enumerate(passages):
-                longest = passage.phrase
-                if phrase == longest or (is_causal and (phrase.begins(longest) or longest.begins(phrase))):
-                    passages[i] = Passage((*passage.views, number), (*passage.phrases, phrase))
+                joint = Passage((*passage.views, number), (*passage.phrases, phrase))
+                if phrase == passage.phrase or (is_causal and joint.is_whole):
+                    passages[i] = joint
                     break
             else:
                 passages.append(Passage((number,), (phrase,)))
@@ -121,9 +170,13 @@ class Phrasing:
         """Return an input, truncated, as the continuation of the beginning of a passage, with a span for each view."""
         phrase = passage.phrase
         if 1 not in phrase.fields:
-            parts = [[token for i, part in enumerate(parts) for token in ((*self.separator, *part) if i else part)]]
+            given = [part for part in parts if part]
+            parts = [[token for i, part in enumerate(given) for token in ((*self.separator, *part) if i else part)]]
         elif len(parts) == 1:
-            raise ValueError("The template asks for a text and its text_pair, an input holds a single text.")
+            raise ValueError(
+                "The template asks for a text and its text_pair, an input holds a single text; give both, and the "
+                "model token_type_ids that distinguish them."
+            )
         limit = max_length
         if self.context is not None:
             share = (self.context - phrase.length) // len(phrase.fields)
@@ -131,16 +184,14 @@ class Phrasing:
         parts = truncate_parts(parts, limit, self.truncation_side)
         if not any(parts):
             parts[0] = [self.neutral]
-        start, ids = len(phrase.literals[0]), phrase.fill(parts)
-        spans = [each.span(parts, views[i].pooling) for i, each in zip(passage.views, passage.phrases, strict=True)]
-        return Continuation(ids[start:], tuple((begin - start, end - start) for begin, end in spans))
+        return passage.continuation(parts, [views[i].pooling for i in passage.views])
 
     @property
     def largest_id(self) -> int:
         """The largest token id."""
         ids = [self.neutral, *self.separator]
         for passage in self.passages:
-            ids += [token for literal in (*passage.phrase.literals, passage.phrase.end) for token in literal]
+            ids += [token for each in passage.read for literal in (*each.literals, each.end) for token in literal]
         return max(ids)
 
     def as_json(self) -> dict[str, Any]:
@@ -170,11 +221,6 @@ def _passage_from_json(views: Any, phrases: Any) -> Passage:
         Phrase(tuple(as_token_ids(ids) for ids in literals), as_token_ids(fields), as_token_ids(end))
         for literals, fields, end in phrases
     ]
-    if len(read) != len(views) or any(
-        len(each.literals) != len(each.fields) + 1 or not set(each.fields) <= {0, 1} or 0 not in each.fields
-        for each in read
-    ):
-        raise ValueError("the templates of its views are incomplete")
     return Passage(as_token_ids(views), tuple(read))
 
 

@@ -16,6 +16,7 @@ from torch.profiler import record_function
 from transformers import PreTrainedModel
 
 from transformers_tart.backbones.forward import run_backbone, run_views, text_encoder, without_cache
+from transformers_tart.backbones.sentence_head import apply_head
 from transformers_tart.backbones.traits import BackboneTraits, PaddingStates
 from transformers_tart.checks.tracing import is_traced
 from transformers_tart.embeddings.arguments import check_options
@@ -79,7 +80,7 @@ def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], views: Sequen
     states, mask = run_views(encoder, views, **batch, **without_cache(encoder)), batch["attention_mask"]
     return stack_layers(
         [
-            _pool(hidden, mask.to(hidden.device), view.pooling)
+            apply_head(backbone, view.head, _pool(hidden, mask.to(hidden.device), view.pooling, view.skip))
             for view, layers in zip(views, states, strict=True)
             for hidden in layers
         ]
@@ -110,38 +111,44 @@ def stack_layers(layers: Sequence[Tensor]) -> Tensor:
     return torch.stack([pad(layer.to(layers[-1].device), (0, width - layer.shape[-1])) for layer in layers], dim=1)
 
 
-def _pool(hidden: Tensor, mask: Tensor, pooling: str, energies: Tensor | None = None) -> Tensor:
+def _pool(hidden: Tensor, mask: Tensor, pooling: str, skip: int = 0, energies: Tensor | None = None) -> Tensor:
     """Pool (n, length, hidden) to (n, hidden) float32, over the tokens of a mask; places need a right-padded one."""
-    if pooling == "first":
-        return hidden[:, 0].float()
-    if pooling in ("second", "last"):
-        last = mask.sum(1) - 1
-        place = last if pooling == "last" else last.clamp(max=1)
-        return hidden[torch.arange(len(hidden), device=hidden.device), place].float()
+    if "+" in pooling:
+        return torch.cat([_pool(hidden, mask, each, skip) for each in pooling.split("+")], dim=-1)
+    place, last = torch.arange(hidden.shape[1], device=hidden.device), mask.sum(1) - 1
+    if pooling in ("first", "second", "last"):
+        chosen = {"first": last.clamp(max=skip), "second": last.clamp(max=skip + 1), "last": last}[pooling]
+        return hidden[torch.arange(len(hidden), device=hidden.device), chosen].float()
+    if pooling == "early_mean":  # the first token is special in most encoders
+        skip = max(skip, 1)
+        place = place - last.clamp(max=skip)[:, None]
+        mask = mask * (place >= 0)
+    elif skip:  # at least the last token is left
+        mask = mask * (place >= last.clamp(max=skip)[:, None])
     # rows of the padding may hold anything, NaN included
     padding = mask[..., None] == 0
     if pooling == "max":
         return hidden.float().masked_fill(padding, -torch.inf).amax(1)
-    place = torch.arange(hidden.shape[1], device=hidden.device)
-    if pooling == "early_mean":  # without the first token, which is special in most encoders; of several
-        place = place - (mask.sum(1, keepdim=True) - 1).clamp(max=1)
-        mask = mask * (place >= 0)
-    weights = _mean_weights(mask, place, pooling, energies)
+    weights = _mean_weights(mask, place, pooling)
+    weights = weights if energies is None else weights * energies / (weights * energies).sum(1, keepdim=True)
     return torch.einsum("nl,nlh->nh", weights, hidden.float().masked_fill(padding, 0.0))
 
 
-def _mean_weights(mask: Tensor, place: Tensor, pooling: str, energies: Tensor | None = None) -> Tensor:
+def _mean_weights(mask: Tensor, place: Tensor, pooling: str) -> Tensor:
     """Return the weights (n, length) of tokens in a mean, from a mask (n, length) and their places in the text."""
     weights = mask.float()
+    if pooling == "weightedmean":
+        weights = weights * (place + 1)
     if pooling == "early_mean":
         weights = weights / (place + 1).clamp(min=1)  # places before the text have none
-    if energies is not None:
-        weights = weights * energies
-    return weights / weights.sum(1, keepdim=True)
+    total = weights.sum(1, keepdim=True)
+    return weights / (total.sqrt() if pooling == "mean_sqrt_len_tokens" else total)
 
 
 def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) -> Tensor:
     """Pool (length, hidden) to (s, hidden) float32."""
+    if "+" in pooling:
+        return torch.cat([_pool_spans(hidden, spans, each) for each in pooling.split("+")], dim=-1)
     if pooling == "max":
         return torch.stack([hidden[begin:end].float().amax(0) for begin, end in spans])
     bounds = torch.tensor(spans)
@@ -169,9 +176,9 @@ def pool_map(
         is_last = hidden.shape[3] == size != hidden.shape[1]
         hidden = hidden.flatten(1, 2) if is_last else hidden.flatten(2).transpose(1, 2)
     length = hidden.shape[1]
-    mask = torch.ones(hidden.shape[:2]) if frame_mask is None else frame_mask(length)
+    mask = torch.ones(hidden.shape[:2], dtype=torch.long) if frame_mask is None else frame_mask(length)
     weights = None if energies is None or pooling != "energy" else energies(length).to(hidden.device)
-    return _pool(hidden, mask.to(hidden.device), pooling, weights)
+    return _pool(hidden, mask.to(hidden.device), pooling, energies=weights)
 
 
 def pool_quarters(hidden: Tensor, image: Tensor, size: int | None = None) -> tuple[Tensor, ...]:

@@ -8,6 +8,7 @@ prefix's keys and values. `off`: rows of a batch repeat the whole prompt.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers_tart.backbones.forward import input_device, run_views, without_cache
 from transformers_tart.embeddings.pooling import pool_spans
 from transformers_tart.embeddings.prompts import Continuation, Prefix
+from transformers_tart.embeddings.views import split_views
 from transformers_tart.inputs.views import View
 from transformers_tart.reasoners.kv_cache import accepts, cache_argument
 
@@ -34,8 +36,9 @@ def _encode_packed(backbone: PreTrainedModel, views: Views, prefix: Prefix, cont
     owner = torch.repeat_interleave(torch.arange(len(continuations)), lengths)
     first = lengths.cumsum(0) - lengths
     place = torch.arange(len(owner)) - first[owner]
-    positions = prefix.length + place
-    own = (owner[:, None] == owner) & (place[:, None] >= place)
+    ending, offset = _endings(continuations)
+    positions = prefix.length + place - offset
+    own = (owner[:, None] == owner) & (place[:, None] >= place) & ((ending == 0) | (ending[:, None] == ending))
     visible = torch.cat([torch.ones(len(owner), prefix.length, dtype=torch.bool), own], dim=1)
     key_positions = torch.cat([torch.arange(prefix.length), positions])
     inputs: dict[str, Any] = {
@@ -52,6 +55,16 @@ def _encode_packed(backbone: PreTrainedModel, views: Views, prefix: Prefix, cont
         states = run_views(backbone, views, **inputs)
     spans = [c.spans_from(at) for at, c in zip(first.tolist(), continuations, strict=True)]
     return pool_spans(states, views, spans)
+
+
+def _endings(continuations: Continuations) -> tuple[Tensor, Tensor]:
+    """Return the number of the ending of each token, 0 for those of stems, and its distance from the first ending."""
+    numbers, offsets = [], []
+    for each in continuations:
+        bounds = (*each.forks, len(each.ids)) if each.forks else (len(each.ids), len(each.ids))
+        numbers += [0] * bounds[0] + [n + 1 for n, (at, to) in enumerate(pairwise(bounds)) for _ in range(to - at)]
+        offsets += [0] * bounds[0] + [at - bounds[0] for at, to in pairwise(bounds) for _ in range(to - at)]
+    return torch.tensor(numbers), torch.tensor(offsets)
 
 
 def _additive_masks(backbone: PreTrainedModel, visible: Tensor, distance: Tensor) -> Any:
@@ -96,13 +109,19 @@ def _linear_biases(backbone: PreTrainedModel, positions: Tensor) -> Iterator[Non
 
 
 def _encode_whole(backbone: PreTrainedModel, views: Views, prefix: Prefix, continuations: Continuations) -> Tensor:
-    whole = [Continuation((*prefix.ids, *c.ids), c.spans_from(prefix.length)) for c in continuations]
+    forks = [tuple(prefix.length + at for at in each.forks) for each in continuations]
+    whole = [
+        Continuation((*prefix.ids, *c.ids), c.spans_from(prefix.length), own)
+        for c, own in zip(continuations, forks, strict=True)
+    ]
     return _encode_batched(backbone, views, Prefix(), whole)
 
 
 def _encode_batched(backbone: PreTrainedModel, views: Views, prefix: Prefix, continuations: Continuations) -> Tensor:
     if prefix.cache is None and prefix.ids:
         return _encode_whole(backbone, views, prefix, continuations)
+    if any(each.forks for each in continuations):
+        return _encode_straight(backbone, views, prefix, continuations)
     inputs, cached = dict[str, Any](without_cache(backbone)), prefix.length
     if prefix.cache is not None:
         inputs = {cache_argument(backbone): prefix.cache.cache(), "use_cache": True}
@@ -115,6 +134,18 @@ def _encode_batched(backbone: PreTrainedModel, views: Views, prefix: Prefix, con
         for i, each in enumerate(continuations)
     ]
     return torch.cat(rows)
+
+
+def _encode_straight(backbone: PreTrainedModel, views: Views, prefix: Prefix, continuations: Continuations) -> Tensor:
+    """Encode each ending of continuations that fork in a row of its own."""
+    rows = [each.straight() for each in continuations]
+    found = iter(_encode_batched(backbone, views, prefix, [each for row in rows for each in row]))
+    joined = []
+    for each, row in zip(continuations, rows, strict=True):
+        parts = [split_views(next(found), views) for _ in row]
+        spans = each.spans if len(each.spans) == len(views) else each.spans * len(views)
+        joined.append(torch.cat([parts[each.ending_of(span)][i] for i, span in enumerate(spans)]))
+    return torch.stack(joined)
 
 
 STRATEGIES: dict[str, Callable[[PreTrainedModel, Views, Prefix, Continuations], Tensor]] = {

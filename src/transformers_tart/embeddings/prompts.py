@@ -80,14 +80,39 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Continuation:
-    """Token ids that continue a prefix, and the span (begin, end) of them that each view, or every one, embeds."""
+    """Token ids that continue a prefix, and the span (begin, end) of them that each view, or every one, embeds.
+
+    Where the ids fork, several endings follow one stem. Each ending continues the stem, and not the endings before it.
+    """
 
     ids: tuple[int, ...]
     spans: tuple[tuple[int, int], ...]
+    forks: tuple[int, ...] = ()  # place of the first token of each ending
 
     def spans_from(self, start: int) -> tuple[tuple[int, int], ...]:
         """Return the spans in a row in which the ids begin at `start`."""
         return tuple((start + begin, start + end) for begin, end in self.spans)
+
+    def ending_of(self, span: tuple[int, int]) -> int:
+        """Return the number of the ending in which a span is, 0 for one in the stem."""
+        return max(0, bisect_right(self.forks, span[0]) - 1)
+
+    def straight(self) -> "list[Continuation]":
+        """Return the stem with each ending; spans of other endings are those of the first token."""
+        if not self.forks:
+            return [self]
+        stem, found = self.forks[0], []
+        for number, (first, last) in enumerate(zip(self.forks, (*self.forks[1:], len(self.ids)), strict=True)):
+            spans = [
+                (0, 1)
+                if self.ending_of(span) != number
+                else span
+                if span[1] <= stem
+                else (span[0] - first + stem, span[1] - first + stem)
+                for span in self.spans
+            ]
+            found.append(Continuation(self.ids[:stem] + self.ids[first:last], tuple(spans)))
+        return found
 
 
 @dataclass(frozen=True)

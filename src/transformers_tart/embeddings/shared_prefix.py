@@ -122,7 +122,10 @@ class PrefixEncoder:
         keys = (
             []
             if self.cache is None
-            else [self.cache.key(prefix.ids, c.ids, *c.spans, views=self.views) for c in continuations]
+            else [
+                self.cache.key(prefix.ids, [prefix.query_prefix_length], c.ids, *c.spans, views=self.views)
+                for c in continuations
+            ]
         )
         own, packed = self._limit(prefix, batcher), prefix.strategy == "packed"
         budget = own.max_tokens

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -17,19 +17,21 @@ from transformers_tart.backbones.forward import (
     rows_beyond_switch,
 )
 from transformers_tart.backbones.traits import BackboneTraits
+from transformers_tart.checks.tracing import is_traced
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.in_context import encode_support, write_prompt
 from transformers_tart.embeddings.passages import PassageReader
 from transformers_tart.embeddings.phrases import Phrasing, Reading
 from transformers_tart.embeddings.pooling import pool_rows
-from transformers_tart.embeddings.prompts import Prompt, split_parts, strip
+from transformers_tart.embeddings.prompts import Prompt, strip
+from transformers_tart.embeddings.rows import add_parts, parts_for_prompt, parts_of, whole_rows
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
-from transformers_tart.embeddings.views import normalized, split_views
+from transformers_tart.embeddings.views import join_views, normalized, split_views
 from transformers_tart.inputs.examples import Examples
 from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.inputs.text_options import TextOptions
-from transformers_tart.inputs.texts import Text, parse_text
+from transformers_tart.inputs.texts import Text, parse_text, write_text
 from transformers_tart.inputs.tokenization import (
     check_vocabulary,
     collate,
@@ -40,9 +42,6 @@ from transformers_tart.inputs.tokenization import (
     truncate,
 )
 from transformers_tart.inputs.views import EmbeddingOptions, View
-
-
-PARTS = "parts"  # of a row: token ids of each text without special tokens
 
 
 class EmbeddedExamples(NamedTuple):
@@ -124,15 +123,16 @@ class Embedder:
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """Return rows for [`embed_rows`]: whole texts, or, for templates, texts without special tokens, or both."""
-        parts = [] if len(self.plain) == len(self.views) else tokenize_parts(tokenizer, texts)
-        if not self.plain:
-            return parts
-        rows = tokenize(tokenizer, texts, resolve_max_length(self.backbone, tokenizer, self.options.max_length))
-        if not parts:
-            return rows
-        counts = [1 if isinstance(text, str) else 2 for text in texts]
-        split = [split_parts(part, count) for part, count in zip(parts, counts, strict=True)]
-        return [{**row, PARTS: part} for row, part in zip(rows, split, strict=True)]
+        texts = self._write(texts)
+        parts = tokenize_parts(tokenizer, texts) if len(self.plain) < len(self.views) else []
+        rows = parts
+        if self.plain:
+            rows = tokenize(tokenizer, texts, resolve_max_length(self.backbone, tokenizer, self.options.max_length))
+        return add_parts(rows, parts, texts) if self.has_templates else rows
+
+    def _write(self, texts: Sequence[Text]) -> list[Text]:
+        """Return texts as they are tokenized, with the prompt of the options."""
+        return [write_text(text, self.options.prompt, self.options.lower_case) for text in texts]
 
     def _check_lengths(self, places: Sequence[str], texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase) -> None:
         """Raise a ValueError on a text that would be truncated."""
@@ -147,7 +147,7 @@ class Embedder:
                 "argument out."
             )
         limit = resolve_max_length(self.backbone, tokenizer, self.options.max_length)
-        for where, row in zip(places, tokenize(tokenizer, texts, None), strict=True):
+        for where, row in zip(places, tokenize(tokenizer, self._write(texts), None), strict=True):
             if limit is not None and len(row["input_ids"]) > limit:
                 raise ValueError(
                     f"{where} has {len(row['input_ids'])} tokens, of which {limit} are read, and truncation is False; "
@@ -156,7 +156,7 @@ class Embedder:
 
     def collate(self, processor: Any, rows: Sequence[Any]) -> dict[str, Tensor]:
         """Return a padded batch of rows."""
-        return collate(_whole(rows), processor.pad_token_id)
+        return collate(whole_rows(rows), processor.pad_token_id)
 
     def embed_examples(
         self,
@@ -184,6 +184,7 @@ class Embedder:
         return self.tokenize(processor, inputs)
 
     def _embed_prompt(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, seed: int) -> EmbeddedExamples:
+        examples = replace(examples, inputs=self._write(examples.inputs))
         written = write_prompt(self.backbone, tokenizer, examples, self.options, seed)
         check_vocabulary(self.backbone, [[written.prompt.largest_id]])
         found, prefix = encode_support(self.prefix_encoder, written.prompt, written.blocks, self.options.protocol)
@@ -217,14 +218,15 @@ class Embedder:
         if reading is None:
             found = self._embed_alone(rows, self.views, pad_token_id, batcher)
         elif phrasing is not None:
-            parts = [row[PARTS] if PARTS in row else _split(row) for row in rows]
+            parts = [parts_of(row) for row in rows]
             read = self.passage_reader.embed(parts, reading, self.options.max_length, batcher)
             views = [self.views[i] for i in self.plain]
-            plain = self._embed_alone(_whole(rows), views, pad_token_id, batcher) if views else None
+            plain = self._embed_alone(whole_rows(rows), views, pad_token_id, batcher) if views else None
             found = self._join(plain, read)
         else:
             check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
-            found = self._continue_prompt([_parts(row, _prompt_of(reading)) for row in rows], reading, batcher)
+            parts = [parts_for_prompt(row, _prompt_of(reading)) for row in rows]
+            found = self._continue_prompt(parts, reading, batcher)
         # after the cache, whose embeddings serve both
         return normalized(found, self.views)
 
@@ -234,7 +236,7 @@ class Embedder:
         if plain is not None:
             views = [self.views[i] for i in self.plain]
             found.update(zip(self.plain, split_views(plain, views), strict=True))
-        return torch.cat([found[i] for i in range(len(self.views))], dim=1)
+        return join_views([found[i] for i in range(len(self.views))])
 
     def _continue_prompt(self, parts: Sequence[Any], reading: Reading, batcher: Batcher | None = None) -> Tensor:
         queries = [_prompt_of(reading).continuation(part, self.options.max_length) for part in parts]
@@ -259,18 +261,23 @@ class Embedder:
         """Embed a padded batch of inputs, each without regard to the others; see [`embed_rows`]."""
         if reading is None:
             return normalized(self.pool_batch(batch, self.views), self.views)
+        if is_traced():
+            raise ValueError(
+                "Views with templates and prompts cannot be exported, since texts are cut out of the batch; compose "
+                'the model with views="plain".'
+            )
         mask = batch["attention_mask"].bool()
         names = [name for name in batch if name != "attention_mask"]
         rows = [{name: batch[name][i][mask[i]].tolist() for name in names} for i in range(len(mask))]
         # without the special tokens of the tokenizer, which stand in no prompt and no template
         if reading.phrasing is not None:
             special = reading.phrasing.special
-            parts = [[strip(part, special) for part in _split(row)] for row in rows]
+            parts = [[strip(part, special) for part in parts_of(row)] for row in rows]
             read = self.passage_reader.embed(parts, reading, self.options.max_length)
             views = [self.views[i] for i in self.plain]
             return normalized(self._join(self.pool_batch(batch, views) if views else None, read), self.views)
         prompt = _prompt_of(reading)
-        parts = [[strip(part, prompt.special) for part in _parts(row, prompt)] for row in rows]
+        parts = [[strip(part, prompt.special) for part in parts_for_prompt(row, prompt)] for row in rows]
         return normalized(self._continue_prompt(parts, reading), self.views)
 
     def pool_batch(self, batch: dict[str, Tensor], views: Sequence[View]) -> Tensor:
@@ -283,26 +290,3 @@ def _prompt_of(reading: Reading) -> Prompt:
     prompt = reading.prefixes[0].prompt
     assert prompt is not None
     return prompt
-
-
-def _whole(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows without the texts for templates."""
-    return [{name: ids for name, ids in row.items() if name != PARTS} for row in rows]
-
-
-def _split(row: dict[str, list[int]]) -> list[list[int]]:
-    """Return the token ids of a text, or of a text and its pair, which token types distinguish."""
-    return split_parts(row, 2 if any(row.get("token_type_ids", ())) else 1)
-
-
-def _parts(row: dict[str, list[int]], prompt: Prompt) -> list[list[int]]:
-    """Return the token ids of a text, or of a text and its pair, as the template asks for them."""
-    types, count = row.get("token_type_ids"), len(prompt.question.before)
-    if count == 1 and types is not None and any(types):
-        raise ValueError("The template asks for a single text, an input holds a text and its text_pair.")
-    if count == 2 and types is None:
-        raise ValueError(
-            "The template asks for a text and its text_pair: give the model token_type_ids that distinguish them, or "
-            'use pipeline("tart-classification") with {"text", "text_pair"}.'
-        )
-    return split_parts(row, count)

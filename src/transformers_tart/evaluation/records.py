@@ -35,6 +35,7 @@ class Record:
     device: str
     test_rows: int
     error: str | None = None
+    views: list[str] | None = None  # of the composed model; `None` without one, and in files of version 0.1
 
     def __post_init__(self) -> None:
         if (self.error is None) != bool(self.metrics):
@@ -59,6 +60,7 @@ _KINDS: dict[Any, type | tuple[type, ...]] = {
     dict[str, float]: dict,
     list[list[float]]: list,
     str | None: (str, type(None)),
+    list[str] | None: (list, type(None)),
 }
 
 
@@ -69,7 +71,7 @@ def _parse(line: bytes) -> Record:
     kinds = {field.name: _KINDS[field.type] for field in fields(Record)}
     if unknown := sorted(values.keys() - kinds.keys()):
         raise ValueError(f"it has the unknown fields {unknown}")
-    if missing := sorted(kinds.keys() - values.keys() - {"error"}):
+    if missing := sorted(kinds.keys() - values.keys() - {"error", "views"}):
         raise ValueError(f"it lacks the fields {missing}")
     for name, value in values.items():
         if not isinstance(value, kinds[name]):

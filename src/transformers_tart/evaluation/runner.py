@@ -144,6 +144,7 @@ def _settings(plan: Plan, models: Models) -> dict[str, Any]:
         "model": reference.name,
         "revision": reference.revision,
         "reasoner": models.reasoner_name,
+        "views": "default" if models.views is None else models.views,
         "dtype": models.loading_dtype,
         "max_length": models.max_length,
         "sampling": plan.sampling,
@@ -164,7 +165,7 @@ def _read_finished(folder: Path, models: Models, settings: Mapping[str, Any]) ->
     if not records or not file.exists():  # version 0.1 wrote none
         return records
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = {"views": None, **json.loads(file.read_text(encoding="utf-8"))}  # older files have no views
         changed = [name for name, given in settings.items() if kept[name] != given]
     except (ValueError, KeyError, TypeError) as err:
         raise ValueError(f"{file} is damaged ({err}); choose another folder.") from err
@@ -246,6 +247,7 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
         device=str(models.device),
         test_rows=len(task.test_texts),
         error=error,
+        views=models.composed_views(task.modality),
     )
 
 

@@ -143,6 +143,7 @@ def classifier_card(
         "backbone": backbone,
         "protocol": f"`{options.protocol}`",
         "views": "; ".join(map(_describe_view, options.views)),
+        **({"text before each text": _as_code(options.prompt)} if options.prompt else {}),
         **_reasoner_details(config.reasoner),
         **fitted,
     }

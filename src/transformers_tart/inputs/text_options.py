@@ -26,6 +26,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "stride": (0, None),
 }
 TRUNCATIONS = (*FLAG, "longest_first", "only_first", "do_not_truncate")
+FUNCTIONS = ("default", "softmax", "sigmoid", "none")
 NAMES = ("max_length", "truncation", "return_token_type_ids", *NEUTRAL, *IGNORED, *FIXED)
 
 
@@ -60,6 +61,21 @@ def text_options(arguments: dict[str, Any], modality: Modality) -> dict[str, Any
             options["single"] = 'truncation="only_first"'
     if _check_value("return_token_type_ids", arguments.get("return_token_type_ids"), FLAG) is False:
         options["single"] = "return_token_type_ids=False"
+    return options
+
+
+def answer_options(top_k: Any, function_to_apply: Any) -> dict[str, Any]:
+    """Return the arguments of a call for its results that are given; raise an error on invalid ones."""
+    options: dict[str, Any] = {}
+    if not (isinstance(top_k, str) and top_k == ""):  # which stands for no `top_k`
+        options["top_k"] = None if top_k is None else as_count(top_k, "top_k", ", or None for all classes")
+    if function_to_apply is not None:
+        name = getattr(function_to_apply, "value", function_to_apply)  # of transformers' enum
+        if not isinstance(name, str) or name.lower() not in FUNCTIONS:
+            raise ValueError(
+                f'function_to_apply is {shorten(name)}; it must be "default", "softmax", "sigmoid" or "none".'
+            )
+        options["function_to_apply"] = name.lower()
     return options
 
 

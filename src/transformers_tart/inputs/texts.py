@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TypeAlias
 
+from tokenizers.normalizers import Lowercase
+
 from transformers_tart.checks.arguments import well_formed
 from transformers_tart.inputs.containers import PAIR, is_missing
 
@@ -25,6 +27,16 @@ def parse_text(item: object, where: str) -> Text:
         )
     text, pair = _string(item["text"], where), item.get(PAIR)
     return text if pair is None else (text, _string(pair, f"The text_pair of {where}"))
+
+
+def write_text(text: Text, prompt: str | None = None, lower_case: bool = False) -> Text:
+    """Return a text or text pair as it is tokenized: after a prompt, and in lower case if asked."""
+    if prompt:
+        text = prompt + text if isinstance(text, str) else (prompt + text[0], text[1])
+    if not lower_case:
+        return text
+    lower = Lowercase().normalize_str
+    return lower(text) if isinstance(text, str) else (lower(text[0]), lower(text[1]))
 
 
 def _string(item: object, where: str) -> str:

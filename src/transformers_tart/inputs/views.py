@@ -6,12 +6,16 @@ from numbers import Integral
 from typing import Any
 
 from transformers_tart.checks.arguments import as_flag, shorten
-from transformers_tart.checks.bounds import MAX_LAYERS, MAX_TEMPLATE, check_integer
+from transformers_tart.checks.bounds import MAX_INTEGER, MAX_LAYERS, MAX_TEMPLATE, check_integer
+from transformers_tart.checks.strict_config import FieldError
 from transformers_tart.checks.templates import parse_template, parse_view_template, template_fields
 
 
 IN_CONTEXT_PROTOCOLS = ("vanilla", "loo")
 PROTOCOLS = ("stream", *IN_CONTEXT_PROTOCOLS)
+MEDIA_POOLINGS = ("mean", "first", "max")
+PROMPT_POOLINGS = ("mean", "last", "first", "max")  # of texts after a prompt of examples
+POOLINGS = (*PROMPT_POOLINGS, "second", "early_mean", "weightedmean", "mean_sqrt_len_tokens")
 LAYER_NAMES = ("all", "late")
 MAX_VIEWS = 64
 MAX_NAME = 100  # characters
@@ -23,31 +27,51 @@ def _as_slice(layers: str) -> slice:
 
 
 def _check_layers(layers: Any) -> int | str:
-    """Return layers as an integer or a string."""
+    """Return layers as an integer or a string, a slice in its shortest form."""
     if isinstance(layers, str) and layers in LAYER_NAMES:
         return layers
     if isinstance(layers, Integral) and not isinstance(layers, bool):
         check_integer("layers", int(layers), -MAX_LAYERS, MAX_LAYERS)
         return int(layers)
+    written = layers
+    if isinstance(layers, slice) and layers.step in (None, 1):
+        written = f"{_written(layers.start)}:{_written(layers.stop)}"
     try:
-        if isinstance(layers, slice) and layers.step in (None, 1):
-            layers = ":".join("" if bound is None else str(bound) for bound in (layers.start, layers.stop))
-        chosen = _as_slice(layers) if isinstance(layers, str) and ":" in layers else None
+        chosen = _as_slice(written) if isinstance(written, str) and ":" in written else None
     except ValueError:
         chosen = None
-    bounds = () if chosen is None else [bound for bound in (chosen.start, chosen.stop) if bound is not None]
-    if chosen is None or any(abs(bound) > MAX_LAYERS for bound in bounds) or len({bound < 0 for bound in bounds}) > 1:
+    if chosen is None or not _is_from_one_end(chosen):
         raise ValueError(
-            f'layers is {shorten(layers)}; it must be an index, a slice whose bounds count from one end, "late" or '
-            '"all".'
+            f"layers is {shorten(layers)}; it must be an index, a slice of one layer or more whose bounds count from "
+            'one end, "late" or "all".'
         )
-    return layers
+    return f"{_written(chosen.start)}:{_written(chosen.stop)}"
+
+
+def _written(bound: int | None) -> str:
+    return "" if bound is None else str(bound)
+
+
+def _is_from_one_end(layers: slice) -> bool:
+    """Return whether the bounds of a slice count from one end, and leave a layer between them."""
+    bounds = [bound for bound in (layers.start, layers.stop) if bound is not None]
+    if any(abs(bound) > MAX_LAYERS for bound in bounds) or len({bound < 0 for bound in bounds}) > 1:
+        return False
+    return layers.stop != 0 and (len(bounds) < 2 or layers.start < layers.stop)
+
+
+def check_pooling(pooling: Any, allowed: tuple[str, ...]) -> None:
+    """Raise a ValueError unless a pooling is one of those that are allowed or, of texts, several joined by `+`."""
+    joined = pooling.split("+") if isinstance(pooling, str) and allowed == POOLINGS else [pooling]
+    if not all(isinstance(each, str) and each in allowed for each in joined) or len({*joined}) < len(joined):
+        several = ", or several joined by +" if allowed == POOLINGS else ""
+        raise ValueError(f"pooling is {shorten(pooling)}; it must be one of {allowed}{several}.")
 
 
 @dataclass(frozen=True)
 class View:
     r"""
-    One way of turning an input into an embedding.
+    A way of turning an input into an embedding.
 
     ```python
     >>> View(template='This text: "{text}" means in one word: "', pooling="last", layers="late")
@@ -62,10 +86,11 @@ class View:
             `loo` it is the template of an example in the prompt, with `{label}`. Without one, an input stands alone,
             with the special tokens of the tokenizer. Images and audio have none.
         pooling (`str`, *optional*, defaults to `"mean"`):
-            Of texts `"mean"`, `"max"`, `"first"`, `"second"`, `"last"` or `"early_mean"`, the mean weighted by 1, 1/2,
-            1/3, ... `"last"` is the last token of the template, the others pool the tokens of the text, of its last
-            copy where a template repeats it. Without a template, the special tokens of the tokenizer are pooled too;
-            only `"early_mean"` leaves the first token out, which is special in most encoders.
+            Of texts `"mean"`, `"max"`, `"first"`, `"second"`, `"last"`, `"early_mean"`, weighted by 1, 1/2, 1/3, ..., or,
+            as in sentence-transformers, `"weightedmean"`, by position, and `"mean_sqrt_len_tokens"`. `"last"` is the
+            last token of the template, the others pool the tokens of the text, of its last copy where a template
+            repeats it. Without a template, special tokens are pooled too; only `"early_mean"` leaves the first token
+            out, which is special in most encoders. Several are joined by `+`, as in `"mean+max"`, and concatenated.
             Of images and audio `"mean"`, `"max"` or `"first"`. Of images also `"grid"`, the means of the four quarters
             of an image, for backbones that give a map of features or a square of patches. Of audio also `"energy"`,
             the mean of the frames weighted by the amplitude of their sound, for backbones whose outputs are frames in
@@ -76,6 +101,12 @@ class View:
             centered and scaled by the support set.
         normalize (`bool`, *optional*, defaults to `False`):
             Whether each embedding, of each layer, is divided by its Euclidean norm.
+        truncate_dim (`int`, *optional*):
+            Number of components to keep, the first ones, after the normalization (Matryoshka embeddings).
+        head (`bool`, *optional*, defaults to `False`):
+            Whether the Dense modules of a sentence encoder follow the pooling.
+        skip (`int`, *optional*, defaults to 0):
+            Number of tokens at the beginning that the pooling leaves out.
 
     Raises:
         ValueError, TypeError: On a template that cannot be read, or layers of another form.
@@ -86,19 +117,31 @@ class View:
     pooling: str = "mean"
     layers: Any = "late"
     normalize: bool = False
+    truncate_dim: int | None = None
+    head: bool = False
+    skip: int = 0
 
     def __post_init__(self) -> None:
         for field in ("name", "template", "pooling"):
             value = getattr(self, field)
             if not isinstance(value, str) and (value is not None or field == "pooling"):
-                raise TypeError(f"{field} is {shorten(value)} of type {type(value).__name__}; it must be a string.")
+                raise FieldError(f"{field} is {shorten(value)} of type {type(value).__name__}; it must be a string.")
         if self.name is not None and not (0 < len(self.name) <= MAX_NAME and self.name.isprintable()):
             raise ValueError(f"The name of a view is {shorten(self.name)}; give 1 to {MAX_NAME} printable characters.")
         if self.template is not None and len(self.template) > MAX_TEMPLATE:
             raise ValueError(f"template has {len(self.template)} characters; at most {MAX_TEMPLATE} are read.")
         if self.template is not None:
             parse_template(self.template) if self.is_of_prompt else parse_view_template(self.template)
-        object.__setattr__(self, "normalize", as_flag(self.normalize, "normalize"))
+        for field in ("normalize", "head"):
+            object.__setattr__(self, field, as_flag(getattr(self, field), field))
+        check_integer("skip", self.skip, 0, MAX_INTEGER)
+        if self.truncate_dim is not None:
+            check_integer("truncate_dim", self.truncate_dim, 1, MAX_INTEGER)
+        if self.template is not None and (self.head or self.skip or {"last"} < {*self.pooling.split("+")}):
+            raise ValueError(
+                'A view with a template has no head, skips no tokens and joins "last" to no other pooling, whose '
+                "tokens are those of the text; give a view without a template, or two views."
+            )
         object.__setattr__(self, "layers", _check_layers(self.layers))
 
     @property
@@ -158,11 +201,18 @@ class EmbeddingOptions:
             As in [`TartConfig`].
         views (`tuple[View, ...]`, *optional*):
             The views of each input; the mean over the last layer when not given.
+        prompt (`str`), lower_case (`bool`), *optional*:
+            As in [`TartConfig`].
     """
 
     protocol: str = "stream"
     max_length: int | None = None
     views: tuple[View, ...] = (View("mean", layers=-1),)
+    prompt: str | None = None
+    lower_case: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "views", as_views(self.views))
 
     @property
     def has_prompt(self) -> bool:
@@ -177,12 +227,16 @@ class EmbeddingOptions:
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> "EmbeddingOptions":
         """Return the options of a file."""
-        return cls(**{**given, "views": as_views(given["views"])})
+        return cls(**given)
+
+    def differing(self, other: "EmbeddingOptions") -> list[str]:
+        """Return the names of the fields that differ."""
+        mine, its = _plain_fields(self, other), _plain_fields(other, self)
+        return [name for name in mine if mine[name] != its[name]]
 
     def differences(self, other: "EmbeddingOptions") -> tuple[str, str] | None:
         """Return the fields that differ, with the values of each side; `None` if all are equal."""
-        mine, its = _plain_fields(self, other), _plain_fields(other, self)
-        names = [name for name in mine if mine[name] != its[name]]
+        mine, its, names = _plain_fields(self, other), _plain_fields(other, self), self.differing(other)
         if not names:
             return None
         first, second = (", ".join(f"{name}={side[name]!r}" for name in names) for side in (mine, its))
@@ -192,7 +246,8 @@ class EmbeddingOptions:
 def _plain_fields(options: EmbeddingOptions, other: EmbeddingOptions) -> dict[str, Any]:
     """Return the values to compare, those of each view apart where both have views of the same names."""
     names = [view.name for view in options.views]
-    found = {"protocol": options.protocol, "max_length": options.max_length, "views": names}
+    shared = ("protocol", "max_length", "prompt", "lower_case")
+    found: dict[str, Any] = {**{field: getattr(options, field) for field in shared}, "views": names}
     if names == [view.name for view in other.views]:
         for view in options.views:
             prefix = f"{view.name}." if len(names) > 1 else ""
@@ -205,6 +260,30 @@ def _plain_fields(options: EmbeddingOptions, other: EmbeddingOptions) -> dict[st
 
 # Arguments of version 0.1, which describe the only view of a model.
 VIEW_ARGUMENTS = ("template", "pooling", "normalize", "layers")
+# Arguments of a composition that a pipeline has no other use for.
+COMPOSITION = ("views", *VIEW_ARGUMENTS, "protocol", "prompt", "prompt_name", "truncate_dim")
+
+
+def take_view_arguments(arguments: dict[str, Any], views: Any = None) -> dict[str, Any]:
+    """Return the arguments of version 0.1 that are given; all of them are taken out.
+
+    Raises:
+        ValueError: When views are given too.
+    """
+    taken = {name: arguments.pop(name) for name in VIEW_ARGUMENTS if name in arguments}
+    given = {name: value for name, value in taken.items() if value is not None}
+    if given and views is not None:
+        raise ValueError(f"views and {sorted(given)} are given, which describe a view of their own; give one.")
+    return given
+
+
+def check_no_view_arguments(config: Mapping[str, Any]) -> None:
+    """Raise a ValueError where a field of version 0.1 was set on a config, which would change nothing."""
+    if given := [name for name in VIEW_ARGUMENTS if name in config]:
+        raise ValueError(
+            f"config.{given[0]} is set to {shorten(config[given[0]])}, but the views of the config decide; delete it, "
+            f"and set config.views = [View({given[0]}=..., ...)]."
+        )
 
 
 def single_view(arguments: Mapping[str, Any], layers: int | str) -> View:
@@ -223,7 +302,7 @@ def as_views(given: Any, where: str = "views") -> tuple[View, ...]:
     if isinstance(given, (View, Mapping)):
         given = (given,)
     if not isinstance(given, (list, tuple)) or not all(isinstance(each, (View, Mapping)) for each in given):
-        raise TypeError(f"{where} is {shorten(given)} of type {type(given).__name__}; give a list of View objects.")
+        raise FieldError(f"{where} is {shorten(given)} of type {type(given).__name__}; give a list of View objects.")
     if not 0 < len(given) <= MAX_VIEWS:
         raise ValueError(f"{where} has {len(given)} views; give 1 to {MAX_VIEWS}.")
     views = [each if isinstance(each, View) else View.from_dict(each) for each in given]

@@ -103,4 +103,6 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_memory": lambda name, value: check_kind(name, value, dict),
     "quantization_config": _check_quantization,
     **dict.fromkeys(("protocol", "template", "pooling", "normalize", "max_length"), _check_scalar),
+    **dict.fromkeys(("prompt", "prompt_name"), lambda name, value: check_kind(name, value, str)),
+    "truncate_dim": _check_scalar,
 }

@@ -34,6 +34,7 @@ from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.metrics import log_loss
 from transformers_tart.evaluation.report.statistics import Estimate
 from transformers_tart.evaluation.tasks import Task
+from transformers_tart.inputs.views import View
 
 
 SHAPE = Shape(k=16, queries=12, classes=2)
@@ -54,7 +55,7 @@ def make_task(classes: int = 2, test_labels: list[int] | None = None) -> Task:
 
 
 def run_diagnosis(task: Task, **options: object) -> Diagnosis:
-    context = TaskContext(task, Models("mini"))
+    context = TaskContext(task, Models("mini", views="mean_all"))
     return diagnose(context, 16, [0, 1], **{"layers": [0, -1], "num_tasks": 20, **options})  # type: ignore[arg-type]
 
 
@@ -159,13 +160,39 @@ def test__score_layers__one_clearly_better__shown_and_others_not() -> None:
     right, nearly = (
         {i: held_out.Prediction(i % 2 == 0 or i in some, 0.7, 0) for i in range(60)} for some in (range(60), [1])
     )
-    scores = held_out.score_layers(together, {0: right, 3: nearly, 4: {}})
+    places = held_out.list_places([View("mean", layers="all")], 5)
+    scores = held_out.score_layers(together, {places[0]: right, places[3]: nearly, places[4]: {}})
     assert scores is not None
-    assert [score.layer for score in scores.better] == [0]
+    assert [(score.view, score.layer) for score in scores.better] == [("mean", 0)]
     assert (scores.single[1].p_value, scores.single[2].accuracy) == (1.0, 0.0)
-    assert (held_out.choose_layers(None, 3), held_out.choose_layers([-1, 0, 2], 3)) == ([0, 1, 2], [0, 2])
+
+
+def test__choose_layers__indices_of_the_backbone__positions_in_the_embedding() -> None:
+    places = held_out.list_places([View("mean", layers="all")], 3)
+    chosen = (held_out.choose_layers(None, places, 3), held_out.choose_layers([-1, 0, 2], places, 3))
+    assert chosen == ([0, 1, 2], [0, 2])
     with pytest.raises(ValueError, match=r"hidden states 0 to 2, or -3 to -1; it has no \[3\]"):
-        held_out.choose_layers([3], 3)
+        held_out.choose_layers([3], places, 3)
+
+
+def test__choose_layers__several_views__those_that_read_a_layer() -> None:
+    places = held_out.list_places([View("one_word", layers="late"), View("last", layers=-1)], 31)
+    assert places[0] == ("one_word", 20)
+    assert places[-1] == ("last", 30)
+    assert held_out.choose_layers(None, places, 31) == list(range(12))
+    assert held_out.choose_layers([-1], places, 31) == [10, 11]
+    with pytest.raises(ValueError, match=r"read the hidden states \[20, .*, 30\] and not \[0, 5\]"):
+        held_out.choose_layers([5, 0, 20], places, 31)
+
+
+def test__predict_held_out__several_views__mixture_of_the_others() -> None:
+    support, labels, _, _ = (part[0] for part in draw_task(12, 1, gap=0.5))
+    views, others = (support, support[:, :2].exp()), torch.tensor([0, 1, 2, 3, 6, 7, 8, 9, 10, 11])
+    predictions = held_out.predict_held_out(shared_reasoner(), views, labels, 2)
+    known, asked = ([view[None, i] for view in views] for i in (others, torch.tensor([4, 5])))
+    with torch.no_grad():
+        logits = shared_reasoner()(known, labels[None, others], asked).logits[0]
+    assert [predictions[i].confidence for i in (4, 5)] == pytest.approx(logits.softmax(-1).amax(-1).tolist(), abs=1e-4)
 
 
 def test__fit_curve__straight_line__its_slope() -> None:
@@ -212,7 +239,7 @@ def test__diagnose__failing_tart_or_equal_seeds__said() -> None:
 def test__diagnose__gpt2_reasoner_and_three_classes__no_regret_predicted(tmp_path: Path) -> None:
     build_reasoner("gpt2").save_pretrained(tmp_path)
     context = TaskContext(make_task(classes=3), Models("mini", reasoner=str(tmp_path)))
-    found = diagnose(context, 21, [0], layers=[0], num_tasks=20)
+    found = diagnose(context, 21, [0], layers=[-1], num_tasks=20)
     assert (found.predicted_regret, found.synthetic) == (None, Shape(21, 40, 2))
     assert found.shift.compared.startswith("whitened components")
     assert "Nothing is predicted" in format_diagnosis(found)
@@ -241,7 +268,7 @@ def test__advise__measured_numbers__words_that_follow(diagnosis: Diagnosis) -> N
 
 def test__page__every_finding__described(diagnosis: Diagnosis) -> None:
     shown, hidden = Relation(20, 0.7, 0.4, 0.9), Relation(20, -0.1, -0.5, 0.3)
-    score = held_out.LayerScore(3, 0.9, 0.01)
+    score = held_out.LayerScore("one_word", 3, 0.9, 0.01)
     found = replace(
         diagnosis,
         shift=replace(diagnosis.shift, percentile=97.0),
@@ -252,13 +279,14 @@ def test__page__every_finding__described(diagnosis: Diagnosis) -> None:
     )
     page = format_diagnosis(found)
     for part in (
-        "read layer 3 alone (`layers=3`): it is right on 90%, while all layers together are right on 55%",
+        "read one_word 3 alone (the view one_word with `layers=3`): it is right on 90%, while all layers together are "
+        "right on 55%",
         "**Trust:** with care; the accuracy on held-out examples, 55%, is not shown to be above chance, 50%; the prob",
         "on held-out examples 80% on average, where 55% are right; the task lies outside",
         "farther ones had more regret; another classifier has a log loss",
         "moved away from it: rank correlation +0.70 (+0.40 to +0.90, 20 tasks): a strong relation",
         "Measured on the test texts: +0.200 ± 0.100, more than predicted.",
-        "| layer 3 | 90.0 | 0.01 |",
+        "| one_word 3 | 90.0 | 0.01 |",
     ):
         assert part in page
     beyond = replace(found, predicted_regret=RegretPrediction(hidden, hidden, 0), held_out=None, layers=None)
@@ -279,12 +307,16 @@ def test__diagnose_command__file__page_and_json(tmp_path: Path, capsys: pytest.C
     rows = [{"text": text, "label": i % 2, "split": "train" if i < 40 else "test"} for i, text in enumerate(texts)]
     file.write_text("\n".join(map(json.dumps, rows)))
     command = ["diagnose", "--model", "mini", "--task", str(file), "--no-fine-tuning", "--device", "cpu"]
-    options = ["--k", "8", "--seeds", "2", "--tasks", "20", "--layers", "0", "--json", str(output)]
+    options = ["--k", "8", "--seeds", "2", "--tasks", "20", "--layers", "-1", "--json", str(output)]
     assert main([*command, *options]) == 0
     page = capsys.readouterr().out
     assert page.startswith("# made: mini with the reasoner kernel")
     assert "## Advice" in page
-    assert sorted(json.loads(output.read_text())["gaps"]["accuracies"]) == ["logistic_regression", "prompting", "tart"]
+    found = json.loads(output.read_text())
+    assert sorted(found["gaps"]["accuracies"]) == ["logistic_regression", "prompting", "tart"]
+    assert {score["layer"] for score in found["layers"]["single"]} == {4}
+    for score in found["layers"]["single"]:
+        assert f"| {score['view']} 4 |" in page
     assert main([*command, "--k", "64"]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -9,7 +9,7 @@ import torch
 from helpers.builders import build_reasoner, compose, make_examples, make_texts, save_backbone, score_all
 from transformers import pipeline
 
-from transformers_tart import TartClassificationPipeline
+from transformers_tart import TartClassificationPipeline, TartForSequenceClassification
 from transformers_tart.cli import main
 from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.methods.baselines import logistic_regression
@@ -93,7 +93,7 @@ def test__probe__any_model_of_the_pipeline__reads_its_embeddings(folder: str, ta
     classify = build_pipeline(folder, task, support)
     stored, embedder = classify.model.support, classify.model.embedder()
     rows = embedder.tokenize(classify.tokenizer, task.test_texts)
-    queries = embedder.embed_rows(rows, embedder.read_prompt(stored.prompt), pad_token_id=0)
+    queries = embedder.embed_rows(rows, embedder.read_support(stored.prompt, stored.phrasing), pad_token_id=0)
     scaling = LayerScaling.fit(stored.embeddings)
     given = (scaling.transform(stored.embeddings), stored.labels, scaling.transform(queries))
     found = METHODS["logistic_regression"](context, support)
@@ -112,13 +112,51 @@ def test__tart__other_protocol__model_of_that_protocol(task: Task, tmp_path: Pat
     assert context.model.config.protocol == "stream"
 
 
+def test__probe__one_view__reads_it_alone(task: Task, tmp_path: Path) -> None:
+    folder, support = save_backbone(tmp_path, "gpt2"), Support.draw(task, K, seed=0)
+    model = TartForSequenceClassification.from_backbone(folder, views="one_word")
+    examples = [{"text": task.train_texts[i], "label": NAMES[task.train_labels[i]]} for i in support.indices]
+    classify = TartClassificationPipeline(model=model, examples=examples)
+    tests = [{"text": text, "label": "a"} for text in task.test_texts[:-1]]
+    tests.append({"text": task.test_texts[-1], "label": "b"})
+    stored, queries = classify.model.support, model.encode_support(tests, classify.tokenizer).embeddings
+    scaling = LayerScaling.fit(stored.embeddings)
+    given = (scaling.transform(stored.embeddings), stored.labels, scaling.transform(queries))
+    found = METHODS["logistic_regression"](TaskContext(task, Models(folder, views="one_word")), support)
+    torch.testing.assert_close(found, logistic_regression(*given, 3), rtol=1e-3, atol=1e-4)
+
+
+def test__probe__several_views__side_by_side(task: Task, tmp_path: Path) -> None:
+    folder, support = save_backbone(tmp_path, "gpt2"), Support.draw(task, K, seed=0)
+    both, *single = (
+        TaskContext(task, Models(folder, views=views)).embeddings(support)
+        for views in (["one_word", "mean"], "one_word", "mean")
+    )
+    for joint, one, other in zip(both, *single, strict=True):
+        torch.testing.assert_close(joint, torch.cat([one, other], dim=1), rtol=1e-4, atol=1e-4)
+
+
+def test__tart__other_protocol_than_the_views__those_without_a_template_are_kept(tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path)
+    for views, expected in ((None, ["mean_all"]), ("one_word", ["mean_all"]), (["mean", "last"], ["mean", "last"])):
+        model = Models(folder, views=views).model("text", "loo")
+        assert [view.name for view in model.config.views] == expected
+
+
+def test__models__views_of_a_task__kept_or_refused(tmp_path: Path) -> None:
+    folder = save_task(tmp_path, views="one_word")
+    assert Models(folder, views="one_word").model("text").config.views[0].name == "one_word"
+    with pytest.raises(ValueError, match="task was made with the views one_word, not with mean, last"):
+        Models(folder, views="plain").model("text")
+
+
 @pytest.mark.slow
 def test__tart__reasoner_of_a_backbone__read_with_its_projection(task: Task, tmp_path: Path) -> None:
     build_reasoner("gpt2").save_pretrained(tmp_path / "reasoner")
     folder, support = save_backbone(tmp_path / "llama"), Support.draw(task, K, seed=0)
     model = TaskContext(task, Models(folder)).model
     model = type(model).from_backbone(folder, tmp_path / "reasoner")
-    assert model.config.layers == -1
+    assert [view.layers for view in model.config.views] == [-1]
     expected = score_all(build_pipeline(model, task, support), task.test_texts)
     found = METHODS["tart"](TaskContext(task, Models(folder, reasoner=str(tmp_path / "reasoner"))), support)
     torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from transformers_tart.embeddings.views import split_views
 from transformers_tart.evaluation.diagnosis import gaps, held_out
 from transformers_tart.evaluation.diagnosis.episodes import QUERIES, Episode, Shape
 from transformers_tart.evaluation.diagnosis.gaps import PROBE, TART, Gaps, LearningCurve, Outcome
@@ -65,7 +66,8 @@ def diagnose(
             Methods to measure besides TART and the linear probe, such as `"prompting"` and `"fine_tune"`; `"tart"` and
             `"logistic_regression"` replace those of this package.
         layers (`list[int]`, *optional*):
-            Hidden states to try alone; all when not given.
+            Hidden states to try alone, by their index in the backbone, in each view that reads them; all that are read
+            when not given.
         num_tasks (`int`, *optional*, defaults to 100):
             Number of synthetic tasks of each kind.
         seed (`int`, *optional*, defaults to 0):
@@ -74,7 +76,7 @@ def diagnose(
             Called with the name of each step.
 
     Raises:
-        ValueError: When a size does not fit the task, the backbone lacks a layer, or the architecture has no synthetic
+        ValueError: When a size does not fit the task, no view reads a layer, or the architecture has no synthetic
             tasks.
     """
     if not seeds or len(set(seeds)) < len(seeds):
@@ -82,10 +84,11 @@ def diagnose(
     task, models = context.task, context.models
     methods = {name: METHODS[name] for name in (TART, PROBE)} | dict(methods or {})
     supports = _draw_supports(context, k, seeds)
-    count = context.embed(supports[0]).support.embeddings.shape[1]  # the input embedding included
-    chosen = held_out.choose_layers(layers, count)
-    together = held_out.predict_supports(context, supports, progress, None, count)
-    alone = {layer: held_out.predict_supports(context, supports, progress, layer, count) for layer in chosen}
+    count = held_out.count_hidden_states(context)
+    places = held_out.list_places(context.model.config.embedding_options.views, count)
+    chosen = held_out.choose_layers(layers, places, count)
+    together = held_out.predict_supports(context, supports, progress)
+    alone = {places[i]: held_out.predict_supports(context, supports, progress, i, places[i]) for i in chosen}
     outcomes, missing = gaps.measure_methods(context, supports, methods, progress)
     accuracies = {k: outcomes[TART].accuracies}
     for size in gaps.curve_sizes(k, task.num_classes)[:-1]:
@@ -125,18 +128,23 @@ def _choose_shape(context: TaskContext, k: int) -> Shape:
 
 
 def _as_episodes(context: TaskContext, support: Support, shape: Shape, seed: int) -> list[Episode]:
-    """Return a support set and some test texts as the architecture reads them, one class against the rest where it
-    reads no more than two.
+    """Return a support set and some test texts as the architecture reads them: each view alone, and one class against
+    the rest where it reads no more than two.
     """
-    rows, queries = (part[None] for part in context.embeddings(support))
-    order = torch.randperm(queries.shape[1], generator=torch.Generator().manual_seed(seed))[: shape.queries]
-    rows, queries = rows[:, : shape.k], queries[:, order]
+    rows, queries = context.layers(support)
+    order = torch.randperm(len(queries), generator=torch.Generator().manual_seed(seed))[: shape.queries]
     labels, config = context.labels(support)[: shape.k], context.model.reasoner.config
-    projection = fit_projection(config.projection or "none", config.num_components, rows)
-    rows, queries = projection.transform(rows)[0], projection.transform(queries)[0]
-    if shape.classes == context.task.num_classes:
-        return [Episode(rows, labels, queries, shape.classes)]
-    return [Episode(rows, (labels == label).long(), queries, 2) for label in labels.unique()]
+    views = context.model.config.embedding_options.views
+    episodes = []
+    for pair in zip(split_views(rows[: shape.k], views), split_views(queries[order], views), strict=True):
+        known, new = (part.flatten(1)[None] for part in pair)
+        projection = fit_projection(config.projection or "none", config.num_components, known)
+        known, new = projection.transform(known)[0], projection.transform(new)[0]
+        if shape.classes == context.task.num_classes:
+            episodes.append(Episode(known, labels, new, shape.classes))
+        else:
+            episodes += [Episode(known, (labels == label).long(), new, 2) for label in labels.unique()]
+    return episodes
 
 
 def _measure_regret(context: TaskContext, supports: Sequence[Support], outcomes: Mapping[str, Outcome]) -> Estimate:

@@ -118,6 +118,12 @@ class TaskContext:
         known, queries = embedded.features()
         return known[torch.tensor(embedded.order).argsort()], queries
 
+    def layers(self, support: Support) -> tuple[Tensor, Tensor]:
+        """Return [`embeddings`] with the layers of all views apart: (k, layers, hidden) and (n, layers, hidden)."""
+        count = self.embed(support).support.embeddings.shape[1]
+        known, queries = self.embeddings(support)
+        return known.unflatten(1, (count, -1)), queries.unflatten(1, (count, -1))
+
     def _embed_alone(self, model: TartPreTrainedModel, support: Support) -> EmbeddedInputs:
         """Embed each input alone, once for all support sets that share it."""
 

@@ -13,8 +13,10 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers_tart.backbones.dtype import with_dtype
 from transformers_tart.backbones.reference import BackboneReference, load_processor
 from transformers_tart.configuration_tart import TartBaseConfig
+from transformers_tart.embeddings.views import compose_views
 from transformers_tart.evaluation.prompting import can_be_prompted
 from transformers_tart.evaluation.tasks import MODALITIES
+from transformers_tart.inputs.views import VIEW_ARGUMENTS
 from transformers_tart.loading.auto import find_model, load_auto_model
 from transformers_tart.loading.report import load_and_report
 from transformers_tart.modeling_base import TartPreTrainedModel
@@ -29,6 +31,7 @@ class Models:
     name: str  # Hub id or folder of a TART repository or of any backbone, or "mini"
     revision: str | None = None
     reasoner: str | None = None  # of a backbone, as [`TartReasoner.from_pretrained`] takes it; "kernel" if None
+    views: str | list[str] | None = None  # as [`TartForSequenceClassification.from_backbone`] takes them
     dtype: str = "auto"  # of the backbone
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int | None = None  # largest number of inputs in a forward pass
@@ -56,6 +59,11 @@ class Models:
         if protocol is None:
             return self._once("model", modality, self._compose)
         return self._once(protocol, modality, partial(self._with_protocol, protocol))
+
+    def composed_views(self, modality: str) -> list[str] | None:
+        """Return the names of the views of the composed model, `None` where none was loaded yet."""
+        model = self._loaded.get(("model", modality))
+        return None if model is None else [view.name for view in model.config.views]
 
     def processor(self, modality: str) -> Any:
         """Return the tokenizer, image processor or feature extractor of the model."""
@@ -113,7 +121,8 @@ class Models:
             model = self._load_task(modality)
         else:
             loading: dict[str, Any] = {"revision": self.revision, "max_length": self.max_length}
-            model = class_for(modality).from_backbone(self.name, self.reasoner, dtype=self.loading_dtype, **loading)
+            loading |= {"views": self.views, "dtype": self.loading_dtype}
+            model = class_for(modality).from_backbone(self.name, self.reasoner, **loading)
         return model.to(self.device).eval()  # type: ignore[arg-type]
 
     def _load_task(self, modality: str) -> TartPreTrainedModel:
@@ -122,7 +131,8 @@ class Models:
         own = self._config.modality
         if own != modality:
             raise ValueError(f"{self.title} classifies {own} inputs, and the task has {MODALITIES[modality].plural}.")
-        model = load_any(self._reference.path, dtype=self.loading_dtype, **self._reference.place)
+        views: dict[str, Any] = {} if self.views is None else {"views": self.views}
+        model = load_any(self._reference.path, dtype=self.loading_dtype, **views, **self._reference.place)
         model.set_support(None)
         if self.max_length is not None:
             if not model.config.modality.is_tokenized:
@@ -134,5 +144,10 @@ class Models:
         model = self.model(modality)
         config = copy.deepcopy(model.config)
         config.protocol = protocol
+        has_own = self.views is not None or isinstance(self._config, TartBaseConfig)
+        if not has_own or any(view.template and not view.is_of_prompt for view in config.views or ()):
+            given = {"views": None, "protocol": protocol, **dict.fromkeys(VIEW_ARGUMENTS)}
+            projects = model.reasoner.config.projection == "whitened_pca"
+            config.views = compose_views(given, model.traits, config.modality, projects)
         config.validate()
         return type(model)(config, backbone=model.backbone, reasoner=model.reasoner).eval()
