@@ -87,8 +87,8 @@ class View:
             with the special tokens of the tokenizer. Images and audio have none.
         pooling (`str`, *optional*, defaults to `"mean"`):
             Of texts `"mean"`, `"max"`, `"first"`, `"second"`, `"last"`, `"early_mean"`, weighted by 1, 1/2, 1/3, ...,
-            or as in sentence-transformers, `"weightedmean"` (by position) and `"mean_sqrt_len_tokens"`. `"last"` is the
-            last token of the template, the others pool the tokens of the text, of its last copy where a template
+            or as in sentence-transformers, `"weightedmean"` (by position) and `"mean_sqrt_len_tokens"`. `"last"` is
+            the last token of the template, the others pool the tokens of the text, of its last copy where a template
             repeats it. Without a template, special tokens are pooled too; only `"early_mean"` leaves the first token
             out, which is special in most encoders. Several are joined by `+`, as in `"mean+max"`, and concatenated.
             Of images and audio `"mean"`, `"max"` or `"first"`. Of images also `"grid"`, the means of the four quarters
