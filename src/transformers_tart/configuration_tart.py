@@ -259,6 +259,7 @@ class TartImageConfig(TartBaseConfig):
     model_type = "tart_image"
     modality = IMAGE
     backbone_key = "vision_config"
+    poolings = (*MEDIA_POOLINGS, "grid")
     sub_configs_defaults = sub_configs("vision_config", "vit")
 
     vision_config: dict | PreTrainedConfig | None = None
@@ -272,6 +273,7 @@ class TartAudioConfig(TartBaseConfig):
     model_type = "tart_audio"
     modality = AUDIO
     backbone_key = "audio_config"
+    poolings = (*MEDIA_POOLINGS, "energy")
     sub_configs_defaults = sub_configs("audio_config", "wav2vec2")
 
     audio_config: dict | PreTrainedConfig | None = None

@@ -40,7 +40,7 @@ pytestmark = pytest.mark.core
 
 def embedder_of(name: str, **options: Any) -> MediaEmbedder:
     """How a model with the backbone of a family reads, which is made anew: what it learns of padding is its own."""
-    return compose_media(name, copy.deepcopy(shared_media(name)), **options).embedder()
+    return compose_media(name, copy.deepcopy(shared_media(name)), **{"layers": "all", **options}).embedder()
 
 
 def read(embedder: MediaEmbedder, name: str, items: list[Any]) -> list[dict[str, Tensor]]:

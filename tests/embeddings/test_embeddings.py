@@ -9,6 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, T5Config, T5Model
 
 from transformers_tart.embeddings import embed, encode_texts, pooled_hidden_states, text_encoder
+from transformers_tart.embeddings.pooling import pool_spans
+from transformers_tart.inputs.views import View
 from transformers_tart.projection import LayerScaling
 
 
@@ -16,11 +18,21 @@ pytestmark = pytest.mark.core
 
 
 TEXTS = make_texts(11, seed=3)
+
+
+def early_mean(tokens: Tensor) -> Tensor:
+    """Mean of (length, hidden), weighted by 1, 1/2, 1/3, ..."""
+    weights = [1 / place for place in range(1, len(tokens) + 1)]
+    return sum(weight * token for weight, token in zip(weights, tokens, strict=True)) / sum(weights)
+
+
 POOLED = {
     "mean": lambda tokens: tokens.mean(0),
     "last": lambda tokens: tokens[-1],
     "first": lambda tokens: tokens[0],
     "max": lambda tokens: tokens.max(0).values,
+    "second": lambda tokens: tokens[:2][-1],
+    "early_mean": lambda tokens: early_mean(tokens[1:] if len(tokens) > 1 else tokens),
 }
 
 
@@ -59,6 +71,25 @@ def test__pooled_hidden_states__left_padding__same(backbone: PreTrainedModel, po
             pooled_hidden_states(backbone, batch["input_ids"], batch["attention_mask"], pooling=pooling, layers="all")
         )
     torch.testing.assert_close(*pooled, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("pooling", ["first", "second", "last", "max", "mean"])
+def test__pool_spans__whole_row__equals_the_row_alone(backbone: PreTrainedModel, pooling: str) -> None:
+    input_ids = torch.randint(4, VOCABULARY_SIZE, (1, 7))
+    with torch.no_grad():
+        hidden = backbone(input_ids=input_ids).last_hidden_state
+    alone = pooled_hidden_states(backbone, input_ids, pooling=pooling)
+    torch.testing.assert_close(pool_spans([[hidden]], [View(pooling=pooling)], [[(0, 7)]]), alone)
+
+
+def test__pool_spans__early_mean__first_token_of_the_text_counts_most(backbone: PreTrainedModel) -> None:
+    input_ids = torch.randint(4, VOCABULARY_SIZE, (1, 9))
+    with torch.no_grad():
+        hidden = backbone(input_ids=input_ids).last_hidden_state
+    found = pool_spans([[hidden]], [View(pooling="early_mean")], [[(1, 9)], [(2, 5)], [(3, 4)]])
+    by_hand = [early_mean(hidden[0, begin:end]) for begin, end in ((1, 9), (2, 5), (3, 4))]
+    torch.testing.assert_close(found[:, 0], torch.stack(by_hand))
+    torch.testing.assert_close(pooled_hidden_states(backbone, input_ids, pooling="early_mean"), found[:1])
 
 
 def test__pooled_hidden_states__no_mask__all_are_tokens() -> None:
@@ -104,7 +135,7 @@ def test__encode_texts__invalid_option__says_what_is_allowed(
     message = (
         'hidden states 0 to 2, "late" or "all"|must be an index, a slice .*, "late" or "all"'
         if "layers" in options
-        else "must be one of .'mean', 'last', 'first', 'second', 'max'."
+        else "must be one of .'mean', 'last', 'first', 'max', 'second'."
     )
     with pytest.raises(ValueError, match=message):
         encode_texts(build_backbone("llama"), tokenizer, TEXTS, **options)

@@ -17,6 +17,7 @@ from torch.profiler import record_function
 
 from transformers_tart.backbones.forward import are_close, input_device, layers_of, run_backbone, run_views
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
+from transformers_tart.embeddings.energy import energies_of
 from transformers_tart.embeddings.pooling import (
     FrameMask,
     count_outputs,
@@ -24,6 +25,7 @@ from transformers_tart.embeddings.pooling import (
     has_padding,
     infer_frame_mask,
     pool_map,
+    pool_quarters,
     stack_layers,
 )
 from transformers_tart.embeddings.text import Embedder, Unreadable
@@ -109,6 +111,8 @@ class MediaEmbedder(Embedder):
     def pool_batch(self, batch: Row, views: Sequence[View]) -> Tensor:
         """Embed a batch before the normalization."""
         dtype, mask = self.backbone.dtype, batch.get(MASK)
+        needs_energy = any(view.pooling == "energy" for view in views)
+        energies = energies_of(self.backbone, batch[self.main_input], mask) if needs_energy else None
         given = {name: x for name, x in batch.items() if name == self.main_input or accepts(self.backbone, name)}
         given = {name: x.to(dtype) if x.is_floating_point() else x for name, x in given.items()}
         # some backbones were not trained with a mask where nothing is padding
@@ -117,11 +121,18 @@ class MediaEmbedder(Embedder):
             given.pop(MASK, None)
         states, frame_mask = self._run(given, views, mask, self.modality.is_padded and not is_whole)
         size = getattr(self.backbone.config, "hidden_size", None)
+
+        def pool(hidden: Tensor, view: View) -> tuple[Tensor, ...]:
+            if view.pooling == "grid":
+                return pool_quarters(hidden, given[self.main_input], size)
+            return (pool_map(hidden, view.pooling, frame_mask, size, energies),)
+
         return stack_layers(
             [
-                pool_map(hidden, view.pooling, frame_mask, size)
+                part
                 for view, layers in zip(views, states, strict=True)
                 for hidden in layers
+                for part in pool(hidden, view)
             ]
         )
 

@@ -5,12 +5,13 @@ Then an output counts as padding if the input of the first layer at its place is
 frames alone. Tokens that the backbone itself adds to every input are no padding.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import adaptive_avg_pool2d, pad
 from torch.profiler import record_function
 from transformers import PreTrainedModel
 
@@ -26,7 +27,10 @@ from transformers_tart.reasoners.kv_cache import accepts
 
 # From the length of a layer to a mask (n, length) of its outputs that are not padding.
 FrameMask: TypeAlias = Callable[[int], Tensor]
+# From the length of a layer to the energy (n, length) of the input at each of its outputs.
+Energies: TypeAlias = Callable[[int], Tensor]
 
+MAX_ADDED = 8  # tokens that a backbone adds to the patches of an image
 EQUAL = 1e-5  # relative to the largest value: states that differ by less differ by rounding alone
 
 
@@ -107,7 +111,7 @@ def stack_layers(layers: Sequence[Tensor]) -> Tensor:
     return torch.stack([pad(layer.to(layers[-1].device), (0, width - layer.shape[-1])) for layer in layers], dim=1)
 
 
-def _pool(hidden: Tensor, mask: Tensor, pooling: str, skip: int = 0) -> Tensor:
+def _pool(hidden: Tensor, mask: Tensor, pooling: str, skip: int = 0, energies: Tensor | None = None) -> Tensor:
     """Pool (n, length, hidden) to (n, hidden) float32, over the tokens of a mask; places need a right-padded one."""
     if "+" in pooling:
         return torch.cat([_pool(hidden, mask, each, skip) for each in pooling.split("+")], dim=-1)
@@ -115,19 +119,28 @@ def _pool(hidden: Tensor, mask: Tensor, pooling: str, skip: int = 0) -> Tensor:
     if pooling in ("first", "second", "last"):
         chosen = {"first": last.clamp(max=skip), "second": last.clamp(max=skip + 1), "last": last}[pooling]
         return hidden[torch.arange(len(hidden), device=hidden.device), chosen].float()
-    if skip:  # at least the last token is left
+    if pooling == "early_mean":  # the first token is special in most encoders
+        skip = max(skip, 1)
+        place = place - last.clamp(max=skip)[:, None]
+        mask = mask * (place >= 0)
+    elif skip:  # at least the last token is left
         mask = mask * (place >= last.clamp(max=skip)[:, None])
     # rows of the padding may hold anything, NaN included
     padding = mask[..., None] == 0
     if pooling == "max":
         return hidden.float().masked_fill(padding, -torch.inf).amax(1)
     weights = _mean_weights(mask, place, pooling)
+    weights = weights if energies is None else weights * energies / (weights * energies).sum(1, keepdim=True)
     return torch.einsum("nl,nlh->nh", weights, hidden.float().masked_fill(padding, 0.0))
 
 
 def _mean_weights(mask: Tensor, place: Tensor, pooling: str) -> Tensor:
     """Return the weights (n, length) of tokens in a mean, from a mask (n, length) and their places in the text."""
-    weights = mask.float() * (place + 1) if pooling == "weightedmean" else mask.float()
+    weights = mask.float()
+    if pooling == "weightedmean":
+        weights = weights * (place + 1)
+    if pooling == "early_mean":
+        weights = weights / (place + 1).clamp(min=1)  # places before the text have none
     total = weights.sum(1, keepdim=True)
     return weights / (total.sqrt() if pooling == "mean_sqrt_len_tokens" else total)
 
@@ -148,7 +161,13 @@ def _pool_spans(hidden: Tensor, spans: Sequence[tuple[int, int]], pooling: str) 
     return weights.to(hidden.device) @ hidden.float()
 
 
-def pool_map(hidden: Tensor, pooling: str, frame_mask: FrameMask | None = None, size: int | None = None) -> Tensor:
+def pool_map(
+    hidden: Tensor,
+    pooling: str,
+    frame_mask: FrameMask | None = None,
+    size: int | None = None,
+    energies: Energies | None = None,
+) -> Tensor:
     """Pool (n, length, hidden), or a map (n, height, width, hidden) or (n, hidden, height, width), to (n, hidden)."""
     if hidden.dim() == 4:
         if pooling == "first":
@@ -156,10 +175,26 @@ def pool_map(hidden: Tensor, pooling: str, frame_mask: FrameMask | None = None, 
         # `size` is the hidden size of the backbone
         is_last = hidden.shape[3] == size != hidden.shape[1]
         hidden = hidden.flatten(1, 2) if is_last else hidden.flatten(2).transpose(1, 2)
-    if frame_mask is None:
-        whole = {"first": hidden[:, 0], "max": hidden.amax(1)}
-        return whole[pooling].float() if pooling in whole else hidden.float().mean(1)
-    return _pool(hidden, frame_mask(hidden.shape[1]).to(hidden.device), pooling)
+    length = hidden.shape[1]
+    mask = torch.ones(hidden.shape[:2], dtype=torch.long) if frame_mask is None else frame_mask(length)
+    weights = None if energies is None or pooling != "energy" else energies(length).to(hidden.device)
+    return _pool(hidden, mask.to(hidden.device), pooling, energies=weights)
+
+
+def pool_quarters(hidden: Tensor, image: Tensor, size: int | None = None) -> tuple[Tensor, ...]:
+    """Pool the quarters of a map, or of patches (n, length, hidden) of square images, to (n, hidden) float32 each."""
+    if hidden.dim() == 3:
+        side = math.isqrt(hidden.shape[1])
+        added = hidden.shape[1] - side**2  # class and register tokens, before the patches
+        if image.dim() != 4 or image.shape[2] != image.shape[3] or added > MAX_ADDED:
+            raise ValueError(
+                f"The backbone gives {hidden.shape[1]} outputs for an input of shape {tuple(image.shape[1:])}, which "
+                'are no square of patches, as pooling="grid" needs it; take pooling="mean" or "max".'
+            )
+        hidden = hidden[:, added:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    elif hidden.shape[3] == size != hidden.shape[1]:
+        hidden = hidden.permute(0, 3, 1, 2)
+    return adaptive_avg_pool2d(hidden.float(), 2).flatten(2).unbind(2)
 
 
 def frame_mask_of(backbone: PreTrainedModel, mask: Tensor, inputs: Tensor) -> FrameMask:

@@ -15,7 +15,8 @@ from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import shorten
 from transformers_tart.checks.bounds import MAX_LAYERS
 from transformers_tart.configuration_tart import TartBaseConfig
-from transformers_tart.inputs.modality import Modality
+from transformers_tart.embeddings.energy import counts_frames
+from transformers_tart.inputs.modality import AUDIO, Modality
 from transformers_tart.inputs.texts import write_text
 from transformers_tart.inputs.tokenization import encode
 from transformers_tart.inputs.views import IN_CONTEXT_PROTOCOLS, View, as_views, single_view, take_view_arguments
@@ -38,7 +39,7 @@ def layer_counts(views: tuple[View, ...], total: int) -> tuple[int, ...]:
         ValueError: When no backbone has so many.
     """
     for count in range(1, MAX_LAYERS + 2):
-        counts = tuple(len(view.layers_of(count)) for view in views)
+        counts = tuple(view.parts * len(view.layers_of(count)) for view in views)
         if sum(counts) == total and all(counts):
             return counts
         if sum(counts) > total:
@@ -70,6 +71,9 @@ READINGS = (
     View("max", pooling="max"),
     View("first", pooling="first"),
     View("second", pooling="second"),
+    View("early_mean", pooling="early_mean"),
+    View("energy", pooling="energy"),
+    View("grid", pooling="grid"),
     View("one_word", ONE_WORD, "last"),
     View("one_word_described", 'This text: "{text}" is best described in one word as "', "last"),
     View("one_word_category", 'This text: "{text}" The category of this text, in one word: "', "last"),
@@ -96,10 +100,11 @@ PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
         "best": (*ONE_PROMPT, "one_word_category", "one_word_category_final", "echo"),
     },
     "prompt": {"default": ("mean_all",), "plain": ("mean_all",), "best": ("mean_all",)},
-    "masked": dict.fromkeys(("default", "plain", "best"), ("mean", "second_all")),
-    "sentence": dict.fromkeys(("default", "plain", "best"), ("sentence", "mean", "second_all")),
-    "image": dict.fromkeys(("default", "plain", "best"), ("mean_all",)),
-    "audio": dict.fromkeys(("default", "plain", "best"), ("mean_all",)),
+    "masked": dict.fromkeys(("default", "plain", "best"), ("mean", "early_mean")),
+    "sentence": dict.fromkeys(("default", "plain", "best"), ("sentence", "mean", "early_mean")),
+    "image": dict.fromkeys(("default", "plain", "best"), ("mean", "max")),
+    "audio": dict.fromkeys(("default", "plain", "best"), ("mean", "max")),
+    "frames": dict.fromkeys(("default", "plain", "best"), ("mean", "energy")),  # audio, read in frames
 }
 
 
@@ -217,7 +222,7 @@ def compose_views(
 def _kind_of(traits: BackboneTraits, modality: Modality, has_prompt: bool, is_sentence_encoder: bool) -> str:
     """Return the key of `PRESETS` for a backbone."""
     if not modality.is_tokenized:
-        return str(modality)
+        return "frames" if modality == AUDIO and counts_frames(traits.backbone) else str(modality)
     if has_prompt:
         return "prompt"
     if is_sentence_encoder:

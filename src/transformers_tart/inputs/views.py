@@ -15,7 +15,7 @@ IN_CONTEXT_PROTOCOLS = ("vanilla", "loo")
 PROTOCOLS = ("stream", *IN_CONTEXT_PROTOCOLS)
 MEDIA_POOLINGS = ("mean", "first", "max")
 PROMPT_POOLINGS = ("mean", "last", "first", "max")  # of texts after a prompt of examples
-POOLINGS = (*PROMPT_POOLINGS, "second", "weightedmean", "mean_sqrt_len_tokens")
+POOLINGS = (*PROMPT_POOLINGS, "second", "early_mean", "weightedmean", "mean_sqrt_len_tokens")
 LAYER_NAMES = ("all", "late")
 MAX_VIEWS = 64
 MAX_NAME = 100  # characters
@@ -86,10 +86,15 @@ class View:
             `loo` it is the template of an example in the prompt, with `{label}`. Without one, an input stands alone,
             with the special tokens of the tokenizer. Images and audio have none.
         pooling (`str`, *optional*, defaults to `"mean"`):
-            Of texts `"mean"`, `"max"`, `"first"`, `"second"`, `"last"`, or, as in sentence-transformers,
-            `"weightedmean"`, by position, and `"mean_sqrt_len_tokens"`. `"last"` is the last token of the template,
-            the others pool the tokens of the text, of its last copy where a template repeats it. Several are joined
-            by `+`, as in `"mean+max"`, and concatenated.
+            Of texts `"mean"`, `"max"`, `"first"`, `"second"`, `"last"`, `"early_mean"`, weighted by 1, 1/2, 1/3, ...,
+            or as in sentence-transformers, `"weightedmean"` (by position) and `"mean_sqrt_len_tokens"`. `"last"` is
+            the last token of the template, the others pool the tokens of the text, of its last copy where a template
+            repeats it. Without a template, special tokens are pooled too; only `"early_mean"` leaves the first token
+            out, which is special in most encoders. Several are joined by `+`, as in `"mean+max"`, and concatenated.
+            Of images and audio `"mean"`, `"max"` or `"first"`. Of images also `"grid"`, the means of the four quarters
+            of an image, for backbones that give a map of features or a square of patches. Of audio also `"energy"`,
+            the mean of the frames weighted by the amplitude of their sound, for backbones whose outputs are frames in
+            order.
         layers (`int`, `slice` or `str`, *optional*, defaults to `"late"`):
             Index into the hidden states (0 is the input embedding, -1 the last layer), a slice of them or the same as
             a string (`"8:12"`), `"late"`, their last third, or `"all"`. Several layers stand side by side, each
@@ -143,6 +148,11 @@ class View:
     def is_of_prompt(self) -> bool:
         """`True` for a template of labeled examples."""
         return self.template is not None and "label" in template_fields(self.template)
+
+    @property
+    def parts(self) -> int:
+        """Number of layers of an embedding that each hidden state gives: the four quarters of a grid, else one."""
+        return 4 if self.pooling == "grid" else 1
 
     def layers_of(self, count: int) -> Sequence[int]:
         """Return the indices of its layers among `count` hidden states, which may be none."""
