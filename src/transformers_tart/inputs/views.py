@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral
 from typing import Any
 
-from transformers_tart.checks.arguments import as_flag, shorten
+from transformers_tart.checks.arguments import as_flag, shorten, well_formed
 from transformers_tart.checks.bounds import MAX_INTEGER, MAX_LAYERS, MAX_TEMPLATE, check_integer
 from transformers_tart.checks.strict_config import FieldError
 from transformers_tart.checks.templates import parse_template, parse_view_template, template_fields
@@ -126,6 +126,7 @@ class View:
         if self.template is not None and len(self.template) > MAX_TEMPLATE:
             raise ValueError(f"template has {len(self.template)} characters; at most {MAX_TEMPLATE} are read.")
         if self.template is not None:
+            object.__setattr__(self, "template", well_formed(self.template))
             parse_template(self.template) if self.is_of_prompt else parse_view_template(self.template)
         for field in ("normalize", "head"):
             object.__setattr__(self, field, as_flag(getattr(self, field), field))
