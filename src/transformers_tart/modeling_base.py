@@ -35,7 +35,7 @@ from transformers_tart.loading.checksums import add_checksums
 from transformers_tart.loading.download import explain_failures
 from transformers_tart.loading.pickling import restore, state_without_capture_hooks
 from transformers_tart.origin import Origin, check_backbone, check_folder
-from transformers_tart.projection import LayerScaling
+from transformers_tart.projection import LayerScaling, scale_views
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.repository import BACKBONE_KEYS, OWNED, compose, config_to_save, load_composed, save_parts
 from transformers_tart.support import PreparedSupport, SupportSet, check_is_support
@@ -378,7 +378,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         scalings = tuple(LayerScaling.fit(view) for view in views)
         labels = support.labels.to(self.reasoner.device)[None]
         with torch.no_grad():
-            scaled = [scaling.transform(view)[None] for scaling, view in zip(scalings, views, strict=True)]
+            scaled = [view[None] for view in scale_views(embeddings, scalings)]
             state = self.reasoner.prepare(scaled, labels, support.num_labels)
         return PreparedSupport(support, scalings, state, reading, self._token())
 
@@ -411,9 +411,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         """Embed a batch of checked tensors and classify it."""
         prepared = self.prepare_support(support)
         logits = self.answer(self.embedder().embed_batch(batch, prepared.reading), prepared)
-        loss = None
-        if labels is not None:
-            loss = torch.nn.functional.cross_entropy(logits, check_labels(labels, logits))
+        loss = None if labels is None else torch.nn.functional.cross_entropy(logits, check_labels(labels, logits))
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
     def answer(self, embeddings: Tensor, prepared: PreparedSupport) -> Tensor:
@@ -424,14 +422,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
                 "The backbone gives NaN or infinite embeddings: it is broken, or overflows its dtype. Load it with "
                 "dtype=torch.float32 or torch.bfloat16."
             )
-        expected = (sum(len(scaling.mean) for scaling in prepared.scalings), prepared.scalings[0].mean.shape[1])
-        if embeddings.shape[1:] != expected:
-            raise ValueError(
-                f"The support set has embeddings of shape {expected} (layers, hidden), the backbone gives "
-                f"{tuple(embeddings.shape[1:])}: it was made with another backbone or other views."
-            )
-        views = embeddings.split([len(scaling.mean) for scaling in prepared.scalings], dim=1)
-        scaled = [scaling.transform(view)[None] for scaling, view in zip(prepared.scalings, views, strict=True)]
+        scaled = [view[None] for view in scale_views(embeddings, prepared.scalings)]
         return self.reasoner.query(prepared.state, scaled)[0]
 
     def save_pretrained(

@@ -1,7 +1,7 @@
 """Projections from embeddings to reasoner inputs, fitted on the support set only."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -199,6 +199,23 @@ class LayerScaling:
         return ((x.float() - self.mean) * self.scale).flatten(1)
 
 
+def scale_views(embeddings: Tensor, scalings: Sequence[LayerScaling]) -> list[Tensor]:
+    """Scale embeddings (n, layers of all views, hidden), each view by its scaling.
+
+    Raises:
+        ValueError: When they are of other layers or another size than those that the scalings were fitted on.
+    """
+    counts = [len(scaling.mean) for scaling in scalings]
+    expected = (sum(counts), scalings[0].mean.shape[1])
+    if embeddings.shape[1:] != expected:
+        raise ValueError(
+            f"The support set has embeddings of shape {expected} (layers, hidden), the backbone gives "
+            f"{tuple(embeddings.shape[1:])}: it was made with another backbone or other views."
+        )
+    views = embeddings.split(counts, dim=1)
+    return [scaling.transform(view) for scaling, view in zip(scalings, views, strict=True)]
+
+
 PROJECTIONS: dict[str, Callable[[int], Projection]] = {
     "none": lambda n_components: Identity(),
     "clipped": lambda n_components: ClippedSpectrum(),
@@ -211,4 +228,4 @@ def fit_projection(name: str, n_components: int, support: Tensor) -> Projection:
     return PROJECTIONS[name](n_components).fit(support)
 
 
-__all__ = ["ClippedSpectrum", "Identity", "LayerScaling", "Projection", "WhitenedPCA", "fit_projection"]
+__all__ = ["ClippedSpectrum", "Identity", "LayerScaling", "Projection", "WhitenedPCA", "fit_projection", "scale_views"]

@@ -132,8 +132,7 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     config, asked = load_config(cls.config_class, name, kwargs, names, hub)
     if config.has_support and config.dtype is not None and is_open(kwargs):
         kwargs["dtype"] = config.dtype  # in which the support set was embedded
-    is_reference = not isinstance(given, PreTrainedModel)
-    if is_reference:
+    if is_reference := not isinstance(given, PreTrainedModel):
         backbone = _load_backbone(config, name, given, place, shared, kwargs)
     else:
         backbone = take_tower(given, config.modality)

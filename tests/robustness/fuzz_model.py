@@ -21,7 +21,7 @@ from helpers.builders import (
     make_texts,
 )
 
-from transformers_tart import SupportSet, TartConfig, TartForSequenceClassification, TartReasoner
+from transformers_tart import SupportSet, TartConfig, TartForSequenceClassification, TartReasoner, View
 from transformers_tart.configuration_tart import EmbeddingOptions
 from transformers_tart.embeddings import embed, encode_texts
 from transformers_tart.embeddings.cache import EmbeddingCache
@@ -38,11 +38,36 @@ def from_backbone_cases(backbone: Any) -> Iterator[Case]:
     make = TartForSequenceClassification.from_backbone
     yield from refused("name", lambda v: make(v), mention="backbone|nonsense")
     yield from refused("reasoner", lambda v: make(backbone, v), without("None"), "reasoner|nonsense")
-    for name in ("protocol", "template", "pooling", "normalize", "layers", "max_length"):
-        values = {"layers": without("None", "0", "-1"), "max_length": without("None", "1e400")}.get(
-            name, without("None")
-        )
-        yield from refused(name, lambda v, n=name: make(backbone, build_reasoner(), **{n: v}), values, name)
+    for name in ("protocol", "template", "pooling", "normalize", "layers", "max_length", "views", "truncate_dim"):
+        values = {
+            "layers": without("None", "0", "-1"),
+            "max_length": without("None", "1e400"),
+            "normalize": without("None", "0"),
+        }.get(name, without("None"))
+        mention = name.removesuffix("s")
+        yield from refused(name, lambda v, n=name: make(backbone, build_reasoner(), **{n: v}), values, mention)
+    texts = ("None", *PATHS)
+    yield from refused("prompt", lambda v: make(backbone, build_reasoner(), prompt=v), without(*texts), "prompt")
+    yield from refused(
+        "prompt_name", lambda v: make(backbone, build_reasoner(), prompt_name=v), without("None"), "prompt"
+    )
+    for field in ("name", "template", "pooling", "layers", "normalize", "truncate_dim", "head", "skip"):
+        allowed = {
+            "name": ("None", "text"),
+            "template": ("None",),
+            "layers": ("0", "-1"),
+            "normalize": ("0",),
+            "truncate_dim": ("None",),
+            "head": ("0",),
+            "skip": ("0",),
+        }.get(field, ())
+        view = lambda v, f=field: make(backbone, build_reasoner(), views=[View(**{f: v})])  # noqa: E731
+        yield from refused(f"{field} of a view", view, without(*allowed), field)
+        fields = lambda v, f=field: make(backbone, build_reasoner(), views=[{f: v}])  # noqa: E731
+        yield from refused(f"{field} of the fields of a view", fields, without(*allowed), field)
+    yield from refused(
+        "one of the views", lambda v: make(backbone, build_reasoner(), views=["mean", v]), mention="view"
+    )
     for name in ("id2label", "label2id", "num_labels"):
         yield from refused(
             name, lambda v, n=name: make(backbone, build_reasoner(), **{n: v}), without("None"), f"{name}|names"
@@ -112,8 +137,9 @@ def from_pretrained_cases(folder: str, backbone: str) -> Iterator[Case]:
             yield Case(f"{way} unknown {name}", lambda c=call, n=name: c(**{n: 1}), mention=name)
     yield from refused("backbone", lambda v: load(folder, backbone=v), without("None"), "backbone|nonsense")
     yield from refused("config", lambda v: load(folder, config=v), without("None"), "config|nonsense")
-    for name in ("protocol", "pooling", "layers", "max_length", "id2label", "num_labels"):
-        yield from refused(f"field {name}", lambda v, n=name: load(folder, **{n: v}), without("None"), f"{name}|names")
+    for name in ("protocol", "pooling", "layers", "max_length", "id2label", "num_labels", "views", "prompt"):
+        allowed, mention = ("None", *(["empty text"] if name == "prompt" else [])), f"{name}|names|view"
+        yield from refused(f"field {name}", lambda v, n=name: load(folder, **{n: v}), without(*allowed), mention)
 
 
 def forward_cases(
@@ -228,12 +254,12 @@ def support_cases(model: TartForSequenceClassification, tokenizer: Any, expected
             return model(**tokenizer("w1", return_tensors="pt"), support=given).logits
 
     for width in (3, 33):
-        yield Case(
-            f"support set of width {width}", lambda w=width: classify(_support(w)), mention="embeddings of shape"
-        )
+        yield Case(f"support set of width {width}", lambda w=width: classify(_support(w)), mention="holds no prompt")
     for name, call in (("prepare_support", model.prepare_support), ("set_support", model.set_support)):
         yield from refused(name, call, without("None"), "support")
-        other = replace(support, options=replace(support.options or EmbeddingOptions(), pooling="last"))
+        options = support.options or EmbeddingOptions()
+        views = tuple(replace(view, pooling="max") for view in options.views)
+        other = replace(support, options=replace(options, views=views))
         yield Case(f"{name} of another pooling", lambda c=call, o=other: c(o), mention="pooling")
     yield from refused(
         "encode_support examples", lambda v: model.encode_support(v, tokenizer), mention="example|column|text"

@@ -5,6 +5,7 @@
 import functools
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from helpers.published import SIZES, published_state
 
 from transformers_tart import TartConfig, TartReasoner, TartReasonerConfig
 from transformers_tart.conversion import convert_reference_checkpoint
+from transformers_tart.inputs.views import VIEW_ARGUMENTS
 from transformers_tart.projection import WhitenedPCA
 
 
@@ -95,23 +97,21 @@ def config_cases(good: torch.Tensor) -> Iterator[Case]:
                  "kernel_sharpness": ("None",), "ridge_strengths": ("None",)}.get(name, ())  # fmt: skip
         make = lambda v, n=name: TartReasoner(TartReasonerConfig(**{n: v}))  # noqa: E731
         yield from refused(name, make, without(*taken, "numpy number"), name)
-    for name in ("protocol", "pooling", "normalize", "layers", "max_length", "template", "include_backbone", "has_support",
-                 "reasoner_config", "text_config", "id2label", "base_model_name_or_path", "base_model_revision", "base_model_subfolder"):  # fmt: skip
-        none = (
-            ("None",)
-            if name not in ("protocol", "pooling", "normalize", "layers", "include_backbone", "has_support")
-            else ()
-        )
-        free = {"layers": ("0", "-1"), "max_length": ("1e400",), "base_model_name_or_path": ("text", "long text"), "base_model_revision": ("text", "long text"),
+    paths = ("empty text", "text", "NUL", "surrogate", "long text")
+    for name in ("protocol", "pooling", "normalize", "layers", "max_length", "template", "views", "prompt", "lower_case",
+                 "include_backbone", "has_support", "reasoner_config", "text_config", "id2label",
+                 "base_model_name_or_path", "base_model_revision", "base_model_subfolder"):  # fmt: skip
+        none = ("None",) if name not in ("protocol", "lower_case", "include_backbone", "has_support") else ()
+        free = {"layers": ("0", "-1"), "normalize": ("0",), "max_length": ("1e400",), "prompt": paths,
+                "base_model_name_or_path": ("text", "long text"), "base_model_revision": ("text", "long text"),
                 "base_model_subfolder": ("text", "empty text")}.get(name, ())  # fmt: skip
         odd = without(*none, *free)
         if name.endswith("_config"):
             odd = without("None", "dict", "dict of None")
-        yield from refused(
-            f"TartConfig {name}", lambda v, n=name: TartConfig(**{n: v}), odd, name.removeprefix("base_model_")
-        )
+        mention = name.removeprefix("base_model_").removesuffix("s")
+        yield from refused(f"TartConfig {name}", lambda v, n=name: TartConfig(**{n: v}), odd, mention)
         if not name.endswith("config") and name != "id2label":
-            yield from refused(f"set {name}", lambda v, n=name: _set(n, v), odd, name.removeprefix("base_model_"))
+            yield from refused(f"set {name}", lambda v, n=name: _set(n, v), odd, mention)
     yield from refused("n_components", WhitenedPCA, without("1e400"), mention="n_components")
     for name, x in {"vector": torch.zeros(3), "one": torch.zeros(1, 3), "NaN": torch.full((4, 3), torch.nan), "none": torch.zeros(0, 3),
                     "array": numpy.zeros((4, 3)), "meta": torch.zeros(4, 3, device="meta"),
@@ -136,6 +136,8 @@ def config_cases(good: torch.Tensor) -> Iterator[Case]:
 
 def _set(name: str, value: Any) -> None:
     config = TartConfig(protocol="loo") if name == "template" else TartConfig()
+    if name in VIEW_ARGUMENTS:
+        name, value = "views", [replace(config.views[0], **{name: value})]
     before = getattr(config, name)
     try:
         setattr(config, name, value)

@@ -139,7 +139,11 @@ def _has_sentence(asked: Any) -> bool:
     """Return whether the view of a sentence encoder is among those that are asked for."""
     if asked is None or isinstance(asked, str):
         asked = PRESETS["sentence"].get(asked or "default", (asked,))
-    return any(each == "sentence" for each in (asked if isinstance(asked, (list, tuple)) else ()))
+    return _names_sentence(asked)
+
+
+def _names_sentence(asked: Any) -> bool:
+    return isinstance(asked, (list, tuple)) and any(isinstance(each, str) and each == "sentence" for each in asked)
 
 
 def compose_texts(
@@ -244,7 +248,7 @@ def choose_task_views(asked: Any, config: TartBaseConfig, traits: BackboneTraits
     """
     options = config.embedding_options
     sentence = next((view for view in options.views if view.name == "sentence"), None)
-    if sentence is None and "sentence" in ([asked] if isinstance(asked, str) else asked):
+    if sentence is None and _names_sentence([asked] if isinstance(asked, str) else asked):
         raise ValueError(
             "The task does not describe the view 'sentence', which the repository of its backbone does; compose that "
             "again: from_backbone(..., views='sentence')."

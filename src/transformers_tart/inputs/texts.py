@@ -32,6 +32,7 @@ def parse_text(item: object, where: str) -> Text:
 def write_text(text: Text, prompt: str | None = None, lower_case: bool = False) -> Text:
     """Return a text or text pair as it is tokenized: after a prompt, and in lower case if asked."""
     if prompt:
+        prompt = well_formed(prompt)
         text = prompt + text if isinstance(text, str) else (prompt + text[0], text[1])
     if not lower_case:
         return text

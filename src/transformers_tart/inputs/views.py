@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral
 from typing import Any
 
-from transformers_tart.checks.arguments import as_flag, shorten
+from transformers_tart.checks.arguments import as_flag, shorten, well_formed
 from transformers_tart.checks.bounds import MAX_INTEGER, MAX_LAYERS, MAX_TEMPLATE, check_integer
 from transformers_tart.checks.strict_config import FieldError
 from transformers_tart.checks.templates import parse_template, parse_view_template, template_fields
@@ -35,7 +35,7 @@ def _check_layers(layers: Any) -> int | str:
         return int(layers)
     written = layers
     if isinstance(layers, slice) and layers.step in (None, 1):
-        written = f"{_written(layers.start)}:{_written(layers.stop)}"
+        written = _written(layers)
     try:
         chosen = _as_slice(written) if isinstance(written, str) and ":" in written else None
     except ValueError:
@@ -45,11 +45,11 @@ def _check_layers(layers: Any) -> int | str:
             f"layers is {shorten(layers)}; it must be an index, a slice of one layer or more whose bounds count from "
             'one end, "late" or "all".'
         )
-    return f"{_written(chosen.start)}:{_written(chosen.stop)}"
+    return _written(chosen)
 
 
-def _written(bound: int | None) -> str:
-    return "" if bound is None else str(bound)
+def _written(layers: slice) -> str:
+    return ":".join("" if bound is None else str(bound) for bound in (layers.start, layers.stop))
 
 
 def _is_from_one_end(layers: slice) -> bool:
@@ -131,12 +131,12 @@ class View:
         if self.template is not None and len(self.template) > MAX_TEMPLATE:
             raise ValueError(f"template has {len(self.template)} characters; at most {MAX_TEMPLATE} are read.")
         if self.template is not None:
+            object.__setattr__(self, "template", well_formed(self.template))
             parse_template(self.template) if self.is_of_prompt else parse_view_template(self.template)
         for field in ("normalize", "head"):
             object.__setattr__(self, field, as_flag(getattr(self, field), field))
         check_integer("skip", self.skip, 0, MAX_INTEGER)
-        if self.truncate_dim is not None:
-            check_integer("truncate_dim", self.truncate_dim, 1, MAX_INTEGER)
+        check_integer("truncate_dim", 1 if self.truncate_dim is None else self.truncate_dim, 1, MAX_INTEGER)
         if self.template is not None and (self.head or self.skip or {"last"} < {*self.pooling.split("+")}):
             raise ValueError(
                 'A view with a template has no head, skips no tokens and joins "last" to no other pooling, whose '
@@ -197,12 +197,10 @@ class EmbeddingOptions:
     """The options that determine an embedding, beside the backbone and its input.
 
     Args:
-        protocol (`str`), max_length (`int`), *optional*:
+        protocol (`str`), max_length (`int`), prompt (`str`), lower_case (`bool`), *optional*:
             As in [`TartConfig`].
         views (`tuple[View, ...]`, *optional*):
             The views of each input; the mean over the last layer when not given.
-        prompt (`str`), lower_case (`bool`), *optional*:
-            As in [`TartConfig`].
     """
 
     protocol: str = "stream"
@@ -224,11 +222,6 @@ class EmbeddingOptions:
         """The template of the examples in a prompt; `None` for the paper's."""
         return self.views[0].template if self.has_prompt else None
 
-    @classmethod
-    def from_dict(cls, given: Mapping[str, Any]) -> "EmbeddingOptions":
-        """Return the options of a file."""
-        return cls(**given)
-
     def differing(self, other: "EmbeddingOptions") -> list[str]:
         """Return the names of the fields that differ."""
         mine, its = _plain_fields(self, other), _plain_fields(other, self)
@@ -236,9 +229,9 @@ class EmbeddingOptions:
 
     def differences(self, other: "EmbeddingOptions") -> tuple[str, str] | None:
         """Return the fields that differ, with the values of each side; `None` if all are equal."""
-        mine, its, names = _plain_fields(self, other), _plain_fields(other, self), self.differing(other)
-        if not names:
+        if not (names := self.differing(other)):
             return None
+        mine, its = _plain_fields(self, other), _plain_fields(other, self)
         first, second = (", ".join(f"{name}={side[name]!r}" for name in names) for side in (mine, its))
         return first, second
 

@@ -40,6 +40,8 @@ def load_config(
     replaced = take(arguments, (*REFERENCE_FIELDS, *EMBEDDING_FIELDS, *VIEW_ARGUMENTS))
     if not isinstance(config, config_class):
         config = _read_config(config_class, name if config is None else config, **hub)
+    if replaced.get("prompt") == "":
+        replaced["prompt"] = None
     replaced = config.drop_text_fields(replaced)
     views = _take_views(config, replaced)
     if views is not None and not _has_names(views):
