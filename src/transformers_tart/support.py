@@ -254,7 +254,7 @@ class SupportSet:
             prompt = None if facts.get("prompt") is None else Prompt.from_json(facts["prompt"])
             backbone, options = facts.get("backbone"), facts.get("options")
             digest = None if backbone is None else BackboneDigest.from_file(backbone, tensors)
-            options = None if options is None else EmbeddingOptions.from_dict(options)
+            options = None if options is None else EmbeddingOptions(**options)
             phrasing = None if facts.get("phrasing") is None else Phrasing.from_json(facts["phrasing"])
             # version 0.1 wrote "embeddings" alone
             packed = None if "embeddings" in tensors else PackedEmbeddings.from_tensors(tensors)

@@ -146,12 +146,9 @@ class View:
 
     def layers_of(self, count: int) -> Sequence[int]:
         """Return the indices of its layers among `count` hidden states, which may be none."""
-        if self.layers == "all":
-            return range(count)
-        if self.layers == "late":
-            return range(2 * count // 3, count)
+        named = {"all": slice(None), "late": slice(2 * count // 3, None)}
         if isinstance(self.layers, str):
-            return range(count)[_as_slice(self.layers)]
+            return range(count)[named.get(self.layers) or _as_slice(self.layers)]
         return [range(count)[self.layers]] if -count <= self.layers < count else ()
 
     def indices(self, count: int) -> Sequence[int]:
@@ -213,11 +210,6 @@ class EmbeddingOptions:
     def template(self) -> str | None:
         """The template of the examples in a prompt; `None` for the paper's."""
         return self.views[0].template if self.has_prompt else None
-
-    @classmethod
-    def from_dict(cls, given: Mapping[str, Any]) -> "EmbeddingOptions":
-        """Return the options of a file."""
-        return cls(**given)
 
     def differing(self, other: "EmbeddingOptions") -> list[str]:
         """Return the names of the fields that differ."""
