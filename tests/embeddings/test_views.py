@@ -60,10 +60,10 @@ def test__embed_examples__several_views_of_any_backbone__as_each_alone_and_by_ha
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt_neo", "bert"])
-def test__embed_rows__queries__as_theexamples_of(name: str) -> None:
+def test__embed_rows__queries__as_the_examples(name: str) -> None:
     tokenizer = tokenizer_for(name)
     embedder = embedder_of(READERS[name](), VIEWS)
-    embeddings, order, reading = embedder.embedexamples_of(examples_of(TEXTS), tokenizer)
+    embeddings, order, reading = embedder.embed_examples(examples_of(TEXTS), tokenizer)
     assert order == list(range(len(TEXTS)))
     rows = embedder.tokenize(tokenizer, TEXTS)
     found = embedder.embed_rows(rows, reading, pad_token_id=0)
@@ -97,7 +97,7 @@ def test__embed_rows__templates_that_begin_alike__one_forward_pass(views: tuple[
     backbone, tokenizer = build_backbone("llama"), build_tokenizer()
     embedder, calls = embedder_of(backbone, views), []
     rows = embedder.tokenize(tokenizer, TEXTS[:3])
-    reading = embedder.embedexamples_of(examples_of(TEXTS[:3]), tokenizer).reading
+    reading = embedder.embed_examples(examples_of(TEXTS[:3]), tokenizer).reading
     backbone.register_forward_hook(lambda *args: calls.append(1))
     embedder.embed_rows(rows, reading, pad_token_id=0)
     assert len(calls) == passes
@@ -106,7 +106,7 @@ def test__embed_rows__templates_that_begin_alike__one_forward_pass(views: tuple[
 def test__embed_rows__beginning_of_a_template__read_once() -> None:
     backbone, tokenizer, lengths = build_backbone("llama"), build_tokenizer(), []
     embedder = embedder_of(backbone, [View("long", "w1 " * 20 + "{text}", "mean")])
-    reading = embedder.embedexamples_of(examples_of(TEXTS), tokenizer).reading
+    reading = embedder.embed_examples(examples_of(TEXTS), tokenizer).reading
     backbone.register_forward_pre_hook(
         lambda module, args, kwargs: lengths.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
@@ -116,7 +116,7 @@ def test__embed_rows__beginning_of_a_template__read_once() -> None:
 
 def test__embed_examples__bidirectional_backbone__templates_apart_and_sharing_off() -> None:
     embedder = embedder_of(build_backbone("bert"), VIEWS)
-    reading = embedder.embedexamples_of(examples_of(TEXTS[:2]), build_adding()).reading
+    reading = embedder.embed_examples(examples_of(TEXTS[:2]), build_adding()).reading
     assert [passage.views for passage in reading.phrasing.passages] == [(0,), (1,), (2,), (4,)]
     assert {prefix.strategy for prefix in reading.prefixes} == {"off"}
 
@@ -135,7 +135,7 @@ def test__embed_examples__batch_size_and_order__follow_the_texts(batch_size: int
 def test__embed_batch__either_padding_side__as_the_rows(name: str, side: str) -> None:
     tokenizer = build_adding(padding_side=side)
     embedder = embedder_of(READERS[name](), VIEWS)
-    embeddings, _, reading = embedder.embedexamples_of(examples_of(TEXTS), tokenizer)
+    embeddings, _, reading = embedder.embed_examples(examples_of(TEXTS), tokenizer)
     batch = dict(tokenizer(TEXTS, padding=True, return_tensors="pt", return_token_type_ids=False))
     torch.testing.assert_close(embedder.embed_batch(batch, reading), embeddings, **CLOSE)
 
@@ -187,7 +187,7 @@ def test__embedding_cache__views_again__without_the_backbone(tmp_path: Path) -> 
     backbone, tokenizer, calls = build_backbone("llama"), build_tokenizer(), []
     cache = make_cache(tmp_path, backbone)
     embedder = embedder_of(backbone, VIEWS, cache)
-    expected, _, reading = embedder.embedexamples_of(examples_of(TEXTS), tokenizer)
+    expected, _, reading = embedder.embed_examples(examples_of(TEXTS), tokenizer)
     backbone.register_forward_hook(lambda *args: calls.append(1))
     found = embedder.embed_rows(embedder.tokenize(tokenizer, TEXTS), reading, pad_token_id=0)
     assert torch.equal(found, expected)

@@ -11,7 +11,7 @@ from helpers.media_backbones import make_media, make_media_examples, processor_o
 from transformers import Trainer, TrainingArguments, pipeline
 from transformers.tokenization_utils_base import PaddingStrategy, TruncationStrategy
 
-from transformers_tart import TartClassificationPipeline, TartConfig
+from transformers_tart import TartClassificationPipeline, TartConfig, View
 
 
 pytestmark = pytest.mark.core
@@ -104,6 +104,22 @@ def test__truncation__false_and_a_text_too_long__refused(classify: TartClassific
         classify("w1 " * 70, truncation=False)
     with pytest.raises(ValueError, match="with a prompt of examples"):
         make_pipeline(compose(protocol="vanilla"), examples=make_examples(4))("w1", truncation=False)
+
+
+def test__truncation__false_with_templates__texts_that_would_be_cut_refused() -> None:
+    echo = View("echo", "w1 {text} w2 w3 {text}", "mean")  # whose context of 64 tokens leaves 30 for each copy
+    for views in ([echo], [View("plain", None), echo]):
+        classify = make_pipeline(compose(views=views))
+        assert classify(["w1 " * 30, "w2"], truncation=False) == classify(["w1 " * 30, "w2"])
+        with pytest.raises(ValueError, match="Input 1 has 31 tokens, of which 30 are read, and truncation is False"):
+            classify(["w1", "w1 " * 31], truncation=False)
+        assert classify("w1 w2", truncation=False, max_length=2)
+        with pytest.raises(ValueError, match="The input has 3 tokens, of which 2 are read, and truncation is False"):
+            classify("w1 w2 w3", truncation=False, max_length=2)
+    # a pair in a template of single texts is one text, with a line break where the tokenizer has one
+    pair = {"text": "w1 " * 20, "text_pair": "w2 " * 20}
+    with pytest.raises(ValueError, match="The input has 4. tokens, of which 30 are read"):
+        make_pipeline(compose(views=[echo]))(pair, truncation=False)
 
 
 @pytest.mark.parametrize("arguments", [{"truncation": "only_first"}, {"return_token_type_ids": False}])

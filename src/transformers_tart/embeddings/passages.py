@@ -23,9 +23,13 @@ class PassageReader:
 
     def start(self, tokenizer: PreTrainedTokenizerBase) -> Reading:
         """Write the templates in tokens, and encode their beginnings."""
-        context = resolve_max_length(self.encoder.traits.backbone, tokenizer)
-        is_causal = self.encoder.traits.is_causal
-        return self.open(Phrasing.of(self.encoder.views, tokenizer, is_causal, context))
+        return self.open(self.write(tokenizer))
+
+    def write(self, tokenizer: PreTrainedTokenizerBase) -> Phrasing:
+        """Write the templates in tokens."""
+        traits = self.encoder.traits
+        context = resolve_max_length(traits.backbone, tokenizer)
+        return Phrasing.of(self.encoder.views, tokenizer, traits.is_causal, context)
 
     def open(self, phrasing: Phrasing) -> Reading:
         """Encode the beginning of each passage, which all inputs share.

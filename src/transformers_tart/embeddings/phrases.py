@@ -169,22 +169,34 @@ class Phrasing:
     ) -> Continuation:
         """Return an input, truncated, as the continuation of the beginning of a passage, with a span for each view."""
         phrase = passage.phrase
+        parts = truncate_parts(self._texts(phrase, parts), self._room(phrase, max_length), self.truncation_side)
+        if not any(parts):
+            parts[0] = [self.neutral]
+        return passage.continuation(parts, [views[i].pooling for i in passage.views])
+
+    def sizes(self, parts: Sequence[Sequence[int]], max_length: int | None) -> list[tuple[int, int | None]]:
+        """Return the number of tokens of each text in each passage, and the number that is read, `None` for all."""
+        phrases = [passage.phrase for passage in self.passages]
+        return [(len(part), self._room(each, max_length)) for each in phrases for part in self._texts(each, parts)]
+
+    def _texts(self, phrase: Phrase, parts: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+        """Return the texts of an input as a phrase asks for them: a pair as one, in a template of single texts."""
         if 1 not in phrase.fields:
             given = [part for part in parts if part]
-            parts = [[token for i, part in enumerate(given) for token in ((*self.separator, *part) if i else part)]]
-        elif len(parts) == 1:
+            return [[token for i, part in enumerate(given) for token in ((*self.separator, *part) if i else part)]]
+        if len(parts) == 1:
             raise ValueError(
                 "The template asks for a text and its text_pair, an input holds a single text; give both, and the "
                 "model token_type_ids that distinguish them."
             )
-        limit = max_length
-        if self.context is not None:
-            share = (self.context - phrase.length) // len(phrase.fields)
-            limit = share if limit is None else min(limit, share)
-        parts = truncate_parts(parts, limit, self.truncation_side)
-        if not any(parts):
-            parts[0] = [self.neutral]
-        return passage.continuation(parts, [views[i].pooling for i in passage.views])
+        return parts
+
+    def _room(self, phrase: Phrase, max_length: int | None) -> int | None:
+        """Return the most tokens of each text that fit into a phrase."""
+        if self.context is None:
+            return max_length
+        share = (self.context - phrase.length) // len(phrase.fields)
+        return share if max_length is None else min(max_length, share)
 
     @property
     def largest_id(self) -> int:

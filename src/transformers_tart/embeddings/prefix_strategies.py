@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
-from transformers_tart.backbones.forward import input_device, run_views, without_cache
+from transformers_tart.backbones.forward import input_device, rows_beyond_switch, run_views, without_cache
 from transformers_tart.embeddings.pooling import pool_spans
 from transformers_tart.embeddings.prompts import Continuation, Prefix
 from transformers_tart.embeddings.views import split_views
@@ -139,7 +139,10 @@ def _encode_batched(backbone: PreTrainedModel, views: Views, prefix: Prefix, con
 def _encode_straight(backbone: PreTrainedModel, views: Views, prefix: Prefix, continuations: Continuations) -> Tensor:
     """Encode each ending of continuations that fork in a row of its own."""
     rows = [each.straight() for each in continuations]
-    found = iter(_encode_batched(backbone, views, prefix, [each for row in rows for each in row]))
+    flat = [each for row in rows for each in row]
+    alone = rows_beyond_switch(backbone, [prefix.length + len(each.ids) for each in flat])
+    batches = [[each] for each in flat] if alone else [flat]
+    found = iter(torch.cat([_encode_batched(backbone, views, prefix, batch) for batch in batches]))
     joined = []
     for each, row in zip(continuations, rows, strict=True):
         parts = [split_views(next(found), views) for _ in row]

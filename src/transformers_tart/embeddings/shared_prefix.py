@@ -123,7 +123,7 @@ class PrefixEncoder:
             []
             if self.cache is None
             else [
-                self.cache.key(prefix.ids, [prefix.query_prefix_length], c.ids, *c.spans, views=self.views)
+                self.cache.key(prefix.ids, [prefix.query_prefix_length], c.ids, *c.spans, c.forks, views=self.views)
                 for c in continuations
             ]
         )

@@ -141,17 +141,18 @@ class Embedder:
                 "truncation is False, but with a prompt of examples a text may have to be cut to fit; leave that "
                 "argument out."
             )
+        texts, limit = self._write(texts), resolve_max_length(self.backbone, tokenizer, self.options.max_length)
+        rows = tokenize(tokenizer, texts, None) if self.plain else []
+        sizes = [(where, len(row["input_ids"]), limit) for where, row in zip(places, rows, strict=False)]
         if self.has_templates:
-            raise ValueError(
-                "truncation is False, but a text may have to be cut for the templates of the views; leave that "
-                "argument out."
-            )
-        limit = resolve_max_length(self.backbone, tokenizer, self.options.max_length)
-        for where, row in zip(places, tokenize(tokenizer, self._write(texts), None), strict=True):
-            if limit is not None and len(row["input_ids"]) > limit:
+            phrasing, parts = self.passage_reader.write(tokenizer), tokenize_parts(tokenizer, texts)
+            for where, row in zip(places, add_parts(parts, parts, texts), strict=True):
+                sizes += [(where, *size) for size in phrasing.sizes(parts_of(row), self.options.max_length)]
+        for where, size, limit in sizes:
+            if limit is not None and size > limit:
                 raise ValueError(
-                    f"{where} has {len(row['input_ids'])} tokens, of which {limit} are read, and truncation is False; "
-                    "pass truncation=True or a shorter text."
+                    f"{where} has {size} tokens, of which {limit} are read, and truncation is False; pass "
+                    "truncation=True or a shorter text."
                 )
 
     def collate(self, processor: Any, rows: Sequence[Any]) -> dict[str, Tensor]:

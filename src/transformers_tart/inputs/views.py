@@ -156,12 +156,9 @@ class View:
 
     def layers_of(self, count: int) -> Sequence[int]:
         """Return the indices of its layers among `count` hidden states, which may be none."""
-        if self.layers == "all":
-            return range(count)
-        if self.layers == "late":
-            return range(2 * count // 3, count)
+        named = {"all": slice(None), "late": slice(2 * count // 3, None)}
         if isinstance(self.layers, str):
-            return range(count)[_as_slice(self.layers)]
+            return range(count)[named.get(self.layers) or _as_slice(self.layers)]
         return [range(count)[self.layers]] if -count <= self.layers < count else ()
 
     def indices(self, count: int) -> Sequence[int]:
