@@ -23,6 +23,7 @@ from transformers_tart.checks.label_names import check_label_names, class_number
 from transformers_tart.checks.strict_config import FieldError, plain_errors
 from transformers_tart.checks.templates import parse_template
 from transformers_tart.configuration_reasoner import TartReasonerConfig
+from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.inputs.modality import AUDIO, IMAGE, TEXT, Modality
 from transformers_tart.inputs.views import (
     IN_CONTEXT_PROTOCOLS,
@@ -30,7 +31,6 @@ from transformers_tart.inputs.views import (
     POOLINGS,
     PROMPT_POOLINGS,
     PROTOCOLS,
-    EmbeddingOptions,
     as_views,
     check_no_view_arguments,
     check_pooling,

@@ -19,7 +19,7 @@ from transformers_tart.embeddings.packing import PackedEmbeddings
 from transformers_tart.embeddings.phrases import Phrasing, Reading
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.errors import BackboneMismatchError, CorruptFileError
-from transformers_tart.inputs.views import EmbeddingOptions
+from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.projection import LayerScaling
 from transformers_tart.reasoners.state import ReasonerState
 

@@ -9,8 +9,9 @@ from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.embeddings import pooling
 from transformers_tart.embeddings.media import MediaEmbedder, collate
 from transformers_tart.embeddings.pooling import has_padding, pool_map
+from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.inputs.modality import AUDIO
-from transformers_tart.inputs.views import EmbeddingOptions, View
+from transformers_tart.inputs.views import View
 
 
 FRAMES, BINS = 128, 32

@@ -18,8 +18,9 @@ from transformers_tart.embeddings.in_context import (
 )
 from transformers_tart.embeddings.prompts import Continuation, Prefix
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
+from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.inputs.examples import Examples
-from transformers_tart.inputs.views import EmbeddingOptions, View
+from transformers_tart.inputs.views import View
 
 
 TEXTS = make_texts(13, max_words=6)

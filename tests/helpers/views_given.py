@@ -13,8 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, RobertaConfig
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.text import Embedder
+from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.inputs.examples import Examples
-from transformers_tart.inputs.views import EmbeddingOptions, View
+from transformers_tart.inputs.views import View
 
 
 TEXTS = [*make_texts(6, seed=3, max_words=12), "w1", "w5 " * 20]

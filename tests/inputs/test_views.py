@@ -12,7 +12,8 @@ from transformers import AutoConfig
 
 from transformers_tart import TartConfig, TartImageConfig
 from transformers_tart.checks.bounds import MAX_TEMPLATE
-from transformers_tart.inputs.views import EmbeddingOptions, View, as_views
+from transformers_tart.inputs.embedding_options import EmbeddingOptions
+from transformers_tart.inputs.views import View, as_views
 
 
 pytestmark = pytest.mark.core

@@ -22,8 +22,8 @@ from transformers_tart.embeddings import embed, encode_texts
 from transformers_tart.embeddings.reference import LABEL_WORDS
 from transformers_tart.embeddings.text import Embedder
 from transformers_tart.embeddings.views import choose_views
+from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.inputs.examples import Examples
-from transformers_tart.inputs.views import EmbeddingOptions
 from transformers_tart.reasoners.architectures.gpt2 import GPT2Architecture
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.repository import DEFAULT_REASONER

@@ -10,6 +10,7 @@ from transformers_tart.checks.arguments import as_count, as_flag, check_kind, sh
 from transformers_tart.checks.templates import parse_template, parse_view_template
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.inputs.containers import can_iterate, unpack
+from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.inputs.labels import plain_label
 from transformers_tart.inputs.modality import TEXT
 from transformers_tart.inputs.texts import Text, parse_text
@@ -19,7 +20,6 @@ from transformers_tart.inputs.views import (
     POOLINGS,
     PROMPT_POOLINGS,
     PROTOCOLS,
-    EmbeddingOptions,
     View,
     check_pooling,
 )

@@ -19,8 +19,8 @@ from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.tensors import check_seed
 from transformers_tart.embeddings.prompts import Block, Continuation, Prefix, Prompt, Writer, choose_template, fit
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
+from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.inputs.examples import Examples
-from transformers_tart.inputs.views import EmbeddingOptions
 
 
 # A prompt of so few examples is encoded once for each that comes last; of more, halves are put before each other.

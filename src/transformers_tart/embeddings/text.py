@@ -28,6 +28,7 @@ from transformers_tart.embeddings.prompts import Prompt, strip
 from transformers_tart.embeddings.rows import add_parts, parts_for_prompt, parts_of, whole_rows
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
 from transformers_tart.embeddings.views import join_views, normalized, split_views
+from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.inputs.examples import Examples
 from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.inputs.text_options import TextOptions
@@ -41,7 +42,7 @@ from transformers_tart.inputs.tokenization import (
     tokenize_parts,
     truncate,
 )
-from transformers_tart.inputs.views import EmbeddingOptions, View
+from transformers_tart.inputs.views import View
 
 
 class EmbeddedExamples(NamedTuple):
