@@ -276,7 +276,7 @@ def test__pipeline__prompt__composed_with_it(tmp_path: Path) -> None:
         expected = pipeline("tart-classification", model=model, examples=make_examples())
         assert classify.model.config.prompt == "w7 "
         assert torch.equal(score_all(classify, TEXTS), score_all(expected, TEXTS))
-    with pytest.raises(ValueError, match="are for a backbone, and the model is composed already"):
+    with pytest.raises(ValueError, match="prompt is given with a model that is loaded already"):
         pipeline("tart-classification", model=model, prompt="w8 ")
 
 
