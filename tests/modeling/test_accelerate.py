@@ -120,7 +120,8 @@ def test__bfloat16__every_backbone__reasoner_in_float32_and_close(model_type: st
     model.backbone.to(torch.bfloat16)
     found = score_all(make_pipeline(model, examples=make_examples(24)), TEXTS)
     assert {parameter.dtype for parameter in model.reasoner.parameters()} == {torch.float32}
-    torch.testing.assert_close(found, expected, atol=2e-2, rtol=0)
+    # the default reads single tokens, whose rounding no mean evens out
+    torch.testing.assert_close(found, expected, atol=4e-2, rtol=0)
     assert expected.std(0).max() > 0.01
 
 
