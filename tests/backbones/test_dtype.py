@@ -59,7 +59,8 @@ def fit(base: str, folder: Path, **options: Any) -> str:
 
 
 def arguments(model: str, dtype: str = "auto") -> argparse.Namespace:
-    rest = dict.fromkeys(("revision", "token", "device", "device_map", "protocol", "template"))
+    names = ("revision", "token", "device", "device_map", "views", "protocol", "template", "prompt")
+    rest: dict[str, Any] = dict.fromkeys(names)
     return argparse.Namespace(model=model, dtype=dtype, **rest)
 
 

@@ -119,7 +119,7 @@ def test__pipeline__folder_of_the_backbone__same_answers_always(name: str, tmp_p
 
 def test__embed_batch__maps_whose_last_axis_is_the_width__means_over_their_places() -> None:
     whole = build("sam")
-    model = TartForImageClassification.from_backbone(whole, copy.deepcopy(shared_reasoner()))
+    model = TartForImageClassification.from_backbone(whole, copy.deepcopy(shared_reasoner()), views="mean_all")
     pixels = square(64)(images=make_media("image", 3), return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         states = model.backbone(pixels, output_hidden_states=True).hidden_states

@@ -124,7 +124,7 @@ def test__from_backbone__no_sentence_encoder__as_before(content: Any, tmp_path: 
     if content is not None:
         write_json(tmp_path / "modules.json", content)
     config = compose(tmp_path).config
-    assert ([view.name for view in config.views], config.max_length) == (["mean", "second_all"], None)
+    assert ([view.name for view in config.views], config.max_length) == (["mean", "early_mean"], None)
     loaded = compose(AutoModel.from_pretrained(write_encoder(tmp_path / "encoder")))  # who loads it, says how
     assert loaded.config.views == config.views
 

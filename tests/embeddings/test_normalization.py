@@ -51,9 +51,10 @@ def test__normalize__any_protocol__each_layer_divided_by_its_norm(protocol: str,
         )
         for normalize in (False, True)
     )
-    for expected, found in zip(embed_all_ways(plain), embed_all_ways(normal), strict=True):
+    tolerances = (2e-3, 1e-5, 1e-5)  # the support set is stored in float16
+    for expected, found, most in zip(embed_all_ways(plain), embed_all_ways(normal), tolerances, strict=True):
         assert (expected.norm(dim=-1) - 1).abs().max() > 0.1
-        torch.testing.assert_close(found, divide(expected), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found, divide(expected), atol=most, rtol=most)
 
 
 @pytest.mark.parametrize("protocol", ["stream", "vanilla"])

@@ -41,6 +41,7 @@ from transformers_tart import (
     TartForImageClassification,
     TartImageConfig,
 )
+from transformers_tart.embeddings.views import PRESETS, VIEWS
 from transformers_tart.modeling_tart import TartMediaModel
 
 
@@ -102,8 +103,10 @@ def test__from_backbone__any_family__tells_easy_classes_apart(fitted: Fitted) ->
     assert (logits.shape, logits.dtype) == ((12, 3), torch.float32)
     assert type(model) is class_of(fitted.name)
     assert type(model.backbone).__name__ == FAMILIES[fitted.name].tower
-    (view,) = model.config.views
-    assert (view.layers, view.pooling, model.config.embedding_options.protocol) == ("all", "mean", "stream")
+    options = model.config.embedding_options
+    kind = "frames" if "energy" in [view.pooling for view in options.views] else model.config.modality
+    assert options.views == tuple(VIEWS[name] for name in PRESETS[kind]["default"])
+    assert options.protocol == "stream"
     assert (logits.argmax(1) == torch.arange(12) % 3).float().mean() > 0.6
 
 
@@ -258,7 +261,7 @@ def test__config__saved_and_loaded__equal(name: str, tmp_path: Path) -> None:
         ({"protocol": "loo"}, "protocol is .loo.; .* inputs are embedded each alone"),
         ({"protocol": "vanilla"}, "protocol is .vanilla.; .* inputs are embedded each alone"),
         ({"template": "{text} {label}"}, "without a template|A template is given"),
-        ({"pooling": "last"}, r"pooling is .last.; it must be one of \('mean', 'first', 'max'\)"),
+        ({"pooling": "last"}, r"pooling is .last.; it must be one of \('mean', 'first', 'max'"),
         ({"layers": "some"}, 'layers is .some.; it must be an index, a slice .* "late" or "all"'),
         ({"max_length": 7}, "max_length is 7, which is for texts"),
     ],
