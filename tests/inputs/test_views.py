@@ -194,4 +194,4 @@ def test__embedding_options__differences__fields_of_the_views() -> None:
     other = replace(two, views=(View("a"), View("b", pooling="max")), max_length=3)
     assert two.differences(other) == ("max_length=None, b.pooling='mean'", "max_length=3, b.pooling='max'")
     assert one.differences(two) == ("views=['a']", "views=['a', 'b']")
-    assert EmbeddingOptions.from_dict(json.loads(json.dumps({"views": [view.as_dict() for view in two.views]}))) == two
+    assert EmbeddingOptions(**json.loads(json.dumps({"views": [view.as_dict() for view in two.views]}))) == two
