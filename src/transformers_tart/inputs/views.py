@@ -253,8 +253,7 @@ def take_view_arguments(arguments: dict[str, Any], views: Any = None) -> dict[st
     Raises:
         ValueError: When views are given too.
     """
-    taken = {name: arguments.pop(name) for name in VIEW_ARGUMENTS if name in arguments}
-    given = {name: value for name, value in taken.items() if value is not None}
+    given = {name: value for name in VIEW_ARGUMENTS if (value := arguments.pop(name, None)) is not None}
     if given and views is not None:
         raise ValueError(f"views and {sorted(given)} are given, which describe a view of their own; give one.")
     return given
@@ -272,8 +271,7 @@ def check_no_view_arguments(config: Mapping[str, Any]) -> None:
 def single_view(arguments: Mapping[str, Any], layers: int | str) -> View:
     """Return the view that arguments of version 0.1 describe, those that are `None` at their defaults."""
     given = {name: arguments[name] for name in VIEW_ARGUMENTS if arguments.get(name) is not None}
-    view = View(**{"layers": layers, **given})
-    return replace(view, name=view.pooling)
+    return as_views(View(**{"layers": layers, **given}))[0]
 
 
 def as_views(given: Any, where: str = "views") -> tuple[View, ...]:
@@ -292,6 +290,7 @@ def as_views(given: Any, where: str = "views") -> tuple[View, ...]:
     taken = {view.name for view in views}
     for i, view in enumerate(views):
         if view.name is None:
+            check_pooling(view.pooling, POOLINGS)
             names = (f"{view.pooling}{'' if n == 1 else f'_{n}'}" for n in range(1, len(views) + 1))
             views[i] = replace(view, name=next(name for name in names if name not in taken))
             taken.add(views[i].name)
