@@ -222,7 +222,7 @@ class EmbeddingOptions:
         if not (names := self.differing(other)):
             return None
         mine, its = _plain_fields(self, other), _plain_fields(other, self)
-        first, second = (", ".join(f"{name}={side[name]!r}" for name in names) for side in (mine, its))
+        first, second = (", ".join(f"{name}={shorten(side[name])}" for name in names) for side in (mine, its))
         return first, second
 
 
