@@ -189,6 +189,68 @@ class View:
         return cls(**given)
 
 
+<<<<<<< HEAD
+=======
+@dataclass(frozen=True)
+class EmbeddingOptions:
+    """The options that determine an embedding, beside the backbone and its input.
+
+    Args:
+        protocol (`str`), max_length (`int`), prompt (`str`), lower_case (`bool`), *optional*:
+            As in [`TartConfig`].
+        views (`tuple[View, ...]`, *optional*):
+            The views of each input; the mean over the last layer when not given.
+    """
+
+    protocol: str = "stream"
+    max_length: int | None = None
+    views: tuple[View, ...] = (View("mean", layers=-1),)
+    prompt: str | None = None
+    lower_case: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "views", as_views(self.views))
+
+    @property
+    def has_prompt(self) -> bool:
+        """The presence of a prompt of the examples before each query."""
+        return self.protocol in IN_CONTEXT_PROTOCOLS
+
+    @property
+    def template(self) -> str | None:
+        """The template of the examples in a prompt; `None` for the paper's."""
+        return self.views[0].template if self.has_prompt else None
+
+    def differing(self, other: "EmbeddingOptions") -> list[str]:
+        """Return the names of the fields that differ."""
+        mine, its = _plain_fields(self, other), _plain_fields(other, self)
+        return [name for name in mine if mine[name] != its[name]]
+
+    def differences(self, other: "EmbeddingOptions") -> tuple[str, str] | None:
+        """Return the fields that differ, with the values of each side; `None` if all are equal."""
+        if not (names := self.differing(other)):
+            return None
+        mine, its = _plain_fields(self, other), _plain_fields(other, self)
+        first, second = (", ".join(f"{name}={shorten(side[name])}" for name in names) for side in (mine, its))
+        return first, second
+
+
+def _plain_fields(options: EmbeddingOptions, other: EmbeddingOptions) -> dict[str, Any]:
+    """Return the values to compare, those of each view apart where both have views of the same names."""
+    names = [view.name for view in options.views]
+    shared = ("protocol", "max_length", "prompt", "lower_case")
+    found: dict[str, Any] = {**{field: getattr(options, field) for field in shared}, "views": names}
+    if names == [view.name for view in other.views]:
+        for view in options.views:
+            prefix = f"{view.name}." if len(names) > 1 else ""
+            found |= {f"{prefix}{field}": value for field, value in asdict(view).items()}
+    elif len(names) == len(other.views) == 1:
+        found |= {field: value for field, value in asdict(options.views[0]).items() if field != "name"}
+        del found["views"]
+    return found
+
+
+>>>>>>> h-g2
 # Arguments of version 0.1, which describe the only view of a model.
 VIEW_ARGUMENTS = ("template", "pooling", "normalize", "layers")
 # Arguments of a composition that a pipeline has no other use for.
@@ -201,8 +263,7 @@ def take_view_arguments(arguments: dict[str, Any], views: Any = None) -> dict[st
     Raises:
         ValueError: When views are given too.
     """
-    taken = {name: arguments.pop(name) for name in VIEW_ARGUMENTS if name in arguments}
-    given = {name: value for name, value in taken.items() if value is not None}
+    given = {name: value for name in VIEW_ARGUMENTS if (value := arguments.pop(name, None)) is not None}
     if given and views is not None:
         raise ValueError(f"views and {sorted(given)} are given, which describe a view of their own; give one.")
     return given
@@ -220,8 +281,7 @@ def check_no_view_arguments(config: Mapping[str, Any]) -> None:
 def single_view(arguments: Mapping[str, Any], layers: int | str) -> View:
     """Return the view that arguments of version 0.1 describe, those that are `None` at their defaults."""
     given = {name: arguments[name] for name in VIEW_ARGUMENTS if arguments.get(name) is not None}
-    view = View(**{"layers": layers, **given})
-    return replace(view, name=view.pooling)
+    return as_views(View(**{"layers": layers, **given}))[0]
 
 
 def as_views(given: Any, where: str = "views") -> tuple[View, ...]:
@@ -240,6 +300,7 @@ def as_views(given: Any, where: str = "views") -> tuple[View, ...]:
     taken = {view.name for view in views}
     for i, view in enumerate(views):
         if view.name is None:
+            check_pooling(view.pooling, POOLINGS)
             names = (f"{view.pooling}{'' if n == 1 else f'_{n}'}" for n in range(1, len(views) + 1))
             views[i] = replace(view, name=next(name for name in names if name not in taken))
             taken.add(views[i].name)
