@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from transformers_tart.checks.arguments import shorten
 from transformers_tart.inputs.views import IN_CONTEXT_PROTOCOLS, View, as_views
 
 
@@ -46,7 +47,7 @@ class EmbeddingOptions:
         if not (names := self.differing(other)):
             return None
         mine, its = _plain_fields(self, other), _plain_fields(other, self)
-        first, second = (", ".join(f"{name}={side[name]!r}" for name in names) for side in (mine, its))
+        first, second = (", ".join(f"{name}={shorten(side[name])}" for name in names) for side in (mine, its))
         return first, second
 
 
