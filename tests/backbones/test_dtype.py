@@ -59,8 +59,8 @@ def fit(base: str, folder: Path, **options: Any) -> str:
 
 
 def arguments(model: str, dtype: str = "auto") -> argparse.Namespace:
-    rest = dict.fromkeys(("revision", "token", "device", "device_map", "protocol", "template"))
-    return argparse.Namespace(model=model, dtype=dtype, **rest)
+    names = ("revision", "token", "device", "device_map", "views", "protocol", "template", "prompt")
+    return argparse.Namespace(model=model, dtype=dtype, **dict.fromkeys(names))
 
 
 @pytest.mark.parametrize(
