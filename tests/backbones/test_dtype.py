@@ -60,8 +60,7 @@ def fit(base: str, folder: Path, **options: Any) -> str:
 
 def arguments(model: str, dtype: str = "auto") -> argparse.Namespace:
     names = ("revision", "token", "device", "device_map", "views", "protocol", "template", "prompt")
-    rest: dict[str, Any] = dict.fromkeys(names)
-    return argparse.Namespace(model=model, dtype=dtype, **rest)
+    return argparse.Namespace(model=model, dtype=dtype, **dict.fromkeys(names))
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test__encode_texts__invalid_option__says_what_is_allowed(
     message = (
         'hidden states 0 to 2, "late" or "all"|must be an index, a slice .*, "late" or "all"'
         if "layers" in options
-        else "must be one of .'mean', 'last', 'first', 'max', 'second'."
+        else "must be one of .'mean', 'last', 'first', 'max', 'second', .*or several joined by"
     )
     with pytest.raises(ValueError, match=message):
         encode_texts(build_backbone("llama"), tokenizer, TEXTS, **options)
