@@ -1,5 +1,6 @@
 """What users get wrong: each mistake is a clear error that says what to do, or works with a warning."""
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -193,7 +194,9 @@ def test__call__text_of_a_megabyte__truncated_in_reasonable_time(
     results = classify(["w1", long])
     assert time.monotonic() - start < 20
     assert results[1] == pytest.approx(classify(" ".join(long.split()[:64])))
-    assert "Some texts are longer than 64 tokens; they are truncated." in all_logs.messages
+    # fewer than the 64 of the backbone, which the templates of the views share
+    warned = re.compile(r"Some texts are longer than \d+ tokens; they are truncated\.")
+    assert any(map(warned.fullmatch, all_logs.messages))
 
 
 def test__call__unusual_characters__get_an_answer(classify: TartClassificationPipeline) -> None:
