@@ -18,6 +18,7 @@ from transformers_tart.backbones import MINI
 from transformers_tart.cli import COMMANDS, build_parser, main
 from transformers_tart.commands.demo import load_demo_task
 from transformers_tart.commands.output import fingerprint_file, read_finished
+from transformers_tart.embeddings.views import PRESETS
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,8 @@ def test__demo__embedded_model__three_tasks_better_than_guessing_and_no_messages
         assert float(probe.strip("%")) > float(guessing.strip("%")) + 15
         assert float(prompting.strip("%")) >= float(guessing.strip("%"))
     assert max(map(len, out.splitlines())) <= 119
-    assert "by the views one_word, quoted; TART plain by mean, last" in out
+    for who, preset in (("TART and the probe", "default"), ("TART plain", "plain")):
+        assert f"\nviews of {who}: {', '.join(PRESETS['causal'][preset])}\n" in out
 
 
 def test__demo__revision_without_a_model__refused(capsys: pytest.CaptureFixture[str]) -> None:

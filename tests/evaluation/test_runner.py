@@ -15,6 +15,7 @@ from helpers.builders import make_texts, save_backbone
 from torch import Tensor
 
 from transformers_tart.cli import main
+from transformers_tart.embeddings.views import PRESETS
 from transformers_tart.errors import MissingPackageError
 from transformers_tart.evaluation import runner
 from transformers_tart.evaluation.methods.base import Support, TaskContext
@@ -76,7 +77,7 @@ def test__evaluate__plan__a_record_for_each_run(backbone: str, task: str, tmp_pa
         right = sum(row[2] for row in record.calibration)
         assert right / record.test_rows == pytest.approx(record.metrics["accuracy"])
     views = {record.method: record.views for record in records}
-    assert views["tart"] == views["logistic_regression"] == ["one_word", "quoted"]
+    assert views["tart"] == views["logistic_regression"] == list(PRESETS["causal"]["default"])
 
 
 def test__evaluate__other_views__another_folder(backbone: str, task: str, tmp_path: Path) -> None:

@@ -86,10 +86,9 @@ def run(args: argparse.Namespace) -> None:
         accuracies.append((*own, probe, prompting, 1 / len(set(task.labels))))
         fitting.append((shown, len(task.examples)))
     _print_table(tasks, accuracies)
-    names = [
-        ", ".join(str(view.name) for view in each.model.config.embedding_options.views) for each in (classify, plain)
-    ]
-    print(f"\nTART and the probe read each text by the views {names[0]}; TART plain by {names[1]}")
+    print()
+    for who, each in (("TART and the probe", classify), ("TART plain", plain)):
+        print(f"views of {who}: {', '.join(str(view.name) for view in each.model.config.embedding_options.views)}")
     if any(0 < shown < given for shown, given in fitting):
         print("\na prompt has room for " + ", ".join(f"{shown} of {given}" for shown, given in fitting) + " examples")
     print(f"\n{time.perf_counter() - begin:.0f} seconds")

@@ -87,6 +87,7 @@ def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], views: Sequen
     )
 
 
+@record_function("tart/pooling")
 def pool_spans(
     states: Sequence[Sequence[Tensor]], views: Sequence[View], spans: Sequence[Sequence[tuple[int, int]]]
 ) -> Tensor:

@@ -152,6 +152,7 @@ def cut(ids: Sequence[T], limit: int | None, side: str) -> Sequence[T]:
     return ids[len(ids) - limit :] if side == "left" else ids[:limit]
 
 
+@record_function("tart/tokenizing")
 def tokenize_parts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, list[int]]]:
     """Return the token ids of each text or joined text pair, untruncated and without special tokens.
 

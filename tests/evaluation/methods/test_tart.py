@@ -146,7 +146,7 @@ def test__tart__other_protocol_than_the_views__those_without_a_template_are_kept
 def test__models__views_of_a_task__kept_or_refused(tmp_path: Path) -> None:
     folder = save_task(tmp_path, views="one_word")
     assert Models(folder, views="one_word").model("text").config.views[0].name == "one_word"
-    with pytest.raises(ValueError, match="task was made with the views one_word, not with mean, last"):
+    with pytest.raises(ValueError, match="task was made with the views one_word, not with mean, mean_final, last"):
         Models(folder, views="plain").model("text")
 
 
