@@ -31,13 +31,8 @@ from transformers_tart.inputs.tables import file_format
 OutputRow: TypeAlias = dict[str, Any]
 
 FINGERPRINT_FORMAT = 1
-OPTIONS = (
-    "views",
-    "protocol",
-    "template",
-    "prompt",
-    "dtype",
-)  # which change predictions; batch sizes and devices do not
+# Those that change predictions; batch sizes and devices do not.
+OPTIONS = ("views", "protocol", "template", "prompt", "dtype")
 NAMES = {"version": "version of transformers-tart", "options": f"choice of --{', --'.join(OPTIONS)}"}
 REMEDY = "give another file, or pass --overwrite to start it anew."
 
