@@ -152,7 +152,7 @@ def test__sentence__beside_other_views__one_forward_pass(tmp_path: Path, monkeyp
     monkeypatch.setattr(forward, "run_backbone", lambda *args, **given: calls.append(1) or run(*args, **given))
     found = embed(model, TEXTS)
     assert len(calls) == 1
-    alone = [embed(compose(folder, views=name)) for name in ("sentence", "mean", "second_all")]
+    alone = [embed(compose(folder, views=name)) for name in ("sentence", "mean", "early_mean")]
     apart = [torch.nn.functional.pad(part, (0, 40 - part.shape[-1])) for part in alone]
     torch.testing.assert_close(found, torch.cat(apart, dim=1), atol=1e-6, rtol=0)
 

@@ -173,7 +173,7 @@ def test__views__each_side__the_embeddings_of_its_views(name: str, preset: str) 
         composed = TartForSequenceClassification.from_backbone(model.backbone, views=asked)
         examples = [{"text": text, "label": "ab"[i % 2]} for i, text in enumerate(texts)]
         expected = composed.encode_support(examples, model.tokenizer).embeddings
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)  # a support set is stored in float16
 
 
 @pytest.mark.parametrize("protocol", ["stream", "vanilla", "loo"])

@@ -181,7 +181,7 @@ def test__classify__task_of_other_views__refused(
     for given in ("default", "mean"):
         assert main([*map(str, command), "--views", given]) == 1
         captured = capsys.readouterr()
-        assert "was made with the views one_word, not with" in captured.err
+        assert "was embedded with other values of" in captured.err
         assert captured.out == ""
     assert main([*map(str, command), "--views", "one_word"]) == 0
     again = capsys.readouterr().out
@@ -402,7 +402,7 @@ def test__classify__two_processes__same_rows_in_order(
     output = tmp_path / "out.jsonl"
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     quiet = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    model = ["--model", folder / "backbone", "--examples", folder / "examples.jsonl", *device]
+    model = ["--model", folder / "backbone", "--examples", folder / "examples.jsonl", "--dtype", "float32", *device]
     files = ["--input", folder / "texts.jsonl", "--output", output, "--batch-size", 3]
     arguments = ["classify", *map(str, [*model, *files])]
     command = [sys.executable, *launch, *quiet, "-m", "transformers_tart", *arguments]

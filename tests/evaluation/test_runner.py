@@ -269,7 +269,7 @@ def test__choose_seeds__published_first() -> None:
 
 
 def arguments(backbone: str, task: str, output: Path) -> list[str]:
-    sizes = ["--k", "6", "9", "--seeds", "3", "--device", "cpu", "--output", str(output)]
+    sizes = ["--k", "6", "9", "--seeds", "3", "--device", "cpu", "--dtype", "float32", "--output", str(output)]
     return ["evaluate", "--model", backbone, "--task", task, "--methods", *QUICK, *sizes]
 
 

@@ -147,7 +147,7 @@ def test__dtype__bfloat16__probabilities_stay_close(fitted: Fitted) -> None:
         each(**batch, support=each.encode_support(examples, processor_of(fitted.name))).logits.softmax(1)
         for each in (model, fitted.model)
     )
-    assert 0 < (found - expected).abs().max() < 2e-2
+    assert 0 < (found - expected).abs().max() < 3e-2
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def _pool(hidden: Tensor, mask: Tensor, pooling: str, skip: int = 0, energies: T
     place, last = torch.arange(hidden.shape[1], device=hidden.device), mask.sum(1) - 1
     if pooling in ("first", "second", "last"):
         chosen = {"first": last.clamp(max=skip), "second": last.clamp(max=skip + 1), "last": last}[pooling]
-        return hidden[torch.arange(len(hidden), device=hidden.device), chosen].float()
+        return hidden[torch.arange(hidden.shape[0], device=hidden.device), chosen].float()
     if pooling == "early_mean":  # the first token is special in most encoders
         skip = max(skip, 1)
         place = place - last.clamp(max=skip)[:, None]

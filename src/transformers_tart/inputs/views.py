@@ -14,6 +14,7 @@ from transformers_tart.checks.templates import parse_template, parse_view_templa
 IN_CONTEXT_PROTOCOLS = ("vanilla", "loo")
 PROTOCOLS = ("stream", *IN_CONTEXT_PROTOCOLS)
 MEDIA_POOLINGS = ("mean", "first", "max")
+KIND_POOLINGS = ("grid", "energy")  # of images alone, and of audio alone
 PROMPT_POOLINGS = ("mean", "last", "first", "max")  # of texts after a prompt of examples
 POOLINGS = (*PROMPT_POOLINGS, "second", "early_mean", "weightedmean", "mean_sqrt_len_tokens")
 LAYER_NAMES = ("all", "late")
@@ -238,7 +239,8 @@ def as_views(given: Any, where: str = "views") -> tuple[View, ...]:
     taken = {view.name for view in views}
     for i, view in enumerate(views):
         if view.name is None:
-            check_pooling(view.pooling, POOLINGS)
+            if view.pooling not in KIND_POOLINGS:
+                check_pooling(view.pooling, POOLINGS)
             names = (f"{view.pooling}{'' if n == 1 else f'_{n}'}" for n in range(1, len(views) + 1))
             views[i] = replace(view, name=next(name for name in names if name not in taken))
             taken.add(views[i].name)

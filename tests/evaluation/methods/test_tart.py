@@ -146,7 +146,7 @@ def test__tart__other_protocol_than_the_views__those_without_a_template_are_kept
 def test__models__views_of_a_task__kept_or_refused(tmp_path: Path) -> None:
     folder = save_task(tmp_path, views="one_word")
     assert Models(folder, views="one_word").model("text").config.views[0].name == "one_word"
-    with pytest.raises(ValueError, match="task was made with the views one_word, not with mean, mean_final, last"):
+    with pytest.raises(ValueError, match="was embedded with other values of"):
         Models(folder, views="plain").model("text")
 
 
@@ -159,7 +159,7 @@ def test__tart__reasoner_of_a_backbone__read_with_its_projection(task: Task, tmp
     assert [view.layers for view in model.config.views] == [-1]
     expected = score_all(build_pipeline(model, task, support), task.test_texts)
     found = METHODS["tart"](TaskContext(task, Models(folder, reasoner=str(tmp_path / "reasoner"))), support)
-    torch.testing.assert_close(found.float(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-3)  # of a support set in float16
 
 
 def test__models__task_that_does_not_fit__refused(task: Task, tmp_path: Path) -> None:
