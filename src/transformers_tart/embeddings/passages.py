@@ -10,6 +10,7 @@ from transformers_tart.backbones.forward import backbone_max_length, resolve_max
 from transformers_tart.checks.templates import parse_view_template
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.phrases import Phrasing, Reading
+from transformers_tart.embeddings.prompts import Prefix
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
 from transformers_tart.embeddings.views import split_views
 from transformers_tart.inputs.tokenization import check_vocabulary
@@ -46,15 +47,18 @@ class PassageReader:
     def embed(
         self,
         parts: Sequence[Sequence[Sequence[int]]],
-        reading: Reading,
+        phrasing: Phrasing,
+        prefixes: Sequence[Prefix],
         max_length: int | None = None,
         batcher: Batcher | None = None,
     ) -> dict[int, Tensor]:
-        """Embed texts, or texts and their pairs, by token ids: (n, layers, hidden) under the number of each view."""
+        """Embed texts, or texts and their pairs, by token ids: (n, layers, hidden) under the number of each view.
+
+        `prefixes` are the encoded beginnings of the passages of `phrasing`, as in a [`Reading`].
+        """
         check_vocabulary(self.encoder.backbone, (ids for part in parts for ids in part))
-        found, phrasing = dict[int, Tensor](), reading.phrasing
-        assert phrasing is not None
-        for passage, prefix in zip(phrasing.passages, reading.prefixes, strict=True):
+        found = dict[int, Tensor]()
+        for passage, prefix in zip(phrasing.passages, prefixes, strict=True):
             encoder = replace(self.encoder, views=tuple(self.encoder.views[i] for i in passage.views))
             inputs = [phrasing.continuation(passage, self.encoder.views, part, max_length) for part in parts]
             embedded = split_views(encoder.embed(prefix, inputs, batcher), encoder.views)

@@ -8,6 +8,7 @@ differ after their last text are read as endings of one stem.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -60,19 +61,20 @@ class Phrase(NamedTuple):
         )
 
 
-class Passage(NamedTuple):
+@dataclass(frozen=True)
+class Passage:
     """A forward pass over each input, and the views that it gives."""
 
     views: tuple[int, ...]  # their numbers
     phrases: tuple[Phrase, ...]  # one for each
 
-    @property
+    @cached_property
     def read(self) -> tuple[Phrase, ...]:
         """The phrases that are read, of which the others are beginnings: one, or several that differ in their ends."""
         unique = tuple(dict.fromkeys(self.phrases))
         return tuple(each for each in unique if not any(each != other and each.begins(other) for other in unique))
 
-    @property
+    @cached_property
     def phrase(self) -> Phrase:
         """The longest phrase that is read."""
         return max(self.read, key=lambda each: each.length)
@@ -103,12 +105,11 @@ class Passage(NamedTuple):
         spans = []
         for each, pooling in zip(self.phrases, poolings, strict=True):
             begin, end = (bound - start for bound in each.span(parts, pooling))
+            moved = 0
             if end > stem - start:
-                moved = (
-                    forks[next(i for i, other in enumerate(read) if each == other or each.begins(other))] - forks[0]
-                )
-                begin, end = begin + moved, end + moved
-            spans.append((begin, end))
+                ending = next(i for i, other in enumerate(read) if each == other or each.begins(other))
+                moved = forks[ending] - forks[0]
+            spans.append((begin + moved, end + moved))
         whole = ids[start:stem] + tuple(token for ending in endings for token in ending)
         return Continuation(whole, tuple(spans), tuple(forks))
 
@@ -208,7 +209,7 @@ class Phrasing:
 
     def as_json(self) -> dict[str, Any]:
         """Return lists and numbers, for a file."""
-        return dict(vars(self))
+        return {**vars(self), "passages": [(each.views, each.phrases) for each in self.passages]}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Phrasing":

@@ -1,8 +1,9 @@
 """The embedder of a composed model for texts: a backbone and the options of its config."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +25,7 @@ from transformers_tart.embeddings.in_context import encode_support, write_prompt
 from transformers_tart.embeddings.passages import PassageReader
 from transformers_tart.embeddings.phrases import Phrasing, Reading
 from transformers_tart.embeddings.pooling import pool_rows
-from transformers_tart.embeddings.prompts import Prompt, strip
+from transformers_tart.embeddings.prompts import Prefix, Prompt, strip
 from transformers_tart.embeddings.rows import add_parts, parts_for_prompt, parts_of, whole_rows
 from transformers_tart.embeddings.shared_prefix import PrefixEncoder
 from transformers_tart.embeddings.views import join_views, normalized, split_views
@@ -216,15 +217,12 @@ class Embedder:
     ) -> Tensor:
         """Embed rows of queries, each without regard to the others: (n, layers of all views, hidden) float32."""
         batcher = Batcher.on(input_device(self.backbone)) if batcher is None else batcher
-        phrasing = None if reading is None else reading.phrasing
         if reading is None:
             found = self._embed_alone(rows, self.views, pad_token_id, batcher)
-        elif phrasing is not None:
+        elif reading.phrasing is not None:
             parts = [parts_of(row) for row in rows]
-            read = self.passage_reader.embed(parts, reading, self.options.max_length, batcher)
-            views = [self.views[i] for i in self.plain]
-            plain = self._embed_alone(whole_rows(rows), views, pad_token_id, batcher) if views else None
-            found = self._join(plain, read)
+            plain = partial(self._embed_alone, whole_rows(rows), pad_token_id=pad_token_id, batcher=batcher)
+            found = self._embed_passages(parts, reading.phrasing, reading.prefixes, plain, batcher)
         else:
             check_vocabulary(self.backbone, (row["input_ids"] for row in rows))
             parts = [parts_for_prompt(row, _prompt_of(reading)) for row in rows]
@@ -232,12 +230,18 @@ class Embedder:
         # after the cache, whose embeddings serve both
         return normalized(found, self.views)
 
-    def _join(self, plain: Tensor | None, read: dict[int, Tensor]) -> Tensor:
-        """Put the embeddings of the views without a template and of the others in the order of the views."""
-        found = dict(read)
-        if plain is not None:
-            views = [self.views[i] for i in self.plain]
-            found.update(zip(self.plain, split_views(plain, views), strict=True))
+    def _embed_passages(
+        self,
+        parts: Sequence[Any],
+        phrasing: Phrasing,
+        prefixes: Sequence[Prefix],
+        embed_plain: Callable[[Sequence[View]], Tensor],
+        batcher: Batcher | None = None,
+    ) -> Tensor:
+        """Embed texts by the views with templates and, through `embed_plain`, by the others, in their order."""
+        found = self.passage_reader.embed(parts, phrasing, prefixes, self.options.max_length, batcher)
+        if views := [self.views[i] for i in self.plain]:
+            found.update(zip(self.plain, split_views(embed_plain(views), views), strict=True))
         return join_views([found[i] for i in range(len(self.views))])
 
     def _continue_prompt(self, parts: Sequence[Any], reading: Reading, batcher: Batcher | None = None) -> Tensor:
@@ -275,9 +279,9 @@ class Embedder:
         if reading.phrasing is not None:
             special = reading.phrasing.special
             parts = [[strip(part, special) for part in parts_of(row)] for row in rows]
-            read = self.passage_reader.embed(parts, reading, self.options.max_length)
-            views = [self.views[i] for i in self.plain]
-            return normalized(self._join(self.pool_batch(batch, views) if views else None, read), self.views)
+            plain = partial(self.pool_batch, batch)
+            found = self._embed_passages(parts, reading.phrasing, reading.prefixes, plain)
+            return normalized(found, self.views)
         prompt = _prompt_of(reading)
         parts = [[strip(part, prompt.special) for part in parts_for_prompt(row, prompt)] for row in rows]
         return normalized(self._continue_prompt(parts, reading), self.views)
