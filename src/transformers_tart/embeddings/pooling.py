@@ -91,18 +91,18 @@ def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], views: Sequen
 def pool_spans(
     states: Sequence[Sequence[Tensor]], views: Sequence[View], spans: Sequence[Sequence[tuple[int, int]]]
 ) -> Tensor:
-    """Embed parts of one row by views: (s, layers of all views, hidden) float32.
+    """Embed parts of a row, or of rows one after another, by views: (s, layers of all views, hidden) float32.
 
     Args:
         states (`list`):
-            Of each view the hidden states (1, length, hidden) of its layers.
+            Of each view the hidden states (rows, length, hidden) of its layers.
         views (`list[View]`), spans (`list`):
             The views, and of each part its span (begin, end) in the row, one for all views or one for each.
     """
     pooled = []
     for number, (view, layers) in enumerate(zip(views, states, strict=True)):
         own = [part[number if len(part) > 1 else 0] for part in spans]
-        pooled += [_pool_spans(hidden[0], own, view.pooling) for hidden in layers]
+        pooled += [_pool_spans(hidden.flatten(0, 1), own, view.pooling) for hidden in layers]
     return stack_layers(pooled)
 
 

@@ -1,10 +1,11 @@
 """Strategies for continuations of a shared prefix, with equal results.
 
-`packed`: continuations stand one after another in one row; a mask lets each attend to the prefix and to itself, and
+`packed`: continuations stand one after another in a few rows; a mask lets each attend to the prefix and to itself, and
 its positions continue those of the prefix. `batched`: continuations are rows of a batch, each with a copy of the
 prefix's keys and values. `off`: rows of a batch repeat the whole prompt.
 """
 
+import heapq
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
@@ -27,34 +29,74 @@ from transformers_tart.reasoners.kv_cache import accepts, cache_argument
 Continuations: TypeAlias = Sequence[Continuation]
 Views: TypeAlias = Sequence[View]
 
+# Tokens of a packed row. Every token is scored against all others of its row, of which only those of its own
+# continuation count: a row of a quarter of the prefix's length costs a quarter more.
+CPU_ROW, ACCELERATOR_ROW = 256, 2048
+COPIED_BYTES = 2**29  # of the copies of the prefix in one forward pass
+
 # Global, since threads may hold one backbone through different objects, none of which could own the lock.
 _REPLACING = threading.Lock()
 
 
+def packed_shape(backbone: PreTrainedModel, prefix: Prefix) -> tuple[int, int]:
+    """Return the most rows of a packed batch, and the tokens that fill a row."""
+    tokens = max(CPU_ROW if input_device(backbone).type == "cpu" else ACCELERATOR_ROW, prefix.length // 4)
+    if _has_linear_biases(backbone):  # which are the same for all rows
+        return 1, tokens
+    return max(1, COPIED_BYTES // max(1, 0 if prefix.cache is None else prefix.cache.nbytes)), tokens
+
+
 def _encode_packed(backbone: PreTrainedModel, views: Views, prefix: Prefix, continuations: Continuations) -> Tensor:
-    lengths = torch.tensor([len(each.ids) for each in continuations])
-    owner = torch.repeat_interleave(torch.arange(len(continuations)), lengths)
-    first = lengths.cumsum(0) - lengths
-    place = torch.arange(len(owner)) - first[owner]
-    ending, offset = _endings(continuations)
+    rows = _fill_rows([len(each.ids) for each in continuations], *packed_shape(backbone, prefix))
+    ids, owner, place, ending, offset = _lay_out([[continuations[i] for i in row] for row in rows], backbone)
     positions = prefix.length + place - offset
-    own = (owner[:, None] == owner) & (place[:, None] >= place) & ((ending == 0) | (ending[:, None] == ending))
-    visible = torch.cat([torch.ones(len(owner), prefix.length, dtype=torch.bool), own], dim=1)
-    key_positions = torch.cat([torch.arange(prefix.length), positions])
+    own = (owner[:, :, None] == owner[:, None]) & (place[:, :, None] >= place[:, None])
+    own &= (ending[:, None] == 0) | (ending[:, :, None] == ending[:, None])
+    visible = pad(own, (prefix.length, 0), value=True)
+    before = torch.arange(prefix.length, device=ids.device).expand(len(ids), -1)
+    key_positions = torch.cat([before, positions], dim=1)
     inputs: dict[str, Any] = {
-        "input_ids": torch.tensor([[token for each in continuations for token in each.ids]]),
-        "attention_mask": _additive_masks(backbone, visible, positions[:, None] - key_positions),
+        "input_ids": ids,
+        "attention_mask": _additive_masks(backbone, visible, positions, key_positions),
     }
     if accepts(backbone, "position_ids"):
-        inputs["position_ids"] = positions[None]
+        inputs["position_ids"] = positions
     if prefix.cache is None:
         inputs.update(without_cache(backbone))
     else:
         inputs.update({cache_argument(backbone): prefix.cache.cache(), "use_cache": True})
-    with _linear_biases(backbone, key_positions):
+    with _linear_biases(backbone, key_positions[0]):
         states = run_views(backbone, views, **inputs)
-    spans = [c.spans_from(at) for at, c in zip(first.tolist(), continuations, strict=True)]
+    spans = [continuations[0].spans] * len(continuations)
+    for row, at in zip(rows, range(0, ids.numel(), ids.shape[1]), strict=True):
+        for i in row:
+            spans[i] = continuations[i].spans_from(at)
+            at += len(continuations[i].ids)
     return pool_spans(states, views, spans)
+
+
+def _fill_rows(lengths: Sequence[int], most: int, tokens: int) -> list[list[int]]:
+    """Divide continuations, by their numbers, among at most so many rows, of about equal length."""
+    rows = [(0, number, list[int]()) for number in range(min(most, len(lengths), -(-sum(lengths) // tokens)))]
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):  # to the shortest row
+        length, number, members = rows[0]
+        heapq.heapreplace(rows, (length + lengths[i], number, [*members, i]))
+    return [members for _, _, members in rows]
+
+
+def _lay_out(rows: Sequence[Continuations], backbone: PreTrainedModel) -> tuple[Tensor, ...]:
+    """Return of each token (rows, length) its id, owner, place, ending and distance from the first ending.
+
+    Padding has no owner: 0.
+    """
+    flat = [each for row in rows for each in row]
+    lengths = torch.tensor([len(each.ids) for each in flat])
+    place = torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
+    owner = torch.arange(1, len(flat) + 1).repeat_interleave(lengths)
+    ids = torch.tensor([token for each in flat for token in each.ids])
+    described = torch.stack([ids, owner, place, *_endings(flat)], dim=1)
+    sizes = [sum(len(each.ids) for each in row) for row in rows]
+    return pad_sequence(described.split(sizes), batch_first=True).to(input_device(backbone)).unbind(-1)
 
 
 def _endings(continuations: Continuations) -> tuple[Tensor, Tensor]:
@@ -67,18 +109,23 @@ def _endings(continuations: Continuations) -> tuple[Tensor, Tensor]:
     return torch.tensor(numbers), torch.tensor(offsets)
 
 
-def _additive_masks(backbone: PreTrainedModel, visible: Tensor, distance: Tensor) -> Any:
-    """Return attention masks (1, 1, n, keys) to be added to scores: one, or one for each type of layer."""
-    config, device = backbone.config.get_text_config(), input_device(backbone)
+def _additive_masks(backbone: PreTrainedModel, visible: Tensor, positions: Tensor, key_positions: Tensor) -> Any:
+    """Return masks (rows, 1, n, keys) to be added to scores: one, or one for each type of layer."""
+    config = backbone.config.get_text_config()
     window, layer_types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
-    near = visible if window is None else visible & (distance < window)
+    near = visible
+    if window is not None:
+        near = visible & (positions[:, :, None] - key_positions[:, None] < window)
     by_type = {"full_attention": visible, "sliding_attention": near}
     masks = {}
     for layer_type in set(layer_types or ["sliding_attention"]):
-        hidden = ~by_type[layer_type].to(device)
-        mask = torch.zeros(hidden.shape, dtype=backbone.dtype, device=device)
-        masks[layer_type] = mask.masked_fill_(hidden, torch.finfo(mask.dtype).min)[None, None]
+        mask = torch.zeros(visible.shape, dtype=backbone.dtype, device=visible.device)
+        masks[layer_type] = mask.masked_fill_(~by_type[layer_type], torch.finfo(mask.dtype).min)[:, None]
     return masks if layer_types is not None else masks["sliding_attention"]
+
+
+def _has_linear_biases(backbone: PreTrainedModel) -> bool:
+    return hasattr(type(backbone), "build_alibi_tensor")
 
 
 @contextmanager

@@ -4,6 +4,7 @@
 hand, so no family of backbones is named here.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +26,7 @@ from transformers_tart.backbones.traits import BackboneTraits, ProbeResult
 from transformers_tart.embeddings.batching import Batcher, run_batches
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.pooling import pool_spans
-from transformers_tart.embeddings.prefix_strategies import STRATEGIES
+from transformers_tart.embeddings.prefix_strategies import COPIED_BYTES, STRATEGIES, packed_shape
 from transformers_tart.embeddings.prompts import Continuation, Prefix
 from transformers_tart.embeddings.views import split_views
 from transformers_tart.inputs.views import View
@@ -36,10 +37,6 @@ logger = logging.get_logger(__name__)
 
 PROBE_TOKENS = 16  # of the continuation by which a strategy is chosen
 PROBE_VIEWS = (View("probe", layers="all"),)
-# Least tokens of a packed row. Every token is scored against all others of its row, of which only those of its own
-# continuation count: a row of a quarter of the prefix's length costs a quarter more.
-CPU_ROW, ACCELERATOR_ROW = 256, 2048
-BATCHED_BYTES = 2**29  # of the copies of the prefix in one forward pass
 UNSUPPORTED = (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError)
 
 
@@ -73,9 +70,10 @@ class PrefixEncoder:
         for strategy in ("packed", "batched"):
             try:
                 prefix, embeddings = self.extend(replace(empty, strategy=strategy), ids, spans)
-                # only the right mask and positions give the right embedding at the end of a row of full length
-                count = self._limit(prefix, None).max_tokens // len(again) if strategy == "packed" else 2
-                found = prober.embed(prefix, [probe] * max(2, count))
+                # only the right masks and positions give the right embedding at the end of the second of two full rows
+                most = min(self._limit(prefix, None).max_tokens, 2 * packed_shape(self.backbone, prefix)[1])
+                count = max(2, most // len(again)) if strategy == "packed" else 2
+                found = prober.embed(prefix, [probe] * count)
                 if are_close(found[-1:], expected, self.backbone.dtype):
                     break
             except torch.OutOfMemoryError:
@@ -152,12 +150,10 @@ class PrefixEncoder:
 
     def _limit(self, prefix: Prefix, batcher: Batcher | None) -> Batcher:
         """Return a copy of a batcher, with the limits of the strategy."""
-        device = input_device(self.backbone)
-        batcher = Batcher.on(device) if batcher is None else replace(batcher)
+        batcher = Batcher.on(input_device(self.backbone)) if batcher is None else replace(batcher)
         if prefix.strategy == "packed":
-            row = CPU_ROW if device.type == "cpu" else ACCELERATOR_ROW
-            batcher.max_tokens = min(batcher.max_tokens, max(row, prefix.length // 4))
+            batcher.max_tokens = min(batcher.max_tokens, math.prod(packed_shape(self.backbone, prefix)))
         elif prefix.strategy == "batched" and prefix.cache is not None:
-            rows = max(1, BATCHED_BYTES // prefix.cache.nbytes)
+            rows = max(1, COPIED_BYTES // prefix.cache.nbytes)
             batcher.max_rows = min(rows, batcher.max_rows or rows)
         return batcher
