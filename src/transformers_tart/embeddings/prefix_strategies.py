@@ -29,9 +29,11 @@ from transformers_tart.reasoners.kv_cache import accepts, cache_argument
 Continuations: TypeAlias = Sequence[Continuation]
 Views: TypeAlias = Sequence[View]
 
-# Tokens of a packed row. Every token is scored against all others of its row, of which only those of its own
+# Tokens of a full row. Every token is scored against all others of its row, of which only those of its own
 # continuation count: a row of a quarter of the prefix's length costs a quarter more.
 CPU_ROW, ACCELERATOR_ROW = 256, 2048
+ROWS_TRIED = 4  # times as many rows as hold all continuations: short rows are scored faster, and hold more padding
+KEYS_PER_PASS = 1024  # to score which costs a token about as much as the rest of a small model
 COPIED_BYTES = 2**29  # of the copies of the prefix in one forward pass
 
 # Global, since threads may hold one backbone through different objects, none of which could own the lock.
@@ -47,7 +49,7 @@ def packed_shape(backbone: PreTrainedModel, prefix: Prefix) -> tuple[int, int]:
 
 
 def _encode_packed(backbone: PreTrainedModel, views: Views, prefix: Prefix, continuations: Continuations) -> Tensor:
-    rows = _fill_rows([len(each.ids) for each in continuations], *packed_shape(backbone, prefix))
+    rows = _fill_rows([len(each.ids) for each in continuations], *packed_shape(backbone, prefix), prefix.length)
     ids, owner, place, ending, offset = _lay_out([[continuations[i] for i in row] for row in rows], backbone)
     positions = prefix.length + place - offset
     own = (owner[:, :, None] == owner[:, None]) & (place[:, :, None] >= place[:, None])
@@ -75,12 +77,26 @@ def _encode_packed(backbone: PreTrainedModel, views: Views, prefix: Prefix, cont
     return pool_spans(states, views, spans)
 
 
-def _fill_rows(lengths: Sequence[int], most: int, tokens: int) -> list[list[int]]:
-    """Divide continuations, by their numbers, among at most so many rows, of about equal length."""
-    rows = [(0, number, list[int]()) for number in range(min(most, len(lengths), -(-sum(lengths) // tokens)))]
+def _fill_rows(lengths: Sequence[int], most: int, tokens: int, prefix_length: int) -> list[list[int]]:
+    """Divide continuations, by their numbers, among at most so many rows: those that cost least, padding included."""
+    fewest = min(most, -(-sum(lengths) // tokens))
+    counts = range(fewest, max(fewest, min(most, len(lengths), ROWS_TRIED * fewest)) + 1)
+    divisions = [_divide(lengths, count) for count in counts]
+
+    def cost(rows: list[list[int]]) -> int:
+        longest = max(sum(lengths[i] for i in row) for row in rows)
+        return len(rows) * longest * (KEYS_PER_PASS + prefix_length + longest)
+
+    return min(divisions, key=cost)
+
+
+def _divide(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Divide continuations among rows of about equal length."""
+    rows = [(0, number, list[int]()) for number in range(min(count, len(lengths)))]
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):  # to the shortest row
         length, number, members = rows[0]
-        heapq.heapreplace(rows, (length + lengths[i], number, [*members, i]))
+        members.append(i)
+        heapq.heapreplace(rows, (length + lengths[i], number, members))
     return [members for _, _, members in rows]
 
 
