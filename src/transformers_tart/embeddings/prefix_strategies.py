@@ -45,7 +45,8 @@ def packed_shape(backbone: PreTrainedModel, prefix: Prefix) -> tuple[int, int]:
     tokens = max(CPU_ROW if input_device(backbone).type == "cpu" else ACCELERATOR_ROW, prefix.length // 4)
     if _has_linear_biases(backbone):  # which are the same for all rows
         return 1, tokens
-    return max(1, COPIED_BYTES // max(1, 0 if prefix.cache is None else prefix.cache.nbytes)), tokens
+    room = max(1, COPIED_BYTES // max(1, 0 if prefix.cache is None else prefix.cache.nbytes))
+    return min(room, prefix.most_rows or room), tokens
 
 
 def _encode_packed(backbone: PreTrainedModel, views: Views, prefix: Prefix, continuations: Continuations) -> Tensor:

@@ -269,6 +269,7 @@ class Prefix:
     ids: tuple[int, ...] = ()
     cache: PrefixCache | None = None
     strategy: str = "packed"
+    most_rows: int | None = None  # of a packed batch; `None` for as many as there is room for
     query_prefix: Tensor | None = None  # (layers, hidden) of its last tokens, which are part of every continuation
     query_prefix_length: int = 0
     runtime: tuple[object, ...] = ()  # [`BackboneTraits.runtime`] with which it was encoded

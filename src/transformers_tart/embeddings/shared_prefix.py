@@ -71,9 +71,9 @@ class PrefixEncoder:
             try:
                 prefix, embeddings = self.extend(replace(empty, strategy=strategy), ids, spans)
                 # only the right masks and positions give the right embedding at the end of the second of two full rows
-                most = min(self._limit(prefix, None).max_tokens, 2 * packed_shape(self.backbone, prefix)[1])
-                count = max(2, most // len(again)) if strategy == "packed" else 2
-                found = prober.embed(prefix, [probe] * count)
+                full = replace(prefix, most_rows=2)
+                count = self._limit(full, None).max_tokens // len(again) if strategy == "packed" else 2
+                found = prober.embed(full, [probe] * max(2, count))
                 if are_close(found[-1:], expected, self.backbone.dtype):
                     break
             except torch.OutOfMemoryError:
