@@ -21,6 +21,8 @@ from transformers_tart.training.validation import Validation, overall
 
 
 LARGEST = 2 * 2**20  # bytes of a folder
+# presets by which a reasoner was trained, one after the other, and their records
+RECIPES = {"kernel": {"kernel": "training_base.json", "weighing": "training.json"}}
 FRESH = 4242  # seed of tasks that no card tells of
 READ_MANY = """
 import resource, sys, torch
@@ -43,7 +45,8 @@ print((guesses == truth).float().mean().item(), resource.getrusage(resource.RUSA
 @pytest.mark.parametrize("name", EMBEDDED)
 def test__shipped_reasoner__files__small_half_precision_and_no_code(name: str) -> None:
     files = {path.name: path.stat().st_size for path in EMBEDDED[name].iterdir()}
-    assert set(files) == {"README.md", "config.json", "model.safetensors", "training.json"}
+    records = RECIPES.get(name, {name: "training.json"}).values()
+    assert set(files) == {"README.md", "config.json", "model.safetensors", *records}
     assert sum(files.values()) < LARGEST
     assert "auto_map" not in json.loads((EMBEDDED[name] / "config.json").read_text())
     with safe_open(EMBEDDED[name] / "model.safetensors", "pt") as weights:
@@ -54,11 +57,12 @@ def test__shipped_reasoner__files__small_half_precision_and_no_code(name: str) -
 def test__shipped_reasoner__by_name__float32_and_as_its_preset_says(name: str) -> None:
     reasoner = TartReasoner.from_pretrained(name)
     assert {parameter.dtype for parameter in reasoner.parameters()} == {torch.float32}
-    for field, value in PRESETS[name].config.items():
-        assert getattr(reasoner.config, field) == value
-    record = json.loads((EMBEDDED[name] / "training.json").read_text())
-    assert record["history"][-1]["step"] == record["arguments"]["max_steps"]
-    assert record["arguments"]["max_steps"] == PRESETS[name].arguments.max_steps
+    for preset, file in RECIPES.get(name, {name: "training.json"}).items():
+        for field, value in PRESETS[preset].config.items():
+            assert getattr(reasoner.config, field) == value
+        record = json.loads((EMBEDDED[name] / file).read_text())
+        assert record["history"][-1]["step"] == record["arguments"]["max_steps"]
+        assert record["arguments"]["max_steps"] == PRESETS[preset].arguments.max_steps
     assert record["arguments"]["tasks"]["source"] == type(PRESETS[name].tasks).__name__
 
 

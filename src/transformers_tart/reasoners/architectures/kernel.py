@@ -23,7 +23,7 @@ from transformers_tart.reasoners.architectures.smoothers import (
     in_float32,
     smooth,
 )
-from transformers_tart.reasoners.architectures.stacking import StackPrior, fit_stack, stack_log_likelihood
+from transformers_tart.reasoners.architectures.stacking import StackPrior, blend, fit_stack
 
 
 NUM_PLAIN_FEATURES = 6
@@ -48,7 +48,7 @@ class KernelState:
     offset: Tensor  # (B, C) offset of the logits of each class
     smoothed: tuple[Tensor, ...]  # (B, k, A, C, head_dim) of each layer, values multiplied by each ridge inverse
     values: tuple[Tensor, ...]  # (B, R, k, C * head_dim) of each layer, values of the R softmax heads
-    log_likelihood: Tensor  # (B,) of the stack's leave-one-out predictions, mean over examples, in nats
+    held_out: Tensor  # (B, k, C) leave-one-out log-probabilities of the stack
 
 
 class KernelLayer(nn.Module):
@@ -101,7 +101,7 @@ class KernelArchitecture(Architecture):
     def __init__(self, config: TartReasonerConfig):
         super().__init__()
         self.sharpness, self.strengths = list(config.kernel_sharpness or ()), list(config.ridge_strengths or ())
-        self.num_smoothers = config.num_smoothers
+        self.num_smoothers, self.holds_out_means = config.num_smoothers, config.holds_out_means
         self.embed = nn.Linear(NUM_PLAIN_FEATURES + 2 * config.num_smoothers, config.hidden_size)
         self.layers = nn.ModuleList(KernelLayer(config) for _ in range(config.num_hidden_layers or 0))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -132,7 +132,11 @@ class KernelArchitecture(Architecture):
         members = nn.functional.one_hot(labels, num_classes).float()  # (B, k, C)
         frequency = members.mean(1)
         targets = (members - frequency[:, None]) / (2 * _deviation(frequency))
-        solved_labels, predictions = smoothers.solve(targets[:, :, None].expand(-1, -1, self.num_smoothers, -1))
+        solve = smoothers.solve_centered if self.holds_out_means else smoothers.solve
+        solved_labels, predictions = solve(targets[:, :, None].expand(-1, -1, self.num_smoothers, -1))
+        if self.holds_out_means:  # the only example of a class is evidence of nothing once it is left out
+            has_peers = (members * (members.sum(1, keepdim=True) - 1)).sum(-1) > 0
+            predictions = predictions * has_peers[:, :, None, None]
         errors = _relative_errors(predictions, targets)
         hidden = self._tokens(geometry.support, frequency, predictions, errors, labels=targets.transpose(1, 2))
         distances.diagonal(dim1=1, dim2=2).fill_(FAR)  # examples do not attend to themselves
@@ -148,19 +152,30 @@ class KernelArchitecture(Architecture):
         log_share = torch.log(frequency + 0.5 / labels.shape[1])
         weights, offset = fit_stack(predictions, members, log_share, prior)
         offset = offset + log_share
-        log_likelihood = stack_log_likelihood(predictions, members, weights, offset)
+        held_out = blend(predictions, weights, offset)
         fitted = (frequency, solved_labels, errors, weights, offset)
-        return KernelState(geometry, smoothers.kernels, *fitted, tuple(smoothed), tuple(values), log_likelihood)
+        return KernelState(geometry, smoothers.kernels, *fitted, tuple(smoothed), tuple(values), held_out)
 
-    def log_likelihood(self, state: KernelState) -> Tensor:
-        """Return the mean log-likelihood (B,) of the stack's leave-one-out predictions."""
-        return state.log_likelihood
+    def held_out(self, state: KernelState) -> Tensor:
+        """Return the stack's leave-one-out log-probabilities (B, k, C)."""
+        return state.held_out
+
+    def influence(self, state: KernelState, embeddings: Tensor) -> Tensor:
+        """Return the contributions (B, n, k, C) of the examples to the logits of queries, before the temperature."""
+        grams, _ = self._grams(state, state.geometry.locate(embeddings))
+        each = len(self.strengths)
+        weighted = (state.solved_labels * state.weights[:, None, :, None]).unflatten(2, (-1, each)).sum(3)
+        return torch.stack([gram[..., None] * weighted[:, None, :, i] for i, gram in enumerate(grams)]).sum(0)
+
+    def _grams(self, state: KernelState, located: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the kernels (B, n, k) between located queries and the support, and half their squared distances."""
+        distances = half_squared_distances(located, state.geometry.support)
+        return [kernel(located, state.geometry, distances) for kernel in state.kernels], distances
 
     def query(self, state: KernelState, embeddings: Tensor) -> Tensor:
         """Return logits (B, n, C) of query embeddings (B, n, dim)."""
         located = state.geometry.locate(embeddings)
-        distances = half_squared_distances(located, state.geometry.support)
-        grams = [kernel(located, state.geometry, distances) for kernel in state.kernels]
+        grams, distances = self._grams(state, located)
         predictions = smooth(grams, state.solved_labels)
         hidden = self._tokens(located, state.frequency, predictions, state.errors, state.geometry.support.shape[1])
         for layer, smoothed, values in zip(self._layers(), state.smoothed, state.values, strict=True):
