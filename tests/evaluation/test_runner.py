@@ -18,7 +18,7 @@ from transformers_tart.cli import main
 from transformers_tart.embeddings.views import PRESETS
 from transformers_tart.errors import MissingPackageError
 from transformers_tart.evaluation import runner
-from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.base import Seconds, Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.registry import METHODS
 from transformers_tart.evaluation.records import Record, read_records
@@ -92,11 +92,11 @@ def test__task_context__embeddings_of_another_method__their_seconds_count_again(
     context = TaskContext(load_task(task), Models(backbone))
     support = Support.draw(context.task, 9, seed=1)
     context.embeddings(support)
-    assert context.saved_seconds == 0
+    assert context.saved == Seconds()
     context.embeddings(support)
-    assert context.saved_seconds == pytest.approx(sum(seconds for _, seconds in context._embedded.values()))
+    assert context.saved == sum((seconds for _, seconds in context._embedded.values()), Seconds())
     assert len(context._embedded) == 2  # the tests, and a block of examples
-    assert min(seconds for _, seconds in context._embedded.values()) > 0
+    assert all(seconds.wall > 0 and seconds.cpu > 0 for _, seconds in context._embedded.values())
 
 
 def test__evaluate__again__nothing_is_measured_twice(
@@ -241,7 +241,9 @@ def test__evaluate__disk_full__error_and_finished_runs_kept(
     [
         ({"methods": ["odd"]}, r"Unknown methods \['odd'\]; choose from tart"),
         ({"methods": []}, "choose from tart"),
-        ({"sizes": [1]}, "one k, of 2 or more"),
+        ({"sizes": [1]}, "one k, 0 or 2 and more"),
+        ({"per_class": [-1]}, "number of examples of each class, 0 or more"),
+        ({"per_class": [2], "sampling": "natural"}, 'sampling is "balanced", not "natural"'),
         ({"seeds": []}, "at least one task, one seed"),
     ],
 )

@@ -22,7 +22,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=["tart", "logistic_regression", "logistic_regression_cv", "majority"],
         help="by name; an unknown one lists them (default: %(default)s)",
     )
-    parser.add_argument("--k", type=int, nargs="+", default=[16, 32, 64], help="sizes of the support sets")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--k",
+        type=int,
+        nargs="+",
+        default=[16, 32, 64],
+        help="sizes of the support sets, 0 for none (default: 16 32 64)",
+    )
+    sizes.add_argument(
+        "--per-class",
+        type=int,
+        nargs="+",
+        help="examples of each class, in place of --k; a rarer class gives all it has",
+    )
     parser.add_argument("--seeds", type=int, default=5, help="support sets of each size (default: 5)")
     parser.add_argument("--sampling", choices=("balanced", "natural"), default="balanced", help="(default: balanced)")
     parser.add_argument("--max-test", type=int, help="most test texts of a task, drawn with a seed (default: all)")
@@ -34,7 +47,8 @@ def run(args: argparse.Namespace) -> None:
     from transformers_tart.evaluation.methods.models import Models
     from transformers_tart.evaluation.runner import Plan, choose_seeds, evaluate
 
-    plan = Plan(args.task, args.methods, args.k, choose_seeds(args.seeds), args.sampling, args.max_test)
+    drawing = (choose_seeds(args.seeds), args.sampling, args.max_test)
+    plan = Plan(args.task, args.methods, args.k, *drawing, per_class=args.per_class)
     state = join_processes(args.device)
     models = Models(**evaluation_options(args, state.device))
     try:

@@ -7,8 +7,7 @@ Finished runs are not repeated, failed ones are noted with their error and tried
 import itertools
 import json
 import os
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +21,9 @@ from transformers.utils import logging
 
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.evaluation.memory import PeakMemory
-from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.base import Seconds, Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models
-from transformers_tart.evaluation.methods.registry import METHODS
+from transformers_tart.evaluation.methods.registry import METHODS, WITHOUT_EXAMPLES, ZERO_SHOT
 from transformers_tart.evaluation.metrics import SUM_TOLERANCE, calibration_bins, measure
 from transformers_tart.evaluation.records import Key, Record, append_record, read_records
 from transformers_tart.evaluation.tasks import GROUPS, SEEDS, TASKS, Task, load_task
@@ -42,18 +41,33 @@ class Plan:
 
     tasks: Sequence[str]  # names, files or folders as [`load_task`] takes them, or names of groups
     methods: Sequence[str]
-    sizes: Sequence[int] = (16, 32, 64)
+    sizes: Sequence[int] = (16, 32, 64)  # 0 is a support set without examples
     seeds: Sequence[int] = SEEDS
     sampling: str = "balanced"  # or "natural"
     max_test: int | None = None  # largest number of test inputs of a task
     test_seed: int = 0  # of the draw of test inputs
+    per_class: Sequence[int] | None = None  # examples of each class, in place of `sizes`
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.methods if name not in METHODS]
         if unknown or not self.methods:
             raise ValueError(f"Unknown methods {unknown}; choose from {', '.join(METHODS)}.")
-        if not self.tasks or not self.sizes or not self.seeds or min(self.sizes) < 2:
-            raise ValueError("Give at least one task, one seed, and one k, of 2 or more.")
+        sizes = self.sizes if self.per_class is None else self.per_class
+        if (
+            not self.tasks
+            or not sizes
+            or not self.seeds
+            or min(sizes) < 0
+            or 1 in (sizes if self.per_class is None else ())
+        ):
+            raise ValueError(
+                "Give at least one task, one seed, and one k, 0 or 2 and more, or number of examples of each class, "
+                "0 or more."
+            )
+        if self.per_class is not None and self.sampling != "balanced":
+            raise ValueError(
+                f'With a number of examples of each class, sampling is "balanced", not "{self.sampling}".'
+            )
 
     @property
     def task_names(self) -> list[str]:
@@ -70,10 +84,32 @@ class Plan:
                 f"groups {', '.join(GROUPS)}."
             )
 
-    def runs(self, tasks: Iterable[Task]) -> "Iterator[Run]":
-        """Yield the runs, each once however often it is named."""
-        named = (dict.fromkeys(names) for names in (self.sizes, self.seeds, self.methods))
-        return itertools.starmap(Run, itertools.product(tasks, *named))
+    def runs(self, tasks: Sequence[Task]) -> "Iterator[Run]":
+        """Yield the runs, each once however often it is named.
+
+        Without examples nothing is drawn, so there is one seed, and only the methods that need no example are run.
+        """
+        seeds, methods = (dict.fromkeys(names) for names in (self.seeds, self.methods))
+        starts = 0 in (self.sizes if self.per_class is None else self.per_class)
+        unshown = [method for method in methods if method in (WITHOUT_EXAMPLES if starts else (ZERO_SHOT,))]
+        if starts and len(unshown) < len(methods):
+            absent = ", ".join(method for method in methods if method not in unshown)
+            logger.warning(f"Without examples these methods are left out, since they need some: {absent}.")
+        shown = [method for method in methods if method != ZERO_SHOT]
+        for task in tasks:
+            for k, per_class in self._sizes_of(task).items():
+                named = (list(seeds)[:1], unshown) if k == 0 else (seeds, shown)
+                for seed, method in itertools.product(*named):
+                    yield Run(task, k, seed, method, per_class)
+
+    def _sizes_of(self, task: Task) -> dict[int, int | None]:
+        """Return the sizes of support sets, each with the number of examples of each class that was asked for."""
+        sizes: dict[int, int | None] = {}
+        if ZERO_SHOT in self.methods:
+            sizes[0] = None if self.per_class is None else 0
+        for count in self.sizes if self.per_class is None else self.per_class:
+            sizes.setdefault(*((count, None) if self.per_class is None else (task.size_of(count), count)))
+        return sizes
 
 
 def choose_seeds(count: int) -> list[int]:
@@ -91,6 +127,7 @@ class Run(NamedTuple):
     k: int
     seed: int
     method: str
+    per_class: int | None = None  # examples of each class that were asked for
 
     @property
     def key(self) -> Key:
@@ -219,7 +256,7 @@ def _share(runs: Sequence[Run], state: PartialState) -> list[Run]:
 def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
     """Return the record of a run; an error becomes part of it."""
     task, models = context.task, context.models
-    start, saved, memory = time.perf_counter(), context.saved_seconds, PeakMemory(models.device)
+    start, saved, memory = Seconds.now(), context.saved, PeakMemory(models.device)
     metrics: dict[str, float] = {}
     calibration: list[list[float]] = []
     error = None
@@ -232,6 +269,8 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
     except Exception as err:  # a method may fail in any way, and the others go on
         error = f"{type(err).__name__}: {err}"
         logger.error(f"{run.method} has failed on {task.name}, k={run.k}, seed {run.seed}: {error}")
+    # embeddings that another method has computed before count as if this one had computed them
+    spent = Seconds.now() - start + context.saved - saved
     return Record(
         task=task.name,
         num_classes=task.num_classes,
@@ -241,13 +280,14 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
         model=models.title,
         metrics=metrics,
         calibration=calibration,
-        # embeddings that another method has computed before count as if this one had computed them
-        seconds=time.perf_counter() - start + context.saved_seconds - saved,
+        seconds=spent.wall,
         memory_mb=memory.megabytes,
         device=str(models.device),
         test_rows=len(task.test_texts),
         error=error,
         views=models.composed_views(task.modality),
+        cpu_seconds=spent.cpu,
+        per_class=run.per_class,
     )
 
 

@@ -147,12 +147,22 @@ def test__prompt_log_probs__texts_beyond_the_context__their_beginnings() -> None
     torch.testing.assert_close(found.log_probs, expected, atol=1e-4, rtol=0)
 
 
+def test__prompt_log_probs__no_examples__prompts_of_the_queries() -> None:
+    model, tokenizer = build_language_model("llama", max_position_embeddings=16), build_tokenizer()
+    queries = [" ".join(WORDS[:20]), "w9", "w3"]
+    found = prompt_log_probs(model, tokenizer, [], [], queries, ["w1", "w2"])
+    # the first query has a quarter of the context, 4, of which the prompt and its start would take all but one
+    expected = naive_scores(model, tokenizer, [], [], [WORDS[0], *queries[1:]], ("w1", "w2"))
+    assert found.examples == 0
+    torch.testing.assert_close(found.log_probs, expected, atol=1e-4, rtol=0)
+
+
 def test__prompt_log_probs__impossible__said() -> None:
     model, tokenizer = build_language_model("llama", max_position_embeddings=16), build_tokenizer()
     with pytest.raises(ValueError, match="context of 16 tokens does not hold a query and an example of each class"):
         prompt_log_probs(model, tokenizer, ["w1", "w2"], [0, 1], [" ".join(WORDS[:9])], ["w1", "w2"])
-    with pytest.raises(ValueError, match="0 examples and 1 queries"):
-        prompt_log_probs(model, tokenizer, [], [], ["w1"], ["w1", "w2"])
+    with pytest.raises(ValueError, match="no queries to prompt with"):
+        prompt_log_probs(model, tokenizer, ["w1", "w2"], [0, 1], [], ["w1", "w2"])
     with pytest.raises(ValueError, match='label name "" adds no token'):
         prompt_log_probs(model, tokenizer, ["w1"], [0], ["w1"], ["", "w2"])
 
