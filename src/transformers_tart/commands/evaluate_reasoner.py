@@ -27,8 +27,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files",
         nargs="+",
-        help="safetensors files with `labels` and `embeddings`, or `embeddings.0`, `embeddings.1`, ... of several views, "
-        "and perhaps `hints` (rows, hints, classes)",
+        help="safetensors files with `labels` and `embeddings`, or `embeddings.0`, `embeddings.1`, ... of several "
+        "views, and perhaps `hints` (rows, hints, classes)",
     )
     parser.add_argument("--reasoner", default=DEFAULT_REASONER, help="kernel, a folder or a Hub id (default: kernel)")
     parser.add_argument("--train-rows", type=int, help="leading rows for support sets (default: those of the file)")

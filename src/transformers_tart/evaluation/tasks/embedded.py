@@ -86,8 +86,8 @@ def _check_shapes(path: str | Path, views: Sequence[Tensor], labels: Tensor, hin
             )
     if hints is not None and (hints.dim() != 3 or len(hints) != len(labels) or hints.shape[2] <= int(labels.max())):
         raise ValueError(
-            f"{path} holds hints {tuple(hints.shape)} for {len(labels)} rows and {int(labels.max()) + 1} classes; they "
-            "must be (n, hints, classes)."
+            f"{path} holds hints {tuple(hints.shape)} for {len(labels)} rows and {int(labels.max()) + 1} classes; "
+            "they must be (n, hints, classes)."
         )
 
 
