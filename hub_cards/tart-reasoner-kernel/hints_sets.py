@@ -18,8 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer
 
+from transformers_tart import TartForSequenceClassification
+from transformers_tart.embeddings.views import layer_counts
 from transformers_tart.evaluation.metrics import METRICS
+from transformers_tart.inputs.examples import Examples
 
 
 SETS = (
@@ -98,10 +102,6 @@ def load(args: Namespace, name: str) -> EmbeddedSet | None:
 
 def compose(args: Namespace) -> Any:
     """Return the composed model with its default views, and its tokenizer."""
-    from transformers import AutoTokenizer
-
-    from transformers_tart import TartForSequenceClassification
-
     options = {"prompt": args.prompt} if args.prompt else {}
     model = TartForSequenceClassification.from_backbone(args.model, max_length=MAX_LENGTH, **options).eval()
     return model, AutoTokenizer.from_pretrained(args.model)
@@ -116,17 +116,16 @@ def read_rows(args: Namespace, name: str, split: str, count: int | None) -> list
 @torch.inference_mode()
 def embed(args: Namespace, name: str) -> dict[str, Any]:
     """Embed a set; float32 embeddings are kept in float16, those of a bfloat16 backbone in bfloat16."""
-    from transformers_tart.embeddings.views import layer_counts
-
     model, tokenizer = compose(args)
     embedder, found = model.embedder(), {}
     dtype = torch.bfloat16 if model.backbone.dtype == torch.bfloat16 else torch.float16
     parts = {"train": read_rows(args, name, "train", args.rows), "test": read_rows(args, name, "test", MOST_QUERIES)}
     names = sorted({row["label"] for row in parts["train"]})
     for split, rows in parts.items():
-        tokens = embedder.tokenize(tokenizer, [row["text"] for row in rows])
-        found[split] = embedder.embed_rows(tokens, pad_token_id=tokenizer.pad_token_id).to(dtype)
-        found[f"{split}_labels"] = torch.tensor([names.index(row["label"]) for row in rows])
+        labels = [names.index(row["label"]) for row in rows]
+        examples = Examples([row["text"] for row in rows], labels, tuple(names))
+        found[split] = embedder.embed_examples(examples, tokenizer).embeddings.to(dtype)
+        found[f"{split}_labels"] = torch.tensor(labels)
     views = model.config.views
     place = next(i for i, view in enumerate(views) if view.name in READ_BY_BASELINES)
     slot = sum(layer_counts(tuple(views), found["train"].shape[1])[:place])

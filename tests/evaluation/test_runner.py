@@ -2,11 +2,13 @@
 
 import errno
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,39 @@ def test__evaluate__plan__a_record_for_each_run(backbone: str, task: str, tmp_pa
         assert right / record.test_rows == pytest.approx(record.metrics["accuracy"])
     views = {record.method: record.views for record in records}
     assert views["tart"] == views["logistic_regression"] == list(PRESETS["causal"]["default"])
+
+
+def test__evaluate__from_zero_examples__methods_that_need_none(
+    backbone: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(METHODS, "tart", lambda context, support: torch.full((30, 3), 1 / 3))
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    plan = Plan([task], ["tart", "majority"], seeds=[1, 2], per_class=[0, 1, 2])
+    assert evaluate(plan, Models(backbone), tmp_path / "out") == 0
+    records = read_records(tmp_path / "out")
+    assert [(r.k, r.per_class, r.seed, r.method) for r in records[:2]] == [(0, 0, 1, "tart"), (3, 1, 1, "tart")]
+    assert len(records) == 1 + 2 * 2 * 2
+    assert all(record.cpu_seconds >= 0 for record in records)
+    assert caplog.text.count("left out, since they need some: majority.") == 1
+    assert evaluate(plan, Models(backbone), tmp_path / "out") == 0
+
+
+def test__plan__zero_shot__once_and_without_examples(task: str) -> None:
+    runs = list(Plan([task], ["zero_shot", "majority"], sizes=[6, 9], seeds=[3, 4]).runs([load_task(task)]))
+    assert [run.key[1:] for run in runs[:2]] == [(0, 3, "zero_shot"), (6, 3, "majority")]
+    assert len(runs) == 1 + 2 * 2
+
+
+def test__plan__examples_of_each_class__all_of_a_rare_class(task: str) -> None:
+    whole = load_task(task)
+    kept = [i for i, label in enumerate(whole.train_labels) if label != 1 or i < 6]
+    rare = whole._select("train", kept)
+    counts = Counter(rare.train_labels)
+    assert counts[1] < 4
+    runs = list(Plan([task], ["majority"], seeds=[1], per_class=[4, 100]).runs([rare]))
+    assert [(run.k, run.per_class) for run in runs] == [(8 + counts[1], 4), (len(kept), 100)]
+    drawn = Counter(rare.train_labels[i] for i in rare.draw_support(runs[0].k, 1))
+    assert drawn == {0: 4, 1: counts[1], 2: 4}
 
 
 def test__evaluate__other_views__another_folder(backbone: str, task: str, tmp_path: Path) -> None:
