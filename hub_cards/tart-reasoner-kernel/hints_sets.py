@@ -102,7 +102,8 @@ def load(args: Namespace, name: str) -> EmbeddedSet | None:
 
 def compose(args: Namespace) -> Any:
     """Return the composed model with its default views, and its tokenizer."""
-    options = {"prompt": args.prompt} if args.prompt else {}
+    options = {"dtype": torch.bfloat16 if args.language_model else torch.float32}
+    options |= {"prompt": args.prompt} if args.prompt else {}
     model = TartForSequenceClassification.from_backbone(args.model, max_length=MAX_LENGTH, **options).eval()
     return model, AutoTokenizer.from_pretrained(args.model)
 
