@@ -23,6 +23,7 @@ from torch import Tensor
 
 from transformers_tart import TartReasoner
 from transformers_tart.embeddings.views import split_views
+from transformers_tart.hints import readable
 from transformers_tart.projection import LayerScaling
 
 
@@ -60,9 +61,10 @@ class Measurer:
         if names == "numbers":
             texts = {name: f"class {number}" for number, name in enumerate(found.names)}
         labels = tuple(f"class {number}" for number in range(len(found.names))) if names == "taken" else found.names
-        built = None if names == "none" else self.model.label_hints(labels, self.tokenizer, label_descriptions=texts)
-        if built is None:
+        if names == "none" or (texts is None and sum(readable(label) is not None for label in labels) < 2):
             return None
+        named = {"candidate_labels": labels, "label_descriptions": texts}
+        built = self.model.encode_support(None, self.tokenizer, **named).hints
         asked = found.rows(self.args.split)[0]
         return Hints(built.names, built.score(found.train), built.score(asked), built.calibration)
 

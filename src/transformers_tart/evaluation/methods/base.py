@@ -18,6 +18,7 @@ from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.phrases import Reading
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.tasks import Item, Task
+from transformers_tart.hints.requests import choose_texts, parse_request
 from transformers_tart.inputs.examples import Examples
 from transformers_tart.inputs.texts import Text
 from transformers_tart.modeling_base import TartPreTrainedModel
@@ -163,10 +164,14 @@ class TaskContext:
         return EmbeddedInputs(model, embedded, list(range(len(known))), queries)
 
     def _hints(self, model: TartPreTrainedModel, hints: str | None) -> dict[str, Any]:
-        """Return the label hints of a support set as an argument of [`SupportSet`]; none where none are asked for."""
-        if hints is None:
+        """Return the label hints of the classes as an argument of [`SupportSet`]; none where there are none."""
+        names, options = self.task.label_names, model.config.embedding_options
+        request = parse_request(hints, names, "{}")
+        if choose_texts(request, names, model.config.modality, options, model.reasoner.reads_hints) is None:
             return {}
-        raise NotImplementedError
+        processor, size = self.models.processor(self.task.modality), self.models.batch_size
+        encode = partial(model.encode_support, None, processor, hints=hints, candidate_labels=names, batch_size=size)
+        return {"hints": self._once(self._embedded, ("hints", hints), encode).hints}
 
     def _embed_in_prompt(self, model: TartPreTrainedModel, support: Support) -> EmbeddedInputs:
         """Embed a support set in a prompt, and the test inputs after it."""
