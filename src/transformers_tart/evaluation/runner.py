@@ -98,8 +98,8 @@ class Plan:
         shown = [method for method in methods if method != ZERO_SHOT]
         for task in tasks:
             for k, per_class in self._sizes_of(task).items():
-                named = (list(seeds)[:1], unshown) if k == 0 else (seeds, shown)
-                for seed, method in itertools.product(*named):
+                drawn, named = (list(seeds)[:1], unshown) if k == 0 else (list(seeds), shown)
+                for seed, method in itertools.product(drawn, named):
                     yield Run(task, k, seed, method, per_class)
 
     def _sizes_of(self, task: Task) -> dict[int, int | None]:

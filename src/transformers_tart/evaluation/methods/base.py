@@ -160,7 +160,13 @@ class TaskContext:
         rows = [self._once(self._embedded, block, partial(embed, [train[i] for i in block])) for block in blocks]
         queries = self._once(self._embedded, "tests", partial(embed, self.task.test_texts))
         known = torch.cat([*rows, queries[:0]])[: len(support.indices)]
-        embedded = SupportSet(known, self.labels(support), self.task.label_names, **self._hints(model, hints))
+        given = self._hints(model, hints)
+        if not given and not support.indices:
+            raise ValueError(
+                f"Without examples, the model answers by the names of the classes; those of {self.task.name} give it no "
+                "hint. Name the classes, or take another k."
+            )
+        embedded = SupportSet(known, self.labels(support), self.task.label_names, **given)
         return EmbeddedInputs(model, embedded, list(range(len(known))), queries)
 
     def _hints(self, model: TartPreTrainedModel, hints: str | None) -> dict[str, Any]:

@@ -128,10 +128,10 @@ class ReasonerPredictor:
         with torch.inference_mode():
             device = self.reasoner.device
             known, asked = ([view[None].to(device) for view in views] for views in (support, query))
-            pairs = [] if hints is None or not self.reads_hints else [rows[None].to(device) for rows in hints]
-            of_support, of_query = {"support_hints": pairs[0]} if pairs else {}, pairs[1:]
-            state = self.reasoner.prepare(known, labels[None].to(device), num_labels=num_classes, **of_support)
-            return self.reasoner.query(state, asked, *of_query)[0].cpu().double().softmax(-1)
+            read = hints if hints is not None and self.reads_hints else (None, None)
+            known_hints, asked_hints = (None if rows is None else rows[None].to(device) for rows in read)
+            state = self.reasoner.prepare(known, labels[None].to(device), known_hints, num_labels=num_classes)
+            return self.reasoner.query(state, asked, asked_hints)[0].cpu().double().softmax(-1)
 
 
 def choose_sizes(
