@@ -89,6 +89,9 @@ class TartReasonerConfig(PreTrainedConfig):
             `"clipped"`.
         num_components (`int`, *optional*, defaults to 16):
             Components of the projection.
+        holds_out_means (`bool`, *optional*, defaults to `False`):
+            `kernel`: whether leave-one-out predictions leave an example out of the means too. Reasoners of version 0.1
+            do not, and with few examples take their evidence for better than it is.
         weighing_size (`int`, *optional*):
             `kernel`: width of the network that weighs views and label hints. `None` means a mixture of the views by
             their evidence, and no hints.
@@ -117,6 +120,7 @@ class TartReasonerConfig(PreTrainedConfig):
     max_classes: int | None = None
     projection: str | None = None
     num_components: int = 16
+    holds_out_means: bool = False
     weighing_size: int | None = None
     initializer_range: float = 0.02
     sha256: dict[str, str] | None = None

@@ -218,7 +218,7 @@ class TartConfig(TartBaseConfig):
             family, `"query: "`, is not in their files.
         lower_case (`bool`, *optional*, defaults to `False`):
             Whether texts are put in lower case before the tokenizer reads them.
-        hypothesis_template (`str`, *optional*, defaults to `"The topic is {}."`):
+        hypothesis_template (`str`, *optional*, defaults to `"This text expresses {}."`):
             Text around the name of a class, in place of `{}`, as label hints embed it.
     """
 

@@ -57,8 +57,7 @@ class TartForSequenceClassification(TartPreTrainedModel):
         hints: Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        r"""
-        Classify tokenized texts.
+        r"""Classify tokenized texts.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`):
@@ -72,7 +71,7 @@ class TartForSequenceClassification(TartPreTrainedModel):
             labels (`torch.LongTensor` of shape `(batch,)`, *optional*):
                 True classes; the output then holds the cross-entropy.
             hints (`torch.FloatTensor` of shape `(batch, hints of the user, num_labels)`, *optional*):
-                Scores of the texts by the hints of the user that scored the examples.
+                Scores of the texts by hints of the user.
             kwargs:
                 Only switches that turn other outputs off, such as `output_attentions=False`.
 
@@ -127,8 +126,7 @@ class TartForImageClassification(TartMediaModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        r"""
-        Classify processed images; result and errors are those of [`TartForSequenceClassification.forward`].
+        r"""Classify processed images; result and errors are those of [`TartForSequenceClassification.forward`].
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`):
@@ -171,8 +169,7 @@ class TartForAudioClassification(TartMediaModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        r"""
-        Classify processed audio; result and errors are those of [`TartForSequenceClassification.forward`].
+        r"""Classify processed audio; result and errors are those of [`TartForSequenceClassification.forward`].
 
         Args:
             input_values (`torch.FloatTensor` of shape `(batch, samples)` or `(batch, frames, bins)`, *optional*),

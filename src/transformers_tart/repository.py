@@ -6,7 +6,6 @@ backbone that passes through another `from_pretrained` loses its non-persistent 
 
 import copy
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from transformers_tart.backbones.sentence_encoders import (
 from transformers_tart.backbones.sentence_head import head_of, save_backbone
 from transformers_tart.backbones.towers import take_tower
 from transformers_tart.backbones.traits import BackboneTraits
-from transformers_tart.backbones.vocabulary import HeadRows, head_of_model, read_head
+from transformers_tart.backbones.vocabulary import head_of_model
 from transformers_tart.checks.arguments import as_source
 from transformers_tart.checks.label_names import config_names, set_config_names, take_names
 from transformers_tart.configuration_tart import TartBaseConfig
@@ -248,18 +247,6 @@ def _load_support(model: Any, name: str, digest: Any, hub: dict) -> SupportSet:
     return support
 
 
-def read_vocabulary(model: Any, ids: Sequence[int]) -> HeadRows | None:
-    """Return rows of the vocabulary head of the backbone of a model; `None` where there is none, or it is not found."""
-    reference = BackboneReference.from_config(model.config)
-    hub = {**select(model.origin.hub, (*ACCESS, TRUST)), **reference.place}
-    try:
-        name = None if reference.name is None else reference.path
-        return read_head(model.backbone, ids, model.origin.head, name, **hub)
-    except (OSError, ValueError) as err:
-        logger.info(f"The vocabulary head of the backbone cannot be read, so there is no label_likelihood: {err}")
-        return None
-
-
 def config_to_save(model: Any, include_backbone: bool) -> TartBaseConfig:
     """Return a copy of the config of a model as its repository will hold it."""
     config = copy.deepcopy(model.config)
@@ -303,6 +290,5 @@ __all__ = [
     "compose",
     "config_to_save",
     "load_composed",
-    "read_vocabulary",
     "save_parts",
 ]

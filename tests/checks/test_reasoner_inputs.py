@@ -136,11 +136,11 @@ def test__prepare__small_integer_labels__as_int64(name: str, dtype: torch.dtype)
 )
 def test__prepare__bad_num_labels__said(num_labels: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        shared_reasoner().prepare(SUPPORT, LABELS, num_labels)
+        shared_reasoner().prepare(SUPPORT, LABELS, num_labels=num_labels)
 
 
 def test__prepare__numpy_integers__as_their_values() -> None:
-    state = shared_reasoner().prepare(SUPPORT, LABELS, np.int64(3), np.int32(4))
+    state = shared_reasoner().prepare(SUPPORT, LABELS, num_labels=np.int64(3), seed=np.int32(4))
     assert state.num_labels == 3
     assert shared_reasoner().query(state, QUERY).shape == (1, 5, 3)
 

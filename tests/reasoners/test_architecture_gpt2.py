@@ -64,7 +64,7 @@ def test__gpt2__state__is_not_changed_by_queries() -> None:
     support, labels, query, _ = draw_task(8, 5, dim=20)
     with torch.no_grad():
         state = reasoner.prepare(support, labels)
-        part = state.views[0].parts[0][1]
+        part = state.views[0].parts[0].state
         assert isinstance(part, PrefixCache)
         assert part.length == 16
         first = reasoner.query(state, query)

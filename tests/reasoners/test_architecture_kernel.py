@@ -144,7 +144,7 @@ def test__kernel__class_without_examples__never_the_answer() -> None:
 def test__kernel__subset_of_one_example__finite() -> None:
     support, labels, query, _ = draw_task(3)
     state = build_reasoner(max_support=2).prepare(support, labels)
-    assert [part.geometry.support.shape[1] for _, part in state.views[0].parts] == [2, 1]
+    assert [part.state.geometry.support.shape[1] for part in state.views[0].parts] == [2, 1]
     assert torch.isfinite(build_reasoner(max_support=2).query(state, query)).all()
 
 

@@ -154,21 +154,22 @@ def test__views__architecture_without_likelihood__equal_weights() -> None:
     torch.testing.assert_close(weights, torch.full((3, 1), 1 / 3))
 
 
-def test__views__one_against_the_rest__mean_likelihood_of_the_binary_tasks() -> None:
+def test__views__one_against_the_rest__held_out_probabilities_of_the_binary_tasks() -> None:
     reasoner = build_reasoner(max_classes=2)
     support, labels, _, _ = draw_task(classes=4)
-    found = reasoner.prepare(support, labels).views[0].log_likelihood
-    alone = [reasoner.prepare(support, (labels == c).long()).views[0].log_likelihood for c in range(4)]
-    torch.testing.assert_close(found, torch.stack(alone).mean(0), **TOLERANCE)
+    found = reasoner.prepare(support, labels).views[0].held_out
+    alone = [reasoner.prepare(support, (labels == c).long()).views[0].held_out[..., 1] for c in range(4)]
+    torch.testing.assert_close(found, torch.stack(alone, -1).log_softmax(-1), **TOLERANCE)
 
 
-def test__views__subsets__likelihood_weighted_by_their_shares() -> None:
+def test__views__subsets__held_out_predictions_in_the_order_of_the_examples() -> None:
     reasoner = build_reasoner(max_support=10)
     support, labels, _, _ = draw_task(25, classes=2)
     view = reasoner.prepare(support, labels).views[0]
-    expected = sum(w * part.log_likelihood for w, (_, part) in zip(view.weights, view.parts, strict=True))
     assert len(view.parts) == 3
-    torch.testing.assert_close(view.log_likelihood, expected)
+    for part in view.parts:
+        expected = part.state.held_out.log_softmax(-1)
+        torch.testing.assert_close(view.held_out[0, part.index[0]], expected[0])
 
 
 @given(
@@ -212,7 +213,7 @@ def test__views__state_moved__same_answer(architecture: str) -> None:
         assert torch.equal(reasoner.query(state.to("cpu"), query), reasoner.query(state, query))
     moved = state.to("meta")
     assert moved.log_weights.device.type == "meta"
-    assert {view.log_likelihood.device.type for view in moved.views} == {"meta"}
+    assert {part.index.device.type for view in moved.views for part in view.parts} == {"meta"}
 
 
 class Query(nn.Module):

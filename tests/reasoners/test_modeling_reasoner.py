@@ -76,7 +76,8 @@ def test__reasoner__one_against_the_rest__equals_each_binary_task_alone(
 )
 def test__reasoner__max_classes__decides_one_against_the_rest(limit: int | None, classes: int, expected: bool) -> None:
     support, labels, _, _ = draw_task(classes=classes)
-    assert build_reasoner(max_classes=limit).prepare(support, labels).one_vs_rest == expected
+    state = build_reasoner(max_classes=limit).prepare(support, labels)
+    assert len(state.views[0].parts[0].state.frequency) == (classes if expected else 1)
 
 
 @given(size=st.integers(2, 200), classes=st.integers(2, 6), limit=st.integers(2, 60), seed=st.integers(0, 9))
@@ -104,7 +105,7 @@ def test__reasoner__support_above_the_limit__average_of_its_subsets() -> None:
         for index in balanced_subsets(support, labels, 10):
             alone = reasoner(support[:, index[0]], labels[:, index[0]], query, num_labels=3)
             expected += alone.logits.softmax(-1) * index.shape[1] / 25
-    assert sum(state.views[0].weights) == pytest.approx(1.0)
+    assert sum(part.weight for part in state.views[0].parts) == pytest.approx(1.0)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 

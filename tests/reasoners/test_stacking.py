@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from transformers_tart.reasoners.architectures.stacking import StackPrior, fit_stack, stack_log_likelihood
+from transformers_tart.reasoners.architectures.stacking import StackPrior, blend, fit_stack
 
 
 SEEDS = st.integers(0, 1000)
@@ -132,9 +132,9 @@ def test__fit_stack__predictions_of_any_size__finite(size: float) -> None:
 
 
 @given(seed=SEEDS, classes=st.integers(2, 5))
-def test__stack_log_likelihood__fitted_stack__mean_of_each_example(seed: int, classes: int) -> None:
+def test__blend__fitted_stack__log_probabilities_of_each_example(seed: int, classes: int) -> None:
     predictions, members, log_share = draw_problem(30, 3, classes, seed)
     weights, offset = fit_stack(predictions, members, log_share, build_prior(3))
-    found = stack_log_likelihood(predictions, members, weights, offset + log_share)
+    found = blend(predictions, weights, offset + log_share)
     logits = (predictions[0] * weights[0][:, None]).sum(1) + offset[0] + log_share[0]
-    torch.testing.assert_close(found[0], -cross_entropy(logits, members[0].argmax(-1)))
+    torch.testing.assert_close(found[0], logits.log_softmax(-1))

@@ -52,9 +52,11 @@ def read_head(
     Returns:
         [`HeadRows`], `None` where the model has no such head, or it cannot be found.
     """
+    found: tuple[Tensor, Tensor | None] | None
     if head is not None:
-        weight, bias = head.weight, getattr(head, "bias", None)
-        found = weight[list(ids)].detach(), None if bias is None else bias[list(ids)].detach()  # type: ignore[index]
+        weight: Any = head.weight
+        bias: Any = getattr(head, "bias", None)
+        found = weight[list(ids)].detach(), None if bias is None else bias[list(ids)].detach()
     else:
         found = _find_rows(backbone, list(ids), name, hub)
     return None if found is None else _scaled(backbone.config, *found)

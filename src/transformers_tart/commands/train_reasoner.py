@@ -31,6 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Train and save."""
     from transformers_tart.evaluation.methods.baselines import BASELINES
+    from transformers_tart.reasoners.modeling_reasoner import TartReasoner
     from transformers_tart.training.trainer import train_reasoner
     from transformers_tart.training.validation import VALIDATION_SEED, Validation
 
@@ -41,5 +42,8 @@ def run(args: argparse.Namespace) -> None:
     if not args.no_validation:
         fixed = preset.tasks.validation(torch.Generator().manual_seed(VALIDATION_SEED))
         validation = Validation(fixed, {name: BASELINES[name] for name in REFERENCES})
+    base = None if preset.base is None else TartReasoner.from_pretrained(preset.base)
     options = {name: vars(args)[name] for name in ("resume", "max_minutes", "log_with", "preset")}
-    train_reasoner(preset.build_config(), args.output, arguments, preset.tasks, validation=validation, **options)
+    train_reasoner(
+        preset.build_config(), args.output, arguments, preset.tasks, validation=validation, base=base, **options
+    )

@@ -80,6 +80,21 @@ class LabelHints:
         """
         return stack_scores(self.scorers, embeddings, self.num_labels)
 
+    def join(self, scores: Tensor, given: Tensor | None) -> Tensor:
+        """Return scores (n, hints, classes) with those of the hints of the user behind them.
+
+        Raises:
+            ValueError: When these are missing, or of another shape.
+        """
+        expected = (len(scores), len(self.given), self.num_labels)
+        if (given is None and self.given) or (given is not None and tuple(given.shape) != expected):
+            found = None if given is None else tuple(given.shape)
+            raise ValueError(
+                f"The support set was scored by the hints {list(self.given)} of the user, and needs scores of shape "
+                f"{expected} for these inputs too, got {found}; give hints=..."
+            )
+        return scores if given is None else torch.cat([scores, given.to(scores)], dim=1)
+
     def to(self, device: torch.device | str) -> "LabelHints":
         """Return the hints on another device."""
         moved = tuple(
@@ -109,7 +124,8 @@ class LabelHints:
         for name, fields in zip(names, facts["scorers"], strict=False):
             if name not in HINTS:
                 raise ValueError(
-                    f"The hint {shorten(name)} is none of {list(HINTS)}: update transformers-tart if the file is newer."
+                    f"The hint {shorten(name)} is none of {list(HINTS)}; update transformers-tart if the file is "
+                    "newer."
                 )
             prefix = f"{PREFIX}{name}."
             own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}

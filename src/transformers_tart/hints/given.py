@@ -56,8 +56,8 @@ def score_given(
     """
     if missing := [name for name in names if name not in given]:
         raise ValueError(
-            f"The examples were scored by the hint {missing[0]!r} of the user, which is missing for these inputs; give "
-            f"hints={{{missing[0]!r}: ...}}, a function of inputs and label names or their scores."
+            f"The examples were scored by the hint {missing[0]!r} of the user, which is missing for these inputs; "
+            f"give hints={{{missing[0]!r}: ...}}, a function of inputs and label names or their scores."
         )
     found = [_score(name, given[name], inputs, label_names) for name in names]
     return torch.stack(found, dim=1) if found else None

@@ -11,7 +11,6 @@ from transformers import PreTrainedTokenizerBase
 from transformers_tart.checks.templates import parse_view_template
 from transformers_tart.hints.sources import HintSource
 from transformers_tart.inputs.tokenization import encode
-from transformers_tart.inputs.views import LAYER_NAMES, View
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +24,8 @@ class LabelLikelihood:
         rows: rows (tokens, hidden) of the vocabulary head, or, without a softcap, their weighted means
             (classes, hidden).
         bias: bias (tokens,) or (classes,) of these rows.
-        weights: weights (classes, tokens) of the tokens in the score of a class, `None` where the rows are those of the
-            classes. NaN for a class without a text.
+        weights: weights (classes, tokens) of the tokens in the score of a class, NaN for a class without a text.
+            `None` where the rows are those of the classes.
         slots: places of the last layers of prompts among the layers of all views.
         softcap: bound of the logits, as in `final_logit_softcapping` of a config; `None` without.
     """
@@ -45,7 +44,7 @@ class LabelLikelihood:
     @classmethod
     def build(cls, source: HintSource) -> "LabelLikelihood | None":
         """Read the rows of the vocabulary head; return `None` without a prompt or without a head."""
-        prompts = _prompts(source)
+        prompts = source.prompts()
         if not prompts:
             return None
         tail = parse_view_template(next(iter(prompts)))[0][-1]
@@ -92,27 +91,11 @@ class LabelLikelihood:
         return cls(tensors["rows"], tensors["bias"], slots, tensors.get("weights"), softcap)
 
 
-def _prompts(source: HintSource) -> dict[str, int]:
-    """Return the place of the last layer at the end of each prompt among the layers of all views, by template."""
-    found = {}
-    for number, view in enumerate(source.views):
-        if view.template is not None and view.pooling == "last" and _has_last_state(view):
-            found.setdefault(view.template, source.slots(number)[-1])
-    return found
-
-
-def _has_last_state(view: View) -> bool:
-    """Return whether the last layer of a view is that of the backbone, as it is."""
-    is_last = view.layers == -1 or view.layers in LAYER_NAMES or str(view.layers).endswith(":")
-    return is_last and not view.normalize and view.truncate_dim is None
-
-
 def _token_weights(tokenizer: PreTrainedTokenizerBase, text: str | None, tail: str) -> dict[int, float]:
     """Return the share of each token in the forms of a label after the end of a prompt."""
     forms = dict.fromkeys(space + case for case in (str(text), str(text).lower()) for space in ("", " "))
     found: dict[int, float] = {}
-    written = [_continuation(tokenizer, form, tail) for form in forms]
-    written = [ids for ids in written if ids]
+    written = [ids for form in forms if (ids := _continuation(tokenizer, form, tail))]
     for ids in written:
         for token in ids:
             found[token] = found.get(token, 0.0) + 1 / (len(ids) * len(written))

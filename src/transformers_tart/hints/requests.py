@@ -21,7 +21,7 @@ logger = logging.get_logger(__name__)
 
 AUTO = "auto"
 # Inputs without content, whose scores show how much a hint favors each class whatever the input is.
-WITHOUT_CONTENT = ("N/A", "...", "[MASK]", "text", "Hello", "?", "This is a text.", "The")
+WITHOUT_CONTENT = ("N/A", "[MASK]", "")
 MOST_UNLABELED = 256
 
 
@@ -86,8 +86,8 @@ def parse_request(
             given |= parse_given(each)
         else:
             raise TypeError(
-                f"hints has {shorten(each)} of type {type(each).__name__}; give {AUTO!r}, None, names of {list(HINTS)}, "
-                "a function of inputs and label names, an array of scores, or a dict or list of these."
+                f"hints has {shorten(each)} of type {type(each).__name__}; give {AUTO!r}, None, names of "
+                f"{list(HINTS)}, a function of inputs and label names, an array of scores, or a dict or list of these."
             )
     if unknown := [name for name in kinds if name not in HINTS]:
         raise ValueError(f"hints names {shorten(unknown)}; give {AUTO!r}, None or names of {list(HINTS)}.")

@@ -1,4 +1,4 @@
-"""What a support set says of its views and hints: leave-one-out predictions, scaled hints, and statistics of both."""
+"""The evidence of a support set for its views and hints: leave-one-out predictions, scaled hints, and statistics."""
 
 import math
 from dataclasses import dataclass

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from huggingface_hub import ModelCard
 from torch import Tensor
 from torch.profiler import record_function
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.checks.arguments import check_kind, shorten
@@ -37,24 +35,10 @@ from transformers_tart.reasoners import locate
 from transformers_tart.reasoners.architectures import ARCHITECTURES
 from transformers_tart.reasoners.architectures.base import Architecture
 from transformers_tart.reasoners.combining import answer, combine, votes
-from transformers_tart.reasoners.state import ReasonerState, Votes
+from transformers_tart.reasoners.state import ReasonerState, TartReasonerOutput, Votes
 from transformers_tart.reasoners.view_reader import ViewReader
 from transformers_tart.reasoners.weighing import Weighing
 from transformers_tart.reasoners.weights import align_weights, check_finite, check_headers
-
-
-@dataclass
-class TartReasonerOutput(ModelOutput):
-    """
-    Args:
-        loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
-            Cross-entropy of `query_labels`, in nats, when they are given.
-        logits (`torch.FloatTensor` of shape `(batch, n, num_labels)`):
-            Log-probabilities up to a constant.
-    """
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
 
 
 class TartReasoner(HubMixin, PreTrainedModel):
@@ -263,11 +247,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
         query_embeddings: Tensor | Sequence[Tensor],
         query_hints: Tensor | None = None,
     ) -> Votes:
-        """Return the parts of the answers of [`TartReasoner.query`], whose arguments are these.
-
-        Returns:
-            [`Votes`]: the votes of views and hints, and the influence of each example.
-        """
+        """Return the parts of the answers of [`TartReasoner.query`], whose arguments are these."""
         queries, hints = self._check_queries(state, query_embeddings, query_hints)
         influence = [
             self._reader.influence(view, query, state.num_labels) if view.parts else None

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils import ModelOutput
 
 from transformers_tart.projection import Projection
 from transformers_tart.reasoners.architectures.base import to_device
@@ -73,3 +74,17 @@ class Votes:
     influence: (
         Tensor | None
     )  # (batch, n, k) share of each example in the logit of the predicted class; `None` if unknown
+
+
+@dataclass
+class TartReasonerOutput(ModelOutput):
+    """
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*):
+            Cross-entropy of `query_labels`, in nats, when they are given.
+        logits (`torch.FloatTensor` of shape `(batch, n, num_labels)`):
+            Log-probabilities up to a constant.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None

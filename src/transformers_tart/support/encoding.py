@@ -14,7 +14,7 @@ from transformers_tart.embeddings.text import Embedder
 from transformers_tart.embeddings.views import layer_counts
 from transformers_tart.hints.base import LabelHints, build_scorers, stack_scores
 from transformers_tart.hints.given import functions_of, score_given
-from transformers_tart.hints.requests import HintRequest
+from transformers_tart.hints.requests import WITHOUT_CONTENT, HintRequest
 from transformers_tart.hints.sources import HintSource
 from transformers_tart.inputs.examples import Examples
 from transformers_tart.support.support_set import SupportSet
@@ -46,7 +46,13 @@ class SupportEncoder:
         `options` are as in [`Embedder.embed_examples`].
         """
         labels = [self.request.template.format(text) for text in self.texts or () if text is not None]
-        beside = [*labels, *self.request.calibrating] if labels else []
+        is_text = self.embedder.modality.is_tokenized and not self.embedder.options.has_prompt
+        beside = [*labels, *self.request.calibrating] if labels or (self.request.given and is_text) else []
+        if not examples.inputs and not beside:
+            raise ValueError(
+                "There are neither examples nor label hints to go by: give examples, candidate_labels with a meaning, "
+                "label_descriptions, or hints of your own."
+            )
         together = replace(examples, inputs=[*examples.inputs, *beside])
         found = self.embedder.embed_examples(together, tokenizer, **options)
         size = len(examples.inputs)
@@ -82,7 +88,8 @@ class SupportEncoder:
         if self.texts is not None and len(labels):
             views = self.embedder.views
             counts = layer_counts(views, labels.shape[1]) if len(views) > 1 else (labels.shape[1],)
-            source = HintSource(self.texts, labels, views, counts, tokenizer, self.read_head)
+            neutral = calibrating[: len(WITHOUT_CONTENT)]
+            source = HintSource(self.texts, labels, neutral, views, counts, tokenizer, self.read_head)
             scorers = build_scorers(self.request.kinds, source)
             if not self.request.is_auto and (missing := [kind for kind in self.request.kinds if kind not in scorers]):
                 raise ValueError(

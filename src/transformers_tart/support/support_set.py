@@ -1,7 +1,6 @@
 """Support sets: labeled embeddings and label hints, and support sets that a reasoner has read."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,11 @@ from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.checks.arguments import as_source, check_kind, shorten
 from transformers_tart.checks.label_names import check_label_names
 from transformers_tart.embeddings.packing import PackedEmbeddings
-from transformers_tart.embeddings.phrases import Phrasing, Reading
+from transformers_tart.embeddings.phrases import Phrasing
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.errors import BackboneMismatchError, CorruptFileError
 from transformers_tart.hints.base import LabelHints
-from transformers_tart.hints.given import parse_given, score_given
 from transformers_tart.inputs.embedding_options import EmbeddingOptions
-from transformers_tart.projection import LayerScaling
-from transformers_tart.reasoners.state import ReasonerState
 from transformers_tart.support.files import read_fields, write_fields
 
 
@@ -186,15 +182,15 @@ class SupportSet:
         """Return the support set on another device."""
         hints = None if self.hints is None else self.hints.to(device)
         given = None if self.given_hints is None else self.given_hints.to(device)
-        moved = {"embeddings": self.embeddings.to(device), "labels": self.labels.to(device)}
-        return replace(self, **moved, hints=hints, given_hints=given)
+        embeddings, labels = self.embeddings.to(device), self.labels.to(device)
+        return replace(self, embeddings=embeddings, labels=labels, hints=hints, given_hints=given)
 
     def scores(self) -> Tensor | None:
         """Return the scores (k, hints, classes) of the examples by all hints; `None` without hints."""
         if self.hints is None:
             return None
         embeddings = self.embeddings if self.embeddings.dim() == 3 else self.embeddings[:, None]
-        return join_given(self.hints, self.hints.score(embeddings), self.given_hints)
+        return self.hints.join(self.hints.score(embeddings), self.given_hints)
 
     def check_number_of_names(self, names: tuple[str, ...]) -> None:
         """Raise a ValueError unless `config.id2label` has as many names as the support set has classes."""
@@ -271,53 +267,6 @@ class SupportSet:
             ) from err
 
 
-@dataclass(frozen=True)
-class PreparedSupport:
-    """A support set that the reasoner has read."""
-
-    support: SupportSet
-    scalings: tuple[LayerScaling, ...]  # of each view
-    state: ReasonerState
-    reading: Reading | None = None
-    token: tuple[object, ...] | None = None  # `state_token` of backbone and reasoner when they read it
-    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # hints of the user, by their names
-
-    def score_given(self, inputs: Sequence[Any], hints: Any = None) -> Tensor | None:
-        """Score queries by the hints of the user.
-
-        Args:
-            inputs (`list`):
-                n inputs, as they were given.
-            hints (`dict`, `Callable` or array, *optional*):
-                The hints of the user, or their scores (n, num_labels) of these inputs, where they are not those that
-                scored the examples.
-
-        Returns:
-            `torch.FloatTensor` of shape `(n, hints of the user, num_labels)`, `None` where there are none.
-
-        Raises:
-            ValueError: When a hint by which the examples were scored is missing.
-        """
-        names = () if self.support.hints is None else self.support.hints.given
-        return score_given(names, {**self.functions, **parse_given(hints)}, inputs, self.support.label_names)
-
-
-def join_given(hints: LabelHints, scores: Tensor, given: Tensor | None) -> Tensor:
-    """Return scores (n, hints, classes) with those of the hints of the user behind them.
-
-    Raises:
-        ValueError: When these are missing, or of another shape.
-    """
-    expected = (len(scores), len(hints.given), hints.num_labels)
-    if (given is None and hints.given) or (given is not None and tuple(given.shape) != expected):
-        found = None if given is None else tuple(given.shape)
-        raise ValueError(
-            f"The support set was scored by the hints {list(hints.given)} of the user, and needs scores of shape "
-            f"{expected} for these inputs too, got {found}; give hints=..."
-        )
-    return scores if given is None else torch.cat([scores, given.to(scores)], dim=1)
-
-
 def check_is_support(support: Any) -> None:
     """Raise a TypeError unless an argument is a support set."""
     if not isinstance(support, SupportSet):
@@ -331,4 +280,4 @@ def _describe(digest: BackboneDigest) -> str:
     return f'"{digest.name or "without a name"}" (digest {digest.hexdigest})'
 
 
-__all__ = ["SUPPORT_FILE", "PreparedSupport", "SupportSet", "check_is_support", "join_given"]
+__all__ = ["SUPPORT_FILE", "SupportSet", "check_is_support"]

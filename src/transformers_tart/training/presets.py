@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers_tart.configuration_tart import TartReasonerConfig
+from transformers_tart.training.evidence_tasks import EvidenceTasks
 from transformers_tart.training.sources import PaperTasks, Ramp, RichTasks, TaskSource
 
 
@@ -36,6 +37,7 @@ class Preset:
     config: dict[str, Any]  # fields of `TartReasonerConfig`
     tasks: TaskSource
     arguments: ReasonerTrainingArguments
+    base: str | None = None  # reasoner whose reading of a view is kept
 
     def build_config(self) -> TartReasonerConfig:
         """Build a new config."""
@@ -52,9 +54,16 @@ _PAPER_DIMS = Ramp(start=4, end=16, increment=4, interval=1000)
 PRESETS: dict[str, Preset] = {
     "kernel": Preset(
         "the reasoner inside this package: any width, any number of classes; trains on a CPU",
-        {"architecture": "kernel"},
+        {"architecture": "kernel", "holds_out_means": True},
         RichTasks(),
         ReasonerTrainingArguments(max_steps=1_500, learning_rate=3e-3),
+    ),
+    "weighing": Preset(
+        "the weighing of views and label hints, for the reasoner inside this package; trains on a CPU",
+        {"architecture": "kernel", "holds_out_means": True, "weighing_size": 32},
+        EvidenceTasks(),
+        ReasonerTrainingArguments(max_steps=3_000, learning_rate=3e-3, weight_decay=0.0),
+        base="kernel",
     ),
     "paper-66": Preset(
         "the head of the paper, up to 65 examples; needs a GPU",

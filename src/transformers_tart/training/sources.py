@@ -4,6 +4,7 @@ Every draw comes from the generator that is passed in, so the same seed gives th
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -43,6 +44,14 @@ class TrainingBatch:
     labels: Tensor  # (tasks, n) int64 from 0
     num_classes: int
     support_size: int | None = None  # leading rows that are the support set of each task; `None` for sequences
+    other_views: tuple[Tensor, ...] = ()  # (tasks, n, dim) float32 each, beside `embeddings`
+    hints: Tensor | None = None  # (tasks, n, hints, num_classes) float32
+    unlabeled_hints: Tensor | None = None  # (tasks, m, hints, num_classes) float32
+
+    @property
+    def views(self) -> tuple[Tensor, ...]:
+        """The embeddings of each view."""
+        return self.embeddings, *self.other_views
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,11 +59,18 @@ class TrainingBatch:
     def share(self, index: int, count: int) -> "TrainingBatch":
         """Return every `count`-th task from the `index`-th on: the share of one of `count` processes."""
         mine = slice(index, None, count)
-        return replace(self, embeddings=self.embeddings[mine], labels=self.labels[mine])
+        return self._map(lambda tensor: tensor[mine])
 
     def to(self, device: torch.device | str) -> "TrainingBatch":
         """Move the tasks to another device."""
-        return replace(self, embeddings=self.embeddings.to(device), labels=self.labels.to(device))
+        return self._map(lambda tensor: tensor.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "TrainingBatch":
+        hints = (None if each is None else change(each) for each in (self.hints, self.unlabeled_hints))
+        views = tuple(change(view) for view in self.other_views)
+        return TrainingBatch(
+            change(self.embeddings), change(self.labels), self.num_classes, self.support_size, views, *hints
+        )
 
 
 def draw_task(size: int, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.training.checkpoints import Progress, load_checkpoint, save_checkpoint, save_run
 from transformers_tart.training.presets import ReasonerTrainingArguments
 from transformers_tart.training.sources import RichTasks, TaskSource, TaskStream, TrainingBatch
-from transformers_tart.training.validation import Validation, overall
+from transformers_tart.training.validation import Validation, overall, predict
 
 
 VALIDATION_TIMEOUT = timedelta(hours=2)  # the other processes wait while the main one validates
@@ -48,14 +48,7 @@ class Objective(nn.Module):
         """
         if batch.support_size is None:
             return self._sequence_loss(batch)
-        support, query = slice(None, batch.support_size), slice(batch.support_size, None)
-        labels = batch.labels[:, query]
-        logits = self.reasoner(
-            batch.embeddings[:, support],
-            batch.labels[:, support],
-            batch.embeddings[:, query],
-            num_labels=batch.num_classes,
-        ).logits
+        logits, labels = predict(self.reasoner, batch)
         losses = cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1) / math.log(batch.num_classes)
         return losses, (logits.argmax(-1) == labels).float().mean(1)
 
@@ -76,6 +69,7 @@ class Run:
         tasks: TaskSource,
         log_with: Tracker | list[Tracker] | None = None,
         project_dir: Path | None = None,
+        base: TartReasoner | None = None,
     ):
         # accelerate joins processes without an accelerator only when cpu is set
         self.accelerator = Accelerator(
@@ -88,8 +82,9 @@ class Run:
         _check_trackers(self.accelerator, log_with)
         self.args, self.tasks = args, tasks
         set_seed(args.seed)
-        objective = Objective(TartReasoner(config))
-        optimizer = torch.optim.AdamW(objective.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay)
+        objective = Objective(_start(config, base))
+        learned = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(learned, lr=args.learning_rate, weight_decay=args.weight_decay)
         # not prepared: accelerate would step it once for each process
         self.scheduler = get_scheduler(args.schedule, optimizer, args.warmup_steps, args.max_steps)
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
@@ -174,6 +169,7 @@ def train_reasoner(
     max_minutes: float | None = None,
     log_with: Tracker | list[Tracker] | None = None,
     preset: str | None = None,
+    base: TartReasoner | None = None,
 ) -> TartReasoner:
     """Train a reasoner and save it where [`TartReasoner.from_pretrained`] finds it.
 
@@ -197,6 +193,9 @@ def train_reasoner(
             Trackers of accelerate, such as `"tensorboard"`, for the loss and accuracy of every step and of validation.
         preset (`str`, *optional*):
             Name of the preset, for the card.
+        base ([`TartReasoner`], *optional*):
+            A trained reasoner whose reading of a view is kept as it is; only the weighing of views and hints is
+            trained.
 
     Returns:
         [`TartReasoner`]: the trained reasoner, in evaluation mode.
@@ -209,7 +208,7 @@ def train_reasoner(
     """
     args, output_dir, begin = args or ReasonerTrainingArguments(), Path(output_dir), time.monotonic()
     output_dir.mkdir(parents=True, exist_ok=True)  # fail before training where the folder cannot be made
-    run = Run(config, args, tasks or RichTasks(), log_with, output_dir)
+    run = Run(config, args, tasks or RichTasks(), log_with, output_dir, base)
     if resume:
         load_checkpoint(run.accelerator, output_dir, *run.states)
     facts = {k: v if isinstance(v, int | float | str) else json.dumps(v) for k, v in run.progress.arguments.items()}
@@ -233,6 +232,15 @@ def train_reasoner(
         for tracker in run.accelerator.trackers:
             tracker.finish()
     return run.reasoner.eval()
+
+
+def _start(config: TartReasonerConfig, base: TartReasoner | None) -> TartReasoner:
+    """Return a new reasoner, with the frozen architecture of another one if there is one."""
+    reasoner = TartReasoner(config)
+    if base is not None:
+        reasoner.architecture.load_state_dict(base.architecture.state_dict())
+        reasoner.architecture.requires_grad_(False)
+    return reasoner
 
 
 def _check_trackers(accelerator: Accelerator, log_with: Tracker | Sequence[Tracker] | None) -> None:

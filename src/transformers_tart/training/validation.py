@@ -1,5 +1,6 @@
 """Validation on fixed synthetic tasks, beside reference classifiers."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -51,7 +52,7 @@ class Validation:
         }
 
     def measure(self, reasoner: TartReasoner) -> dict[str, Score]:
-        """Return the scores of a reasoner by shape, such as `k=64, 2 classes`, without projection, as in training."""
+        """Return the scores of a reasoner by shape, such as `k=64, 2 classes`."""
         was_training = reasoner.training
         reasoner.eval()
         with torch.no_grad():
@@ -76,18 +77,41 @@ def overall(scores: Mapping[str, Score]) -> Score:
 
 
 def _name(batch: TrainingBatch) -> str:
-    return f"k={batch.support_size}, {batch.num_classes} classes"
+    views, hints = len(batch.views), 0 if batch.hints is None else batch.hints.shape[2]
+    extra = "" if (views, hints) == (1, 0) else f", {views} views, {hints} hints"
+    return f"k={batch.support_size}, {batch.num_classes} classes{extra}"
+
+
+def predict(reasoner: TartReasoner, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+    """Return logits (tasks, n, classes) and labels (tasks, n) of the queries."""
+    support, query = slice(None, batch.support_size), slice(batch.support_size, None)
+    logits = reasoner(
+        [view[:, support] for view in batch.views],
+        batch.labels[:, support],
+        [view[:, query] for view in batch.views],
+        num_labels=batch.num_classes,
+        support_hints=None if batch.hints is None else batch.hints[:, support],
+        query_hints=None if batch.hints is None else batch.hints[:, query],
+        unlabeled_hints=batch.unlabeled_hints,
+    ).logits
+    return logits, batch.labels[:, query]
 
 
 def _reason(batch: TrainingBatch, reasoner: TartReasoner) -> Tensor:
-    size, device = batch.support_size, reasoner.device
-    embeddings, labels = batch.embeddings.to(device), batch.labels.to(device)
-    state = reasoner.architecture.prepare(embeddings[:, :size], labels[:, :size], batch.num_classes)
-    return reasoner.architecture.query(state, embeddings[:, size:]).cpu().double().log_softmax(-1)
+    batch, size = batch.to(reasoner.device), batch.support_size
+    if len(batch.views) > 1 or batch.hints is not None:
+        logits, _ = predict(reasoner, batch)
+    else:  # without projection, as tasks are made for an architecture
+        state = reasoner.architecture.prepare(batch.embeddings[:, :size], batch.labels[:, :size], batch.num_classes)
+        logits = reasoner.architecture.query(state, batch.embeddings[:, size:])
+    return logits.cpu().double().log_softmax(-1)
 
 
 def _predict_one_by_one(batch: TrainingBatch, predict: Predictor) -> Tensor:
     size = batch.support_size
+    if not size:  # nothing to learn from
+        shape = (*batch.labels.shape, batch.num_classes)
+        return torch.full(shape, -math.log(batch.num_classes), dtype=torch.float64)
     tasks = zip(batch.embeddings, batch.labels, strict=True)
     found = [predict(x[:size], y[:size], x[size:], batch.num_classes) for x, y in tasks]
     return torch.stack(found).clamp_min(SMALLEST).log()

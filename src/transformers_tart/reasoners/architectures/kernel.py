@@ -101,7 +101,7 @@ class KernelArchitecture(Architecture):
     def __init__(self, config: TartReasonerConfig):
         super().__init__()
         self.sharpness, self.strengths = list(config.kernel_sharpness or ()), list(config.ridge_strengths or ())
-        self.num_smoothers = config.num_smoothers
+        self.num_smoothers, self.holds_out_means = config.num_smoothers, config.holds_out_means
         self.embed = nn.Linear(NUM_PLAIN_FEATURES + 2 * config.num_smoothers, config.hidden_size)
         self.layers = nn.ModuleList(KernelLayer(config) for _ in range(config.num_hidden_layers or 0))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -132,7 +132,11 @@ class KernelArchitecture(Architecture):
         members = nn.functional.one_hot(labels, num_classes).float()  # (B, k, C)
         frequency = members.mean(1)
         targets = (members - frequency[:, None]) / (2 * _deviation(frequency))
-        solved_labels, predictions = smoothers.solve(targets[:, :, None].expand(-1, -1, self.num_smoothers, -1))
+        solve = smoothers.solve_centered if self.holds_out_means else smoothers.solve
+        solved_labels, predictions = solve(targets[:, :, None].expand(-1, -1, self.num_smoothers, -1))
+        if self.holds_out_means:  # the only example of a class is evidence of nothing once it is left out
+            has_peers = (members * (members.sum(1, keepdim=True) - 1)).sum(-1) > 0
+            predictions = predictions * has_peers[:, :, None, None]
         errors = _relative_errors(predictions, targets)
         hidden = self._tokens(geometry.support, frequency, predictions, errors, labels=targets.transpose(1, 2))
         distances.diagonal(dim1=1, dim2=2).fill_(FAR)  # examples do not attend to themselves

@@ -113,9 +113,12 @@ class Kernel:
 @in_float32
 def ridge_inverse(gram: Tensor, strength: float) -> Tensor:
     """Return (K + strength * sqrt(k) * I)^-1 of (B, k, k); the best ridge grows with k about as its root does."""
-    size = gram.shape[-1]
-    eye = torch.eye(size, device=gram.device, dtype=gram.dtype)
-    return torch.cholesky_inverse(torch.linalg.cholesky(gram + strength * math.sqrt(size) * eye))
+    eye = torch.eye(gram.shape[-1], device=gram.device, dtype=gram.dtype)
+    return torch.cholesky_inverse(torch.linalg.cholesky(gram + _ridge(strength, gram.shape[-1]) * eye))
+
+
+def _ridge(strength: float, size: int) -> float:
+    return strength * math.sqrt(size)
 
 
 @in_float32
@@ -133,12 +136,26 @@ def hold_out(product: Tensor, values: Tensor, inverse: Tensor) -> Tensor:
     return values.float() - product / diagonal.view(*diagonal.shape, *[1] * (values.dim() - 2))
 
 
+def hold_out_centered(product: Tensor, values: Tensor, inverse: Tensor, ridge: float) -> Tensor:
+    """Return leave-one-out predictions (B, k, ...), as deviations from the mean of the other rows, of centered values.
+
+    The kernel and the values are centered by means that hold the row i itself, which `hold_out` leaves in: of
+    unrelated rows it then predicts the label that each has. Here the mean is part of the fit, an intercept without
+    penalty, so the hat matrix is 1/k + K M, and the residual without row i is (v - K M v)_i / (1 - 1/k - (K M)_ii).
+    """
+    size = values.shape[1]
+    spread = inverse.diagonal(dim1=1, dim2=2) - 1 / (size * ridge)
+    residual = product / spread.view(*spread.shape, *[1] * (values.dim() - 2))
+    return values.float() * (size / (size - 1)) - residual
+
+
 @dataclass(frozen=True)
 class Smoothers:
     """The A ridge smoothers of a support set, one for each pair of kernel and strength, sorted by kernel first."""
 
     kernels: tuple[Kernel, ...]
     inverses: tuple[Tensor, ...]
+    strengths: tuple[float, ...]  # of each kernel
 
     @classmethod
     def fit(
@@ -147,12 +164,25 @@ class Smoothers:
         """Fit the smoothers, given the half squared distances (B, k, k) of the support."""
         fitted = [Kernel.fit(value, geometry, distances) for value in sharpness]
         inverses = tuple(ridge_inverse(gram, strength) for _, gram in fitted for strength in strengths)
-        return cls(tuple(kernel for kernel, _ in fitted), inverses)
+        return cls(tuple(kernel for kernel, _ in fitted), inverses, tuple(strengths))
 
     def solve(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return values (B, k, A, ...) times the inverses, for queries, and their leave-one-out predictions."""
         products = [apply(inverse, values[:, :, i]) for i, inverse in enumerate(self.inverses)]
         held_out = [hold_out(p, values[:, :, i], self.inverses[i]) for i, p in enumerate(products)]
+        return torch.stack(products, 2), torch.stack(held_out, 2)
+
+    def solve_centered(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return centered values (B, k, A, ...) times the inverses, and leave-one-out predictions with means left out.
+
+        Without its own example a row is predicted as a deviation from the mean of the others.
+        """
+        products, held_out = [], []
+        for i, inverse in enumerate(self.inverses):
+            product = apply(inverse, values[:, :, i])
+            ridge = _ridge(self.strengths[i % len(self.strengths)], values.shape[1])
+            products.append(product)
+            held_out.append(hold_out_centered(product, values[:, :, i], inverse, ridge))
         return torch.stack(products, 2), torch.stack(held_out, 2)
 
 
