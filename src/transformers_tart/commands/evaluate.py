@@ -39,6 +39,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=5, help="support sets of each size (default: 5)")
     parser.add_argument("--sampling", choices=("balanced", "natural"), default="balanced", help="(default: balanced)")
     parser.add_argument("--max-test", type=int, help="most test texts of a task, drawn with a seed (default: all)")
+    parser.add_argument("--max-prompt", type=int, help="longest prompt of the methods of prompting, in tokens")
     parser.add_argument("--output", required=True, help="folder of the results")
 
 
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     drawing = (choose_seeds(args.seeds), args.sampling, args.max_test)
     plan = Plan(args.task, args.methods, args.k, *drawing, per_class=args.per_class)
     state = join_processes(args.device)
-    models = Models(**evaluation_options(args, state.device))
+    models = Models(**evaluation_options(args, state.device), max_prompt=args.max_prompt)
     try:
         failed = evaluate(plan, models, args.output)
     finally:

@@ -58,6 +58,8 @@ def prompt_log_probs(
     label_names: Sequence[str],
     *,
     batch_size: int | None = None,
+    max_length: int | None = None,
+    max_prompt: int | None = None,
 ) -> PromptResult:
     r"""
     Return the mean log-probability of the tokens of each label name after the labeled examples and the query.
@@ -68,14 +70,18 @@ def prompt_log_probs(
     of each class, to leave at most as many of one class as of another. A text is truncated, on the side of the
     tokenizer, where a query would take more than a quarter of the context, or an example more than the share of its
     class in the rest, which is logged once. `batch_size` is the largest number of pairs of query and label in a
-    forward pass; it is smaller where copies of a long prompt would fill the memory.
+    forward pass; it is smaller where copies of a long prompt would fill the memory. `max_length` is the longest text
+    in tokens, and `max_prompt` the longest prompt where that is less than the context.
 
     Raises:
         ValueError: Without queries, or when the context does not hold an example of each class.
     """
     if not query_texts:
         raise ValueError("There are no queries to prompt with.")
-    writer = _Writer(tokenizer, label_names, support_labels, backbone_max_length(model))
+    limits = [limit for limit in (backbone_max_length(model), max_prompt) if limit is not None]
+    writer = _Writer(tokenizer, label_names, support_labels, min(limits, default=None))
+    if max_length is not None:
+        support_texts, query_texts = (_shorten(tokenizer, texts, max_length) for texts in (support_texts, query_texts))
     support_texts, query_texts = writer.truncate(support_texts, query_texts)
     rows, kept = writer.write(support_texts, [QUESTION.format(text=text) for text in query_texts])
     return PromptResult(_score_all(model, rows, len(label_names), batch_size).cpu(), kept)

@@ -89,7 +89,7 @@ class Plan:
 
         Without examples nothing is drawn, so there is one seed, and only the methods that need no example are run.
         """
-        seeds, methods = (dict.fromkeys(names) for names in (self.seeds, self.methods))
+        seeds, methods = list(dict.fromkeys(self.seeds)), list(dict.fromkeys(self.methods))
         starts = 0 in (self.sizes if self.per_class is None else self.per_class)
         unshown = [method for method in methods if method in (WITHOUT_EXAMPLES if starts else (ZERO_SHOT,))]
         if starts and len(unshown) < len(methods):
@@ -98,7 +98,7 @@ class Plan:
         shown = [method for method in methods if method != ZERO_SHOT]
         for task in tasks:
             for k, per_class in self._sizes_of(task).items():
-                drawn, named = (list(seeds)[:1], unshown) if k == 0 else (list(seeds), shown)
+                drawn, named = (seeds[:1], unshown) if k == 0 else (seeds, shown)
                 for seed, method in itertools.product(drawn, named):
                     yield Run(task, k, seed, method, per_class)
 
@@ -184,6 +184,7 @@ def _settings(plan: Plan, models: Models) -> dict[str, Any]:
         "views": "default" if models.views is None else models.views,
         "dtype": models.loading_dtype,
         "max_length": models.max_length,
+        "max_prompt": models.max_prompt,
         "sampling": plan.sampling,
         "max_test": plan.max_test,
         "test_seed": plan.test_seed,
@@ -202,7 +203,8 @@ def _read_finished(folder: Path, models: Models, settings: Mapping[str, Any]) ->
     if not records or not file.exists():  # version 0.1 wrote none
         return records
     try:
-        kept = {"views": None, **json.loads(file.read_text(encoding="utf-8"))}  # older files have no views
+        # older files lack these
+        kept = {"views": None, "max_prompt": None, **json.loads(file.read_text(encoding="utf-8"))}
         changed = [name for name, given in settings.items() if kept[name] != given]
     except (ValueError, KeyError, TypeError) as err:
         raise ValueError(f"{file} is damaged ({err}); choose another folder.") from err

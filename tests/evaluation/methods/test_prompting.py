@@ -147,6 +147,19 @@ def test__prompt_log_probs__texts_beyond_the_context__their_beginnings() -> None
     torch.testing.assert_close(found.log_probs, expected, atol=1e-4, rtol=0)
 
 
+def test__prompt_log_probs__limits_of_texts_and_prompts__shorter_texts_and_fewer_examples() -> None:
+    model, tokenizer = build_language_model("llama"), build_tokenizer()
+    texts, labels, queries = ["w1 w2 w3", "w4", "w5 w6", "w7"], [0, 1, 0, 1], ["w8 w9 w10", "w11"]
+    found = prompt_log_probs(model, tokenizer, texts, labels, queries, ["w1", "w2"], max_length=2)
+    expected = naive_scores(model, tokenizer, ["w1 w2", *texts[1:]], labels, ["w8 w9", "w11"], ("w1", "w2"))
+    torch.testing.assert_close(found.log_probs, expected, atol=1e-4, rtol=0)
+    assert (found.examples, prompt_log_probs(model, tokenizer, texts, labels, queries, ["w1", "w2"]).examples) == (
+        4,
+        4,
+    )
+    assert prompt_log_probs(model, tokenizer, texts, labels, queries, ["w1", "w2"], max_prompt=30).examples == 2
+
+
 def test__prompt_log_probs__no_examples__prompts_of_the_queries() -> None:
     model, tokenizer = build_language_model("llama", max_position_embeddings=16), build_tokenizer()
     queries = [" ".join(WORDS[:20]), "w9", "w3"]

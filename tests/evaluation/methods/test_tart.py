@@ -112,7 +112,9 @@ def test__tart__names_with_a_meaning__hints_of_the_model(task: Task, tmp_path: P
         prepared = model.prepare_examples(arguments.pop("examples"), tokenizer, **arguments)
         found[name] = METHODS[name](context, support)
         expected = model.answer(queries, prepared).softmax(-1).detach()
-        torch.testing.assert_close(found[name].float(), expected, rtol=0, atol=2e-3, msg=name)  # prepared ones are in float16
+        torch.testing.assert_close(
+            found[name].float(), expected, rtol=0, atol=2e-3, msg=name
+        )  # prepared ones are in float16
     assert len({tuple(each.flatten().tolist()) for each in found.values()}) == 3
     assert torch.equal(METHODS["tart"](context, Support((), 0)), found["zero_shot"])
 

@@ -163,8 +163,8 @@ class TaskContext:
         given = self._hints(model, hints)
         if not given and not support.indices:
             raise ValueError(
-                f"Without examples, the model answers by the names of the classes; those of {self.task.name} give it no "
-                "hint. Name the classes, or take another k."
+                f"Without examples, the model answers by the names of the classes; those of {self.task.name} give it "
+                "no hint. Name the classes, or take another k."
             )
         embedded = SupportSet(known, self.labels(support), self.task.label_names, **given)
         return EmbeddedInputs(model, embedded, list(range(len(known))), queries)
