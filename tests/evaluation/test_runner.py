@@ -23,8 +23,9 @@ from transformers_tart.evaluation import runner
 from transformers_tart.evaluation.methods.base import Seconds, Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.registry import METHODS
+from transformers_tart.evaluation.plan import Plan, choose_seeds
 from transformers_tart.evaluation.records import Record, read_records
-from transformers_tart.evaluation.runner import Plan, choose_seeds, evaluate
+from transformers_tart.evaluation.runner import evaluate
 from transformers_tart.evaluation.tasks import load_task
 
 

@@ -46,7 +46,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure; under `accelerate launch` the processes share the work."""
     from transformers_tart.evaluation.methods.models import Models
-    from transformers_tart.evaluation.runner import Plan, choose_seeds, evaluate
+    from transformers_tart.evaluation.plan import Plan, choose_seeds
+    from transformers_tart.evaluation.runner import evaluate
 
     drawing = (choose_seeds(args.seeds), args.sampling, args.max_test)
     plan = Plan(args.task, args.methods, args.k, *drawing, per_class=args.per_class)
