@@ -62,7 +62,7 @@ PRESETS: dict[str, Preset] = {
         "the weighing of views and label hints, for the reasoner inside this package; trains on a CPU",
         {"architecture": "kernel", "holds_out_means": True, "weighing_size": 32},
         EvidenceTasks(),
-        ReasonerTrainingArguments(max_steps=3_000, learning_rate=3e-3, weight_decay=0.0),
+        ReasonerTrainingArguments(max_steps=4_000, learning_rate=3e-3, weight_decay=0.0, save_steps=2_000),
         base="kernel",
     ),
     "paper-66": Preset(
