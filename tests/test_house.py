@@ -23,8 +23,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("projection", "reasoners"),
     ("training", "conversion", "backbones"),
     ("embeddings",),
+    ("hints",),
     ("support",),
-    ("modeling_base", "modeling_tart", "repository", "origin"),
+    ("modeling_base", "modeling_support", "modeling_tart", "repository", "origin"),
     ("pipeline_tart",),
     (PACKAGE,),
     ("evaluation", "bench"),
@@ -32,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli", "__main__"),
 )
 MOST_AT_THE_ROOT = 15
-MOST_LINES = {"": 300, "modeling_base.py": 500}  # of a file
+MOST_LINES = {"": 300, "modeling_base.py": 350, "modeling_support.py": 350}  # of a file
 MOST_LINES_OF_A_FUNCTION = 40  # beside its docstring
 MOST_LINES_OF_A_TWIN = 5
 # Functions that stand twice to the letter, each with its reason.

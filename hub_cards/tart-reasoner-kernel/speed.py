@@ -12,7 +12,7 @@ import torch
 
 from transformers_tart import TartReasoner
 from transformers_tart.evaluation.methods.baselines import BASELINES
-from transformers_tart.evaluation.tasks.embedded import reasoner_predictor
+from transformers_tart.evaluation.tasks.embedded import ReasonerPredictor
 from transformers_tart.training.sources import draw_batch
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     x = batch.embeddings[0, :, : args.dim]
     x, y = x @ rotation[: x.shape[1]], batch.labels[0]
     reasoner = TartReasoner.from_pretrained(args.reasoner).eval()
-    methods: dict[str, Callable] = {"reasoner": reasoner_predictor(reasoner)}
+    methods: dict[str, Callable] = {"reasoner": ReasonerPredictor(reasoner)}
     methods |= {name: BASELINES[name] for name in METHODS}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(args.rounds):

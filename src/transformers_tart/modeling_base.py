@@ -2,46 +2,40 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from huggingface_hub import ModelCard
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers import PreTrainedModel
 
-from transformers_tart.backbones.digest import BackboneDigest, state_token
-from transformers_tart.backbones.model_inputs import check_labels
 from transformers_tart.backbones.towers import build_tower
 from transformers_tart.backbones.traits import BackboneTraits
-from transformers_tart.checks.arguments import as_flag, check_kind
-from transformers_tart.checks.label_names import are_usual, config_names, set_config_names, usual_names
-from transformers_tart.checks.tensors import check_seed
-from transformers_tart.checks.tracing import is_traced
+from transformers_tart.checks.arguments import check_kind
+from transformers_tart.checks.label_names import config_names, set_config_names, usual_names
 from transformers_tart.configuration_tart import TartBaseConfig
-from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.packing import draw_probes, is_unchanged
-from transformers_tart.embeddings.phrases import Reading
-from transformers_tart.embeddings.text import Embedder
-from transformers_tart.embeddings.views import split_views
 from transformers_tart.files import staged
 from transformers_tart.hub.card import CardFacts, classifier_card
 from transformers_tart.hub.push import HubMixin, keep_edited_card
-from transformers_tart.inputs.examples import RawExamples, parse_examples
 from transformers_tart.inputs.views import View
 from transformers_tart.loading.checksums import add_checksums
 from transformers_tart.loading.download import explain_failures
 from transformers_tart.loading.pickling import restore, state_without_capture_hooks
+from transformers_tart.modeling_support import SupportingModel
 from transformers_tart.origin import Origin, check_backbone, check_folder
-from transformers_tart.projection import LayerScaling, scale_views
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.repository import BACKBONE_KEYS, OWNED, compose, config_to_save, load_composed, save_parts
+from transformers_tart.repository import (
+    BACKBONE_KEYS,
+    OWNED,
+    compose,
+    config_to_save,
+    load_composed,
+    save_parts,
+)
 from transformers_tart.support import PreparedSupport, SupportSet, check_is_support
 
 
-class TartPreTrainedModel(HubMixin, PreTrainedModel):
+class TartPreTrainedModel(HubMixin, SupportingModel):
     r"""
     Few-shot classifier: a frozen backbone embeds, a reasoner reads the support set and predicts.
 
@@ -54,11 +48,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
             A loaded reasoner; a random one is built from `config.reasoner_config` when not given.
     """
 
-    config: TartBaseConfig
-    backbone: PreTrainedModel
-    reasoner: TartReasoner
     base_model_prefix = "backbone"
-    _embedder_class = Embedder
     accepts_loss_kwargs = False  # the loss is a mean, which the trainer scales
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = True
 
@@ -188,103 +178,6 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         with explain_failures(pretrained_model_name_or_path):
             return load_composed(cls, pretrained_model_name_or_path, *model_args, **kwargs)
 
-    def embedder(self, cache: EmbeddingCache | None = None, max_length: int | None = None) -> Embedder:
-        """Return the [`Embedder`] or [`MediaEmbedder`] of this model, its backbone in evaluation mode.
-
-        Args:
-            cache ([`EmbeddingCache`], *optional*), max_length (`int`, *optional*):
-                Where embeddings are looked up first, and kept; and the longest text in tokens, if not the config's.
-        """
-        if self.backbone.training:
-            self.backbone.eval()
-        options = self.config.embedding_options
-        if max_length is not None:
-            options = replace(options, max_length=max_length)
-        return self._embedder_class(self.traits, options, cache, self.config.modality)
-
-    @property
-    def traits(self) -> BackboneTraits:
-        """The backbone with the results of probing it."""
-        if self._traits is None or self._traits.backbone is not self.backbone:
-            self._traits = BackboneTraits(self.backbone)
-        return self._traits
-
-    def adopt(self, traits: BackboneTraits) -> None:
-        """Take over the results of probing the backbone."""
-        self._traits = traits
-
-    def encode_support(
-        self,
-        examples: RawExamples,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        batch_size: int | None = None,
-        progress_bar: bool = False,
-        keep_texts: bool = False,
-        seed: int = 0,
-    ) -> SupportSet:
-        """Embed labeled examples.
-
-        Args:
-            examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`):
-                The examples, as in [`parse_examples`].
-            tokenizer (`PreTrainedTokenizerBase`):
-                The backbone's tokenizer; for images its image processor, for audio its feature extractor.
-            batch_size (`int`, *optional*):
-                Most inputs of a forward pass; as many as a budget of tokens allows when not given.
-            progress_bar (`bool`, *optional*, defaults to `False`), keep_texts (`bool`, *optional*):
-                Whether to show progress, and to keep the texts in the support set.
-            seed (`int`, *optional*, defaults to 0):
-                Seed of the order of the examples in a prompt, for protocols with a prompt.
-        """
-        seed, keep_texts = check_seed(seed), as_flag(keep_texts, "keep_texts")
-        batching = {"batch_size": batch_size, "progress_bar": as_flag(progress_bar, "progress_bar")}
-        names = self.chosen_names
-        return self._embed(self.embedder(), examples, names, tokenizer, keep_texts, **batching, seed=seed).support
-
-    def prepare_examples(
-        self,
-        examples: RawExamples,
-        tokenizer: PreTrainedTokenizerBase,
-        *,
-        batch_size: int | None = None,
-        progress_bar: bool = False,
-        keep_texts: bool = False,
-        cache: EmbeddingCache | None = None,
-        max_length: int | None = None,
-        is_stored: bool = False,
-    ) -> PreparedSupport:
-        """Embed and prepare labeled examples: [`encode_support`] and [`prepare_support`] with one pass over a prompt.
-
-        `cache` and `max_length` are as in [`embedder`]. With `is_stored`, for examples that become the support set of
-        the model, labels must be those that a user named in `config.id2label`.
-        """
-        names, embedder = self.chosen_names if is_stored else None, self.embedder(cache, max_length)
-        batching = {"batch_size": batch_size, "progress_bar": progress_bar}
-        return self._embed(embedder, examples, names, tokenizer, keep_texts, **batching)
-
-    def _embed(
-        self, embedder: Embedder, examples: RawExamples, names: Any, tokenizer: Any, keep_texts: bool, **options: Any
-    ) -> PreparedSupport:
-        parsed = parse_examples(examples, self.config.modality, names)
-        found = embedder.embed_examples(parsed, tokenizer, **options)
-        labels = torch.tensor([parsed.labels[i] for i in found.order], device=found.embeddings.device)
-        texts = tuple(parsed.inputs[i] for i in found.order) if keep_texts else None
-        reading = found.reading
-        prompt, phrasing = (None, None) if reading is None else (reading.prefixes[0].prompt, reading.phrasing)
-        facts = (parsed.label_names, texts, prompt, embedder.options, self.backbone_digest(), phrasing)
-        return self._pack(self.prepare_embedded(SupportSet(found.embeddings, labels, *facts), reading))
-
-    def _pack(self, prepared: PreparedSupport) -> PreparedSupport:
-        """Prepare a support set with packed embeddings, unless they are not smaller or change predictions."""
-        packed = prepared.support.pack()
-        if packed is None:
-            return prepared
-        candidate, probes = self.prepare_embedded(packed, prepared.reading), draw_probes(packed.embeddings)
-        with torch.no_grad():
-            logits, packed_logits = (self.answer(probes, each) for each in (prepared, candidate))
-        return candidate if is_unchanged(logits, packed_logits) else prepared
-
     def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
         """Store a support set with the model, or remove it.
 
@@ -324,12 +217,6 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         set_config_names(self.config, names)
         self._prepared, self.support = prepared, support
 
-    @property
-    def chosen_names(self) -> tuple[str, ...] | None:
-        """The names that a user gave the classes, `None` where they are those of the examples or of transformers."""
-        names = config_names(self.config)
-        return None if are_usual(names) or names == self._names_of_examples else names
-
     def names_for(self, support: SupportSet) -> tuple[str, ...]:
         """Return the names of the classes of a support set: for the stored one those of the config, if as many."""
         if support is not self.support:
@@ -337,93 +224,6 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         names = config_names(self.config)
         support.check_number_of_names(names)
         return names
-
-    def prepare_support(self, support: SupportSet | PreparedSupport | None = None) -> PreparedSupport:
-        """Read a support set once; [`forward`] takes the result as `support`.
-
-        Args:
-            support ([`SupportSet`], *optional*):
-                The stored one when not given, which is read at most once.
-        """
-        if isinstance(support, PreparedSupport):
-            if self._is_current(support):
-                return support
-            support = support.support
-        support = self.support if support is None else support
-        if support is None:
-            raise ValueError(
-                "There is no support set: pass support=model.encode_support(examples, tokenizer) to the model, or "
-                "examples=... to the pipeline."
-            )
-        check_is_support(support)
-        cached = self._prepared
-        if cached is not None and cached.support is support and self._is_current(cached):
-            return cached
-        if is_traced():
-            raise ValueError(
-                "The support set has not been read yet, and reading it cannot be exported: call "
-                "model.prepare_support() first."
-            )
-        self.check_support(support)
-        prepared = self.prepare_embedded(support, self.embedder().read_support(support.prompt, support.phrasing))
-        if support is self.support:
-            self._prepared = prepared
-        return prepared
-
-    def prepare_embedded(self, support: SupportSet, reading: Reading | None = None) -> PreparedSupport:
-        """Read a support set that this model has embedded, with the reading of its queries if it has one."""
-        embeddings = support.embeddings.to(self.reasoner.device)
-        embeddings = embeddings[:, None] if embeddings.dim() == 2 else embeddings
-        views = split_views(embeddings, self.config.embedding_options.views)
-        scalings = tuple(LayerScaling.fit(view) for view in views)
-        labels = support.labels.to(self.reasoner.device)[None]
-        with torch.no_grad():
-            scaled = [view[None] for view in scale_views(embeddings, scalings)]
-            state = self.reasoner.prepare(scaled, labels, num_labels=support.num_labels)
-        return PreparedSupport(support, scalings, state, reading, self._token())
-
-    def _is_current(self, prepared: PreparedSupport) -> bool:
-        """Return whether reasoner, backbone and options are those for which a support set was prepared."""
-        reading, options = prepared.reading, prepared.support.options
-        is_in_place = prepared.scalings[0].mean.device == self.reasoner.device
-        if not is_in_place or (reading is not None and reading.runtime != self.traits.runtime):
-            return False
-        has_options = options in (None, self.config.embedding_options)
-        return is_traced() or (has_options and prepared.token == self._token())
-
-    def _token(self) -> tuple[object, ...]:
-        return state_token(self.backbone), state_token(self.reasoner)
-
-    def backbone_digest(self) -> BackboneDigest:
-        """Return the digest of the backbone as it is now, under the name that the config refers to."""
-        digest = BackboneDigest.of(self.backbone)
-        return replace(digest, name=self.config.base_model_name_or_path or digest.name)
-
-    def check_support(self, support: SupportSet) -> None:
-        """Raise a BackboneMismatchError unless this backbone and the options of this config embedded a support set."""
-        support.check_options(self.config.embedding_options)
-        if support.digest is not None:
-            support.check_backbone(self.backbone_digest())
-
-    def _classify_batch(
-        self, batch: dict[str, Tensor], support: SupportSet | PreparedSupport | None, labels: Tensor | None
-    ) -> SequenceClassifierOutput:
-        """Embed a batch of checked tensors and classify it."""
-        prepared = self.prepare_support(support)
-        logits = self.answer(self.embedder().embed_batch(batch, prepared.reading), prepared)
-        loss = None if labels is None else torch.nn.functional.cross_entropy(logits, check_labels(labels, logits))
-        return SequenceClassifierOutput(loss=loss, logits=logits)
-
-    def answer(self, embeddings: Tensor, prepared: PreparedSupport) -> Tensor:
-        """Return logits (n, num_labels) of query embeddings (n, layers, hidden), as an embedder returns them."""
-        embeddings = embeddings.to(self.reasoner.device)
-        if not is_traced() and not torch.isfinite(embeddings).all():
-            raise ValueError(
-                "The backbone gives NaN or infinite embeddings: it is broken, or overflows its dtype. Load it with "
-                "dtype=torch.float32 or torch.bfloat16."
-            )
-        scaled = [view[None] for view in scale_views(embeddings, prepared.scalings)]
-        return self.reasoner.query(prepared.state, scaled)[0]
 
     def save_pretrained(
         self,

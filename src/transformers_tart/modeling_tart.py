@@ -54,10 +54,10 @@ class TartForSequenceClassification(TartPreTrainedModel):
         token_type_ids: Tensor | None = None,
         support: SupportSet | PreparedSupport | None = None,
         labels: Tensor | None = None,
+        hints: Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        r"""
-        Classify tokenized texts.
+        r"""Classify tokenized texts.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, length)`):
@@ -70,6 +70,8 @@ class TartForSequenceClassification(TartPreTrainedModel):
                 The labeled examples; the stored support set when not given.
             labels (`torch.LongTensor` of shape `(batch,)`, *optional*):
                 True classes; the output then holds the cross-entropy.
+            hints (`torch.FloatTensor` of shape `(batch, hints of the user, num_labels)`, *optional*):
+                Scores of the texts by hints of the user.
             kwargs:
                 Only switches that turn other outputs off, such as `output_attentions=False`.
 
@@ -82,7 +84,7 @@ class TartForSequenceClassification(TartPreTrainedModel):
         """
         refuse_unknown(kwargs)
         batch = check_tokens(self.backbone, input_ids, attention_mask, token_type_ids)
-        return self._classify_batch(batch, support, labels)
+        return self._classify_batch(batch, support, labels, hints)
 
 
 class TartMediaModel(TartPreTrainedModel):
@@ -124,8 +126,7 @@ class TartForImageClassification(TartMediaModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        r"""
-        Classify processed images; result and errors are those of [`TartForSequenceClassification.forward`].
+        r"""Classify processed images; result and errors are those of [`TartForSequenceClassification.forward`].
 
         Args:
             pixel_values (`torch.FloatTensor` of shape `(batch, channels, height, width)`):
@@ -168,8 +169,7 @@ class TartForAudioClassification(TartMediaModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        r"""
-        Classify processed audio; result and errors are those of [`TartForSequenceClassification.forward`].
+        r"""Classify processed audio; result and errors are those of [`TartForSequenceClassification.forward`].
 
         Args:
             input_values (`torch.FloatTensor` of shape `(batch, samples)` or `(batch, frames, bins)`, *optional*),

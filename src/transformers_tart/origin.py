@@ -1,6 +1,7 @@
 """Origins of composed models, and the check that a saved one will load with the backbone that it has now."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +11,9 @@ from transformers_tart.backbones.adapters import has_adapters
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.backbones.sentence_head import head_of
+from transformers_tart.backbones.vocabulary import HeadRows, read_head
 from transformers_tart.errors import BackboneMismatchError
+from transformers_tart.loading.download import ACCESS, TRUST, select
 
 
 logger = logging.get_logger(__name__)
@@ -33,15 +36,18 @@ class Origin:
         hub: token, cache folder and the like, with which the processor is loaded too.
         digest: digest of the backbone that the config refers to; `None` where that has not been loaded.
         tokenizer: tokenizer of the `SentenceTransformer` that is the backbone.
+        head: vocabulary head of a loaded model whose other part is the backbone, where the two share no weights.
     """
 
     task: dict[str, Any] = field(default_factory=dict)
     hub: dict[str, Any] = field(default_factory=dict)
     digest: BackboneDigest | None = None
     tokenizer: Any = None
+    head: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "hub": {name: value for name, value in self.hub.items() if name != "token"}}
+        hub = {name: value for name, value in self.hub.items() if name != "token"}
+        return {**vars(self), "hub": hub, "head": None}
 
 
 def check_folder(model: Any, folder: str | os.PathLike) -> None:
@@ -101,4 +107,16 @@ def _digest_of_reference(model: Any) -> BackboneDigest:
         ) from err
 
 
-__all__ = ["Origin", "check_backbone", "check_folder"]
+def read_vocabulary(model: Any, ids: Sequence[int]) -> HeadRows | None:
+    """Return rows of the vocabulary head of the backbone of a model; `None` where there is none or none is found."""
+    reference = BackboneReference.from_config(model.config)
+    hub = {**select(model.origin.hub, (*ACCESS, TRUST)), **reference.place}
+    try:
+        name = None if reference.name is None else reference.path
+        return read_head(model.backbone, ids, model.origin.head, name, **hub)
+    except (OSError, ValueError) as err:
+        logger.info(f"The vocabulary head of the backbone cannot be read, so there is no label_likelihood: {err}")
+        return None
+
+
+__all__ = ["Origin", "check_backbone", "check_folder", "read_vocabulary"]

@@ -27,6 +27,7 @@ from transformers_tart.backbones.sentence_encoders import (
 from transformers_tart.backbones.sentence_head import head_of, save_backbone
 from transformers_tart.backbones.towers import take_tower
 from transformers_tart.backbones.traits import BackboneTraits
+from transformers_tart.backbones.vocabulary import head_of_model
 from transformers_tart.checks.arguments import as_source
 from transformers_tart.checks.label_names import config_names, set_config_names, take_names
 from transformers_tart.configuration_tart import TartBaseConfig
@@ -108,7 +109,12 @@ def compose(
         set_config_names(config, names)
     model = cls(config, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
     tokenizer = None if encoder is None else encoder.tokenizer
-    model.origin = Origin(hub=select(loading, (*ACCESS, TRUST)), digest=checked, tokenizer=tokenizer)
+    model.origin = Origin(
+        hub=select(loading, (*ACCESS, TRUST)),
+        digest=checked,
+        tokenizer=tokenizer,
+        head=head_of_model(unwrap(name_or_model)),
+    )
     model.adopt(traits)
     return model
 
@@ -146,7 +152,7 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     is_reference = is_reference and not config.include_backbone
     digest = model.backbone_digest() if is_reference or config.has_support else None
     access = {**shared, **select(kwargs, (TRUST,))}
-    model.origin = Origin({"name": name, **place}, access, digest if is_reference else None)
+    model.origin = Origin({"name": name, **place}, access, digest if is_reference else None, head=head_of_model(given))
     if config.has_support:
         support = _load_support(model, name, digest, hub)
         model.restore_support(support.to(model.reasoner.device), has_chosen_names=names is not None)
@@ -277,4 +283,12 @@ def save_parts(
     classifier_card(config, model.card_facts, storage, include_texts).save(folder / CARD_FILE)
 
 
-__all__ = ["BACKBONE_KEYS", "DEFAULT_REASONER", "OWNED", "compose", "config_to_save", "load_composed", "save_parts"]
+__all__ = [
+    "BACKBONE_KEYS",
+    "DEFAULT_REASONER",
+    "OWNED",
+    "compose",
+    "config_to_save",
+    "load_composed",
+    "save_parts",
+]

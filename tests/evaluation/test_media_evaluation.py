@@ -10,8 +10,9 @@ from transformers import AutoImageProcessor, ViTConfig, ViTImageProcessor, ViTMo
 
 from transformers_tart import TartForImageClassification
 from transformers_tart.evaluation.methods.models import Models
+from transformers_tart.evaluation.plan import Plan
 from transformers_tart.evaluation.records import read_records
-from transformers_tart.evaluation.runner import Plan, evaluate
+from transformers_tart.evaluation.runner import evaluate
 
 
 @pytest.mark.slow

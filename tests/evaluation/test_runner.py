@@ -2,11 +2,13 @@
 
 import errno
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -18,11 +20,12 @@ from transformers_tart.cli import main
 from transformers_tart.embeddings.views import PRESETS
 from transformers_tart.errors import MissingPackageError
 from transformers_tart.evaluation import runner
-from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.base import Seconds, Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.registry import METHODS
+from transformers_tart.evaluation.plan import Plan, choose_seeds
 from transformers_tart.evaluation.records import Record, read_records
-from transformers_tart.evaluation.runner import Plan, choose_seeds, evaluate
+from transformers_tart.evaluation.runner import evaluate
 from transformers_tart.evaluation.tasks import load_task
 
 
@@ -80,6 +83,39 @@ def test__evaluate__plan__a_record_for_each_run(backbone: str, task: str, tmp_pa
     assert views["tart"] == views["logistic_regression"] == list(PRESETS["causal"]["default"])
 
 
+def test__evaluate__from_zero_examples__methods_that_need_none(
+    backbone: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(METHODS, "tart", lambda context, support: torch.full((30, 3), 1 / 3))
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    plan = Plan([task], ["tart", "majority"], seeds=[1, 2], per_class=[0, 1, 2])
+    assert evaluate(plan, Models(backbone), tmp_path / "out") == 0
+    records = read_records(tmp_path / "out")
+    assert [(r.k, r.per_class, r.seed, r.method) for r in records[:2]] == [(0, 0, 1, "tart"), (3, 1, 1, "tart")]
+    assert len(records) == 1 + 2 * 2 * 2
+    assert all(record.cpu_seconds >= 0 for record in records)
+    assert caplog.text.count("left out, since they need some: majority.") == 1
+    assert evaluate(plan, Models(backbone), tmp_path / "out") == 0
+
+
+def test__plan__zero_shot__once_and_without_examples(task: str) -> None:
+    runs = list(Plan([task], ["zero_shot", "majority"], sizes=[6, 9], seeds=[3, 4]).runs([load_task(task)]))
+    assert [run.key[1:] for run in runs[:2]] == [(0, 3, "zero_shot"), (6, 3, "majority")]
+    assert len(runs) == 1 + 2 * 2
+
+
+def test__plan__examples_of_each_class__all_of_a_rare_class(task: str) -> None:
+    whole = load_task(task)
+    kept = [i for i, label in enumerate(whole.train_labels) if label != 1 or i < 6]
+    rare = whole._select("train", kept)
+    counts = Counter(rare.train_labels)
+    assert counts[1] < 4
+    runs = list(Plan([task], ["majority"], seeds=[1], per_class=[4, 100]).runs([rare]))
+    assert [(run.k, run.per_class) for run in runs] == [(8 + counts[1], 4), (len(kept), 100)]
+    drawn = Counter(rare.train_labels[i] for i in rare.draw_support(runs[0].k, 1))
+    assert drawn == {0: 4, 1: counts[1], 2: 4}
+
+
 def test__evaluate__other_views__another_folder(backbone: str, task: str, tmp_path: Path) -> None:
     plan = Plan([task], ["nearest_centroid"], sizes=[6], seeds=[1])
     evaluate(plan, Models(backbone, views=["mean", "last"]), tmp_path / "out")
@@ -92,11 +128,11 @@ def test__task_context__embeddings_of_another_method__their_seconds_count_again(
     context = TaskContext(load_task(task), Models(backbone))
     support = Support.draw(context.task, 9, seed=1)
     context.embeddings(support)
-    assert context.saved_seconds == 0
+    assert context.saved == Seconds()
     context.embeddings(support)
-    assert context.saved_seconds == pytest.approx(sum(seconds for _, seconds in context._embedded.values()))
+    assert context.saved == sum((seconds for _, seconds in context._embedded.values()), Seconds())
     assert len(context._embedded) == 2  # the tests, and a block of examples
-    assert min(seconds for _, seconds in context._embedded.values()) > 0
+    assert all(seconds.wall > 0 and seconds.cpu > 0 for _, seconds in context._embedded.values())
 
 
 def test__evaluate__again__nothing_is_measured_twice(
@@ -241,7 +277,9 @@ def test__evaluate__disk_full__error_and_finished_runs_kept(
     [
         ({"methods": ["odd"]}, r"Unknown methods \['odd'\]; choose from tart"),
         ({"methods": []}, "choose from tart"),
-        ({"sizes": [1]}, "one k, of 2 or more"),
+        ({"sizes": [1]}, "one k, 0 or 2 and more"),
+        ({"per_class": [-1]}, "number of examples of each class, 0 or more"),
+        ({"per_class": [2], "sampling": "natural"}, 'sampling is "balanced", not "natural"'),
         ({"seeds": []}, "at least one task, one seed"),
     ],
 )

@@ -13,7 +13,7 @@ from transformers import AutoModel, AutoTokenizer, pipeline
 
 from transformers_tart.backbones import MINI
 from transformers_tart.evaluation.methods.baselines import logistic_regression
-from transformers_tart.evaluation.tasks.embedded import EmbeddedTask, measure_task, reasoner_predictor
+from transformers_tart.evaluation.tasks.embedded import EmbeddedTask, ReasonerPredictor, measure_task
 
 
 RECIPE = Path(__file__).parents[2] / "hub_cards" / "tart-reasoner-kernel" / "embed.py"
@@ -71,7 +71,7 @@ def test__reasoner__real_texts__as_accurate_as_linear_models_and_better_calibrat
 ) -> None:
     folder = str(MINI) if backbone == "mini" else request.getfixturevalue("stories_folder")
     task = embed(recipe, folder, name, tmp_path)
-    methods = {"tart": reasoner_predictor(shared_reasoner()), "logistic": logistic_regression, "ridge": ridge}
+    methods = {"tart": ReasonerPredictor(shared_reasoner()), "logistic": logistic_regression, "ridge": ridge}
     found = list(measure_task(task, methods, [k], range(5)))
     right = {method: mean(m.metrics["accuracy"] for m in found if m.method == method) for method in methods}
     cost = {method: mean(m.metrics["log_loss"] for m in found if m.method == method) for method in methods}
@@ -91,7 +91,7 @@ def test__reasoner__real_texts__as_accurate_as_linear_models_and_better_calibrat
 def test__reasoner__sentence_embeddings__at_least_as_accurate_as_a_probe_and_better_calibrated(
     names: tuple[str, ...], k: int
 ) -> None:
-    methods = {"tart": reasoner_predictor(shared_reasoner()), "probe": logistic_regression}
+    methods = {"tart": ReasonerPredictor(shared_reasoner()), "probe": logistic_regression}
     found = []
     for name in names:
         path = EMBEDDINGS / f"{name}.safetensors"
@@ -118,7 +118,7 @@ def test__reasoner__saved_embeddings__same_answers_as_the_pipeline() -> None:
     rows = EmbeddedTask(
         "topic", torch.cat([known.embeddings, new.embeddings]), torch.cat([known.labels, new.labels]), len(known)
     )
-    (found,) = measure_task(rows, {"tart": reasoner_predictor(shared_reasoner())}, [len(known)], [0])
+    (found,) = measure_task(rows, {"tart": ReasonerPredictor(shared_reasoner())}, [len(known)], [0])
     scores = score_all(classify, task.texts)
     assert found.metrics["accuracy"] == pytest.approx((scores.argmax(-1) == new.labels).float().mean().item())
     expected = torch.nn.functional.nll_loss(scores.double().log(), new.labels).item()

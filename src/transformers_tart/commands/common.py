@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from datasets import IterableDataset
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-COUNTS = ("batch_size", "max_length", "max_steps", "max_test", "queries", "repeats", "seeds", "tasks")
+COUNTS = ("batch_size", "max_length", "max_prompt", "max_steps", "max_test", "queries", "repeats", "seeds", "tasks")
 
 
 def _unescape(template: str) -> str:

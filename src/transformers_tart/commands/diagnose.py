@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     from transformers_tart.evaluation.methods.base import TaskContext
     from transformers_tart.evaluation.methods.models import Models
     from transformers_tart.evaluation.methods.registry import METHODS
-    from transformers_tart.evaluation.runner import choose_seeds
+    from transformers_tart.evaluation.plan import choose_seeds
     from transformers_tart.evaluation.tasks import load_task
 
     seeds = choose_seeds(args.seeds)

@@ -22,21 +22,37 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=["tart", "logistic_regression", "logistic_regression_cv", "majority"],
         help="by name; an unknown one lists them (default: %(default)s)",
     )
-    parser.add_argument("--k", type=int, nargs="+", default=[16, 32, 64], help="sizes of the support sets")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--k",
+        type=int,
+        nargs="+",
+        default=[16, 32, 64],
+        help="sizes of the support sets, 0 for none (default: 16 32 64)",
+    )
+    sizes.add_argument(
+        "--per-class",
+        type=int,
+        nargs="+",
+        help="examples of each class, in place of --k; a rarer class gives all it has",
+    )
     parser.add_argument("--seeds", type=int, default=5, help="support sets of each size (default: 5)")
     parser.add_argument("--sampling", choices=("balanced", "natural"), default="balanced", help="(default: balanced)")
     parser.add_argument("--max-test", type=int, help="most test texts of a task, drawn with a seed (default: all)")
+    parser.add_argument("--max-prompt", type=int, help="longest prompt of the methods of prompting, in tokens")
     parser.add_argument("--output", required=True, help="folder of the results")
 
 
 def run(args: argparse.Namespace) -> None:
     """Measure; under `accelerate launch` the processes share the work."""
     from transformers_tart.evaluation.methods.models import Models
-    from transformers_tart.evaluation.runner import Plan, choose_seeds, evaluate
+    from transformers_tart.evaluation.plan import Plan, choose_seeds
+    from transformers_tart.evaluation.runner import evaluate
 
-    plan = Plan(args.task, args.methods, args.k, choose_seeds(args.seeds), args.sampling, args.max_test)
+    drawing = (choose_seeds(args.seeds), args.sampling, args.max_test)
+    plan = Plan(args.task, args.methods, args.k, *drawing, per_class=args.per_class)
     state = join_processes(args.device)
-    models = Models(**evaluation_options(args, state.device))
+    models = Models(**evaluation_options(args, state.device), max_prompt=args.max_prompt)
     try:
         failed = evaluate(plan, models, args.output)
     finally:

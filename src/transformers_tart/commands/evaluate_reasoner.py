@@ -3,6 +3,7 @@
 import argparse
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm.auto import tqdm
@@ -23,11 +24,21 @@ EXAMPLE = "embeddings/*.safetensors --k 16 64 256 --output report.json"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("files", nargs="+", help="safetensors files with `embeddings` and `labels`")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        help="safetensors files with `labels` and `embeddings`, or `embeddings.0`, `embeddings.1`, ... of several "
+        "views, and perhaps `hints` (rows, hints, classes)",
+    )
     parser.add_argument("--reasoner", default=DEFAULT_REASONER, help="kernel, a folder or a Hub id (default: kernel)")
     parser.add_argument("--train-rows", type=int, help="leading rows for support sets (default: those of the file)")
-    parser.add_argument("--k", type=int, nargs="+", default=[16, 64, 256], help="sizes of the support sets")
-    parser.add_argument("--per-class", type=int, nargs="+", help="examples of each class, for more than two classes")
+    parser.add_argument("--k", type=int, nargs="+", help="sizes of the support sets (default: 16 64 256)")
+    parser.add_argument(
+        "--per-class",
+        type=int,
+        nargs="+",
+        help="examples of each class, from 0 with hints; beside --k, for more than two classes alone",
+    )
     parser.add_argument("--seeds", type=int, default=5, help="number of support sets of each size (default: 5)")
     parser.add_argument(
         "--baselines",
@@ -54,14 +65,19 @@ def run(args: argparse.Namespace) -> None:
     from transformers_tart.evaluation.methods.baselines import BASELINES
     from transformers_tart.evaluation.tasks import embedded as report
 
-    if min([*(args.per_class or ()), args.seeds]) < 1 or min(args.k) < 2:
-        raise ValueError("--k must be at least 2, --per-class and --seeds at least 1.")
+    if args.k is None and args.per_class is None:
+        args.k = [16, 64, 256]
+    least = 0 if args.k is None else 1
+    if min(args.per_class or [least]) < least or args.seeds < 1 or min(args.k or [2]) < 2:
+        raise ValueError("--k must be at least 2, --seeds 1, and --per-class 1 beside --k, else 0.")
     names = list(BASELINES) if args.baselines is None else args.baselines
     if args.output is not None:
         check_output_file(Path(args.output), inputs=args.files)
     tasks = [report.EmbeddedTask.load(path, args.train_rows) for path in args.files]
     reasoner = TartReasoner.from_pretrained(args.reasoner).to(args.device).eval()
-    methods = {report.REASONER: report.reasoner_predictor(reasoner)}
+    methods: dict[str, Any] = {report.REASONER: report.ReasonerPredictor(reasoner)}
+    if any(task.hints is not None for task in tasks):
+        methods[report.WITHOUT_HINTS] = report.ReasonerPredictor(reasoner, reads_hints=False)
     methods |= {name: BASELINES[name] for name in names}
     facts: dict[str, object] = {
         "reasoner": Path(args.reasoner).name,

@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> None:
     files = write_report(args.output or args.folder, comparison, args.plots)
     metric = comparison.metrics[0]
     matched = comparison.match(metric)
-    print(tables.format_tasks(matched, metric), tables.format_means(matched, metric), sep="\n\n")
+    shown = (matched, metric, comparison.size)
+    print(tables.format_tasks(*shown), tables.format_means(*shown), sep="\n\n")
     print(tables.describe_matching(matched), file=sys.stderr)
     if failed := sum(record.error is not None for record in records):
         print(f"failed runs: {failed}, listed in the page", file=sys.stderr)

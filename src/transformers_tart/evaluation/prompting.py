@@ -58,22 +58,30 @@ def prompt_log_probs(
     label_names: Sequence[str],
     *,
     batch_size: int | None = None,
+    max_length: int | None = None,
+    max_prompt: int | None = None,
 ) -> PromptResult:
     r"""
     Return the mean log-probability of the tokens of each label name after the labeled examples and the query.
+
+    Without examples the prompt is the query alone.
 
     Examples, whose labels are indices into `label_names`, that do not fit into the context are dropped, the first ones
     of each class, to leave at most as many of one class as of another. A text is truncated, on the side of the
     tokenizer, where a query would take more than a quarter of the context, or an example more than the share of its
     class in the rest, which is logged once. `batch_size` is the largest number of pairs of query and label in a
-    forward pass; it is smaller where copies of a long prompt would fill the memory.
+    forward pass; it is smaller where copies of a long prompt would fill the memory. `max_length` is the longest text
+    in tokens, and `max_prompt` the longest prompt where that is less than the context.
 
     Raises:
-        ValueError: Without examples or queries, or when the context does not hold an example of each class.
+        ValueError: Without queries, or when the context does not hold an example of each class.
     """
-    if not support_texts or not query_texts:
-        raise ValueError(f"There are {len(support_texts)} examples and {len(query_texts)} queries to prompt with.")
-    writer = _Writer(tokenizer, label_names, support_labels, backbone_max_length(model))
+    if not query_texts:
+        raise ValueError("There are no queries to prompt with.")
+    limits = [limit for limit in (backbone_max_length(model), max_prompt) if limit is not None]
+    writer = _Writer(tokenizer, label_names, support_labels, min(limits, default=None))
+    if max_length is not None:
+        support_texts, query_texts = (_shorten(tokenizer, texts, max_length) for texts in (support_texts, query_texts))
     support_texts, query_texts = writer.truncate(support_texts, query_texts)
     rows, kept = writer.write(support_texts, [QUESTION.format(text=text) for text in query_texts])
     return PromptResult(_score_all(model, rows, len(label_names), batch_size).cpu(), kept)
@@ -98,7 +106,7 @@ class _Writer:
         asked, shown = map(len, self._encode([question + label, question + label + SEPARATOR]))
         longest = max(map(len, self._encode(queries)))
         query_limit = min(longest, max(1, int(QUERY_SHARE * self.limit) - asked - 1))
-        room = (self.limit - query_limit - asked - 1) // len(set(self.labels)) - shown
+        room = (self.limit - query_limit - asked - 1) // max(1, len(set(self.labels))) - shown
         return _shorten(self.tokenizer, support, max(1, room)), _shorten(self.tokenizer, queries, query_limit)
 
     def write(self, support: Sequence[str], questions: Sequence[str]) -> tuple[list[Row], int]:
@@ -109,7 +117,7 @@ class _Writer:
         ]
         lengths = list(map(len, self._encode(blocks)))
         longest = max(map(len, self._encode(questions)))
-        for kept in balanced_tails(self.labels):
+        for kept in balanced_tails(self.labels) if self.labels else [[]]:
             if self.limit is not None and sum(lengths[i] for i in kept) + longest > self.limit:
                 continue
             shown = "".join(blocks[i] for i in kept)
@@ -137,12 +145,12 @@ class _Writer:
         return rows
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return encode(self.tokenizer, texts, add_special_tokens=False)["input_ids"]
+        return encode(self.tokenizer, texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
 def _shorten(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int) -> list[str]:
     """Truncate texts to a number of tokens and decode them again; shorter ones stay as they are."""
-    encoded = encode(tokenizer, texts, add_special_tokens=False)["input_ids"]
+    encoded = encode(tokenizer, texts, add_special_tokens=False)["input_ids"] if texts else []
     warn_if_truncated(encoded, limit)
     return [
         text if len(ids) <= limit else str(tokenizer.decode(list(cut(ids, limit, tokenizer.truncation_side))))

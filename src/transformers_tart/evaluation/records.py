@@ -15,6 +15,7 @@ from transformers_tart.files import explain_full_disk, write_all
 Key: TypeAlias = tuple[str, int, int, str]
 
 NUMBERS_OF_BINS = (CALIBRATION_BINS, 10)  # the latter in files of version 0.1
+OPTIONAL = {"error", "views", "cpu_seconds", "per_class"}  # fields that files of some versions lack
 PATTERNS = ("results.jsonl", "results.*.jsonl")  # of one process, and of several
 
 
@@ -36,6 +37,8 @@ class Record:
     test_rows: int
     error: str | None = None
     views: list[str] | None = None  # of the composed model; `None` without one, and in files of version 0.1
+    cpu_seconds: float | None = None  # of this process in `seconds`; `None` in files of former versions
+    per_class: int | None = None  # examples of each class that were asked for, where it was not k
 
     def __post_init__(self) -> None:
         if (self.error is None) != bool(self.metrics):
@@ -61,6 +64,8 @@ _KINDS: dict[Any, type | tuple[type, ...]] = {
     list[list[float]]: list,
     str | None: (str, type(None)),
     list[str] | None: (list, type(None)),
+    float | None: (int, float, type(None)),
+    int | None: (int, type(None)),
 }
 
 
@@ -71,7 +76,7 @@ def _parse(line: bytes) -> Record:
     kinds = {field.name: _KINDS[field.type] for field in fields(Record)}
     if unknown := sorted(values.keys() - kinds.keys()):
         raise ValueError(f"it has the unknown fields {unknown}")
-    if missing := sorted(kinds.keys() - values.keys() - {"error", "views"}):
+    if missing := sorted(kinds.keys() - values.keys() - OPTIONAL):
         raise ValueError(f"it lacks the fields {missing}")
     for name, value in values.items():
         if not isinstance(value, kinds[name]):

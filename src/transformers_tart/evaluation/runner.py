@@ -4,14 +4,10 @@ Finished runs are not repeated, failed ones are noted with their error and tried
 `accelerate launch` the processes share the work.
 """
 
-import itertools
 import json
-import os
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -22,80 +18,19 @@ from transformers.utils import logging
 
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.evaluation.memory import PeakMemory
-from transformers_tart.evaluation.methods.base import Support, TaskContext
+from transformers_tart.evaluation.methods.base import Seconds, Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.registry import METHODS
 from transformers_tart.evaluation.metrics import SUM_TOLERANCE, calibration_bins, measure
-from transformers_tart.evaluation.records import Key, Record, append_record, read_records
-from transformers_tart.evaluation.tasks import GROUPS, SEEDS, TASKS, Task, load_task
+from transformers_tart.evaluation.plan import Plan, Run
+from transformers_tart.evaluation.records import Record, append_record, read_records
+from transformers_tart.evaluation.tasks import Task, load_task
 from transformers_tart.files import write_whole
 
 
 logger = logging.get_logger(__name__)
 
 SETTINGS_FILE = "settings.json"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The runs to make: each method on a support set of each task, size and seed."""
-
-    tasks: Sequence[str]  # names, files or folders as [`load_task`] takes them, or names of groups
-    methods: Sequence[str]
-    sizes: Sequence[int] = (16, 32, 64)
-    seeds: Sequence[int] = SEEDS
-    sampling: str = "balanced"  # or "natural"
-    max_test: int | None = None  # largest number of test inputs of a task
-    test_seed: int = 0  # of the draw of test inputs
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.methods if name not in METHODS]
-        if unknown or not self.methods:
-            raise ValueError(f"Unknown methods {unknown}; choose from {', '.join(METHODS)}.")
-        if not self.tasks or not self.sizes or not self.seeds or min(self.sizes) < 2:
-            raise ValueError("Give at least one task, one seed, and one k, of 2 or more.")
-
-    @property
-    def task_names(self) -> list[str]:
-        """The names of the tasks, with groups taken apart, each once however its path is spelled."""
-        names = (name for given in self.tasks for name in GROUPS.get(given, (given,)))
-        return list({os.path.realpath(name) if os.path.exists(name) else name: name for name in names}.values())
-
-    def check_tasks(self) -> None:
-        """Raise a ValueError for tasks that do not exist, before any of them is loaded."""
-        absent = [name for name in self.task_names if name not in TASKS and not os.path.exists(name)]
-        if absent:
-            raise ValueError(
-                f"There are no tasks {absent}: no files or folders, and the registry has {', '.join(TASKS)} and the "
-                f"groups {', '.join(GROUPS)}."
-            )
-
-    def runs(self, tasks: Iterable[Task]) -> "Iterator[Run]":
-        """Yield the runs, each once however often it is named."""
-        named = (dict.fromkeys(names) for names in (self.sizes, self.seeds, self.methods))
-        return itertools.starmap(Run, itertools.product(tasks, *named))
-
-
-def choose_seeds(count: int) -> list[int]:
-    """Return the seeds of the published code, and more where those do not suffice."""
-    if count < 1:
-        raise ValueError(f"The number of seeds is {count}; it must be at least 1.")
-    others = (seed for seed in itertools.count() if seed not in SEEDS)
-    return list(itertools.islice(itertools.chain(SEEDS, others), count))
-
-
-class Run(NamedTuple):
-    """A method on one support set."""
-
-    task: Task
-    k: int
-    seed: int
-    method: str
-
-    @property
-    def key(self) -> Key:
-        """The key of its record."""
-        return self.task.name, self.k, self.seed, self.method
 
 
 def evaluate(plan: Plan, models: Models, folder: str | Path) -> int:
@@ -147,6 +82,7 @@ def _settings(plan: Plan, models: Models) -> dict[str, Any]:
         "views": "default" if models.views is None else models.views,
         "dtype": models.loading_dtype,
         "max_length": models.max_length,
+        "max_prompt": models.max_prompt,
         "sampling": plan.sampling,
         "max_test": plan.max_test,
         "test_seed": plan.test_seed,
@@ -165,7 +101,8 @@ def _read_finished(folder: Path, models: Models, settings: Mapping[str, Any]) ->
     if not records or not file.exists():  # version 0.1 wrote none
         return records
     try:
-        kept = {"views": None, **json.loads(file.read_text(encoding="utf-8"))}  # older files have no views
+        # older files lack these
+        kept = {"views": None, "max_prompt": None, **json.loads(file.read_text(encoding="utf-8"))}
         changed = [name for name, given in settings.items() if kept[name] != given]
     except (ValueError, KeyError, TypeError) as err:
         raise ValueError(f"{file} is damaged ({err}); choose another folder.") from err
@@ -219,7 +156,7 @@ def _share(runs: Sequence[Run], state: PartialState) -> list[Run]:
 def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
     """Return the record of a run; an error becomes part of it."""
     task, models = context.task, context.models
-    start, saved, memory = time.perf_counter(), context.saved_seconds, PeakMemory(models.device)
+    start, saved, memory = Seconds.now(), context.saved, PeakMemory(models.device)
     metrics: dict[str, float] = {}
     calibration: list[list[float]] = []
     error = None
@@ -232,6 +169,8 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
     except Exception as err:  # a method may fail in any way, and the others go on
         error = f"{type(err).__name__}: {err}"
         logger.error(f"{run.method} has failed on {task.name}, k={run.k}, seed {run.seed}: {error}")
+    # embeddings that another method has computed before count as if this one had computed them
+    spent = Seconds.now() - start + context.saved - saved
     return Record(
         task=task.name,
         num_classes=task.num_classes,
@@ -241,13 +180,14 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
         model=models.title,
         metrics=metrics,
         calibration=calibration,
-        # embeddings that another method has computed before count as if this one had computed them
-        seconds=time.perf_counter() - start + context.saved_seconds - saved,
+        seconds=spent.wall,
         memory_mb=memory.megabytes,
         device=str(models.device),
         test_rows=len(task.test_texts),
         error=error,
         views=models.composed_views(task.modality),
+        cpu_seconds=spent.cpu,
+        per_class=run.per_class,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from transformers.utils import logging
 
+from transformers_tart.checks.label_names import check_names
 from transformers_tart.inputs.containers import (
     PAIR,
     as_list,
@@ -79,6 +80,8 @@ def parse_examples(
         TypeError: On texts that are not strings, columns that are single values and labels of other or mixed kinds.
     """
     key = modality.name
+    if examples is None:
+        raise TypeError(f"The examples are None; give {_forms(key)}, or candidate_labels for none.")
     columns, class_names = _columns(examples, modality)
     missing = [name for name in (key, "label") if name not in columns]
     if missing:
@@ -99,6 +102,22 @@ def parse_examples(
     if absent := len(label_names) - len(set(labels)):
         logger.warning(f"{absent} of {len(label_names)} classes have no example, so they will hardly be predicted.")
     return Examples(items, labels, label_names)
+
+
+def name_candidates(labels: Any) -> tuple[str, ...]:
+    """Return the names of classes that are given in place of examples: a list, or a string with commas.
+
+    Raises:
+        TypeError: When they are neither.
+        ValueError: On fewer than two names, blank ones, or one twice.
+    """
+    labels = [name.strip() for name in labels.split(",")] if isinstance(labels, str) else labels
+    if not can_iterate(labels) or isinstance(labels, (bytes, Mapping)):
+        raise TypeError(f"candidate_labels is {type(labels).__name__}; give a list of label names.")
+    names = check_names(iterate(labels), "candidate_labels")
+    if len(names) < 2:
+        raise ValueError(f"candidate_labels has {len(names)} names; a classifier needs at least two classes.")
+    return names
 
 
 def _texts(columns: Mapping[str, list]) -> list[Text]:

@@ -147,12 +147,35 @@ def test__prompt_log_probs__texts_beyond_the_context__their_beginnings() -> None
     torch.testing.assert_close(found.log_probs, expected, atol=1e-4, rtol=0)
 
 
+def test__prompt_log_probs__limits_of_texts_and_prompts__shorter_texts_and_fewer_examples() -> None:
+    model, tokenizer = build_language_model("llama"), build_tokenizer()
+    texts, labels, queries = ["w1 w2 w3", "w4", "w5 w6", "w7"], [0, 1, 0, 1], ["w8 w9 w10", "w11"]
+    found = prompt_log_probs(model, tokenizer, texts, labels, queries, ["w1", "w2"], max_length=2)
+    expected = naive_scores(model, tokenizer, ["w1 w2", *texts[1:]], labels, ["w8 w9", "w11"], ("w1", "w2"))
+    torch.testing.assert_close(found.log_probs, expected, atol=1e-4, rtol=0)
+    assert (found.examples, prompt_log_probs(model, tokenizer, texts, labels, queries, ["w1", "w2"]).examples) == (
+        4,
+        4,
+    )
+    assert prompt_log_probs(model, tokenizer, texts, labels, queries, ["w1", "w2"], max_prompt=30).examples == 2
+
+
+def test__prompt_log_probs__no_examples__prompts_of_the_queries() -> None:
+    model, tokenizer = build_language_model("llama", max_position_embeddings=16), build_tokenizer()
+    queries = [" ".join(WORDS[:20]), "w9", "w3"]
+    found = prompt_log_probs(model, tokenizer, [], [], queries, ["w1", "w2"])
+    # the first query has a quarter of the context, 4, of which the prompt and its start would take all but one
+    expected = naive_scores(model, tokenizer, [], [], [WORDS[0], *queries[1:]], ("w1", "w2"))
+    assert found.examples == 0
+    torch.testing.assert_close(found.log_probs, expected, atol=1e-4, rtol=0)
+
+
 def test__prompt_log_probs__impossible__said() -> None:
     model, tokenizer = build_language_model("llama", max_position_embeddings=16), build_tokenizer()
     with pytest.raises(ValueError, match="context of 16 tokens does not hold a query and an example of each class"):
         prompt_log_probs(model, tokenizer, ["w1", "w2"], [0, 1], [" ".join(WORDS[:9])], ["w1", "w2"])
-    with pytest.raises(ValueError, match="0 examples and 1 queries"):
-        prompt_log_probs(model, tokenizer, [], [], ["w1"], ["w1", "w2"])
+    with pytest.raises(ValueError, match="no queries to prompt with"):
+        prompt_log_probs(model, tokenizer, ["w1", "w2"], [0, 1], [], ["w1", "w2"])
     with pytest.raises(ValueError, match='label name "" adds no token'):
         prompt_log_probs(model, tokenizer, ["w1"], [0], ["w1"], ["", "w2"])
 

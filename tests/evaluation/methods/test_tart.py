@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from datasets import ClassLabel, Dataset
 from helpers.builders import build_reasoner, compose, make_examples, make_texts, save_backbone, score_all
 from transformers import pipeline
 
@@ -86,6 +88,42 @@ def test__tart__any_model_of_the_pipeline__answers_of_the_pipeline(folder: str, 
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=1e-3)  # the pipeline rounds to float16
     METHODS["logistic_regression"](context, support)
     assert torch.equal(METHODS["tart"](context, support), found)  # from the embeddings that are kept
+
+
+def test__tart__names_with_a_meaning__hints_of_the_model(task: Task, tmp_path: Path) -> None:
+    names = ("w3 w4", "w9 w30", "w50 w60 w70")
+    named, folder = replace(task, label_names=names), save_backbone(tmp_path, "gpt2")
+    context, support = TaskContext(named, Models(folder, dtype="float32")), Support.draw(named, K, seed=0)
+    model, tokenizer = context.model, context.models.tokenizer
+    tests = [{"text": text, "label": names[i % 3]} for i, text in enumerate(task.test_texts)]
+    queries = model.encode_support(tests, tokenizer, hints=None).embeddings
+    examples = {
+        "text": [task.train_texts[i] for i in support.indices],
+        "label": [names[task.train_labels[i]] for i in support.indices],
+    }
+    dataset = Dataset.from_dict(examples).cast_column("label", ClassLabel(names=list(names)))
+    given: dict[str, dict] = {
+        "tart": {"examples": dataset},
+        "tart_without_hints": {"examples": dataset, "hints": None},
+        "zero_shot": {"examples": None, "candidate_labels": names},
+    }
+    found = {}
+    for name, arguments in given.items():
+        prepared = model.prepare_examples(arguments.pop("examples"), tokenizer, **arguments)
+        found[name] = METHODS[name](context, support)
+        expected = model.answer(queries, prepared).softmax(-1).detach()
+        torch.testing.assert_close(
+            found[name].float(), expected, rtol=0, atol=2e-3, msg=name
+        )  # prepared ones are in float16
+    assert len({tuple(each.flatten().tolist()) for each in found.values()}) == 3
+    assert torch.equal(METHODS["tart"](context, Support((), 0)), found["zero_shot"])
+
+
+def test__zero_shot__names_without_a_meaning__refused(task: Task, tmp_path: Path) -> None:
+    context, support = TaskContext(task, Models(save_backbone(tmp_path, "gpt2"))), Support.draw(task, K, seed=0)
+    assert torch.equal(METHODS["tart"](context, support), METHODS["tart_without_hints"](context, support))
+    with pytest.raises(ValueError, match="those of made give it no hint"):
+        METHODS["zero_shot"](context, support)
 
 
 def test__probe__any_model_of_the_pipeline__reads_its_embeddings(folder: str, task: Task) -> None:

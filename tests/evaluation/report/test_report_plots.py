@@ -1,7 +1,8 @@
 """The plots of a report: contents, overlaps, and an error without matplotlib only when plots are requested."""
 
 import sys
-from itertools import combinations
+from dataclasses import replace
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -94,6 +95,16 @@ def test__means__axis__ticks_at_what_was_measured() -> None:
     assert (axes.get_xscale(), list(axes.get_xticks())) == ("log", list(SIZES))
     assert [text.get_text() for text in axes.get_xticklabels()] == list(map(str, SIZES))
     assert axes.get_title() == "mean of 2 tasks"
+
+
+def test__means__no_examples__a_place_left_of_one() -> None:
+    records = [replace(record, per_class=record.k) for record in draw_many(3, 2, (0, 1, 2, 4, 8))]
+    figure = figures(records)["means"]
+    (axes,) = figure.axes
+    places = [axes.transData.transform((tick, 0.5))[0] for tick in axes.get_xticks()]
+    assert axes.get_xticks().tolist() == [0, 1, 2, 4, 8]
+    steps = [after - before for before, after in pairwise(places)]
+    assert steps == pytest.approx([steps[-1]] * 4, rel=0.05)
 
 
 def test__means__curves__numbers_of_the_tables() -> None:

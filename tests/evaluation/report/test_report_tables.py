@@ -189,6 +189,27 @@ def test__format_costs__methods__mean_seconds_and_largest_memory() -> None:
     assert row == ["tart", "cpu", "116", "16", "32"]
 
 
+def test__format_costs__seconds_of_the_cpus__beside_those_of_the_clock() -> None:
+    records = [replace(record, cpu_seconds=2 * record.seconds) for record in draw()]
+    table = tables.format_costs(records, ["probe", "tart"])
+    assert table.splitlines()[0].endswith("| s, k=8 | s, k=16 | CPU s, k=8 | CPU s, k=16 |")
+    assert read_row(table, "| tart") == ["tart", "cpu", "116", "16", "32", "32", "64"]
+    older = [*records[:-1], replace(records[-1], cpu_seconds=None)]
+    assert "CPU" not in tables.format_costs(older, ["probe", "tart"])
+
+
+def test__format_page__examples_of_each_class__in_place_of_k() -> None:
+    sizes = {8: 0, 16: 4}
+    comparison = Comparison.of([replace(record, per_class=sizes[record.k]) for record in draw()])
+    page = format_page(comparison)
+    assert "| of each class | 0, 4 |" in page
+    assert "| Accuracy, % | of each class | probe | tart |" in page
+    assert "| mean of 3 tasks | 4 |" in page
+    assert list_results(comparison, "tart")[0].metric_name == "Accuracy, of each class=0"
+    mixed = Comparison.of([replace(record, per_class=0 if record.k == 8 else None) for record in draw()])
+    assert mixed.size == "k"
+
+
 def test__format_failures__alike__one_line_with_the_seeds() -> None:
     records = [fail(make_record(seed=seed)) for seed in (0, 1, 2, 5)] + [fail(make_record(seed=7), "other")]
     lines = tables.format_failures(records).splitlines()[2:]

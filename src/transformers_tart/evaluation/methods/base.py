@@ -18,6 +18,7 @@ from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.phrases import Reading
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.tasks import Item, Task
+from transformers_tart.hints.requests import choose_texts, parse_request
 from transformers_tart.inputs.examples import Examples
 from transformers_tart.inputs.texts import Text
 from transformers_tart.modeling_base import TartPreTrainedModel
@@ -26,6 +27,25 @@ from transformers_tart.support import SupportSet
 
 
 BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Seconds of the clock and of the CPUs that this process used."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    @classmethod
+    def now(cls) -> "Seconds":
+        """Return the time, of which only differences have a meaning."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def __add__(self, other: "Seconds") -> "Seconds":
+        return Seconds(self.wall + other.wall, self.cpu + other.cpu)
+
+    def __sub__(self, other: "Seconds") -> "Seconds":
+        return Seconds(self.wall - other.wall, self.cpu - other.cpu)
 
 
 @dataclass(frozen=True)
@@ -43,6 +63,8 @@ class Support:
     @classmethod
     def draw(cls, task: Task, k: int, seed: int, sampling: str = "balanced") -> "Support":
         """Draw k examples of a task."""
+        if k == 0:
+            return cls((), seed)
         filled = min(-(-k // BLOCK) * BLOCK, len(task.train_texts))
         chosen = task.draw_support(k, seed, sampling)
         return cls(tuple(chosen), seed, tuple(task.draw_support(max(filled, k), seed, sampling)[k:]))
@@ -69,9 +91,9 @@ class TaskContext:
 
     def __init__(self, task: Task, models: Models):
         self.task, self.models = task, models
-        self.saved_seconds = 0.0  # of methods for which others before them had embedded the same inputs
-        self._embedded: dict[Hashable, tuple[Any, float]] = {}  # with the seconds that each took
-        self._in_prompts: dict[Hashable, tuple[Any, float]] = {}  # of the latest support set alone
+        self.saved = Seconds()  # of methods for which others before them had embedded the same inputs
+        self._embedded: dict[Hashable, tuple[Any, Seconds]] = {}  # with the seconds that each took
+        self._in_prompts: dict[Hashable, tuple[Any, Seconds]] = {}  # of the latest support set alone
 
     @property
     def model(self) -> TartPreTrainedModel:
@@ -94,13 +116,16 @@ class TaskContext:
 
     def labels(self, support: Support) -> Tensor:
         """Return the labels (k,) int64 of a support set."""
-        return torch.tensor([self.task.train_labels[i] for i in support.indices])
+        return torch.tensor([self.task.train_labels[i] for i in support.indices], dtype=torch.int64)
 
-    def embed(self, support: Support, protocol: str | None = None) -> EmbeddedInputs:
-        """Embed a support set and the test inputs by the model, with its own protocol or another."""
+    def embed(self, support: Support, protocol: str | None = None, hints: str | None = None) -> EmbeddedInputs:
+        """Embed a support set and the test inputs by the model, with its own protocol or another.
+
+        Label hints are part of the support set where `hints` asks for them, and the model can give them.
+        """
         model = self.models.model(self.task.modality, protocol)
         if not model.config.embedding_options.has_prompt:
-            return self._embed_alone(model, support)
+            return self._embed_alone(model, support, hints)
         key = (model.config.protocol, support)
         if key not in self._in_prompts:
             self._in_prompts.clear()
@@ -124,7 +149,7 @@ class TaskContext:
         known, queries = self.embeddings(support)
         return known.unflatten(1, (count, -1)), queries.unflatten(1, (count, -1))
 
-    def _embed_alone(self, model: TartPreTrainedModel, support: Support) -> EmbeddedInputs:
+    def _embed_alone(self, model: TartPreTrainedModel, support: Support, hints: str | None) -> EmbeddedInputs:
         """Embed each input alone, once for all support sets that share it."""
 
         def embed(items: Sequence[Item]) -> Tensor:
@@ -133,10 +158,26 @@ class TaskContext:
         order, train = (*support.indices, *support.more), self.task.train_texts
         blocks = [order[start : start + BLOCK] for start in range(0, len(order), BLOCK)]
         rows = [self._once(self._embedded, block, partial(embed, [train[i] for i in block])) for block in blocks]
-        known = torch.cat(rows)[: len(support.indices)]
         queries = self._once(self._embedded, "tests", partial(embed, self.task.test_texts))
-        embedded = SupportSet(known, self.labels(support), self.task.label_names)
+        known = torch.cat([*rows, queries[:0]])[: len(support.indices)]
+        given = self._hints(model, hints)
+        if not given and not support.indices:
+            raise ValueError(
+                f"Without examples, the model answers by the names of the classes; those of {self.task.name} give it "
+                "no hint. Name the classes, or take another k."
+            )
+        embedded = SupportSet(known, self.labels(support), self.task.label_names, **given)
         return EmbeddedInputs(model, embedded, list(range(len(known))), queries)
+
+    def _hints(self, model: TartPreTrainedModel, hints: str | None) -> dict[str, Any]:
+        """Return the label hints of the classes as an argument of [`SupportSet`]; none where there are none."""
+        names, options = self.task.label_names, model.config.embedding_options
+        request = parse_request(hints, names, "{}")
+        if choose_texts(request, names, model.config.modality, options, model.reasoner.reads_hints) is None:
+            return {}
+        processor, size = self.models.processor(self.task.modality), self.models.batch_size
+        encode = partial(model.encode_support, None, processor, hints=hints, candidate_labels=names, batch_size=size)
+        return {"hints": self._once(self._embedded, ("hints", hints), encode).hints}
 
     def _embed_in_prompt(self, model: TartPreTrainedModel, support: Support) -> EmbeddedInputs:
         """Embed a support set in a prompt, and the test inputs after it."""
@@ -155,13 +196,13 @@ class TaskContext:
         processor, size = self.models.processor(self.task.modality), self.models.batch_size
         return model.embedder().embed_examples(examples, processor, batch_size=size, seed=support.seed)
 
-    def _once(self, found: dict[Hashable, tuple[Any, float]], key: Hashable, compute: Callable[[], Any]) -> Any:
+    def _once(self, found: dict[Hashable, tuple[Any, Seconds]], key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return what was computed before under a key, and count its seconds as saved; or compute it now."""
         if key in found:
-            self.saved_seconds += found[key][1]
+            self.saved += found[key][1]
         else:
-            start = time.perf_counter()
-            found[key] = compute(), time.perf_counter() - start
+            start = Seconds.now()
+            found[key] = compute(), Seconds.now() - start
         return found[key][0]
 
 

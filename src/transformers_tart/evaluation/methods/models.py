@@ -36,6 +36,7 @@ class Models:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int | None = None  # largest number of inputs in a forward pass
     max_length: int | None = None  # longest text in tokens; by default the model's own
+    max_prompt: int | None = None  # longest prompt of the methods of prompting, in tokens; the context by default
     _loaded: dict[tuple[str, str], Any] = field(default_factory=dict, init=False, repr=False)
 
     @property

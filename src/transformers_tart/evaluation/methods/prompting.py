@@ -1,5 +1,7 @@
 """In-context prompting of the same language model, with and without contextual calibration."""
 
+from typing import Any
+
 from torch import Tensor
 
 from transformers_tart.evaluation.methods.base import Support, TaskContext
@@ -29,5 +31,6 @@ def _log_probs(context: TaskContext, support: Support, more: tuple[str, ...] = (
         raise ValueError(f"{context.task.name} has text pairs, for which there is no prompt.")
     labels, names = context.labels(support).tolist(), context.task.label_names
     given: tuple = (texts, labels, queries, names)
-    result = prompt_log_probs(models.language_model, models.tokenizer, *given, batch_size=models.batch_size)
+    limits: dict[str, Any] = {"max_length": models.max_length, "max_prompt": models.max_prompt}
+    result = prompt_log_probs(models.language_model, models.tokenizer, *given, batch_size=models.batch_size, **limits)
     return result.log_probs.double().log_softmax(-1)

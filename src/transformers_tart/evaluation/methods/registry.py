@@ -3,15 +3,18 @@
 from transformers_tart.configuration_tart import PROTOCOLS
 from transformers_tart.evaluation.methods.base import Method
 from transformers_tart.evaluation.methods.baselines import BASELINES
-from transformers_tart.evaluation.methods.composed import probe, tart
+from transformers_tart.evaluation.methods.composed import probe, tart, zero_shot
 from transformers_tart.evaluation.methods.fine_tuning import fine_tune
 from transformers_tart.evaluation.methods.plain import majority, tfidf
 from transformers_tart.evaluation.methods.prompting import calibrated_prompting, prompting
 from transformers_tart.evaluation.methods.setfit import setfit
 
 
+ZERO_SHOT = "zero_shot"
 METHODS: dict[str, Method] = {
     "tart": tart(),
+    "tart_without_hints": tart(hints=None),
+    ZERO_SHOT: zero_shot,
     **{f"tart_{protocol}": tart(protocol) for protocol in PROTOCOLS if protocol != "stream"},
     "prompting": prompting,
     "prompting_calibrated": calibrated_prompting,
@@ -24,3 +27,5 @@ METHODS: dict[str, Method] = {
     "tfidf": tfidf,
     "majority": majority,
 }
+# Methods that answer without examples.
+WITHOUT_EXAMPLES = ("tart", ZERO_SHOT, "prompting", "prompting_calibrated")

@@ -14,12 +14,11 @@ from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import join_pairs
 
 
-PAIRS = 20  # of like and of unlike examples for each example, as in the paper
 MODULES_FILE = "modules.json"  # of every repository of sentence-transformers
 
 
 def setfit(context: TaskContext, support: Support) -> Tensor:
-    """Train SetFit by its library, with the paper's number of pairs, on a sentence encoder loaded anew.
+    """Train SetFit by its library, with the training arguments of its own, on a sentence encoder loaded anew.
 
     A class without an example has probability 0.
 
@@ -49,7 +48,7 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
         # composed here, since SetFitModel.from_pretrained would unpickle a head that lies beside the encoder
         model = SetFitModel(model_body=encoder, model_head=LogisticRegression(max_iter=2000))
         quiet = {"save_strategy": "no", "report_to": "none", "show_progress_bar": False}
-        arguments = TrainingArguments(folder, num_iterations=PAIRS, seed=support.seed, **quiet)
+        arguments = TrainingArguments(folder, seed=support.seed, **quiet)
         Trainer(model=model, args=arguments, train_dataset=Dataset.from_dict(columns)).train()
         found = model.predict_proba(join_pairs(context.test_texts), as_numpy=True, show_progress_bar=False)
     return fill_classes(found, model.model_head.classes_, context.task.num_classes)

@@ -2,11 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from transformers_tart.evaluation.records import Record
 from transformers_tart.evaluation.report.statistics import Estimate, average
+
+
+PER_CLASS = "of each class"
 
 
 @dataclass(frozen=True)
@@ -155,12 +158,15 @@ class Comparison:
     methods: list[str]  # methods that succeeded at least once
     reference: str  # the method that the others are compared with
     metrics: list[MetricFormat]  # the reported metrics; the first is plotted
+    size: str = "k"  # name of the size of a support set
 
     @classmethod
     def of(
         cls, records: Sequence[Record], reference: str | None = None, metrics: Sequence[str] | None = None
     ) -> "Comparison":
         """Choose what to compare: by default the first TART method with all others, by all measured metrics.
+
+        Where all runs were made for a number of examples of each class, it takes the place of k.
 
         Raises:
             ValueError: When no run succeeded, or when the reference or a metric was not measured.
@@ -175,7 +181,10 @@ class Comparison:
             raise ValueError(f"Not measured: {', '.join(missing)}; the results have {', '.join(measured)}.")
         if not chosen:
             raise ValueError(f"The results have none of the metrics {', '.join(METRIC_FORMATS)}.")
-        return cls(records, methods, choose_reference(methods, reference), [METRIC_FORMATS[name] for name in chosen])
+        size, formats = "k", [METRIC_FORMATS[name] for name in chosen]
+        if all(record.per_class is not None for record in records):
+            size, records = PER_CLASS, [replace(record, k=record.per_class or 0) for record in records]
+        return cls(records, methods, choose_reference(methods, reference), formats, size)
 
     def match(self, metric: MetricFormat) -> Matched:
         """Return the runs that are compared in a metric."""

@@ -28,7 +28,7 @@ def _facts(comparison: Comparison) -> dict[str, str]:
     return {
         "model": ", ".join(dict.fromkeys(escape_markdown(record.model) for record in done)),
         f"tasks ({len(tasks)})": ", ".join(tasks.values()),
-        "k": ", ".join(map(str, sorted({record.k for record in done}))),
+        comparison.size: ", ".join(map(str, sorted({record.k for record in done}))),
         "seeds": tables.format_seeds([record.seed for record in done]),
         "methods": ", ".join(map(escape_markdown, comparison.methods)),
         "queries per run": " to ".join(map(str, dict.fromkeys((queries[0], queries[-1])))),
@@ -40,17 +40,20 @@ def _facts(comparison: Comparison) -> dict[str, str]:
 def format_page(comparison: Comparison, plots: Mapping[Path, str] | None = None) -> str:
     """Format the page in markdown, with captioned plots from the folder `plots` beside it."""
     records, methods, reference = comparison.records, comparison.methods, comparison.reference
+    size = comparison.size
     matched = {metric: comparison.match(metric) for metric in comparison.metrics}
     differences = [tables.format_differences(records, methods, reference, metric) for metric in matched]
     content = {
         "facts": _facts(comparison),
-        "means": [(tables.format_means(runs, each), tables.describe_matching(runs)) for each, runs in matched.items()],
+        "means": [
+            (tables.format_means(runs, each, size), tables.describe_matching(runs)) for each, runs in matched.items()
+        ],
         "plots": plots or {},
         "reference": reference,
         "differences": [table for table in differences if table],
-        "costs": tables.format_costs(records, methods),
-        "tasks": [tables.format_tasks(runs, metric) for metric, runs in matched.items()],
-        "failures": tables.format_failures(records),
+        "costs": tables.format_costs(records, methods, size),
+        "tasks": [tables.format_tasks(runs, metric, size) for metric, runs in matched.items()],
+        "failures": tables.format_failures(records, size),
     }
     return render_template(Path(__file__).with_name("page_template.md"), content)
 
@@ -66,8 +69,8 @@ def list_results(comparison: Comparison, method: str) -> list[EvalResult]:
             dataset_split="test",
             metric_type=metric.name,
             metric_value=round(found.mean, 6),
-            metric_name=f"{metric.title}, k={group.k}",
-            metric_args={"k": group.k, "method": method, "seeds": group.seeds},
+            metric_name=f"{metric.title}, {comparison.size}={group.k}",
+            metric_args={comparison.size: group.k, "method": method, "seeds": group.seeds},
         )
         for metric in comparison.metrics
         for group in comparison.match(metric).groups

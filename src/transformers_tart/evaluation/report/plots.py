@@ -46,6 +46,8 @@ SETTINGS: dict[Any, Any] = {
     "svg.hashsalt": "transformers-tart",  # same numbers, same bytes
 }
 
+EXAMPLES = "k, labeled examples"  # label of an axis
+
 Style = dict[str, Any]  # options of matplotlib's `Line2D`
 Panel = tuple[list[str], list[int]]  # tasks and sizes
 
@@ -109,15 +111,15 @@ def _title(tasks: Sequence[str]) -> str:
     return _shorten(tasks[0], 34) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
 
 
-def draw_tasks(matched: Matched, metric: MetricFormat, styles: dict[str, Style]) -> "Figure":
+def draw_tasks(matched: Matched, metric: MetricFormat, styles: dict[str, Style], x: str = EXAMPLES) -> "Figure":
     """Draw a metric against k, with a panel for each task."""
     panels = [([task], sizes) for task, sizes in matched.sizes_of.items()]
-    return _draw_against_size(matched, metric, styles, panels, SMALL)
+    return _draw_against_size(matched, metric, styles, panels, SMALL, x)
 
 
-def draw_means(matched: Matched, metric: MetricFormat, styles: dict[str, Style]) -> "Figure":
+def draw_means(matched: Matched, metric: MetricFormat, styles: dict[str, Style], x: str = EXAMPLES) -> "Figure":
     """Draw the mean of a metric over tasks against k, with a panel for the tasks of the same sizes."""
-    return _draw_against_size(matched, metric, styles, matched.panels(), LARGE)
+    return _draw_against_size(matched, metric, styles, matched.panels(), LARGE, x)
 
 
 def _draw_against_size(
@@ -126,9 +128,10 @@ def _draw_against_size(
     styles: dict[str, Style],
     panels: Sequence[Panel],
     layout: tuple[int, float, float],
+    x_label: str,
 ) -> "Figure":
     titles = [_title(tasks) for tasks, _ in panels]
-    figure, drawn = _make_panels(titles, layout, "k, labeled examples", metric.label, _method_legend(styles))
+    figure, drawn = _make_panels(titles, layout, x_label, metric.label, _method_legend(styles))
     step = min(STEP, SPREAD / len(matched.methods))
     for axes, (tasks, sizes) in zip(drawn, panels, strict=True):
         for i, method in enumerate(matched.methods):
@@ -139,17 +142,22 @@ def _draw_against_size(
             half = [metric.factor * (mean.half_width or 0.0) for mean in found.values()]
             axes.plot(x, y, **styles[method])
             axes.errorbar(x, y, half, fmt="none", ecolor=styles[method]["color"], elinewidth=0.8, alpha=0.6, zorder=2)
-        axes.set_xscale("log", base=2)
-        axes.set_xlim(sizes[0] / MARGIN, sizes[-1] * MARGIN)
+        if sizes[0]:
+            axes.set_xscale("log", base=2)
+        else:  # 0 lies as far from 1 as 1 from 2
+            axes.set_xscale("symlog", base=2, linthresh=1, linscale=0.5)
+        axes.set_xlim(sizes[0] / MARGIN if sizes[0] else 1 - MARGIN, max(sizes[-1], 1) * MARGIN)
         axes.set_xticks(sizes, list(map(str, sizes)), rotation=0 if len(sizes) <= MAX_UPRIGHT else 60)
         axes.set_xticks([], minor=True)
     return figure
 
 
-def draw_costs(matched: Matched, seconds: Matched, metric: MetricFormat, styles: dict[str, Style]) -> "Figure":
+def draw_costs(
+    matched: Matched, seconds: Matched, metric: MetricFormat, styles: dict[str, Style], size: str = "k"
+) -> "Figure":
     """Draw the mean of a metric against the mean seconds of a run: a point for each k, panels as for the means."""
     panels = matched.panels()
-    titles = [f"{_title(tasks)}, k = {', '.join(map(str, sizes))}" for tasks, sizes in panels]
+    titles = [f"{_title(tasks)}, {size} = {', '.join(map(str, sizes))}" for tasks, sizes in panels]
     figure, drawn = _make_panels(titles, LARGE, "seconds per run", metric.label, _method_legend(styles))
     for axes, (tasks, sizes) in zip(drawn, panels, strict=True):
         for method, style in styles.items():
@@ -230,15 +238,19 @@ def write_plots(folder: Path, comparison: Comparison) -> dict[Path, str]:
     metric = comparison.metrics[0]
     matched = comparison.match(metric)
     seconds = match_runs(comparison.records, comparison.methods, lambda record: record.seconds)
-    styles = choose_styles(matched.methods, comparison.reference)
+    styles, size = choose_styles(matched.methods, comparison.reference), comparison.size
+    x = EXAMPLES if size == "k" else f"labeled examples {size}"
+    against = "k" if size == "k" else x
     pooled = pool_calibration(comparison.records, matched)
     with plotting():
-        figures = [("tasks", f"{metric.title} against k for every task.", draw_tasks(matched, metric, styles))]
+        figures = [
+            ("tasks", f"{metric.title} against {against} for every task.", draw_tasks(matched, metric, styles, x))
+        ]
         if matched.panels():
-            means = f"{metric.title} against k, mean over tasks."
-            figures.insert(0, ("means", means, draw_means(matched, metric, styles)))
-            costs = f"{metric.title} against the seconds of a run; a point for each k, joined from small to large."
-            figures.append(("seconds", costs, draw_costs(matched, seconds, metric, styles)))
+            means = f"{metric.title} against {against}, mean over tasks."
+            figures.insert(0, ("means", means, draw_means(matched, metric, styles, x)))
+            costs = f"{metric.title} against the seconds of a run; a point for each size, joined from small to large."
+            figures.append(("seconds", costs, draw_costs(matched, seconds, metric, styles, size)))
         if pooled:
             calibration = "Accuracy against confidence, over all compared runs; the bars are shares of predictions."
             figures.append(("calibration", calibration, draw_calibration(pooled, styles)))

@@ -53,24 +53,24 @@ def _format_row(metric: MetricFormat, groups: Sequence[Group], methods: Sequence
     return [re.sub(r"^\S+", r"**\g<0>**", text) if means.get(text) == best else text for text in texts]
 
 
-def format_tasks(matched: Matched, metric: MetricFormat) -> str:
-    """Format the mean and the interval over the seeds, for each task and k."""
+def format_tasks(matched: Matched, metric: MetricFormat, size: str = "k") -> str:
+    """Format the mean and the interval over the seeds, for each task and k, or other `size`."""
     rows = [
         [escape_markdown(group.task), str(group.k), str(group.seeds), *_format_row(metric, [group], matched.methods)]
         for group in matched.groups
     ]
-    return table([metric.label, "k", "seeds", *map(escape_markdown, matched.methods)], rows)
+    return table([metric.label, size, "seeds", *map(escape_markdown, matched.methods)], rows)
 
 
-def format_means(matched: Matched, metric: MetricFormat) -> str:
-    """Format the means over the tasks that all methods have, for each k and for all k."""
+def format_means(matched: Matched, metric: MetricFormat, size: str = "k") -> str:
+    """Format the means over the tasks that all methods have, for each k, or other `size`, and for all."""
     rows = []
     for sizes in [[k] for k in matched.sizes] + [matched.sizes] * (len(matched.sizes) > 1):
         groups = matched.complete(sizes)
         count = len({group.task for group in groups})
         title = ["1 task" if count == 1 else f"mean of {count} tasks", "all" if len(sizes) > 1 else str(sizes[0])]
         rows.append(title + _format_row(metric, groups, matched.methods))
-    return table([metric.label, "k", *map(escape_markdown, matched.methods)], rows)
+    return table([metric.label, size, *map(escape_markdown, matched.methods)], rows)
 
 
 def describe_matching(matched: Matched) -> str:
@@ -122,21 +122,24 @@ def _compare(groups: Sequence[Group], reference: str, method: str, metric: Metri
     ]
 
 
-def format_costs(records: Sequence[Record], methods: Sequence[str]) -> str:
-    """Format the mean seconds of a run at each k, and the largest memory."""
-    matched = match_runs(records, methods, lambda record: record.seconds)
+def format_costs(records: Sequence[Record], methods: Sequence[str], size: str = "k") -> str:
+    """Format the mean seconds of a run at each k, those of the CPUs where all records have them, and the memory."""
+    spent = {"s": match_runs(records, methods, lambda record: record.seconds)}
+    if all(record.cpu_seconds is not None for record in records):
+        spent["CPU s"] = match_runs(records, methods, lambda record: record.cpu_seconds)
     rows = []
     for method in methods:
         own = [record for record in records if record.method == method and record.error is None]
         devices = ", ".join(dict.fromkeys(record.device for record in own))
-        seconds = [mean_over_tasks(matched.complete([k]), method) for k in matched.sizes]
+        seconds = [mean_over_tasks(each.complete([k]), method) for each in spent.values() for k in each.sizes]
         times = [NOTHING if found is None else f"{found.mean:.3g}" for found in seconds]
         memory = max(record.memory_mb for record in own)
         rows.append([escape_markdown(method), escape_markdown(devices), f"{memory:.0f}", *times])
-    return table(["method", "device", "largest memory, MB", *(f"s, k={k}" for k in matched.sizes)], rows, 2)
+    columns = [f"{unit}, {size}={k}" for unit, each in spent.items() for k in each.sizes]
+    return table(["method", "device", "largest memory, MB", *columns], rows, 2)
 
 
-def format_failures(records: Sequence[Record]) -> str:
+def format_failures(records: Sequence[Record], size: str = "k") -> str:
     """Format the failed runs, those with the same error in one line; "" when none failed."""
     failed = defaultdict(list)
     for record in records:
@@ -146,4 +149,4 @@ def format_failures(records: Sequence[Record]) -> str:
         [escape_markdown(task), str(k), format_seeds(seeds), escape_markdown(method), as_code(error)]
         for (task, k, method, error), seeds in failed.items()
     ]
-    return table(["task", "k", "seeds", "method", "error"], rows, numbers_from=5) if rows else ""
+    return table(["task", size, "seeds", "method", "error"], rows, numbers_from=5) if rows else ""

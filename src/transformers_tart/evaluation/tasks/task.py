@@ -87,7 +87,7 @@ class Task:
 
         Args:
             k (`int`):
-                Number of examples.
+                Number of examples, 0 for none.
             seed (`int`):
                 Seed of the draw.
             sampling (`str`, *optional*, defaults to `"balanced"`):
@@ -101,6 +101,8 @@ class Task:
         """
         if sampling not in SAMPLINGS:
             raise ValueError(f'sampling is "{sampling}"; it must be one of {SAMPLINGS}.')
+        if k == 0:
+            return []
         if not 2 <= k <= len(self.train_texts):
             raise ValueError(
                 f"k is {k}; {self.name} has {len(self.train_texts)} training {self.noun}, and 2 are needed."
@@ -114,6 +116,10 @@ class Task:
                 f"The {k} examples of {self.name} drawn with seed {seed} are all of one class; draw more."
             )
         return chosen
+
+    def size_of(self, per_class: int) -> int:
+        """Return the size of a balanced support set of `per_class` examples of each class, or all of a rarer one."""
+        return sum(min(per_class, count) for count in Counter(self.train_labels).values())
 
     def without_leaks(self) -> "Task":
         """Return the task without training inputs that are in the test split too."""

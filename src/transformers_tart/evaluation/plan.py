@@ -1,0 +1,116 @@
+"""Plans of runs: each method on a support set of each task, size and seed."""
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from transformers.utils import logging
+
+from transformers_tart.evaluation.methods.registry import METHODS, WITHOUT_EXAMPLES, ZERO_SHOT
+from transformers_tart.evaluation.records import Key
+from transformers_tart.evaluation.tasks import GROUPS, SEEDS, TASKS, Task
+
+
+logger = logging.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs to make: each method on a support set of each task, size and seed."""
+
+    tasks: Sequence[str]  # names, files or folders as [`load_task`] takes them, or names of groups
+    methods: Sequence[str]
+    sizes: Sequence[int] = (16, 32, 64)  # 0 is a support set without examples
+    seeds: Sequence[int] = SEEDS
+    sampling: str = "balanced"  # or "natural"
+    max_test: int | None = None  # largest number of test inputs of a task
+    test_seed: int = 0  # of the draw of test inputs
+    per_class: Sequence[int] | None = None  # examples of each class, in place of `sizes`
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.methods if name not in METHODS]
+        if unknown or not self.methods:
+            raise ValueError(f"Unknown methods {unknown}; choose from {', '.join(METHODS)}.")
+        sizes = self.sizes if self.per_class is None else self.per_class
+        if (
+            not self.tasks
+            or not sizes
+            or not self.seeds
+            or min(sizes) < 0
+            or 1 in (sizes if self.per_class is None else ())
+        ):
+            raise ValueError(
+                "Give at least one task, one seed, and one k, 0 or 2 and more, or number of examples of each class, "
+                "0 or more."
+            )
+        if self.per_class is not None and self.sampling != "balanced":
+            raise ValueError(
+                f'With a number of examples of each class, sampling is "balanced", not "{self.sampling}".'
+            )
+
+    @property
+    def task_names(self) -> list[str]:
+        """The names of the tasks, with groups taken apart, each once however its path is spelled."""
+        names = (name for given in self.tasks for name in GROUPS.get(given, (given,)))
+        return list({os.path.realpath(name) if os.path.exists(name) else name: name for name in names}.values())
+
+    def check_tasks(self) -> None:
+        """Raise a ValueError for tasks that do not exist, before any of them is loaded."""
+        absent = [name for name in self.task_names if name not in TASKS and not os.path.exists(name)]
+        if absent:
+            raise ValueError(
+                f"There are no tasks {absent}: no files or folders, and the registry has {', '.join(TASKS)} and the "
+                f"groups {', '.join(GROUPS)}."
+            )
+
+    def runs(self, tasks: Sequence[Task]) -> "Iterator[Run]":
+        """Yield the runs, each once however often it is named.
+
+        Without examples nothing is drawn, so there is one seed, and only the methods that need no example are run.
+        """
+        seeds, methods = list(dict.fromkeys(self.seeds)), list(dict.fromkeys(self.methods))
+        starts = 0 in (self.sizes if self.per_class is None else self.per_class)
+        unshown = [method for method in methods if method in (WITHOUT_EXAMPLES if starts else (ZERO_SHOT,))]
+        if starts and len(unshown) < len(methods):
+            absent = ", ".join(method for method in methods if method not in unshown)
+            logger.warning(f"Without examples these methods are left out, since they need some: {absent}.")
+        shown = [method for method in methods if method != ZERO_SHOT]
+        for task in tasks:
+            for k, per_class in self._sizes_of(task).items():
+                drawn, named = (seeds[:1], unshown) if k == 0 else (seeds, shown)
+                for seed, method in itertools.product(drawn, named):
+                    yield Run(task, k, seed, method, per_class)
+
+    def _sizes_of(self, task: Task) -> dict[int, int | None]:
+        """Return the sizes of support sets, each with the number of examples of each class that was asked for."""
+        sizes: dict[int, int | None] = {}
+        if ZERO_SHOT in self.methods:
+            sizes[0] = None if self.per_class is None else 0
+        for count in self.sizes if self.per_class is None else self.per_class:
+            sizes.setdefault(*((count, None) if self.per_class is None else (task.size_of(count), count)))
+        return sizes
+
+
+def choose_seeds(count: int) -> list[int]:
+    """Return the seeds of the published code, and more where those do not suffice."""
+    if count < 1:
+        raise ValueError(f"The number of seeds is {count}; it must be at least 1.")
+    others = (seed for seed in itertools.count() if seed not in SEEDS)
+    return list(itertools.islice(itertools.chain(SEEDS, others), count))
+
+
+class Run(NamedTuple):
+    """A method on one support set."""
+
+    task: Task
+    k: int
+    seed: int
+    method: str
+    per_class: int | None = None  # examples of each class that were asked for
+
+    @property
+    def key(self) -> Key:
+        """The key of its record."""
+        return self.task.name, self.k, self.seed, self.method

@@ -1,0 +1,326 @@
+"""The part of the composed classifiers that encodes examples, reads support sets and answers queries."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from transformers_tart.backbones.digest import BackboneDigest, state_token
+from transformers_tart.backbones.model_inputs import check_labels
+from transformers_tart.backbones.traits import BackboneTraits
+from transformers_tart.checks.arguments import as_flag
+from transformers_tart.checks.label_names import are_usual, config_names
+from transformers_tart.checks.tensors import check_seed
+from transformers_tart.checks.tracing import is_traced
+from transformers_tart.configuration_tart import TartBaseConfig
+from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.embeddings.packing import draw_probes, is_unchanged
+from transformers_tart.embeddings.phrases import Reading
+from transformers_tart.embeddings.text import Embedder
+from transformers_tart.embeddings.views import split_views
+from transformers_tart.hints.given import functions_of
+from transformers_tart.hints.requests import HintRequest, choose_texts, parse_request
+from transformers_tart.inputs.examples import Examples, RawExamples, name_candidates, parse_examples
+from transformers_tart.inputs.text_options import DEFAULT_HYPOTHESIS
+from transformers_tart.origin import Origin, read_vocabulary
+from transformers_tart.projection import LayerScaling, scale_views
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
+from transformers_tart.reasoners.state import Votes
+from transformers_tart.support import PreparedSupport, SupportSet, check_is_support
+from transformers_tart.support.encoding import SupportEncoder
+
+
+class SupportingModel(PreTrainedModel):
+    """Base of composed classifiers: a backbone that embeds, a reasoner, and the support set that they have read."""
+
+    config: TartBaseConfig
+    backbone: PreTrainedModel
+    reasoner: TartReasoner
+    support: SupportSet | None
+    origin: Origin
+    _prepared: PreparedSupport | None
+    _traits: BackboneTraits | None
+    _names_of_examples: tuple[str, ...] | None
+    _embedder_class = Embedder
+
+    def embedder(self, cache: EmbeddingCache | None = None, max_length: int | None = None) -> Embedder:
+        """Return the [`Embedder`] or [`MediaEmbedder`] of this model, its backbone in evaluation mode.
+
+        Args:
+            cache ([`EmbeddingCache`], *optional*), max_length (`int`, *optional*):
+                Where embeddings are looked up first, and kept; and the longest text in tokens, if not the config's.
+        """
+        if self.backbone.training:
+            self.backbone.eval()
+        options = self.config.embedding_options
+        if max_length is not None:
+            options = replace(options, max_length=max_length)
+        return self._embedder_class(self.traits, options, cache, self.config.modality)
+
+    @property
+    def traits(self) -> BackboneTraits:
+        """The backbone with the results of probing it."""
+        if self._traits is None or self._traits.backbone is not self.backbone:
+            self._traits = BackboneTraits(self.backbone)
+        return self._traits
+
+    def adopt(self, traits: BackboneTraits) -> None:
+        """Take over the results of probing the backbone."""
+        self._traits = traits
+
+    def encode_support(
+        self,
+        examples: RawExamples | None,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        hints: Any = "auto",
+        candidate_labels: Sequence[str] | None = None,
+        hypothesis_template: str | None = None,
+        label_descriptions: Mapping[str, str] | None = None,
+        unlabeled: Sequence[Any] | None = None,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        keep_texts: bool = False,
+        seed: int = 0,
+    ) -> SupportSet:
+        """Embed labeled examples, and what label hints need.
+
+        Args:
+            examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`):
+                The examples, as in [`parse_examples`]; `None` for none, with `candidate_labels`.
+            tokenizer (`PreTrainedTokenizerBase`):
+                The backbone's tokenizer; for images its image processor, for audio its feature extractor.
+            hints (`str`, `Callable`, array, `dict` or `list`, *optional*, defaults to `"auto"`):
+                Scores of each class that need no example. `"auto"`: `label_similarity` and `label_likelihood`, as far
+                as the names of the classes have a meaning and the backbone can give them. `None`: none. Or one of
+                these names; a function `(inputs, label_names) -> scores (n, num_labels)`; the scores of the examples
+                as an array; a dict of functions and arrays by names of your own; or a list of any of these.
+            candidate_labels (`list[str]`, *optional*):
+                Names of the classes, in place of examples.
+            hypothesis_template (`str`, *optional*):
+                Text around the name of a class, with `{}`; that of the config when not given.
+            label_descriptions (`dict[str, str]`, *optional*):
+                Descriptions of classes, which take the place of their names in hints. They are not stored.
+            unlabeled (`list[str]`, *optional*):
+                Texts without labels, by which hints are calibrated: at most 256, drawn by the seed. They are not
+                stored.
+            batch_size (`int`, *optional*):
+                Most inputs of a forward pass; as many as a budget of tokens allows when not given.
+            progress_bar (`bool`, *optional*, defaults to `False`), keep_texts (`bool`, *optional*):
+                Whether to show progress, and to keep the texts in the support set.
+            seed (`int`, *optional*, defaults to 0):
+                Seed of the order of the examples in a prompt, for protocols with a prompt, and of the choice of
+                unlabeled texts.
+        """
+        seed, keep_texts = check_seed(seed), as_flag(keep_texts, "keep_texts")
+        batching = {"batch_size": batch_size, "progress_bar": as_flag(progress_bar, "progress_bar")}
+        parsed = self._parse(examples, candidate_labels, self.chosen_names)
+        request = self._request(parsed, hints, hypothesis_template, label_descriptions, unlabeled, seed)
+        return self._embed(self.embedder(), parsed, request, tokenizer, keep_texts, **batching, seed=seed).support
+
+    def prepare_examples(
+        self,
+        examples: RawExamples | None,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        hints: Any = "auto",
+        candidate_labels: Sequence[str] | None = None,
+        hypothesis_template: str | None = None,
+        label_descriptions: Mapping[str, str] | None = None,
+        unlabeled: Sequence[Any] | None = None,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        keep_texts: bool = False,
+        cache: EmbeddingCache | None = None,
+        max_length: int | None = None,
+        is_stored: bool = False,
+    ) -> PreparedSupport:
+        """Embed and prepare labeled examples: [`encode_support`] and [`prepare_support`] with one pass over a prompt.
+
+        `cache` and `max_length` are as in [`embedder`]. With `is_stored`, for examples that become the support set of
+        the model, labels must be those that a user named in `config.id2label`.
+        """
+        names, embedder = self.chosen_names if is_stored else None, self.embedder(cache, max_length)
+        parsed = self._parse(examples, candidate_labels, names)
+        request = self._request(parsed, hints, hypothesis_template, label_descriptions, unlabeled)
+        batching = {"batch_size": batch_size, "progress_bar": progress_bar}
+        return self._embed(embedder, parsed, request, tokenizer, keep_texts, **batching)
+
+    def _parse(self, examples: Any, candidate_labels: Any, names: Any) -> Examples:
+        if candidate_labels is None:
+            return parse_examples(examples, self.config.modality, names)
+        if examples is not None:
+            raise ValueError("examples and candidate_labels are given; the classes are those of one: give one.")
+        return Examples([], [], name_candidates(candidate_labels))
+
+    def _request(
+        self, parsed: Examples, hints: Any, template: str | None, descriptions: Any, unlabeled: Any, seed: int = 0
+    ) -> HintRequest:
+        default = getattr(self.config, "hypothesis_template", DEFAULT_HYPOTHESIS)
+        template = default if template is None else template
+        return parse_request(hints, parsed.label_names, template, descriptions, unlabeled, seed)
+
+    def _embed(
+        self, embedder: Embedder, parsed: Examples, request: HintRequest, tokenizer: Any, keep: bool, **options: Any
+    ) -> PreparedSupport:
+        names, reads_hints = parsed.label_names, self.reasoner.reads_hints
+        texts = choose_texts(request, names, self.config.modality, embedder.options, reads_hints)
+        encoder = SupportEncoder(embedder, self.backbone_digest(), request, texts, partial(read_vocabulary, self))
+        support, reading = encoder.encode(parsed, tokenizer, keep, **options)
+        return self._pack(self.prepare_embedded(support, reading, functions_of(request.given)))
+
+    def _pack(self, prepared: PreparedSupport) -> PreparedSupport:
+        """Prepare a support set with packed embeddings, unless they are not smaller or change predictions."""
+        packed = prepared.support.pack()
+        if packed is None:
+            return prepared
+        candidate = self.prepare_embedded(packed, prepared.reading, prepared.functions)
+        probes, given = draw_probes(packed.embeddings), packed.given_hints
+        given = None if given is None else draw_probes(given)
+        with torch.no_grad():
+            logits, packed_logits = (self.answer(probes, each, given) for each in (prepared, candidate))
+        return candidate if is_unchanged(logits, packed_logits) else prepared
+
+    @property
+    def chosen_names(self) -> tuple[str, ...] | None:
+        """The names that a user gave the classes, `None` where they are those of the examples or of transformers."""
+        names = config_names(self.config)
+        return None if are_usual(names) or names == self._names_of_examples else names
+
+    def prepare_support(self, support: SupportSet | PreparedSupport | None = None) -> PreparedSupport:
+        """Read a support set once; [`forward`] takes the result as `support`.
+
+        Args:
+            support ([`SupportSet`], *optional*):
+                The stored one when not given, which is read at most once.
+        """
+        if isinstance(support, PreparedSupport):
+            if self._is_current(support):
+                return support
+            support = support.support
+        support = self.support if support is None else support
+        if support is None:
+            raise ValueError(
+                "There is no support set: pass support=model.encode_support(examples, tokenizer) to the model, or "
+                "examples=... to the pipeline."
+            )
+        check_is_support(support)
+        cached = self._prepared
+        if cached is not None and cached.support is support and self._is_current(cached):
+            return cached
+        if is_traced():
+            raise ValueError(
+                "The support set has not been read yet, and reading it cannot be exported: call "
+                "model.prepare_support() first."
+            )
+        self.check_support(support)
+        prepared = self.prepare_embedded(support, self.embedder().read_support(support.prompt, support.phrasing))
+        if support is self.support:
+            self._prepared = prepared
+        return prepared
+
+    def prepare_embedded(
+        self,
+        support: SupportSet,
+        reading: Reading | None = None,
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> PreparedSupport:
+        """Read a support set that this model has embedded, with the reading of its queries and hints if it has any."""
+        device = self.reasoner.device
+        embeddings = support.embeddings.to(device)
+        embeddings = embeddings[:, None] if embeddings.dim() == 2 else embeddings
+        # without examples there is nothing to scale, and constant layers become 0
+        fitted = embeddings if len(support) else embeddings.new_zeros(1, *embeddings.shape[1:])
+        views = split_views(fitted, self.config.embedding_options.views)
+        scalings, hints = tuple(LayerScaling.fit(view) for view in views), support.hints
+        with torch.no_grad():
+            scaled = [view[None] for view in scale_views(embeddings, scalings)]
+            scores, labels = support.scores(), support.labels.to(device)[None]
+            state = self.reasoner.prepare(
+                scaled,
+                labels,
+                None if scores is None else scores.to(device)[None],
+                None if hints is None else hints.calibration.to(device)[None],
+                num_labels=support.num_labels,
+            )
+        return PreparedSupport(support, scalings, state, reading, self._token(), functions or {})
+
+    def _is_current(self, prepared: PreparedSupport) -> bool:
+        """Return whether reasoner, backbone and options are those for which a support set was prepared."""
+        reading, options = prepared.reading, prepared.support.options
+        is_in_place = prepared.scalings[0].mean.device == self.reasoner.device
+        if not is_in_place or (reading is not None and reading.runtime != self.traits.runtime):
+            return False
+        has_options = options in (None, self.config.embedding_options)
+        return is_traced() or (has_options and prepared.token == self._token())
+
+    def _token(self) -> tuple[object, ...]:
+        return state_token(self.backbone), state_token(self.reasoner)
+
+    def backbone_digest(self) -> BackboneDigest:
+        """Return the digest of the backbone as it is now, under the name that the config refers to."""
+        digest = BackboneDigest.of(self.backbone)
+        return replace(digest, name=self.config.base_model_name_or_path or digest.name)
+
+    def check_support(self, support: SupportSet) -> None:
+        """Raise a BackboneMismatchError unless this backbone and the options of this config embedded a support set."""
+        support.check_options(self.config.embedding_options)
+        if support.digest is not None:
+            support.check_backbone(self.backbone_digest())
+
+    def _classify_batch(
+        self,
+        batch: dict[str, Tensor],
+        support: SupportSet | PreparedSupport | None,
+        labels: Tensor | None,
+        hints: Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Embed a batch of checked tensors and classify it."""
+        prepared = self.prepare_support(support)
+        logits = self.answer(self.embedder().embed_batch(batch, prepared.reading), prepared, hints)
+        loss = None if labels is None else torch.nn.functional.cross_entropy(logits, check_labels(labels, logits))
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def answer(self, embeddings: Tensor, prepared: PreparedSupport, given_hints: Tensor | None = None) -> Tensor:
+        """Return the logits of query embeddings.
+
+        Args:
+            embeddings (`torch.FloatTensor` of shape `(n, layers, hidden)`):
+                Embeddings of queries, as an embedder returns them.
+            prepared ([`PreparedSupport`]):
+                The support set.
+            given_hints (`torch.FloatTensor` of shape `(n, hints of the user, num_labels)`, *optional*):
+                Scores of the queries by the hints of the user, from [`PreparedSupport.score_given`].
+
+        Returns:
+            `torch.FloatTensor` of shape `(n, num_labels)`: log-probabilities up to a constant.
+        """
+        return self.reasoner.query(prepared.state, *self._scale(embeddings, prepared, given_hints))[0]
+
+    def explain(self, embeddings: Tensor, prepared: PreparedSupport, given_hints: Tensor | None = None) -> Votes:
+        """Return the votes of views and hints, and the influence of examples; arguments are as in [`answer`]."""
+        with torch.no_grad():
+            return self.reasoner.explain(prepared.state, *self._scale(embeddings, prepared, given_hints))
+
+    def _scale(
+        self, embeddings: Tensor, prepared: PreparedSupport, given_hints: Tensor | None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Return query embeddings as the reasoner reads them, and all hints (1, n, hints, num_labels)."""
+        embeddings = embeddings.to(self.reasoner.device)
+        if not is_traced() and not torch.isfinite(embeddings).all():
+            raise ValueError(
+                "The backbone gives NaN or infinite embeddings: it is broken, or overflows its dtype. Load it with "
+                "dtype=torch.float32 or torch.bfloat16."
+            )
+        hints, scaled = prepared.support.hints, [view[None] for view in scale_views(embeddings, prepared.scalings)]
+        if hints is None:
+            return scaled, None if given_hints is None else given_hints[None]
+        return scaled, hints.join(hints.score(embeddings), given_hints)[None]
+
+
+__all__ = ["SupportingModel"]
