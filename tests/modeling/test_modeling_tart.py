@@ -200,7 +200,7 @@ def test__prepare_support__stored_support__is_read_once(monkeypatch: pytest.Monk
     model, calls = compose(), []
     first, second = encode(model), encode(model, seed=1)  # encoding reads them too, to compare predictions
     original = model.reasoner.prepare
-    monkeypatch.setattr(model.reasoner, "prepare", lambda *args: calls.append(1) or original(*args))
+    monkeypatch.setattr(model.reasoner, "prepare", lambda *args, **more: calls.append(1) or original(*args, **more))
     model.set_support(first)
     for _ in range(3):
         model(**draw_batch())
