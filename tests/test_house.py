@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("embeddings",),
     ("support",),
     ("modeling_base", "modeling_tart", "repository", "origin"),
+    ("answers",),
     ("pipeline_tart",),
     (PACKAGE,),
     ("evaluation", "bench"),
