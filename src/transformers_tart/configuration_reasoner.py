@@ -89,6 +89,9 @@ class TartReasonerConfig(PreTrainedConfig):
             `"clipped"`.
         num_components (`int`, *optional*, defaults to 16):
             Components of the projection.
+        weighing_size (`int`, *optional*):
+            `kernel`: width of the network that weighs views and label hints. `None` means a mixture of the views by
+            their evidence, and no hints.
         initializer_range (`float`, *optional*, defaults to 0.02):
             Standard deviation of the initial weights.
         sha256 (`dict[str, str]`, *optional*):
@@ -114,6 +117,7 @@ class TartReasonerConfig(PreTrainedConfig):
     max_classes: int | None = None
     projection: str | None = None
     num_components: int = 16
+    weighing_size: int | None = None
     initializer_range: float = 0.02
     sha256: dict[str, str] | None = None
 
@@ -163,6 +167,13 @@ class TartReasonerConfig(PreTrainedConfig):
                 f"hidden_size is {self.hidden_size}, which num_attention_heads={self.num_attention_heads} does not "
                 "divide."
             )
+        if self.weighing_size is not None:
+            check_integer("weighing_size", self.weighing_size, 1, MAX_WIDTH)
+            if self.architecture == "gpt2":
+                raise ValueError(
+                    f"weighing_size is {self.weighing_size}, but the gpt2 architecture has no leave-one-out "
+                    "predictions by which to weigh views and hints; leave it out."
+                )
         check_checksums("sha256", self.sha256)
         if self.max_classes is not None:
             check_integer("max_classes", self.max_classes, 2, MAX_CLASSES)

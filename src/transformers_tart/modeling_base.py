@@ -379,7 +379,7 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         labels = support.labels.to(self.reasoner.device)[None]
         with torch.no_grad():
             scaled = [view[None] for view in scale_views(embeddings, scalings)]
-            state = self.reasoner.prepare(scaled, labels, support.num_labels)
+            state = self.reasoner.prepare(scaled, labels, num_labels=support.num_labels)
         return PreparedSupport(support, scalings, state, reading, self._token())
 
     def _is_current(self, prepared: PreparedSupport) -> bool:

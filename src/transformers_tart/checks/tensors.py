@@ -76,7 +76,59 @@ def check_views(embeddings: Any, what: str) -> list[Tensor]:
     return [check_embeddings(view, name) for view, name in zip(views, _name_views(what, len(views)), strict=True)]
 
 
-def check_support(embeddings: Any, labels: Any, num_labels: Any) -> tuple[list[Tensor], Tensor, int]:
+def check_hints(hints: Any, unlabeled: Any, labels: Any, num_labels: Any) -> tuple[Tensor | None, Tensor | None, Any]:
+    """Return hints of examples with labels, those of unlabeled inputs, both in float32, and the number of classes."""
+    if hints is None:
+        if unlabeled is not None:
+            raise ValueError("unlabeled_hints are given without support_hints; give both, with shape (batch, 0, ...).")
+        return None, None, num_labels
+    hints = _check_hint_tensor(hints, "support hints")
+    shape = tuple(labels.shape) if isinstance(labels, Tensor) else ()
+    if hints.dim() != 4 or tuple(hints.shape[:2]) != shape or hints.shape[-1] < 2:
+        raise ValueError(
+            "The support hints must be (batch, k, num_hints, num_labels), of two classes or more, and the support "
+            f"labels (batch, k); got {tuple(hints.shape)} and {shape}."
+        )
+    batch, _, count, classes = hints.shape
+    if num_labels is not None and _as_integer("num_labels", num_labels) != classes:
+        raise ValueError(f"The support hints have {classes} classes, num_labels is {num_labels}.")
+    unlabeled = hints[:, :0] if unlabeled is None else _check_hint_tensor(unlabeled, "unlabeled hints")
+    if unlabeled.dim() != 4 or (unlabeled.shape[0], *unlabeled.shape[2:]) != (batch, count, classes):
+        raise ValueError(
+            f"The unlabeled hints must be (batch, m, num_hints, num_labels), here ({batch}, m, {count}, {classes}); "
+            f"got {tuple(unlabeled.shape)}."
+        )
+    return hints, unlabeled, classes
+
+
+def check_query_hints(hints: Any, shape: Sequence[int]) -> Tensor | None:
+    """Return hints (batch, n, num_hints, num_labels) of queries in float32, `None` where the support set has none."""
+    if hints is None and shape[2] == 0:
+        return None
+    if hints is None:
+        raise ValueError(f"The support set has {shape[2]} hints; give those of the queries: query_hints=...")
+    hints = _check_hint_tensor(hints, "query hints")
+    if tuple(hints.shape) != tuple(shape):
+        raise ValueError(
+            "The query hints must be (batch, n, num_hints, num_labels), with the hints and classes of the support "
+            f"set, here {tuple(shape)}; got {tuple(hints.shape)}."
+        )
+    return hints
+
+
+def _check_hint_tensor(hints: Any, name: str) -> Tensor:
+    if not isinstance(hints, Tensor) or not hints.is_floating_point():
+        raise TypeError(f"The {name} are {_kind_of(hints)}; they must be a torch.Tensor of floating-point numbers.")
+    check_tensor(f"The tensor of {name}", hints)
+    hints = hints.float()
+    if not is_traced() and hints.isinf().any():
+        raise ValueError(f"The {name} hold infinite values; a class of which a hint says nothing has NaN.")
+    return hints
+
+
+def check_support(
+    embeddings: Any, labels: Any, num_labels: Any, has_hints: bool = False
+) -> tuple[list[Tensor], Tensor, int]:
     """Return support embeddings of each view in float32, their labels in int64, and the number of classes."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"The support labels are {_kind_of(labels)}; they must be a torch.Tensor of integers.")
@@ -89,6 +141,8 @@ def check_support(embeddings: Any, labels: Any, num_labels: Any) -> tuple[list[T
                 f"The {name} must be (batch, k, dim) and support labels (batch, k); got {tuple(view.shape)} and "
                 f"{tuple(labels.shape)}."
             )
+    if has_hints and is_integer(labels) and labels.shape[0] > 0 and labels.shape[1] == 0:
+        return views, labels.long(), num_labels
     if not is_integer(labels) or labels.numel() == 0 or labels.min() < 0:
         raise ValueError(f"Support labels must be integers from 0, at least one of them; got {labels.dtype}.")
     largest = int(labels.max())

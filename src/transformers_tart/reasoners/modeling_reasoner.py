@@ -1,6 +1,5 @@
 """The reasoner: predicts labels of query embeddings from labeled support embeddings."""
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,24 +15,31 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from transformers_tart.checks.arguments import check_kind, shorten
-from transformers_tart.checks.tensors import check_queries, check_query_labels, check_seed, check_support
+from transformers_tart.checks.tensors import (
+    check_hints,
+    check_queries,
+    check_query_hints,
+    check_query_labels,
+    check_seed,
+    check_support,
+)
 from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.files import check_whole, staged
 from transformers_tart.hub.card import CardFacts, reasoner_card
 from transformers_tart.hub.push import CARD_FILE, OWNED_WEIGHTS, HubMixin, keep_edited_card
-from transformers_tart.inputs.balance import balanced_subsets, seeded_orders
 from transformers_tart.loading.arguments import check_loading
 from transformers_tart.loading.auto import check_files
 from transformers_tart.loading.checksums import add_checksums, check_sums
 from transformers_tart.loading.download import explain_damage, pin_revision, select
 from transformers_tart.loading.lock import one_at_a_time
-from transformers_tart.projection import Projection, fit_projection
 from transformers_tart.reasoners import locate
 from transformers_tart.reasoners.architectures import ARCHITECTURES
 from transformers_tart.reasoners.architectures.base import Architecture
-from transformers_tart.reasoners.mixing import mix, weigh_views
-from transformers_tart.reasoners.state import ReasonerState, ViewState
+from transformers_tart.reasoners.combining import answer, combine, votes
+from transformers_tart.reasoners.state import ReasonerState, Votes
+from transformers_tart.reasoners.view_reader import ViewReader
+from transformers_tart.reasoners.weighing import Weighing
 from transformers_tart.reasoners.weights import align_weights, check_finite, check_headers
 
 
@@ -68,8 +74,8 @@ class TartReasoner(HubMixin, PreTrainedModel):
     >>> logits = reasoner.query(state, [query_means, query_last_tokens])
     ```
 
-    The probabilities of the views are averaged. The better a view predicts the label of each support example from
-    the others, the larger its weight.
+    The better a view predicts the label of each support example from the others, the larger its weight. Label hints,
+    scores of each class that need no example, are weighed with them.
     """
 
     config: TartReasonerConfig
@@ -87,6 +93,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
                 f"{sorted(ARCHITECTURES)}, or update transformers-tart if the reasoner is newer than this version."
             )
         self.architecture: Architecture = ARCHITECTURES[config.architecture](config)
+        self.weighing = None if config.weighing_size is None else Weighing(config.weighing_size)
         self.card_facts = CardFacts()
         self.post_init()
 
@@ -96,7 +103,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, Architecture):
+        if isinstance(module, Architecture | Weighing):
             module.init_weights()
 
     @classmethod
@@ -157,20 +164,30 @@ class TartReasoner(HubMixin, PreTrainedModel):
         return reasoner_card(self.config, facts or self.card_facts)
 
     @property
+    def _reader(self) -> ViewReader:
+        return ViewReader(self.architecture, self.config)
+
+    @property
     def max_support(self) -> int:
         """The largest support set that is read in one pass."""
-        return min(self.config.max_support, self.architecture.max_support or self.config.max_support)
+        return self._reader.max_support
 
     @property
     def max_classes(self) -> int | None:
         """The most classes that are read in one pass, beyond which they are read one-vs-rest; `None` for no limit."""
-        limits = [m for m in (self.config.max_classes, self.architecture.max_classes) if m is not None]
-        return min(limits, default=None)
+        return self._reader.max_classes
+
+    @property
+    def reads_hints(self) -> bool:
+        """The presence of weights for label hints."""
+        return self.weighing is not None
 
     def prepare(
         self,
         support_embeddings: Tensor | Sequence[Tensor],
         support_labels: Tensor,
+        support_hints: Tensor | None = None,
+        unlabeled_hints: Tensor | None = None,
         num_labels: int | None = None,
         seed: int = 0,
     ) -> ReasonerState:
@@ -181,8 +198,13 @@ class TartReasoner(HubMixin, PreTrainedModel):
                 Embeddings of the labeled examples; several tensors are views of them, whose `dim` may differ.
             support_labels (`torch.LongTensor` of shape `(batch, k)`):
                 Their labels, from 0.
+            support_hints (`torch.FloatTensor` of shape `(batch, k, num_hints, num_labels)`, *optional*):
+                Scores of each class that need no example, the larger, the more likely; of any scale. NaN where a hint
+                is silent about a class. With hints, k may be 0.
+            unlabeled_hints (`torch.FloatTensor` of shape `(batch, m, num_hints, num_labels)`, *optional*):
+                Hints of inputs without labels or without content, from which centers and scales are estimated too.
             num_labels (`int`, *optional*):
-                Number of classes; one more than the largest label when not given.
+                Number of classes; that of the hints, or one more than the largest label, when not given.
             seed (`int`, *optional*, defaults to 0):
                 Seed of the random orders, where the config averages over `num_orders` of them.
 
@@ -190,43 +212,28 @@ class TartReasoner(HubMixin, PreTrainedModel):
             [`ReasonerState`]: the encoded support set, for [`TartReasoner.query`].
 
         Raises:
-            ValueError: On shapes that do not match, fewer than two classes, or embeddings that are not finite or all
-                equal.
+            ValueError: On shapes that do not match, fewer than two classes, embeddings that are not finite or all
+                equal, or hints for a reasoner without weights for them.
             TypeError: On an argument of another type.
         """
-        views, support_labels, num_labels = check_support(support_embeddings, support_labels, num_labels)
+        hints, unlabeled, num_labels = check_hints(support_hints, unlabeled_hints, support_labels, num_labels)
+        if hints is not None and self.weighing is None:
+            raise ValueError(
+                "This reasoner has no weights for label hints: leave the hints out, or take one that has, such as "
+                'TartReasoner.from_pretrained("kernel").'
+            )
+        views, labels, num_labels = check_support(support_embeddings, support_labels, num_labels, hints is not None)
         seed = check_seed(seed)
-        batch, size = support_labels.shape
-        states = tuple(self._prepare_view(view, support_labels, num_labels, seed) for view in views)
-        log_weights = weigh_views(torch.stack([state.log_likelihood for state in states]), size)
-        return ReasonerState(num_labels, self._is_one_vs_rest(num_labels), batch, states, log_weights)
-
-    def _is_one_vs_rest(self, num_labels: int) -> bool:
-        return self.max_classes is not None and num_labels > self.max_classes
-
-    def _prepare_view(self, embeddings: Tensor, labels: Tensor, num_labels: int, seed: int) -> ViewState:
-        """Encode embeddings (batch, k, dim) with labels (batch, k), in subsets where there are too many."""
-        batch, size, dim = embeddings.shape
-        one_vs_rest = self._is_one_vs_rest(num_labels)
-        parts, weights, log_likelihood = [], [], embeddings.new_zeros(batch)
-        subsets = balanced_subsets(embeddings, labels, self.max_support)
-        for index in [order for subset in subsets for order in seeded_orders(subset, self.config.num_orders, seed)]:
-            chosen, targets = embeddings.gather(1, index[..., None].expand(-1, -1, dim)), labels.gather(1, index)
-            projection = fit_projection(self.config.projection or "none", self.config.num_components, chosen)
-            chosen = projection.transform(chosen)
-            if one_vs_rest:
-                chosen = chosen.repeat_interleave(num_labels, dim=0)
-                targets = torch.nn.functional.one_hot(targets, num_labels).transpose(1, 2).flatten(0, 1)
-            state = self.architecture.prepare(chosen, targets, 2 if one_vs_rest else num_labels)
-            parts.append((projection, state))
-            weights.append(index.shape[1] / size / self.config.num_orders)
-            found = self.architecture.log_likelihood(state)
-            if found is not None:  # the mean over the binary tasks, if there are any
-                log_likelihood = log_likelihood + weights[-1] * found.view(batch, -1).mean(1)
-        return ViewState(dim, tuple(parts), tuple(weights), log_likelihood)
+        states = tuple(self._reader.prepare(view, labels, num_labels, seed) for view in views)
+        return combine(self.weighing, states, labels, hints, unlabeled, num_labels)
 
     @record_function("tart/reasoner")
-    def query(self, state: ReasonerState, query_embeddings: Tensor | Sequence[Tensor]) -> Tensor:
+    def query(
+        self,
+        state: ReasonerState,
+        query_embeddings: Tensor | Sequence[Tensor],
+        query_hints: Tensor | None = None,
+    ) -> Tensor:
         """Return the logits of queries: log-probabilities up to a constant.
 
         Args:
@@ -234,33 +241,53 @@ class TartReasoner(HubMixin, PreTrainedModel):
                 Result of [`TartReasoner.prepare`].
             query_embeddings (`torch.FloatTensor` of shape `(batch, n, dim)`, or a list or tuple of them):
                 Embeddings of the queries, which do not attend to each other, in the views of the support set.
+            query_hints (`torch.FloatTensor` of shape `(batch, n, num_hints, num_labels)`, *optional*):
+                Their hints, the same as those of the support set.
 
         Returns:
             `torch.FloatTensor` of shape `(batch, n, num_labels)`, float32.
 
         Raises:
-            ValueError: On other views, another batch or width than the support set's, or embeddings that are not
-                finite.
+            ValueError: On other views or hints, another batch or width than the support set's, or embeddings that are
+                not finite.
             TypeError: On an argument of another type.
         """
-        check_kind("state", state, ReasonerState)
-        queries = check_queries(query_embeddings, state.batch, [view.dim for view in state.views])
+        queries, hints = self._check_queries(state, query_embeddings, query_hints)
         if not is_traced() and queries[0].shape[1] == 0:
             return queries[0].new_zeros(state.batch, 0, state.num_labels)
-        logits = [self._query_view(state, *pair) for pair in zip(state.views, queries, strict=True)]
-        return mix(logits, state.log_weights.unbind()) if len(logits) > 1 else logits[0]
+        return answer(state, self._query_views(state, queries), hints)
 
-    def _query_view(self, state: ReasonerState, view: ViewState, embeddings: Tensor) -> Tensor:
-        logits = [self._query_part(state, *part, embeddings) for part in view.parts]
-        return mix(logits, [math.log(weight) for weight in view.weights]) if len(logits) > 1 else logits[0]
+    def explain(
+        self,
+        state: ReasonerState,
+        query_embeddings: Tensor | Sequence[Tensor],
+        query_hints: Tensor | None = None,
+    ) -> Votes:
+        """Return the parts of the answers of [`TartReasoner.query`], whose arguments are these.
 
-    def _query_part(self, state: ReasonerState, projection: Projection, part: Any, embeddings: Tensor) -> Tensor:
-        embeddings = projection.transform(embeddings)
-        if not state.one_vs_rest:
-            return self.architecture.query(part, embeddings)
-        logits = self.architecture.query(part, embeddings.repeat_interleave(state.num_labels, dim=0))
-        log_probability = torch.log_softmax(logits, dim=-1)[..., 1]
-        return log_probability.unflatten(0, (-1, state.num_labels)).transpose(1, 2)
+        Returns:
+            [`Votes`]: the votes of views and hints, and the influence of each example.
+        """
+        queries, hints = self._check_queries(state, query_embeddings, query_hints)
+        influence = [
+            self._reader.influence(view, query, state.num_labels) if view.parts else None
+            for view, query in zip(state.views, queries, strict=True)
+        ]
+        return votes(state, self._query_views(state, queries), hints, influence)
+
+    def _check_queries(
+        self, state: ReasonerState, embeddings: Tensor | Sequence[Tensor], hints: Tensor | None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        check_kind("state", state, ReasonerState)
+        queries = check_queries(embeddings, state.batch, [view.dim for view in state.views])
+        count = 0 if state.combination is None else state.combination.hints.shape[1]
+        shape = (state.batch, queries[0].shape[1], count, state.num_labels)
+        return queries, check_query_hints(hints, shape)
+
+    def _query_views(self, state: ReasonerState, queries: Sequence[Tensor]) -> list[Tensor]:
+        """Return logits (batch, n, num_labels) of each view that has examples."""
+        pairs = zip(state.views, queries, strict=True)
+        return [self._reader.query(view, query, state.num_labels) for view, query in pairs if view.parts]
 
     @can_return_tuple
     def forward(
@@ -270,6 +297,9 @@ class TartReasoner(HubMixin, PreTrainedModel):
         query_embeddings: Tensor | Sequence[Tensor],
         query_labels: Tensor | None = None,
         num_labels: int | None = None,
+        support_hints: Tensor | None = None,
+        query_hints: Tensor | None = None,
+        unlabeled_hints: Tensor | None = None,
     ) -> TartReasonerOutput:
         r"""
         Call [`TartReasoner.prepare`] and [`TartReasoner.query`], whose other arguments are as there.
@@ -278,7 +308,8 @@ class TartReasoner(HubMixin, PreTrainedModel):
             query_labels (`torch.LongTensor` of shape `(batch, n)`, *optional*):
                 Labels of the queries, from which the loss is computed.
         """
-        logits = self.query(self.prepare(support_embeddings, support_labels, num_labels), query_embeddings)
+        state = self.prepare(support_embeddings, support_labels, support_hints, unlabeled_hints, num_labels)
+        logits = self.query(state, query_embeddings, query_hints)
         loss = None
         if query_labels is not None:
             query_labels = check_query_labels(query_labels, logits.shape[:2], logits.shape[2])

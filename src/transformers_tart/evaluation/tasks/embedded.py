@@ -84,7 +84,7 @@ def reasoner_predictor(reasoner: TartReasoner) -> Predictor:
     def predict(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
         with torch.inference_mode():
             device = reasoner.device
-            state = reasoner.prepare(support[None].to(device), labels[None].to(device), num_classes)
+            state = reasoner.prepare(support[None].to(device), labels[None].to(device), num_labels=num_classes)
             return reasoner.query(state, query[None].to(device))[0].cpu().double().softmax(-1)
 
     return predict

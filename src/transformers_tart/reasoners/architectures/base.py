@@ -26,11 +26,15 @@ class Architecture(nn.Module, ABC):
     def query(self, state: Any, embeddings: Tensor) -> Tensor:
         """Return logits (B, n, num_classes) float32 of query embeddings (B, n, dim)."""
 
-    def log_likelihood(self, state: Any) -> Tensor | None:
-        """Return the mean leave-one-out log-likelihood (B,) of the support labels in nats; `None` if there is none.
+    def held_out(self, state: Any) -> Tensor | None:
+        """Return leave-one-out log-probabilities (B, k, C) of the support set; `None` if there are none.
 
-        Views of a support set are weighed by it, and alike where there is none.
+        Views of a support set are weighed by them, and alike where there are none.
         """
+        return None
+
+    def influence(self, state: Any, embeddings: Tensor) -> Tensor | None:
+        """Return the contributions (B, n, k, C) of the examples to the logits of queries; `None` if unknown."""
         return None
 
     def init_weights(self) -> None:

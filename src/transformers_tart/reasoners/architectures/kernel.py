@@ -23,7 +23,7 @@ from transformers_tart.reasoners.architectures.smoothers import (
     in_float32,
     smooth,
 )
-from transformers_tart.reasoners.architectures.stacking import StackPrior, fit_stack, stack_log_likelihood
+from transformers_tart.reasoners.architectures.stacking import StackPrior, blend, fit_stack
 
 
 NUM_PLAIN_FEATURES = 6
@@ -48,7 +48,7 @@ class KernelState:
     offset: Tensor  # (B, C) offset of the logits of each class
     smoothed: tuple[Tensor, ...]  # (B, k, A, C, head_dim) of each layer, values multiplied by each ridge inverse
     values: tuple[Tensor, ...]  # (B, R, k, C * head_dim) of each layer, values of the R softmax heads
-    log_likelihood: Tensor  # (B,) of the stack's leave-one-out predictions, mean over examples, in nats
+    held_out: Tensor  # (B, k, C) leave-one-out log-probabilities of the stack
 
 
 class KernelLayer(nn.Module):
@@ -148,19 +148,30 @@ class KernelArchitecture(Architecture):
         log_share = torch.log(frequency + 0.5 / labels.shape[1])
         weights, offset = fit_stack(predictions, members, log_share, prior)
         offset = offset + log_share
-        log_likelihood = stack_log_likelihood(predictions, members, weights, offset)
+        held_out = blend(predictions, weights, offset)
         fitted = (frequency, solved_labels, errors, weights, offset)
-        return KernelState(geometry, smoothers.kernels, *fitted, tuple(smoothed), tuple(values), log_likelihood)
+        return KernelState(geometry, smoothers.kernels, *fitted, tuple(smoothed), tuple(values), held_out)
 
-    def log_likelihood(self, state: KernelState) -> Tensor:
-        """Return the mean log-likelihood (B,) of the stack's leave-one-out predictions."""
-        return state.log_likelihood
+    def held_out(self, state: KernelState) -> Tensor:
+        """Return the stack's leave-one-out log-probabilities (B, k, C)."""
+        return state.held_out
+
+    def influence(self, state: KernelState, embeddings: Tensor) -> Tensor:
+        """Return the contributions (B, n, k, C) of the examples to the logits of queries, before the temperature."""
+        grams, _ = self._grams(state, state.geometry.locate(embeddings))
+        each = len(self.strengths)
+        weighted = (state.solved_labels * state.weights[:, None, :, None]).unflatten(2, (-1, each)).sum(3)
+        return torch.stack([gram[..., None] * weighted[:, None, :, i] for i, gram in enumerate(grams)]).sum(0)
+
+    def _grams(self, state: KernelState, located: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the kernels (B, n, k) between located queries and the support, and half their squared distances."""
+        distances = half_squared_distances(located, state.geometry.support)
+        return [kernel(located, state.geometry, distances) for kernel in state.kernels], distances
 
     def query(self, state: KernelState, embeddings: Tensor) -> Tensor:
         """Return logits (B, n, C) of query embeddings (B, n, dim)."""
         located = state.geometry.locate(embeddings)
-        distances = half_squared_distances(located, state.geometry.support)
-        grams = [kernel(located, state.geometry, distances) for kernel in state.kernels]
+        grams, distances = self._grams(state, located)
         predictions = smooth(grams, state.solved_labels)
         hidden = self._tokens(located, state.frequency, predictions, state.errors, state.geometry.support.shape[1])
         for layer, smoothed, values in zip(self._layers(), state.smoothed, state.values, strict=True):

@@ -23,7 +23,7 @@ def in_float32(function: F) -> F:
 
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        device = next(arg.device for arg in args if isinstance(arg, Tensor | Geometry))
+        device = next(arg.device for arg in args if hasattr(arg, "device"))
         with torch.autocast(device.type, enabled=False):
             return function(*args, **kwargs)
 

@@ -45,16 +45,22 @@ class StackPrior:
 
 
 @dataclass(frozen=True)
-class _Problem:
-    """Predictions (B, k, A, C), labels (B, k, C) as 0 and 1, log-frequencies (B, 1, C), and the prior.
+class NormalPrior:
+    """Independent normal distributions of A weights and of the offsets, whose means are 0, for B tasks."""
 
-    A includes the shared prediction, which comes first.
-    """
+    mean: Tensor  # (B, A)
+    precision: Tensor  # (B, A) inverse variances
+    offset_precision: Tensor  # (B, 1) inverse variance of the offsets
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Predictions (B, k, A, C), labels (B, k, C) as 0 and 1, log-frequencies (B, 1, C), and the prior."""
 
     predictions: Tensor
     members: Tensor
     log_frequency: Tensor
-    prior: StackPrior
+    prior: NormalPrior
 
     def logits(self, weights: Tensor, offset: Tensor) -> Tensor:
         """Return logits (B, k, C)."""
@@ -107,6 +113,14 @@ def fit_stack(predictions: Tensor, members: Tensor, log_frequency: Tensor, prior
     """
     shared = torch.einsum("bkac,ba->bkc", predictions.float(), prior.shares)
     columns = torch.cat([shared[:, :, None], predictions.float()], dim=2)
+    normal = NormalPrior(prior.mean, prior.precision, prior.offset_precision)
+    weights, offset = fit_weights(columns, members, log_frequency, normal)
+    return weights[:, :1] * prior.shares + weights[:, 1:], offset
+
+
+@in_float32
+def fit_weights(columns: Tensor, members: Tensor, log_frequency: Tensor, prior: NormalPrior) -> tuple[Tensor, Tensor]:
+    """Fit weights (B, A) of columns (B, k, A, C) and offsets (B, C) of the classes; the rest is as in `fit_stack`."""
     problem = _Problem(columns, members, log_frequency[:, None], prior)
     sizes = torch.tensor(STEP_SIZES, device=members.device, dtype=torch.float32)
     with torch.no_grad():
@@ -122,15 +136,14 @@ def fit_stack(predictions: Tensor, members: Tensor, log_frequency: Tensor, prior
         # at the optimum the step is almost zero, but its gradient is that of the optimum
         step, offset_step = problem.step(weights, offset)
         weights, offset = weights - (step - step.detach()), offset - (offset_step - offset_step.detach())
-    return weights[:, :1] * prior.shares + weights[:, 1:], offset
+    return weights, offset
 
 
 @in_float32
-def stack_log_likelihood(predictions: Tensor, members: Tensor, weights: Tensor, offset: Tensor) -> Tensor:
-    """Return the mean log-likelihood (B,) in nats of one-hot labels (B, k, C) under a fitted stack.
+def blend(predictions: Tensor, weights: Tensor, offset: Tensor) -> Tensor:
+    """Return the log-probabilities (B, n, C) of a fitted stack, given predictions (B, n, A, C).
 
-    The predictions (B, k, A, C) are leave-one-out; the weights (B, A) and offsets (B, C), which include the
-    log-frequencies, are fitted to all examples.
+    The offsets (B, C) include the log-frequencies.
     """
     logits = torch.einsum("bkac,ba->bkc", predictions.float(), weights) + offset[:, None]
-    return (torch.log_softmax(logits, dim=-1) * members).sum(-1).mean(1)
+    return torch.log_softmax(logits, dim=-1)

@@ -1,0 +1,78 @@
+"""Centers and scales of label hints, whose scores may have any unit and favor some classes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+LEAST_SCALE = 1e-6
+LEAST_WEIGHT = 1e-9
+UNCENTERED_ROWS = 4  # weight of the uncentered spread, in rows; the centered spread of a single row is 0
+FARTHEST = 30.0  # limit of scaled hints
+
+
+@dataclass(frozen=True)
+class HintScaling:
+    """Center and scale of H hints for C classes, in B tasks."""
+
+    center: Tensor  # (B, H, C) mean of each class; 0 where no row is known
+    scale: Tensor  # (B, H) spread within a row; 0 where no row is known, and each row is scaled by its own
+    missing: Tensor  # (B, H, C) bool; the classes of which a hint says nothing
+    error: Tensor  # (B, H) squared standard error of the center, in units of the scale
+
+    @classmethod
+    def fit(cls, hints: Tensor, members: Tensor, unlabeled: Tensor) -> "HintScaling":
+        """Fit to hints (B, k, H, C) of examples of one-hot labels (B, k, C), and hints (B, m, H, C) of others.
+
+        The examples of each class have the same weight together, so that the center holds no class frequency. Any of k
+        and m may be 0.
+        """
+        known = torch.cat([hints, unlabeled], dim=1)
+        missing = known.isnan().all(1) & (known.shape[1] > 0)
+        rows, _ = _center_rows(known, missing)
+        weight = torch.cat([_balance(members), members.new_ones(unlabeled.shape[:2])], dim=1)
+        count = weight.sum(1)[:, None].square() / weight.square().sum(1)[:, None].clamp_min(LEAST_WEIGHT)  # effective
+        center = torch.einsum("bk,bkhc->bhc", weight, rows) / weight.sum(1)[:, None, None].clamp_min(LEAST_WEIGHT)
+        centered, uncentered = _spread(rows - center[:, None], weight, missing), _spread(rows, weight, missing)
+        variance = (count * centered + UNCENTERED_ROWS * uncentered) / (count + UNCENTERED_ROWS)
+        scale = variance.sqrt()
+        scale = torch.where(scale > LEAST_SCALE, scale, 0.0)
+        error = torch.where(scale > 0, centered / variance.clamp_min(LEAST_SCALE**2), 1.0) / count.clamp_min(1.0)
+        return cls(center, scale, missing, error)
+
+    def transform(self, hints: Tensor, shrinkage: Tensor) -> Tensor:
+        """Center hints (B, n, H, C) by a share (B, H) of their centers, and scale them; 0 where they are missing."""
+        rows, present = _center_rows(hints, self.missing)
+        rows = (rows - (shrinkage[..., None] * self.center)[:, None]) * present
+        own = rows.square().mean(-1, keepdim=True).sqrt()
+        known = self.scale[:, None, :, None]
+        scale = torch.where(known > 0, known, own).clamp_min(LEAST_SCALE)
+        return (rows / scale).clamp(-FARTHEST, FARTHEST)
+
+    @property
+    def bias(self) -> Tensor:
+        """Mean square (B, H) of the centers, in units of the scale."""
+        return self.center.square().mean(-1) / self.scale.square().clamp_min(LEAST_SCALE**2)
+
+
+def _center_rows(hints: Tensor, missing: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows (B, n, H, C) less their means over the classes that are there, 0 elsewhere, and 1 where they are."""
+    present = (~(missing[:, None] | hints.isnan())).float()
+    filled = torch.where(present > 0, hints, 0.0)
+    mean = filled.sum(-1, keepdim=True) / present.sum(-1, keepdim=True).clamp_min(1)
+    return (filled - mean) * present, present
+
+
+def _balance(members: Tensor) -> Tensor:
+    """Return weights (B, k) of examples with one-hot labels (B, k, C), alike for each class, k in sum."""
+    counts = members.sum(1)
+    weight = (members / counts.clamp_min(1)[:, None]).sum(-1)
+    return weight * members.shape[1] / (counts > 0).sum(-1, keepdim=True).clamp_min(1)
+
+
+def _spread(rows: Tensor, weight: Tensor, missing: Tensor) -> Tensor:
+    """Return the weighted mean square (B, H) of rows (B, n, H, C) over the classes that are not missing."""
+    classes = (~missing).float().sum(-1).clamp_min(1)
+    squares = torch.einsum("bk,bkhc->bh", weight, rows.square()) / classes
+    return squares / weight.sum(1)[:, None].clamp_min(LEAST_WEIGHT)

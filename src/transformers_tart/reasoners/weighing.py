@@ -1,0 +1,97 @@
+"""The weighing of views and hints: a small network reads their evidence and sets a prior of their weights.
+
+The logits of an answer are a weighted sum of the log-probabilities of the views and of the scaled hints, with an
+offset for each class. The weights maximize the posterior of the support labels, given leave-one-out predictions, as
+those of the smoothers within a view do. With few examples the prior decides, with many the data.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import gelu, softplus
+from transformers import initialization as init
+
+from transformers_tart.reasoners.architectures.smoothers import in_float32
+from transformers_tart.reasoners.architectures.stacking import NormalPrior
+from transformers_tart.reasoners.evidence import HINT_FEATURES, TASK_FEATURES, VIEW_FEATURES, Evidence
+
+
+# Before training: level of the views together and exponent of their evidence, then precisions of the level, of the
+# deviations of the views, and of the offsets; for each hint its weight and the precision of it.
+FIRST_TASK = (1.0, 0.3, 4.0, 30.0, 3.0)
+FIRST_HINT = (0.5, 3.0)
+FIRST_SHRINKAGE = 1.0  # logit of the share of its center that is subtracted from a hint
+CENTER_FEATURES = 4
+
+
+class Weighing(nn.Module):
+    """A network that is equivariant in views, hints, examples and classes."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.view = nn.Linear(VIEW_FEATURES + TASK_FEATURES, size)
+        self.hint = nn.Linear(HINT_FEATURES + TASK_FEATURES, size)
+        self.task = nn.Linear(TASK_FEATURES + 2 * size, size)
+        self.mixed_view = nn.Linear(2 * size, size)
+        self.mixed_hint = nn.Linear(2 * size, size)
+        self.view_out = nn.Linear(size, 1)
+        self.hint_out = nn.Linear(size, len(FIRST_HINT))
+        self.task_out = nn.Linear(size, len(FIRST_TASK))
+        self.center_in = nn.Linear(CENTER_FEATURES, size)
+        self.center_out = nn.Linear(size, 1)
+
+    def init_weights(self) -> None:
+        """Initialize a prior around that of weights by evidence, set by hand."""
+        for linear in self.children():
+            assert isinstance(linear, nn.Linear)
+            init.normal_(linear.weight, std=(3 * linear.in_features) ** -0.5)
+            init.zeros_(linear.bias)
+        for linear in (self.view_out, self.hint_out, self.task_out, self.center_out):
+            init.zeros_(linear.weight)
+        init.copy_(self.task_out.bias, torch.tensor(FIRST_TASK).log())
+        weight, precision = FIRST_HINT
+        init.copy_(self.hint_out.bias, torch.tensor([weight, precision]).expm1().log())
+        init.copy_(self.center_out.bias, torch.tensor([FIRST_SHRINKAGE]))
+
+    @in_float32
+    def shrinkage(self, bias: Tensor, error: Tensor, num_labels: int, size: int) -> Tensor:
+        """Return the shares (B, H) of their centers that hints lose, from `HintScaling` and the sizes of the task."""
+        sizes = bias.new_tensor([num_labels, size + 1.0]).log() / 3
+        features = torch.cat(
+            [
+                torch.stack([bias.log1p(), error.clamp_min(1e-4).log() / 3], dim=-1),
+                sizes.expand(*bias.shape, 2),
+            ],
+            dim=-1,
+        )
+        return torch.sigmoid(self.center_out(gelu(self.center_in(features))))[..., 0]
+
+    @in_float32
+    def forward(self, evidence: Evidence) -> tuple[Tensor, NormalPrior]:
+        """Return shares (B, V) of the views, and the prior (B, 1 + V + H) of the weights.
+
+        The weights are those of the views' shared prediction, of each view's deviation from it, and of each hint.
+        """
+        task = evidence.task_features()
+        size, num_views = evidence.views.shape[1:3]
+        views = gelu(self.view(_join(evidence.view_features(), task)))
+        hints = gelu(self.hint(_join(evidence.hint_features(), task)))
+        pooled = torch.cat([task, _mean(views), _mean(hints)], dim=-1)
+        task = gelu(self.task(pooled))
+        level, exponent, *precisions = self.task_out(task).clamp(-5.0, 5.0).exp().split(1, dim=-1)
+        of_level, of_deviation, of_offset = precisions
+        scores = self.view_out(gelu(self.mixed_view(_join(views, task))))[..., 0]
+        shares = torch.softmax(exponent * size * evidence.of_views() + scores, dim=-1)
+        of_hints = softplus(self.hint_out(gelu(self.mixed_hint(_join(hints, task)))))
+        mean = torch.cat([level, level.new_zeros(len(level), num_views), of_hints[..., 0]], dim=1)
+        precision = torch.cat([of_level, of_deviation.expand(-1, num_views), of_hints[..., 1] + 0.1], dim=1)
+        return shares, NormalPrior(mean, precision, of_offset)
+
+
+def _join(each: Tensor, task: Tensor) -> Tensor:
+    """Append features (B, F) of the task to those (B, n, G) of each view or hint."""
+    return torch.cat([each, task[:, None].expand(-1, each.shape[1], -1)], dim=-1)
+
+
+def _mean(hidden: Tensor) -> Tensor:
+    """Return the mean (B, size) over views or hints (B, n, size), 0 for none."""
+    return hidden.sum(1) / max(hidden.shape[1], 1)
