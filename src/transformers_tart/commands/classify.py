@@ -109,8 +109,8 @@ def _check_arguments(args: argparse.Namespace, config: Any, output: Path | None)
     check_classes(args, modality)
     if args.examples is None and args.candidate_labels is None and not getattr(config, "has_support", False):
         remedy = (
-            "give labeled examples: --examples FILE, or the names of the classes: --candidate-labels a,b, or the folder "
-            "or Hub id of a saved task."
+            "give labeled examples: --examples FILE, or the names of the classes: --candidate-labels a,b, or the "
+            "folder or Hub id of a saved task."
         )
         raise ValueError(f"{args.model} holds no support set; {remedy}")
     check_columns(args.input, [modality])
