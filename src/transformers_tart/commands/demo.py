@@ -182,8 +182,8 @@ def _print_predictions(task: DemoTask, predictions: Sequence[dict[str, Any]]) ->
 
 
 def _print_table(tasks: Sequence[DemoTask], accuracies: Sequence[Sequence[float | None]]) -> None:
-    columns = ("TART", "no examples", "no names", "plain views", "linear probe", "prompting", "guessing")
-    print(f"{'accuracy on new texts':32}" + "".join(f"{column:>14}" for column in columns))
+    columns = ("TART", "no examples", "no names", "plain views", "probe", "prompting", "guessing")
+    print(f"{'accuracy on new texts':32}" + "".join(f"{column:>12}" for column in columns))
     for task, cells in zip(tasks, accuracies, strict=True):
         row = f"{task.name} ({len(set(task.labels))} labels, {len(task.texts)} texts)"
-        print(f"{row:32}" + "".join(f"{'-' if cell is None else f'{cell:.0%}':>14}" for cell in cells))
+        print(f"{row:32}" + "".join(f"{'-' if cell is None else f'{cell:.0%}':>12}" for cell in cells))
