@@ -87,7 +87,11 @@ def test__classify__other_hints__another_output(folder: Path, capsys: pytest.Cap
     ],
 )
 def test__classify__classes_that_cannot_be_used__named(
-    arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str],
+    message: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(folder)
     assert main(["classify", "--model", "backbone", "--input", "texts.jsonl", "--device", "cpu", *arguments]) == 1

@@ -34,9 +34,10 @@ def explain_answers(
             Most examples to list.
     """
     probabilities = logits.softmax(-1)
+    hint_names = () if support.hints is None else support.hints.names
     num_views = len(votes.view_logits)  # none without examples
     views = _list_votes(votes.view_logits[:, 0], votes.view_weights[0], view_names[:num_views], label_names)
-    hints = _list_votes(votes.hint_logits[:, 0], votes.hint_weights[0], support.hint_names, label_names)
+    hints = _list_votes(votes.hint_logits[:, 0], votes.hint_weights[0], hint_names, label_names)
     explanations = []
     for i, row in enumerate(probabilities):
         best = int(row.argmax())
@@ -86,11 +87,10 @@ def _list_examples(
 
 def warn_about_hints(prepared: PreparedSupport) -> None:
     """Log once the hints that predict the examples no better than chance; never a label."""
-    combination = prepared.state.combination
-    if combination is None or not len(prepared.support):
+    combination, hints = prepared.state.combination, prepared.support.hints
+    if combination is None or hints is None or not len(prepared.support):
         return
-    weights = combination.hints[0].tolist()
-    for name, weight in zip(prepared.support.hint_names, weights, strict=True):
+    for name, weight in zip(hints.names, combination.hints[0].tolist(), strict=True):
         if weight < LEAST_WEIGHT:
             logger.warning_once(
                 f"The label hint {name} does not predict the labels of the {len(prepared.support)} examples and is "

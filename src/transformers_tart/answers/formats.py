@@ -53,18 +53,18 @@ def choose_format(
     num_examples: int,
     top_k: Any = "",
     function_to_apply: str = "default",
-    is_alone: bool = False,
+    multi_label: bool = False,
 ) -> AnswerFormat:
     """Return the format of answers: that of zero-shot classification where there are no examples and no `top_k`.
 
     Raises:
         ValueError: When labels are to be scored alone, with examples.
     """
-    if is_alone and num_examples:
+    if multi_label and num_examples:
         raise ValueError(
             "multi_label is True, which is for candidate_labels without examples, since each example has one label; "
             "leave it out, or leave the examples out."
         )
-    is_alone = is_alone or len(label_names) == 1
+    is_alone = multi_label or len(label_names) == 1
     function = "sigmoid" if is_alone and function_to_apply == "default" else function_to_apply
     return AnswerFormat(label_names, function, top_k, num_examples == 0 and isinstance(top_k, str), is_alone)

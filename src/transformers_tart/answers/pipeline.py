@@ -17,6 +17,7 @@ from transformers_tart.checks.arguments import as_count, as_flag
 from transformers_tart.embeddings.arguments import as_limit
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.hints.given import parse_given
 from transformers_tart.inputs.containers import is_eager, iterate, unpack
 from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.text_options import TextOptions, answer_options, text_options
@@ -76,18 +77,23 @@ class AnsweringPipeline(Pipeline):
 
     def _find_support(
         self, examples: RawExamples | SupportSet | None, classes: Mapping[str, Any], **options: Any
-    ) -> PreparedSupport:
-        """Return the support set of a call: given or stored, or classes without examples."""
-        is_given = examples is not None and not isinstance(examples, SupportSet)
-        if is_given or classes.get("candidate_labels") is not None:
-            return self._encode(examples, classes, **options)
-        if classes:
+    ) -> tuple[PreparedSupport, dict[str, Any]]:
+        """Return the support set of a call, given, stored or without examples, and the user's hints of the inputs."""
+        is_stored = examples is None and classes.get("candidate_labels") is None
+        if not is_stored and not isinstance(examples, SupportSet):
+            return self._encode(examples, classes, **options), {}
+        given = parse_given(None if isinstance(classes.get("hints"), str) else classes.get("hints"))
+        if in_vain := sorted(classes.keys() - ({"hints"} if given else set())):
             raise ValueError(
-                f"{sorted(classes)} need examples or candidate_labels in the same call; give these too, or call "
-                "set_examples."
+                f"{in_vain} need examples or candidate_labels in the same call, and no SupportSet; give these too, or "
+                "call set_examples."
             )
         with self.device_placement():
-            return self.model.prepare_support(examples)
+            support = self.model.prepare_support(examples)
+        known = () if support.support.hints is None else support.support.hints.given
+        if unknown := sorted(given.keys() - set(known)):
+            raise ValueError(f"The support set was given the hints {list(known)}, without {unknown}; leave them out.")
+        return support, given
 
     def _open_cache(self) -> EmbeddingCache | None:
         """Return the embedding cache, opened anew when the weights of the model have changed."""
@@ -130,7 +136,9 @@ class AnsweringPipeline(Pipeline):
             examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset`, a table or [`SupportSet`], *optional*):
                 The support set of this call; the stored one when not given.
             hints, hypothesis_template, label_descriptions, unlabeled (*optional*):
-                As in [`set_examples`], for the examples or candidate labels of this call.
+                As in [`set_examples`], for the examples or candidate labels of this call. Without these, `hints` holds
+                the scores of the inputs (n, num_labels), or functions, by the names of the hints that you gave with
+                the stored examples.
             multi_label (`bool`, *optional*, defaults to `False`):
                 Without examples: whether each label is scored on its own, as a single one always is.
             top_k (`int`, *optional*):
@@ -162,10 +170,9 @@ class AnsweringPipeline(Pipeline):
         modality = self.model.config.modality
         inputs = unpack(inputs, modality)
         is_one = modality.is_one(inputs)
-        support = self._find_support(
-            examples, classes, max_length=preprocess.get("max_length"), progress_bar=progress_bar
-        )
-        answerer = self._answerer(support, preprocess, postprocess, None if is_one else batch_size or self._batch_size)
+        max_length, size = preprocess.get("max_length"), None if is_one else batch_size or self._batch_size
+        found = self._find_support(examples, classes, max_length=max_length, progress_bar=progress_bar)
+        answerer = self._answerer(*found, preprocess, postprocess, size)
         if is_one:
             return answerer.answer_one(inputs)
         total = len(inputs) if isinstance(inputs, Sized) else None
@@ -198,22 +205,21 @@ class AnsweringPipeline(Pipeline):
         modality = self.model.config.modality
         inputs, num_examples = unpack(inputs, modality), as_count(num_examples, "num_examples")
         is_one = modality.is_one(inputs)
-        answerer = self._answerer(self._find_support(examples, classes), {}, {}, None)
+        answerer = self._answerer(*self._find_support(examples, classes), {}, {}, None)
         found = answerer.explain([inputs] if is_one else list(iterate(inputs)), num_examples)
         return found[0] if is_one else found
 
     def _answerer(
-        self, support: PreparedSupport, preprocess: dict, postprocess: dict, batch_size: int | None
+        self, support: PreparedSupport, hints: dict, preprocess: dict, postprocess: dict, batch_size: int | None
     ) -> Answerer:
         """Return what answers a call, given its options."""
-        postprocess = {**self._postprocess_params, **postprocess}
-        is_alone = postprocess.pop("multi_label", False)
-        form = choose_format(
-            self.model.names_for(support.support), len(support.support), is_alone=is_alone, **postprocess
-        )
+        names = self.model.names_for(support.support)
+        form = choose_format(names, len(support.support), **{**self._postprocess_params, **postprocess})
         options = TextOptions(**{**self._preprocess_params, **preprocess})
         batcher = Batcher.on(input_device(self.model.backbone), batch_size)
-        return Answerer(self.model, self._processor, support, form, options, batcher, self._open_cache, self._place)
+        return Answerer(
+            self.model, self._processor, support, form, options, batcher, hints, self._open_cache, self._place
+        )
 
     @contextmanager
     def _place(self) -> Iterator[None]:

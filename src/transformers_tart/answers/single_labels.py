@@ -21,7 +21,7 @@ def score_alone(reasoner: TartReasoner, hints: Tensor, calibration: Tensor) -> T
         `torch.FloatTensor` of shape `(n, num_labels)`; 0 where no hint says anything of a label.
     """
     calibration = calibration.to(hints)
-    mean = calibration.mean(0) if len(calibration) else torch.zeros_like(hints[0])
+    mean = calibration.nanmean(0).nan_to_num() if len(calibration) else torch.zeros_like(hints[0])
 
     def compare(rows: Tensor) -> Tensor:
         # a task (rows, num_hints, 2) for each label
