@@ -8,10 +8,10 @@ from helpers.builders import build_tokenizer, compose, make_examples, make_pipel
 from helpers.media_backbones import compose_media, make_media, processor_of
 from transformers import AutoModelForSequenceClassification, BertConfig, Pipeline, pipeline
 
-from transformers_tart import TartClassificationPipeline
+from transformers_tart import TartClassificationPipeline, TartForSequenceClassification
 
 
-LABELS = ["w1 w2", "w3", "w4 w5 w6"]
+LABELS = ["w1 w2", "w3 w8", "w4 w5 w6"]
 TEXTS = make_texts(3, seed=5)
 MEDIA = [("vit", "image", "image_processor"), ("wav2vec2", "audio", "feature_extractor")]
 
@@ -45,9 +45,9 @@ def shape_of(value: Any) -> Any:
     [
         {"candidate_labels": LABELS},
         {"candidate_labels": ",".join(LABELS)},
-        {"candidate_labels": " w1 w2 , w3,, "},
-        {"candidate_labels": "w3"},
-        {"candidate_labels": ["w3"]},
+        {"candidate_labels": " w1 w2 , w3 w8,, "},
+        {"candidate_labels": "w3 w8"},
+        {"candidate_labels": ["w3 w8"]},
         {"candidate_labels": LABELS, "multi_label": True},
         {"candidate_labels": LABELS, "hypothesis_template": "w7 {}"},
     ],
@@ -115,7 +115,8 @@ def test__candidate_labels_and_examples__classes_in_their_order(classify: TartCl
 
 
 def test__zero_examples__saved_and_loaded__same_answers(tmp_path: Path) -> None:
-    classify = make_pipeline("mini", tokenizer=None, examples=None, candidate_labels=["spam", "family"])
+    model = TartForSequenceClassification.from_backbone("mini")
+    classify = TartClassificationPipeline(model, candidate_labels=["spam", "family"])
     texts = ["Call now to win free cash!", "See you at dinner"]
     expected = classify(texts)
     classify.save_pretrained(tmp_path)

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from helpers.builders import build_tokenizer, compose, make_examples, make_pipeline, make_texts
 from helpers.media_backbones import compose_media, make_media, make_media_examples, processor_of
 from transformers import pipeline
@@ -61,20 +60,18 @@ def test__explain__example_itself__counts_most(classify: TartClassificationPipel
 
 
 def test__explain__no_examples__hints_alone(classify: TartClassificationPipeline) -> None:
-    found = classify.explain(TEXTS[0], candidate_labels=["w5", "w6", "w7"])
+    found = classify.explain(TEXTS[0], candidate_labels=["w5 w6", "w6 w9", "w7 w1"])
     assert found["views"] == found["examples"] == []
     assert found["hints"][0]["weight"] > 0
-    assert found["label"] == classify(TEXTS[0], candidate_labels=["w5", "w6", "w7"])["labels"][0]
+    assert found["label"] == classify(TEXTS[0], candidate_labels=["w5 w6", "w6 w9", "w7 w1"])["labels"][0]
 
 
 def test__explain__task_without_texts__no_text(classify: TartClassificationPipeline, tmp_path: Path) -> None:
     expected = classify.explain(TEXTS[0])
-    torch.manual_seed(0)
-    whole = make_pipeline(compose(views=VIEWS), examples=make_examples(12, LABELS))
-    whole.save_pretrained(tmp_path, include_backbone=True)
+    classify.save_pretrained(tmp_path, include_backbone=True)
     found = pipeline("tart-classification", model=str(tmp_path), tokenizer=build_tokenizer()).explain(TEXTS[0])
-    for with_text, without in zip(expected["examples"], found["examples"], strict=True):
-        assert without == pytest.approx({name: with_text[name] for name in ("index", "label", "weight")}, rel=1e-3)
+    assert [list(example) for example in found["examples"]] == [["index", "label", "weight"]] * 5
+    assert [each["index"] for each in found["examples"]] == [each["index"] for each in expected["examples"]]
 
 
 def test__explain__images__votes_and_examples_without_texts() -> None:
