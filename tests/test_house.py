@@ -23,6 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("projection", "reasoners"),
     ("training", "conversion", "backbones"),
     ("embeddings",),
+    ("hints",),
     ("support",),
     ("modeling_base", "modeling_tart", "repository", "origin"),
     ("answers",),

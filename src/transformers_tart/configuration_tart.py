@@ -21,10 +21,11 @@ from transformers_tart.checks.bounds import (
 from transformers_tart.checks.foreign_config import ForeignConfig
 from transformers_tart.checks.label_names import check_label_names, class_numbers
 from transformers_tart.checks.strict_config import FieldError, plain_errors
-from transformers_tart.checks.templates import parse_template
+from transformers_tart.checks.templates import check_hypothesis_template, parse_template
 from transformers_tart.configuration_reasoner import TartReasonerConfig
 from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.inputs.modality import AUDIO, IMAGE, TEXT, Modality
+from transformers_tart.inputs.text_options import DEFAULT_HYPOTHESIS
 from transformers_tart.inputs.views import (
     IN_CONTEXT_PROTOCOLS,
     MEDIA_POOLINGS,
@@ -217,6 +218,8 @@ class TartConfig(TartBaseConfig):
             family, `"query: "`, is not in their files.
         lower_case (`bool`, *optional*, defaults to `False`):
             Whether texts are put in lower case before the tokenizer reads them.
+        hypothesis_template (`str`, *optional*, defaults to `"The topic is {}."`):
+            Text around the name of a class, in place of `{}`, as label hints embed it.
     """
 
     model_type = "tart"
@@ -230,6 +233,11 @@ class TartConfig(TartBaseConfig):
     max_length: int | None = validated_field(_check_max_length, default=None)
     prompt: str | None = None
     lower_case: bool = False
+    hypothesis_template: str = DEFAULT_HYPOTHESIS
+
+    def validate_hypothesis_template(self) -> None:
+        """Check the template of the names of classes."""
+        check_hypothesis_template(self.hypothesis_template)
 
     def validate_protocol(self) -> None:
         """Check the protocol, and the template that it may have."""

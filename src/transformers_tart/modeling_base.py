@@ -1,8 +1,9 @@
 """The base of the composed classifiers: a frozen backbone by reference, a reasoner, and optionally a support set."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,9 +28,14 @@ from transformers_tart.embeddings.phrases import Reading
 from transformers_tart.embeddings.text import Embedder
 from transformers_tart.embeddings.views import split_views
 from transformers_tart.files import staged
+from transformers_tart.hints.given import functions_of
+from transformers_tart.hints.requests import HintRequest, choose_texts, parse_request
+from transformers_tart.hints.single_labels import as_task
 from transformers_tart.hub.card import CardFacts, classifier_card
 from transformers_tart.hub.push import HubMixin, keep_edited_card
-from transformers_tart.inputs.examples import RawExamples, parse_examples
+from transformers_tart.inputs.candidates import parse_candidates
+from transformers_tart.inputs.examples import Examples, RawExamples, parse_examples
+from transformers_tart.inputs.text_options import DEFAULT_HYPOTHESIS
 from transformers_tart.inputs.views import View
 from transformers_tart.loading.checksums import add_checksums
 from transformers_tart.loading.download import explain_failures
@@ -37,8 +43,18 @@ from transformers_tart.loading.pickling import restore, state_without_capture_ho
 from transformers_tart.origin import Origin, check_backbone, check_folder
 from transformers_tart.projection import LayerScaling, scale_views
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.repository import BACKBONE_KEYS, OWNED, compose, config_to_save, load_composed, save_parts
-from transformers_tart.support import PreparedSupport, SupportSet, check_is_support
+from transformers_tart.reasoners.state import Votes
+from transformers_tart.repository import (
+    BACKBONE_KEYS,
+    OWNED,
+    compose,
+    config_to_save,
+    load_composed,
+    read_vocabulary,
+    save_parts,
+)
+from transformers_tart.support import PreparedSupport, SupportSet, check_is_support, join_given
+from transformers_tart.support.encoding import SupportEncoder
 
 
 class TartPreTrainedModel(HubMixin, PreTrainedModel):
@@ -215,38 +231,64 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
 
     def encode_support(
         self,
-        examples: RawExamples,
+        examples: RawExamples | None,
         tokenizer: PreTrainedTokenizerBase,
         *,
+        hints: Any = "auto",
+        candidate_labels: Sequence[str] | None = None,
+        hypothesis_template: str | None = None,
+        label_descriptions: Mapping[str, str] | None = None,
+        unlabeled: Sequence[Any] | None = None,
         batch_size: int | None = None,
         progress_bar: bool = False,
         keep_texts: bool = False,
         seed: int = 0,
     ) -> SupportSet:
-        """Embed labeled examples.
+        """Embed labeled examples, and what label hints need.
 
         Args:
             examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`):
-                The examples, as in [`parse_examples`].
+                The examples, as in [`parse_examples`]; `None` for none, with `candidate_labels`.
             tokenizer (`PreTrainedTokenizerBase`):
                 The backbone's tokenizer; for images its image processor, for audio its feature extractor.
+            hints (`str`, `Callable`, array, `dict` or `list`, *optional*, defaults to `"auto"`):
+                Scores of each class that need no example. `"auto"`: `label_similarity` and `label_likelihood`, as far
+                as the names of the classes have a meaning and the backbone can give them. `None`: none. Or one of
+                these names; a function `(inputs, label_names) -> scores (n, num_labels)`; the scores of the examples
+                as an array; a dict of functions and arrays by names of your own; or a list of any of these.
+            candidate_labels (`str` or `list[str]`, *optional*):
+                Names of the classes, in place of examples, or in this order beside them.
+            hypothesis_template (`str`, *optional*):
+                Text around the name of a class, with `{}`; that of the config when not given.
+            label_descriptions (`dict[str, str]`, *optional*):
+                Descriptions of classes, which take the place of their names in hints. They are not stored.
+            unlabeled (`list[str]`, *optional*):
+                Texts without labels, by which hints are calibrated: at most 256, drawn by the seed. They are not
+                stored.
             batch_size (`int`, *optional*):
                 Most inputs of a forward pass; as many as a budget of tokens allows when not given.
             progress_bar (`bool`, *optional*, defaults to `False`), keep_texts (`bool`, *optional*):
                 Whether to show progress, and to keep the texts in the support set.
             seed (`int`, *optional*, defaults to 0):
-                Seed of the order of the examples in a prompt, for protocols with a prompt.
+                Seed of the order of the examples in a prompt, for protocols with a prompt, and of the choice of
+                unlabeled texts.
         """
         seed, keep_texts = check_seed(seed), as_flag(keep_texts, "keep_texts")
         batching = {"batch_size": batch_size, "progress_bar": as_flag(progress_bar, "progress_bar")}
-        names = self.chosen_names
-        return self._embed(self.embedder(), examples, names, tokenizer, keep_texts, **batching, seed=seed).support
+        parsed = self._parse(examples, candidate_labels, self.chosen_names)
+        request = self._request(parsed, hints, hypothesis_template, label_descriptions, unlabeled, seed)
+        return self._embed(self.embedder(), parsed, request, tokenizer, keep_texts, **batching, seed=seed).support
 
     def prepare_examples(
         self,
-        examples: RawExamples,
+        examples: RawExamples | None,
         tokenizer: PreTrainedTokenizerBase,
         *,
+        hints: Any = "auto",
+        candidate_labels: Sequence[str] | None = None,
+        hypothesis_template: str | None = None,
+        label_descriptions: Mapping[str, str] | None = None,
+        unlabeled: Sequence[Any] | None = None,
         batch_size: int | None = None,
         progress_bar: bool = False,
         keep_texts: bool = False,
@@ -260,29 +302,43 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
         the model, labels must be those that a user named in `config.id2label`.
         """
         names, embedder = self.chosen_names if is_stored else None, self.embedder(cache, max_length)
+        parsed = self._parse(examples, candidate_labels, names)
+        request = self._request(parsed, hints, hypothesis_template, label_descriptions, unlabeled)
         batching = {"batch_size": batch_size, "progress_bar": progress_bar}
-        return self._embed(embedder, examples, names, tokenizer, keep_texts, **batching)
+        return self._embed(embedder, parsed, request, tokenizer, keep_texts, **batching)
+
+    def _parse(self, examples: Any, candidate_labels: Any, names: Any) -> Examples:
+        if examples is None and candidate_labels is not None:
+            return Examples([], [], parse_candidates(candidate_labels, names))
+        return parse_examples(examples, self.config.modality, names, candidate_labels)
+
+    def _request(
+        self, parsed: Examples, hints: Any, template: str | None, descriptions: Any, unlabeled: Any, seed: int = 0
+    ) -> HintRequest:
+        default = getattr(self.config, "hypothesis_template", DEFAULT_HYPOTHESIS)
+        template = default if template is None else template
+        return parse_request(hints, parsed.label_names, template, descriptions, unlabeled, seed)
 
     def _embed(
-        self, embedder: Embedder, examples: RawExamples, names: Any, tokenizer: Any, keep_texts: bool, **options: Any
+        self, embedder: Embedder, parsed: Examples, request: HintRequest, tokenizer: Any, keep: bool, **options: Any
     ) -> PreparedSupport:
-        parsed = parse_examples(examples, self.config.modality, names)
-        found = embedder.embed_examples(parsed, tokenizer, **options)
-        labels = torch.tensor([parsed.labels[i] for i in found.order], device=found.embeddings.device)
-        texts = tuple(parsed.inputs[i] for i in found.order) if keep_texts else None
-        reading = found.reading
-        prompt, phrasing = (None, None) if reading is None else (reading.prefixes[0].prompt, reading.phrasing)
-        facts = (parsed.label_names, texts, prompt, embedder.options, self.backbone_digest(), phrasing)
-        return self._pack(self.prepare_embedded(SupportSet(found.embeddings, labels, *facts), reading))
+        names, reads_hints = parsed.label_names, self.reasoner.reads_hints
+        has_examples = len(parsed.inputs) > 0
+        texts = choose_texts(request, names, self.config.modality, embedder.options, reads_hints, has_examples)
+        encoder = SupportEncoder(embedder, self.backbone_digest(), request, texts, partial(read_vocabulary, self))
+        support, reading = encoder.encode(parsed, tokenizer, keep, **options)
+        return self._pack(self.prepare_embedded(support, reading, functions_of(request.given)))
 
     def _pack(self, prepared: PreparedSupport) -> PreparedSupport:
         """Prepare a support set with packed embeddings, unless they are not smaller or change predictions."""
         packed = prepared.support.pack()
         if packed is None:
             return prepared
-        candidate, probes = self.prepare_embedded(packed, prepared.reading), draw_probes(packed.embeddings)
+        candidate = self.prepare_embedded(packed, prepared.reading, prepared.functions)
+        probes, given = draw_probes(packed.embeddings), packed.given_hints
+        given = None if given is None else draw_probes(given)
         with torch.no_grad():
-            logits, packed_logits = (self.answer(probes, each) for each in (prepared, candidate))
+            logits, packed_logits = (self.answer(probes, each, given) for each in (prepared, candidate))
         return candidate if is_unchanged(logits, packed_logits) else prepared
 
     def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
@@ -370,17 +426,29 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
             self._prepared = prepared
         return prepared
 
-    def prepare_embedded(self, support: SupportSet, reading: Reading | None = None) -> PreparedSupport:
-        """Read a support set that this model has embedded, with the reading of its queries if it has one."""
-        embeddings = support.embeddings.to(self.reasoner.device)
+    def prepare_embedded(
+        self,
+        support: SupportSet,
+        reading: Reading | None = None,
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> PreparedSupport:
+        """Read a support set that this model has embedded, with the reading of its queries and hints if it has any."""
+        device = self.reasoner.device
+        embeddings = support.embeddings.to(device)
         embeddings = embeddings[:, None] if embeddings.dim() == 2 else embeddings
-        views = split_views(embeddings, self.config.embedding_options.views)
-        scalings = tuple(LayerScaling.fit(view) for view in views)
-        labels = support.labels.to(self.reasoner.device)[None]
+        # without examples there is nothing to scale, and constant layers become 0
+        fitted = embeddings if len(support) else embeddings.new_zeros(1, *embeddings.shape[1:])
+        views = split_views(fitted, self.config.embedding_options.views)
+        scalings, hints = tuple(LayerScaling.fit(view) for view in views), support.hints
         with torch.no_grad():
             scaled = [view[None] for view in scale_views(embeddings, scalings)]
-            state = self.reasoner.prepare(scaled, labels, num_labels=support.num_labels)
-        return PreparedSupport(support, scalings, state, reading, self._token())
+            scores, labels = support.scores(), support.labels.to(device)[None]
+            given: dict[str, Tensor] = {}
+            if hints is not None and scores is not None:
+                given["support_hints"] = as_task(scores, hints.calibration).to(device)
+                given["unlabeled_hints"] = as_task(hints.calibration, hints.calibration).to(device)
+            state = self.reasoner.prepare(scaled, labels, **given, num_labels=max(2, support.num_labels))
+        return PreparedSupport(support, scalings, state, reading, self._token(), functions or {})
 
     def _is_current(self, prepared: PreparedSupport) -> bool:
         """Return whether reasoner, backbone and options are those for which a support set was prepared."""
@@ -406,24 +474,55 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
             support.check_backbone(self.backbone_digest())
 
     def _classify_batch(
-        self, batch: dict[str, Tensor], support: SupportSet | PreparedSupport | None, labels: Tensor | None
+        self,
+        batch: dict[str, Tensor],
+        support: SupportSet | PreparedSupport | None,
+        labels: Tensor | None,
+        hints: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """Embed a batch of checked tensors and classify it."""
         prepared = self.prepare_support(support)
-        logits = self.answer(self.embedder().embed_batch(batch, prepared.reading), prepared)
+        logits = self.answer(self.embedder().embed_batch(batch, prepared.reading), prepared, hints)
         loss = None if labels is None else torch.nn.functional.cross_entropy(logits, check_labels(labels, logits))
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
-    def answer(self, embeddings: Tensor, prepared: PreparedSupport) -> Tensor:
-        """Return logits (n, num_labels) of query embeddings (n, layers, hidden), as an embedder returns them."""
+    def answer(self, embeddings: Tensor, prepared: PreparedSupport, given_hints: Tensor | None = None) -> Tensor:
+        """Return the logits of query embeddings.
+
+        Args:
+            embeddings (`torch.FloatTensor` of shape `(n, layers, hidden)`):
+                Embeddings of queries, as an embedder returns them.
+            prepared ([`PreparedSupport`]):
+                The support set.
+            given_hints (`torch.FloatTensor` of shape `(n, hints of the user, num_labels)`, *optional*):
+                Scores of the queries by the hints of the user, from [`PreparedSupport.score_given`].
+
+        Returns:
+            `torch.FloatTensor` of shape `(n, num_labels)`: log-probabilities up to a constant, or the log-odds of a
+            single label.
+        """
+        logits = self.reasoner.query(prepared.state, *self._scale(embeddings, prepared, given_hints))[0]
+        return logits if prepared.support.num_labels > 1 else logits[:, :1] - logits[:, 1:]
+
+    def explain(self, embeddings: Tensor, prepared: PreparedSupport, given_hints: Tensor | None = None) -> Votes:
+        """Return the votes of views and hints, and the influence of examples; arguments are as in [`answer`]."""
+        with torch.no_grad():
+            return self.reasoner.explain(prepared.state, *self._scale(embeddings, prepared, given_hints))
+
+    def _scale(
+        self, embeddings: Tensor, prepared: PreparedSupport, given_hints: Tensor | None
+    ) -> tuple[list[Tensor], Tensor | None]:
+        """Return query embeddings as the reasoner reads them, and all hints (1, n, hints, num_labels)."""
         embeddings = embeddings.to(self.reasoner.device)
         if not is_traced() and not torch.isfinite(embeddings).all():
             raise ValueError(
                 "The backbone gives NaN or infinite embeddings: it is broken, or overflows its dtype. Load it with "
                 "dtype=torch.float32 or torch.bfloat16."
             )
-        scaled = [view[None] for view in scale_views(embeddings, prepared.scalings)]
-        return self.reasoner.query(prepared.state, scaled)[0]
+        hints, scaled = prepared.support.hints, [view[None] for view in scale_views(embeddings, prepared.scalings)]
+        if hints is None:
+            return scaled, None if given_hints is None else given_hints[None]
+        return scaled, as_task(join_given(hints, hints.score(embeddings), given_hints), hints.calibration)
 
     def save_pretrained(
         self,
@@ -478,8 +577,9 @@ class TartPreTrainedModel(HubMixin, PreTrainedModel):
 
     def model_card(self, facts: CardFacts | None = None, *, stores_texts: bool = False) -> ModelCard:
         """Return the card of this model, with `facts` in place of `self.card_facts` if given."""
-        storage = None if self.support is None else self.support.storage
-        return classifier_card(self.config, facts or self.card_facts, storage, stores_texts)
+        support = self.support
+        of_support = (None, False) if support is None else (support.storage, stores_texts, support.hint_facts())
+        return classifier_card(self.config, facts or self.card_facts, *of_support)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the reasoner; the frozen backbone stays in evaluation mode."""

@@ -54,6 +54,7 @@ class TartForSequenceClassification(TartPreTrainedModel):
         token_type_ids: Tensor | None = None,
         support: SupportSet | PreparedSupport | None = None,
         labels: Tensor | None = None,
+        hints: Tensor | None = None,
         **kwargs: Any,
     ) -> SequenceClassifierOutput:
         r"""
@@ -70,6 +71,8 @@ class TartForSequenceClassification(TartPreTrainedModel):
                 The labeled examples; the stored support set when not given.
             labels (`torch.LongTensor` of shape `(batch,)`, *optional*):
                 True classes; the output then holds the cross-entropy.
+            hints (`torch.FloatTensor` of shape `(batch, hints of the user, num_labels)`, *optional*):
+                Scores of the texts by the hints of the user that scored the examples.
             kwargs:
                 Only switches that turn other outputs off, such as `output_attentions=False`.
 
@@ -82,7 +85,7 @@ class TartForSequenceClassification(TartPreTrainedModel):
         """
         refuse_unknown(kwargs)
         batch = check_tokens(self.backbone, input_ids, attention_mask, token_type_ids)
-        return self._classify_batch(batch, support, labels)
+        return self._classify_batch(batch, support, labels, hints)
 
 
 class TartMediaModel(TartPreTrainedModel):

@@ -33,15 +33,18 @@ class Origin:
         hub: token, cache folder and the like, with which the processor is loaded too.
         digest: digest of the backbone that the config refers to; `None` where that has not been loaded.
         tokenizer: tokenizer of the `SentenceTransformer` that is the backbone.
+        head: vocabulary head of a loaded model whose other part is the backbone, where the two share no weights.
     """
 
     task: dict[str, Any] = field(default_factory=dict)
     hub: dict[str, Any] = field(default_factory=dict)
     digest: BackboneDigest | None = None
     tokenizer: Any = None
+    head: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "hub": {name: value for name, value in self.hub.items() if name != "token"}}
+        hub = {name: value for name, value in self.hub.items() if name != "token"}
+        return {**vars(self), "hub": hub, "head": None}
 
 
 def check_folder(model: Any, folder: str | os.PathLike) -> None:

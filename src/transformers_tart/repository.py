@@ -6,6 +6,7 @@ backbone that passes through another `from_pretrained` loses its non-persistent 
 
 import copy
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from transformers_tart.backbones.sentence_encoders import (
 from transformers_tart.backbones.sentence_head import head_of, save_backbone
 from transformers_tart.backbones.towers import take_tower
 from transformers_tart.backbones.traits import BackboneTraits
+from transformers_tart.backbones.vocabulary import HeadRows, head_of_model, read_head
 from transformers_tart.checks.arguments import as_source
 from transformers_tart.checks.label_names import config_names, set_config_names, take_names
 from transformers_tart.configuration_tart import TartBaseConfig
@@ -108,7 +110,12 @@ def compose(
         set_config_names(config, names)
     model = cls(config, backbone=backbone, reasoner=move_to_output_device(reasoner, backbone)).eval()
     tokenizer = None if encoder is None else encoder.tokenizer
-    model.origin = Origin(hub=select(loading, (*ACCESS, TRUST)), digest=checked, tokenizer=tokenizer)
+    model.origin = Origin(
+        hub=select(loading, (*ACCESS, TRUST)),
+        digest=checked,
+        tokenizer=tokenizer,
+        head=head_of_model(unwrap(name_or_model)),
+    )
     model.adopt(traits)
     return model
 
@@ -146,7 +153,7 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     is_reference = is_reference and not config.include_backbone
     digest = model.backbone_digest() if is_reference or config.has_support else None
     access = {**shared, **select(kwargs, (TRUST,))}
-    model.origin = Origin({"name": name, **place}, access, digest if is_reference else None)
+    model.origin = Origin({"name": name, **place}, access, digest if is_reference else None, head=head_of_model(given))
     if config.has_support:
         support = _load_support(model, name, digest, hub)
         model.restore_support(support.to(model.reasoner.device), has_chosen_names=names is not None)
@@ -241,6 +248,18 @@ def _load_support(model: Any, name: str, digest: Any, hub: dict) -> SupportSet:
     return support
 
 
+def read_vocabulary(model: Any, ids: Sequence[int]) -> HeadRows | None:
+    """Return rows of the vocabulary head of the backbone of a model; `None` where there is none, or it is not found."""
+    reference = BackboneReference.from_config(model.config)
+    hub = {**select(model.origin.hub, (*ACCESS, TRUST)), **reference.place}
+    try:
+        name = None if reference.name is None else reference.path
+        return read_head(model.backbone, ids, model.origin.head, name, **hub)
+    except (OSError, ValueError) as err:
+        logger.info(f"The vocabulary head of the backbone cannot be read, so there is no label_likelihood: {err}")
+        return None
+
+
 def config_to_save(model: Any, include_backbone: bool) -> TartBaseConfig:
     """Return a copy of the config of a model as its repository will hold it."""
     config = copy.deepcopy(model.config)
@@ -273,8 +292,17 @@ def save_parts(
     if config.include_backbone:
         options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
         save_backbone(model.backbone, folder / BACKBONE_FOLDER, **options)
-    storage = None if support is None else support.storage
-    classifier_card(config, model.card_facts, storage, include_texts).save(folder / CARD_FILE)
+    of_support = (None, False) if support is None else (support.storage, include_texts, support.hint_facts())
+    classifier_card(config, model.card_facts, *of_support).save(folder / CARD_FILE)
 
 
-__all__ = ["BACKBONE_KEYS", "DEFAULT_REASONER", "OWNED", "compose", "config_to_save", "load_composed", "save_parts"]
+__all__ = [
+    "BACKBONE_KEYS",
+    "DEFAULT_REASONER",
+    "OWNED",
+    "compose",
+    "config_to_save",
+    "load_composed",
+    "read_vocabulary",
+    "save_parts",
+]

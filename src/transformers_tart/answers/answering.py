@@ -13,10 +13,10 @@ from transformers.utils import logging
 
 from transformers_tart.answers.explanation import explain_answers
 from transformers_tart.answers.formats import AnswerFormat
-from transformers_tart.answers.single_labels import score_alone
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.text import Unreadable
+from transformers_tart.hints.single_labels import score_alone
 from transformers_tart.inputs.text_options import TextOptions
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.support import PreparedSupport, join_given
@@ -100,7 +100,7 @@ class Answerer:
         """Return the logits (n, num_labels) of rows, or the log-odds of each label on its own."""
         found, hints = self._embed(rows), self.support.support.hints
         with self.place():
-            if not self.form.is_alone or hints is None:
+            if not self.form.is_alone or hints is None or hints.num_labels == 1:
                 return self.model.answer(found, self.support, given).cpu()
             scores = join_given(hints, hints.score(found), given)
             return score_alone(self.model.reasoner, scores, hints.calibration).cpu()

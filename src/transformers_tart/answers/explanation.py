@@ -17,7 +17,12 @@ LEAST_WEIGHT = 0.05  # of a hint that is of use; a scaled hint has a spread of a
 
 
 def explain_answers(
-    votes: Votes, logits: Tensor, support: SupportSet, label_names: Sequence[str], view_names: Sequence[str], most: int
+    votes: Votes,
+    logits: Tensor,
+    support: SupportSet,
+    label_names: Sequence[str | None],
+    view_names: Sequence[str],
+    most: int,
 ) -> list[dict[str, Any]]:
     """Return an explanation of each prediction, of values that JSON has.
 
@@ -33,6 +38,8 @@ def explain_answers(
         most (`int`):
             Most examples to list.
     """
+    if logits.shape[1] == 1:  # log-odds of a single label, against none
+        logits, label_names = torch.nn.functional.pad(logits, (0, 1)), (*label_names, None)
     probabilities = logits.softmax(-1)
     hint_names = () if support.hints is None else support.hints.names
     num_views = len(votes.view_logits)  # none without examples
@@ -56,7 +63,7 @@ def explain_answers(
 
 
 def _list_votes(
-    logits: Tensor, weights: Tensor, names: Sequence[str], label_names: Sequence[str]
+    logits: Tensor, weights: Tensor, names: Sequence[str], label_names: Sequence[str | None]
 ) -> list[list[dict[str, Any]]]:
     """Return weight and favored label of each voter for each query, given its part of the logits (V, n, C)."""
     scores, labels = logits.softmax(-1).max(-1)
@@ -70,7 +77,7 @@ def _list_votes(
 
 
 def _list_examples(
-    influence: Tensor, support: SupportSet, label_names: Sequence[str], most: int
+    influence: Tensor, support: SupportSet, label_names: Sequence[str | None], most: int
 ) -> list[dict[str, Any]]:
     """Return the examples of the largest influence (k,), whatever its sign, the largest first."""
     order = torch.argsort(influence.abs(), descending=True, stable=True)[:most].tolist()

@@ -59,7 +59,7 @@ class AnsweringPipeline(Pipeline):
         examples: RawExamples | None,
         classes: Mapping[str, Any] = MappingProxyType({}),
         max_length: int | None = None,
-        **options: bool,
+        **options: Any,
     ) -> PreparedSupport:
         with self.device_placement():
             prepared = self.model.prepare_examples(
@@ -89,7 +89,7 @@ class AnsweringPipeline(Pipeline):
                 "call set_examples."
             )
         with self.device_placement():
-            support = self.model.prepare_support(examples)
+            support = self.model.prepare_support(examples if isinstance(examples, SupportSet) else None)
         known = () if support.support.hints is None else support.support.hints.given
         if unknown := sorted(given.keys() - set(known)):
             raise ValueError(f"The support set was given the hints {list(known)}, without {unknown}; leave them out.")

@@ -1,9 +1,10 @@
 """Templates: of labeled examples in prompts, and of inputs that are read alone."""
 
 from string import Formatter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers_tart.checks.arguments import shorten
+from transformers_tart.checks.bounds import MAX_TEMPLATE
 
 
 TEMPLATE = "Sentence: {text}\nLabel: {label}\n"  # of the TART paper
@@ -78,3 +79,24 @@ def _split(template: str, rules: str) -> tuple[list[str], list[str]]:
         if field is not None:
             literals.append("")
     return literals, fields
+
+
+def check_hypothesis_template(template: Any) -> str:
+    """Return a template of label texts, in which `{}` stands for the text.
+
+    Raises:
+        TypeError: When it is no string.
+        ValueError: When it has no `{}`, or cannot be read.
+    """
+    if not isinstance(template, str):
+        raise TypeError(f"hypothesis_template is {type(template).__name__}; it must be a string with {{}}.")
+    try:
+        filled = [template.format(word) for word in ("a", "b")]
+    except (LookupError, ValueError) as err:
+        raise ValueError(f"hypothesis_template is {shorten(template)}, which cannot be read: {err}") from err
+    if filled[0] == filled[1] or len(template) > MAX_TEMPLATE:
+        raise ValueError(
+            f"hypothesis_template is {shorten(template)}; it must have {{}} in place of the label, and at most "
+            f"{MAX_TEMPLATE} characters."
+        )
+    return template

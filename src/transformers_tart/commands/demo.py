@@ -79,10 +79,10 @@ def run(args: argparse.Namespace) -> None:
     plain = _with_plain_views(classify, args.device)
     tasks, accuracies, fitting = [load_demo_task(name) for name in TASKS], [], []
     for task in tasks:
-        runs = _classify_task(task, classify, plain)
-        _print_predictions(task, runs[0])
+        predictions, *others = _classify_task(task, classify, plain)
+        _print_predictions(task, predictions)
         probe, prompting, shown = _measure_others(task, classify, language_model)
-        own = [None if found is None else _share_right(task, found) for found in runs]
+        own = [None if found is None else _share_right(task, found) for found in (predictions, *others)]
         accuracies.append((*own, probe, prompting, 1 / len(set(task.labels))))
         fitting.append((shown, len(task.examples)))
     _print_table(tasks, accuracies)
@@ -122,7 +122,7 @@ def _with_plain_views(classify: TartClassificationPipeline, device: str | None) 
 
 def _classify_task(
     task: DemoTask, classify: TartClassificationPipeline, plain: TartClassificationPipeline
-) -> list[list[dict[str, Any]] | None]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None, list[dict[str, Any]], list[dict[str, Any]]]:
     """Return predictions from the examples, from names alone, without names, and by the plain views."""
     with_examples = classify(task.texts, examples=task.examples)
     without_names = classify(task.texts, examples=task.examples, hints=None)
@@ -130,7 +130,7 @@ def _classify_task(
     names, from_names = sorted(set(task.labels)), None
     if classify.model.reasoner.reads_hints and not options.has_prompt:
         from_names = [found[0] for found in classify(task.texts, candidate_labels=names, top_k=1)]
-    return [with_examples, from_names, without_names, plain(task.texts, examples=task.examples)]
+    return with_examples, from_names, without_names, plain(task.texts, examples=task.examples)
 
 
 def _share_right(task: DemoTask, predictions: Sequence[dict[str, Any]]) -> float:

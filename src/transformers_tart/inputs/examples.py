@@ -86,6 +86,8 @@ def parse_examples(
         TypeError: On texts that are not strings, columns that are single values and labels of other or mixed kinds.
     """
     key = modality.name
+    if examples is None:
+        raise TypeError(f"The examples are None; give {_forms(key)}, or candidate_labels for none.")
     columns, class_names = _columns(examples, modality)
     missing = [name for name in (key, "label") if name not in columns]
     if missing:

@@ -7,6 +7,7 @@ from transformers_tart.checks.arguments import as_count, shorten
 from transformers_tart.inputs.modality import Modality
 
 
+DEFAULT_HYPOTHESIS = "The topic is {}."  # chosen on train rows of real sets (hub_cards/tart-reasoner-kernel/hints.md)
 FLAG = (True, False, None)
 # Allowed values that change no prediction: texts of a batch do not depend on each other or on their padding.
 NEUTRAL: dict[str, tuple[Any, ...]] = {

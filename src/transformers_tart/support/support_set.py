@@ -1,35 +1,35 @@
-"""Support sets: labeled embeddings, as they are stored and as a reasoner has read them."""
+"""Support sets: labeled embeddings and label hints, and support sets that a reasoner has read."""
 
-import json
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers.utils import logging
 
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.checks.arguments import as_source, check_kind, shorten
-from transformers_tart.checks.bounds import parse_json
 from transformers_tart.checks.label_names import check_label_names
 from transformers_tart.embeddings.packing import PackedEmbeddings
 from transformers_tart.embeddings.phrases import Phrasing, Reading
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.errors import BackboneMismatchError, CorruptFileError
+from transformers_tart.hints.base import LabelHints
+from transformers_tart.hints.given import parse_given, score_given
+from transformers_tart.hub.card import HintFacts
 from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.projection import LayerScaling
 from transformers_tart.reasoners.state import ReasonerState
+from transformers_tart.support.files import read_fields, write_fields
 
 
 logger = logging.get_logger(__name__)
 
 
 SUPPORT_FILE = "support.safetensors"
-# One key for all: safetensors writes several in random order, and the same support set must give the same bytes.
-METADATA_KEY = "support_set"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -40,7 +40,8 @@ class SupportSet:
 
     Args:
         embeddings (`torch.FloatTensor` of shape `(k, hidden)` or `(k, layers, hidden)`):
-            One embedding an example, or one a layer of each view, side by side, as the backbone gives them.
+            One embedding an example, or one a layer of each view, side by side, as the backbone gives them. `k` may be
+            0 where there are hints.
         labels (`torch.LongTensor` of shape `(k,)`):
             Indices into `label_names`.
         label_names (`tuple[str, ...]`):
@@ -59,10 +60,14 @@ class SupportSet:
         packed ([`PackedEmbeddings`], *optional*):
             The embeddings as they are stored; dropped where they are not those of `embeddings`, which are then stored
             themselves.
+        hints ([`LabelHints`], *optional*):
+            Label hints of the classes.
+        given_hints (`torch.FloatTensor` of shape `(k, hints of the user, num_labels)`, *optional*):
+            Scores of the examples by the hints of the user.
 
     Raises:
-        ValueError: On lengths that do not fit, labels out of range, fewer than two classes, or embeddings that are not
-            finite.
+        ValueError: On lengths that do not fit, labels out of range, fewer than two classes, embeddings that are not
+            finite, or no examples without hints.
     """
 
     embeddings: Tensor
@@ -74,6 +79,8 @@ class SupportSet:
     digest: BackboneDigest | None = None
     phrasing: Phrasing | None = None
     packed: PackedEmbeddings | None = None
+    hints: LabelHints | None = None
+    given_hints: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -89,6 +96,15 @@ class SupportSet:
             )
         if self.labels.dtype != torch.int64:
             raise ValueError(f"The labels of a support set must be int64, got {self.labels.dtype}.")
+        self._check_hints()
+        if len(self) > 0 or self.hints is None:
+            self._check_examples()
+        if self.texts is not None and len(self.texts) != len(self):
+            raise ValueError(f"There are {len(self.texts)} texts for {len(self)} examples.")
+        if self.packed is not None and not self.packed.is_of(self.embeddings):
+            object.__setattr__(self, "packed", None)
+
+    def _check_examples(self) -> None:
         if len(self) == 0 or self.labels.min() < 0 or self.labels.max() >= len(self.label_names):
             raise ValueError(f"The labels must be indices into the {len(self.label_names)} label names.")
         if len(self.labels.unique()) < 2:
@@ -100,10 +116,19 @@ class SupportSet:
             )
         if (self.embeddings == self.embeddings[:1]).all():
             raise ValueError("All support embeddings are equal, so nothing can be learned from them.")
-        if self.texts is not None and len(self.texts) != len(self):
-            raise ValueError(f"There are {len(self.texts)} texts for {len(self)} examples.")
-        if self.packed is not None and not self.packed.is_of(self.embeddings):
-            object.__setattr__(self, "packed", None)
+
+    def _check_hints(self) -> None:
+        num_given = 0 if self.hints is None else len(self.hints.given)
+        found = None if self.given_hints is None else tuple(self.given_hints.shape)
+        if found != ((len(self), num_given, self.num_labels) if num_given else None):
+            raise ValueError(
+                f"given_hints is of shape {found}, for {num_given} hints of the user, {len(self)} examples and "
+                f"{self.num_labels} classes; give a score for each."
+            )
+        if self.hints is not None and (
+            self.hints.num_labels != self.num_labels or (len(self) and self.num_labels < 2)
+        ):
+            raise ValueError(f"The hints are for {self.hints.num_labels} classes, there are {self.num_labels}.")
 
     def _check_kinds(self) -> None:
         for name in ("embeddings", "labels"):
@@ -127,6 +152,8 @@ class SupportSet:
             ("digest", BackboneDigest),
             ("phrasing", Phrasing),
             ("packed", PackedEmbeddings),
+            ("hints", LabelHints),
+            ("given_hints", Tensor),
         ):
             check_kind(name, getattr(self, name), kind, type(None))
 
@@ -144,21 +171,39 @@ class SupportSet:
     @property
     def storage(self) -> str:
         """Number of examples, and size and dtype of their stored embeddings, in words."""
+        if len(self) == 0:
+            return f"no examples; hints for {self.num_labels} classes"
         stored = self.embeddings if self.packed is None else self.packed.values
         total = self.embeddings.nbytes if self.packed is None else self.packed.num_bytes
         dtype = str(stored.dtype).removeprefix("torch.")
         return f"{len(self)} examples of {stored[0].nbytes / 1e3:.1f} kB in {dtype}, {total / 1e3:,.1f} kB in all"
 
+    def hint_facts(self) -> HintFacts | None:
+        """Return the facts of the label hints for cards, `None` without hints."""
+        if self.hints is None:
+            return None
+        return HintFacts(self.hints.names, self.hints.template, self.hints.num_described, len(self) > 0)
+
     def pack(self) -> "SupportSet | None":
         """Return the support set with its embeddings rounded to packed ones, `None` where these are not smaller."""
-        packed = PackedEmbeddings.of(self.embeddings)
+        packed = PackedEmbeddings.of(self.embeddings) if len(self) else None
         if packed is None:
             return None
         return replace(self, embeddings=packed.unpack().to(self.embeddings.device), packed=packed)
 
     def to(self, device: torch.device | str) -> "SupportSet":
         """Return the support set on another device."""
-        return replace(self, embeddings=self.embeddings.to(device), labels=self.labels.to(device))
+        hints = None if self.hints is None else self.hints.to(device)
+        given = None if self.given_hints is None else self.given_hints.to(device)
+        moved = {"embeddings": self.embeddings.to(device), "labels": self.labels.to(device)}
+        return replace(self, **moved, hints=hints, given_hints=given)
+
+    def scores(self) -> Tensor | None:
+        """Return the scores (k, hints, classes) of the examples by all hints; `None` without hints."""
+        if self.hints is None:
+            return None
+        embeddings = self.embeddings if self.embeddings.dim() == 3 else self.embeddings[:, None]
+        return join_given(self.hints, self.hints.score(embeddings), self.given_hints)
 
     def check_number_of_names(self, names: tuple[str, ...]) -> None:
         """Raise a ValueError unless `config.id2label` has as many names as the support set has classes."""
@@ -214,27 +259,10 @@ class SupportSet:
         Raises:
             ValueError: If texts are to be stored and there are none.
         """
-        path = as_source(path, "path")
-        facts: dict[str, Any] = {"label_names": self.label_names}
-        if include_texts:
-            if self.texts is None:
-                raise ValueError("This support set holds no texts; build it from examples to store them.")
-            facts["texts"] = self.texts
-        if self.prompt is not None:
-            facts["prompt"] = self.prompt.as_json()
-        if self.phrasing is not None:
-            facts["phrasing"] = self.phrasing.as_json()
-        if self.options is not None:
-            facts["options"] = asdict(self.options)
-        tensors = {"labels": self.labels.contiguous().cpu()}
-        if self.packed is None:
-            tensors["embeddings"] = self.embeddings.contiguous().cpu()
-        else:
-            tensors |= self.packed.tensors()
-        if self.digest is not None:
-            facts["backbone"] = self.digest.facts()
-            tensors |= self.digest.tensors()
-        save_file(tensors, path, metadata={METADATA_KEY: json.dumps(facts)})
+        path = Path(as_source(path, "path"))
+        if include_texts and self.texts is None:
+            raise ValueError("This support set holds no texts; build it from examples to store them.")
+        write_fields(path, {field.name: getattr(self, field.name) for field in fields(self)}, include_texts)
 
     @classmethod
     def load(cls, path: str | Path) -> "SupportSet":
@@ -244,23 +272,7 @@ class SupportSet:
             CorruptFileError: When the file is damaged or is no support set.
         """
         try:
-            with safe_open(path, framework="pt") as file:
-                facts = parse_json((file.metadata() or {})[METADATA_KEY], "its description")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            names, texts = facts["label_names"], facts.get("texts")
-            check_label_names("label_names", names)
-            if texts is not None:
-                texts = tuple(text if isinstance(text, str) else tuple(text) for text in texts)
-            prompt = None if facts.get("prompt") is None else Prompt.from_json(facts["prompt"])
-            backbone, options = facts.get("backbone"), facts.get("options")
-            digest = None if backbone is None else BackboneDigest.from_file(backbone, tensors)
-            options = None if options is None else EmbeddingOptions(**options)
-            phrasing = None if facts.get("phrasing") is None else Phrasing.from_json(facts["phrasing"])
-            # version 0.1 wrote "embeddings" alone
-            packed = None if "embeddings" in tensors else PackedEmbeddings.from_tensors(tensors)
-            embeddings = tensors["embeddings"] if packed is None else packed.unpack()
-            named = (tuple(names), texts, prompt, options, digest, phrasing, packed)
-            return cls(embeddings, tensors["labels"], *named)
+            return cls(**read_fields(path))
         except (SafetensorError, AttributeError, LookupError, RuntimeError, ValueError, TypeError) as err:
             raise CorruptFileError(
                 f"{Path(path).name} is no readable support set ({err}); download it again, or fit the task again "
@@ -277,6 +289,42 @@ class PreparedSupport:
     state: ReasonerState
     reading: Reading | None = None
     token: tuple[object, ...] | None = None  # `state_token` of backbone and reasoner when they read it
+    functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # hints of the user, by their names
+
+    def score_given(self, inputs: Sequence[Any], hints: Any = None) -> Tensor | None:
+        """Score queries by the hints of the user.
+
+        Args:
+            inputs (`list`):
+                n inputs, as they were given.
+            hints (`dict`, `Callable` or array, *optional*):
+                The hints of the user, or their scores (n, num_labels) of these inputs, where they are not those that
+                scored the examples.
+
+        Returns:
+            `torch.FloatTensor` of shape `(n, hints of the user, num_labels)`, `None` where there are none.
+
+        Raises:
+            ValueError: When a hint by which the examples were scored is missing.
+        """
+        names = () if self.support.hints is None else self.support.hints.given
+        return score_given(names, {**self.functions, **parse_given(hints)}, inputs, self.support.label_names)
+
+
+def join_given(hints: LabelHints, scores: Tensor, given: Tensor | None) -> Tensor:
+    """Return scores (n, hints, classes) with those of the hints of the user behind them.
+
+    Raises:
+        ValueError: When these are missing, or of another shape.
+    """
+    expected = (len(scores), len(hints.given), hints.num_labels)
+    if (given is None and hints.given) or (given is not None and tuple(given.shape) != expected):
+        found = None if given is None else tuple(given.shape)
+        raise ValueError(
+            f"The support set was scored by the hints {list(hints.given)} of the user, and needs scores of shape "
+            f"{expected} for these inputs too, got {found}; give hints=..."
+        )
+    return scores if given is None else torch.cat([scores, given.to(scores)], dim=1)
 
 
 def check_is_support(support: Any) -> None:
@@ -292,4 +340,4 @@ def _describe(digest: BackboneDigest) -> str:
     return f'"{digest.name or "without a name"}" (digest {digest.hexdigest})'
 
 
-__all__ = ["SUPPORT_FILE", "PreparedSupport", "SupportSet", "check_is_support"]
+__all__ = ["SUPPORT_FILE", "PreparedSupport", "SupportSet", "check_is_support", "join_given"]
