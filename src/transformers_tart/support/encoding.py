@@ -55,6 +55,7 @@ class SupportEncoder:
         order, reading = [i for i in found.order if i < size], found.reading
         sizes = (len(order), len(labels), len(beside) - len(labels))
         embeddings, of_labels, calibrating = found.embeddings.split(sizes)
+        calibrating = calibrating if labels else calibrating[:0]  # not the blank input
         hints = self._build(of_labels, calibrating, tokenizer, examples.label_names)
         given = (
             None
