@@ -178,9 +178,10 @@ def classifier_card(
         **({} if hints is None else hints.rows()),
     }
     modality = config.modality
+    is_zero_shot = hints is not None and not hints.has_examples
     kind = f"{modality.capitalize()} classification"
-    if support_storage is None or (hints is not None and not hints.has_examples):
-        kind = f"{'Few' if support_storage is None else 'Zero'}-shot {modality} classification"
+    if support_storage is None or is_zero_shot:
+        kind = f"{'Zero' if is_zero_shot else 'Few'}-shot {modality} classification"
     template = MODEL_USAGE if support_storage is None else TASK_USAGE
     usage = template.format(repo=facts.repo_id, examples=modality.card_examples, query=modality.card_query)
     data = {"pipeline_tag": f"{modality}-classification", "tags": TAGS, "base_model": hub_id}
@@ -192,7 +193,8 @@ def classifier_card(
         inputs=modality.plural,
         usage=usage,
         details=details,
-        stores_support=support_storage is not None and (hints is None or hints.has_examples),
+        is_zero_shot=is_zero_shot,
+        stores_support=support_storage is not None and not is_zero_shot,
         stores_texts=stores_texts,
         stores_hints=hints is not None and hints.template is not None,
         stores_prompt=options.has_prompt,
