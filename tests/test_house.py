@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hints",),
     ("support",),
     ("modeling_base", "modeling_support", "modeling_tart", "repository", "origin"),
+    ("answers",),
     ("pipeline_tart",),
     (PACKAGE,),
     ("evaluation", "bench"),

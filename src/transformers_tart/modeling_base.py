@@ -278,8 +278,9 @@ class TartPreTrainedModel(HubMixin, SupportingModel):
 
     def model_card(self, facts: CardFacts | None = None, *, stores_texts: bool = False) -> ModelCard:
         """Return the card of this model, with `facts` in place of `self.card_facts` if given."""
-        storage = None if self.support is None else self.support.storage
-        return classifier_card(self.config, facts or self.card_facts, storage, stores_texts)
+        support = self.support
+        of_support = (None, False) if support is None else (support.storage, stores_texts, support.hint_facts())
+        return classifier_card(self.config, facts or self.card_facts, *of_support)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the reasoner; the frozen backbone stays in evaluation mode."""

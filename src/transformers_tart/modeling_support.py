@@ -25,7 +25,9 @@ from transformers_tart.embeddings.text import Embedder
 from transformers_tart.embeddings.views import split_views
 from transformers_tart.hints.given import functions_of
 from transformers_tart.hints.requests import HintRequest, choose_texts, parse_request
-from transformers_tart.inputs.examples import Examples, RawExamples, name_candidates, parse_examples
+from transformers_tart.hints.single_labels import as_task
+from transformers_tart.inputs.candidates import parse_candidates
+from transformers_tart.inputs.examples import Examples, RawExamples, parse_examples
 from transformers_tart.inputs.text_options import DEFAULT_HYPOTHESIS
 from transformers_tart.origin import Origin, read_vocabulary
 from transformers_tart.projection import LayerScaling, scale_views
@@ -100,8 +102,8 @@ class SupportingModel(PreTrainedModel):
                 as the names of the classes have a meaning and the backbone can give them. `None`: none. Or one of
                 these names; a function `(inputs, label_names) -> scores (n, num_labels)`; the scores of the examples
                 as an array; a dict of functions and arrays by names of your own; or a list of any of these.
-            candidate_labels (`list[str]`, *optional*):
-                Names of the classes, in place of examples.
+            candidate_labels (`str` or `list[str]`, *optional*):
+                Names of the classes, in place of examples, or in this order beside them.
             hypothesis_template (`str`, *optional*):
                 Text around the name of a class, with `{}`; that of the config when not given.
             label_descriptions (`dict[str, str]`, *optional*):
@@ -152,11 +154,9 @@ class SupportingModel(PreTrainedModel):
         return self._embed(embedder, parsed, request, tokenizer, keep_texts, **batching)
 
     def _parse(self, examples: Any, candidate_labels: Any, names: Any) -> Examples:
-        if candidate_labels is None:
-            return parse_examples(examples, self.config.modality, names)
-        if examples is not None:
-            raise ValueError("examples and candidate_labels are given; the classes are those of one: give one.")
-        return Examples([], [], name_candidates(candidate_labels))
+        if examples is None and candidate_labels is not None:
+            return Examples([], [], parse_candidates(candidate_labels, names))
+        return parse_examples(examples, self.config.modality, names, candidate_labels)
 
     def _request(
         self, parsed: Examples, hints: Any, template: str | None, descriptions: Any, unlabeled: Any, seed: int = 0
@@ -169,7 +169,8 @@ class SupportingModel(PreTrainedModel):
         self, embedder: Embedder, parsed: Examples, request: HintRequest, tokenizer: Any, keep: bool, **options: Any
     ) -> PreparedSupport:
         names, reads_hints = parsed.label_names, self.reasoner.reads_hints
-        texts = choose_texts(request, names, self.config.modality, embedder.options, reads_hints)
+        has_examples = len(parsed.inputs) > 0
+        texts = choose_texts(request, names, self.config.modality, embedder.options, reads_hints, has_examples)
         encoder = SupportEncoder(embedder, self.backbone_digest(), request, texts, partial(read_vocabulary, self))
         support, reading = encoder.encode(parsed, tokenizer, keep, **options)
         return self._pack(self.prepare_embedded(support, reading, functions_of(request.given)))
@@ -241,13 +242,12 @@ class SupportingModel(PreTrainedModel):
         with torch.no_grad():
             scaled = [view[None] for view in scale_views(embeddings, scalings)]
             scores, labels = support.scores(), support.labels.to(device)[None]
-            state = self.reasoner.prepare(
-                scaled,
-                labels,
-                None if scores is None else scores.to(device)[None],
-                None if hints is None else hints.calibration.to(device)[None],
-                num_labels=support.num_labels,
-            )
+            of_examples = unlabeled = None
+            if hints is not None and scores is not None:
+                of_examples = as_task(scores, hints.calibration).to(device)
+                unlabeled = as_task(hints.calibration, hints.calibration).to(device)
+            num_labels = max(2, support.num_labels)
+            state = self.reasoner.prepare(scaled, labels, of_examples, unlabeled, num_labels)
         return PreparedSupport(support, scalings, state, reading, self._token(), functions or {})
 
     def _is_current(self, prepared: PreparedSupport) -> bool:
@@ -298,9 +298,11 @@ class SupportingModel(PreTrainedModel):
                 Scores of the queries by the hints of the user, from [`PreparedSupport.score_given`].
 
         Returns:
-            `torch.FloatTensor` of shape `(n, num_labels)`: log-probabilities up to a constant.
+            `torch.FloatTensor` of shape `(n, num_labels)`: log-probabilities up to a constant, or the log-odds of a
+            single label.
         """
-        return self.reasoner.query(prepared.state, *self._scale(embeddings, prepared, given_hints))[0]
+        logits = self.reasoner.query(prepared.state, *self._scale(embeddings, prepared, given_hints))[0]
+        return logits if prepared.support.num_labels > 1 else logits[:, :1] - logits[:, 1:]
 
     def explain(self, embeddings: Tensor, prepared: PreparedSupport, given_hints: Tensor | None = None) -> Votes:
         """Return the votes of views and hints, and the influence of examples; arguments are as in [`answer`]."""
@@ -320,7 +322,7 @@ class SupportingModel(PreTrainedModel):
         hints, scaled = prepared.support.hints, [view[None] for view in scale_views(embeddings, prepared.scalings)]
         if hints is None:
             return scaled, None if given_hints is None else given_hints[None]
-        return scaled, hints.join(hints.score(embeddings), given_hints)[None]
+        return scaled, as_task(hints.join(hints.score(embeddings), given_hints), hints.calibration)
 
 
 __all__ = ["SupportingModel"]

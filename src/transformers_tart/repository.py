@@ -279,8 +279,8 @@ def save_parts(
     if config.include_backbone:
         options = {} if max_shard_size is None else {"max_shard_size": max_shard_size}
         save_backbone(model.backbone, folder / BACKBONE_FOLDER, **options)
-    storage = None if support is None else support.storage
-    classifier_card(config, model.card_facts, storage, include_texts).save(folder / CARD_FILE)
+    of_support = (None, False) if support is None else (support.storage, include_texts, support.hint_facts())
+    classifier_card(config, model.card_facts, *of_support).save(folder / CARD_FILE)
 
 
 __all__ = [

@@ -99,13 +99,15 @@ def test__demo__embedded_model__three_tasks_better_than_guessing_and_no_messages
     assert out.startswith("mini: 5.3 million parameters")
     table = read_demo(out)
     assert list(table) == ["spam", "topic", "sentiment"]
-    for tart, plain, probe, prompting, guessing in table.values():
+    for tart, from_names, without_names, plain, probe, prompting, guessing in table.values():
+        assert float(from_names.strip("%")) >= float(guessing.strip("%")) - 15
+        assert float(without_names.strip("%")) > float(guessing.strip("%")) + 15
         assert float(tart.strip("%")) > float(guessing.strip("%")) + 15
         assert float(plain.strip("%")) > float(guessing.strip("%")) + 15
         assert float(probe.strip("%")) > float(guessing.strip("%")) + 15
         assert float(prompting.strip("%")) >= float(guessing.strip("%"))
     assert max(map(len, out.splitlines())) <= 119
-    for who, preset in (("TART and the probe", "default"), ("TART plain", "plain")):
+    for who, preset in (("TART and the probe", "default"), ("plain views", "plain")):
         assert f"\nviews of {who}: {', '.join(PRESETS['causal'][preset])}\n" in out
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transformers_tart import TartConfig, TartForSequenceClassification, TartReasonerConfig
-from transformers_tart.hub.card import CardFacts, classifier_card, reasoner_card
+from transformers_tart.hub.card import CardFacts, HintFacts, classifier_card, reasoner_card
 from transformers_tart.reasoners import EMBEDDED
 
 
@@ -145,3 +145,16 @@ def test__saved_composition_and_reasoner__cards__are_sound(tmp_path: Path) -> No
 def test__shipped_reasoner__card__is_the_published_one(name: str) -> None:
     card = next(path for path in CARDS if path.parent.name == f"tart-reasoner-{name}")
     assert (EMBEDDED[name] / "README.md").read_text() == card.read_text()
+
+
+@pytest.mark.parametrize("has_examples", [True, False])
+def test__classifier_card__hints__named_with_what_they_read(has_examples: bool) -> None:
+    hints = HintFacts(("label_similarity", "mine"), "The topic is {}.", 1, has_examples)
+    card = classifier_card(make_config(id2label={0: "ham", 1: "spam"}), CardFacts(), STORAGE, False, hints)
+    assert_sound(card)
+    rows = table_rows(card, "Model description")
+    assert "| label hints | `label_similarity`, `mine` |" in rows
+    assert "| texts of labels | names of the classes, 1 of them descriptions, in `The topic is {}.` |" in rows
+    assert ("Zero-shot text classification" in card.content) == (not has_examples)
+    assert ("labels of the support set" in card.content) == has_examples
+    assert "stores what the label hints need" in card.content

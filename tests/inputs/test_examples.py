@@ -136,3 +136,37 @@ def test__parse_examples__class_without_examples__warned_by_count(all_logs: pyte
     parsed = parse_examples(Dataset.from_dict({"text": ["x", "y"], "label": [0, 2]}, features=features))
     assert parsed.label_names == ("a", "b", "c")
     assert any(message.startswith("1 of 3 classes have no example") for message in all_logs.messages)
+
+
+def test__candidate_labels__of_examples__are_classes_in_their_order() -> None:
+    parsed = parse_examples(make_examples(4), candidate_labels="spam, ham,  other")
+    assert parsed.label_names == ("spam", "ham", "other")
+    assert parsed.labels == [1, 0, 1, 0]
+    numbered = [{**row, "label": i % 2} for i, row in enumerate(make_examples(4))]
+    assert parse_examples(numbered, candidate_labels=["1", "0"]).labels == [1, 0, 1, 0]
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes", "never"])})
+    rows = Dataset.from_list([{**row, "label": i % 2} for i, row in enumerate(make_examples(4))], features=features)
+    assert parse_examples(rows, candidate_labels=["yes", "no"]).labels == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("candidates", "error", "message"),
+    [
+        (["spam", "eggs"], ValueError, "The label of example 0 is 'ham', which is not among the 2 candidate_labels"),
+        ("", ValueError, "candidate_labels is empty"),
+        ([], ValueError, "candidate_labels is empty"),
+        (["ham", "ham"], ValueError, "candidate_labels names two classes 'ham'"),
+        (["ham", " "], ValueError, "not blank"),
+        (["ham", 3], ValueError, "a name must be a string"),
+        ({"ham": 1}, TypeError, "candidate_labels is .* of type dict"),
+        (3, TypeError, "candidate_labels is 3 of type int"),
+    ],
+)
+def test__candidate_labels__invalid__named(candidates: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        parse_examples(make_examples(4), candidate_labels=candidates)  # type: ignore[arg-type]
+
+
+def test__candidate_labels__other_than_chosen_names__refused() -> None:
+    with pytest.raises(ValueError, match=r"candidate_labels is .*config.id2label of the model has"):
+        parse_examples(make_examples(4), chosen_names=("ham", "spam"), candidate_labels=("spam", "ham"))

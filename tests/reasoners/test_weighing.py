@@ -98,6 +98,23 @@ def test__hints__other_unit_and_constant_of_each_input__same_answer(seed: int, s
     torch.testing.assert_close(found.exp(), answer(reasoner, task).exp(), atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+def test__hints__tiny_or_huge__same_answer(unit: float) -> None:
+    reasoner, task = build(), Task()
+    changed = {name: getattr(task, name) * unit for name in ("hints", "query_hints", "unlabeled")}
+    torch.testing.assert_close(answer(reasoner, task, **changed), answer(reasoner, task), atol=1e-3, rtol=1e-3)
+
+
+def test__hints__spread_of_rounding__silent() -> None:
+    reasoner, task = build(), Task()
+    generator = torch.Generator().manual_seed(0)
+    flat = [
+        {name: 1 + 6e-8 * torch.randn(getattr(task, name).shape, generator=generator) for name in names}
+        for names in [("hints", "query_hints", "unlabeled")] * 2
+    ]
+    close(answer(reasoner, task, **flat[0]), answer(reasoner, task, **flat[1]))
+
+
 def test__queries__in_parts__independent() -> None:
     reasoner, task = build(), Task()
     whole = answer(reasoner, task)

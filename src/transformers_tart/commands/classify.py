@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tqdm.auto import tqdm
 
+from transformers_tart.commands.classes import FILES, add_class_options, check_classes, class_arguments
 from transformers_tart.commands.common import (
     LOADING,
     add_shared,
@@ -20,6 +21,7 @@ from transformers_tart.commands.common import (
     join_processes,
     load_config,
     load_pipeline,
+    modality_of,
     read_examples,
     stream_inputs,
 )
@@ -35,11 +37,9 @@ from transformers_tart.commands.output import (
     open_output,
     read_finished,
 )
-from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings.text import Unreadable
 from transformers_tart.files import write_whole
 from transformers_tart.inputs.tables import file_format, read_rows
-from transformers_tart.modeling_tart import backbone_modality
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 
 
@@ -64,6 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="labeled examples: csv, tsv, json, jsonl or parquet with the columns text, image or audio, and label "
         "(default: those of the model)",
     )
+    add_class_options(parser)
     parser.add_argument(
         "--input",
         required=True,
@@ -92,7 +93,8 @@ def run(args: argparse.Namespace) -> None:
             stack.enter_context(lock_output(output))
         finished = Finished() if output is None else _prepare_output(args, output, config, modality, state)
         examples = None if args.examples is None else read_examples(args.examples)
-        classify = load_pipeline(args, config, examples, embedding_cache=args.embedding_cache)
+        classes = class_arguments(args, modality)
+        classify = load_pipeline(args, config, examples, embedding_cache=args.embedding_cache, **classes)
         if args.compile:
             classify.model.backbone.compile(dynamic=True)
         _classify(args, classify, output, finished, total, state)
@@ -102,17 +104,21 @@ def run(args: argparse.Namespace) -> None:
 
 def _check_arguments(args: argparse.Namespace, config: Any, output: Path | None) -> str:
     """Check the arguments before a model is loaded, and return its modality."""
-    modality = config.modality if isinstance(config, TartBaseConfig) else backbone_modality(config)
+    modality = modality_of(config)
     check_template(args)
-    if args.examples is None and not getattr(config, "has_support", False):
-        remedy = "give labeled examples: --examples FILE, or the folder or Hub id of a saved task."
+    check_classes(args, modality)
+    if args.examples is None and args.candidate_labels is None and not getattr(config, "has_support", False):
+        remedy = (
+            "give labeled examples: --examples FILE, or the names of the classes: --candidate-labels a,b, or the "
+            "folder or Hub id of a saved task."
+        )
         raise ValueError(f"{args.model} holds no support set; {remedy}")
     check_columns(args.input, [modality])
     if args.examples is not None:
         check_columns(args.examples, [modality, "label"])
     if output is not None:
         is_csv(output)
-        check_output_file(output, [args.input, args.examples])
+        check_output_file(output, [args.input, args.examples, *(vars(args)[name] for name in FILES)])
     return modality
 
 
@@ -208,13 +214,14 @@ def _windows(path: str, modality: str, skip: int, size: int) -> Iterator[list[Ro
 def _predict(classify: TartClassificationPipeline, rows: Sequence[Row], batch_size: int | None) -> list[OutputRow]:
     """Return a prediction for each row, with an error in place of the label where the row is unreadable."""
     readable = [given for _, given in rows if not isinstance(given, Unreadable)]
-    found = iter(enumerate(classify(readable, batch_size=batch_size)) if readable else ())
+    # with top_k the format is the same without examples
+    found = iter(enumerate(classify(readable, batch_size=batch_size, top_k=1)) if readable else ())
     predictions: list[OutputRow] = []
     for number, given in rows:
         if isinstance(given, Unreadable):
             predictions.append({"row": number, "label": None, "score": None, "error": str(given.error)})
             continue
-        place, prediction = next(found)
+        place, (prediction,) = next(found)
         if prediction["label"] is None:  # JSON has no NaN, and the pipeline counts inputs within the window
             error = prediction["error"].replace(f"Input {place}", f"Row {number}", 1)
             prediction |= {"score": None, "error": error}

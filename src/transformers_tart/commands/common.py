@@ -16,13 +16,15 @@ from transformers import PreTrainedConfig
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.checks.arguments import as_source, check_device
 from transformers_tart.checks.templates import parse_template
+from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings.text import Unreadable
 from transformers_tart.embeddings.views import choose_views
+from transformers_tart.inputs.modality import Modality
 from transformers_tart.inputs.tables import file_format, open_table, read_columns, read_rows
 from transformers_tart.inputs.texts import parse_text
 from transformers_tart.inputs.views import IN_CONTEXT_PROTOCOLS, PROTOCOLS, View
 from transformers_tart.loading.auto import find_model
-from transformers_tart.modeling_tart import PipelineModel
+from transformers_tart.modeling_tart import PipelineModel, backbone_modality
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 
 
@@ -121,6 +123,11 @@ def load_config(args: argparse.Namespace) -> PreTrainedConfig:
         raise OSError(f'The model "{args.model}" cannot be loaded: {reason}') from err
 
 
+def modality_of(config: PreTrainedConfig) -> Modality:
+    """Return the modality of a task or backbone."""
+    return config.modality if isinstance(config, TartBaseConfig) else backbone_modality(config)
+
+
 def loading_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the precision and device map as arguments of `from_pretrained`."""
     dtype = args.dtype if args.dtype == "auto" else getattr(torch, args.dtype)
@@ -146,7 +153,11 @@ def check_template(args: argparse.Namespace) -> None:
 
 
 def load_pipeline(
-    args: argparse.Namespace, config: PreTrainedConfig, examples: Any = None, embedding_cache: str | None = None
+    args: argparse.Namespace,
+    config: PreTrainedConfig,
+    examples: Any = None,
+    embedding_cache: str | None = None,
+    **classes: Any,
 ) -> TartClassificationPipeline:
     """Load the pipeline of the model; `config` is the result of [`load_config`]."""
     check_template(args)
@@ -154,7 +165,7 @@ def load_pipeline(
     options = {**hub, **embedding_options(args), **loading_options(args), "device": args.device}
     model = PipelineModel.from_pretrained(name, config=config, **options)
     given = {"examples": examples, "device": args.device, "embedding_cache": embedding_cache}
-    return TartClassificationPipeline(model=model, **given)
+    return TartClassificationPipeline(model=model, **given, **classes)
 
 
 def join_processes(device: str | None) -> "PartialState":

@@ -79,15 +79,15 @@ def run(args: argparse.Namespace) -> None:
     plain = _with_plain_views(classify, args.device)
     tasks, accuracies, fitting = [load_demo_task(name) for name in TASKS], [], []
     for task in tasks:
-        predictions, others = (each(task.texts, examples=task.examples) for each in (classify, plain))
+        predictions, *others = _classify_task(task, classify, plain)
         _print_predictions(task, predictions)
         probe, prompting, shown = _measure_others(task, classify, language_model)
-        own = [_share_right(task, found) for found in (predictions, others)]
+        own = [None if found is None else _share_right(task, found) for found in (predictions, *others)]
         accuracies.append((*own, probe, prompting, 1 / len(set(task.labels))))
         fitting.append((shown, len(task.examples)))
     _print_table(tasks, accuracies)
     print()
-    for who, each in (("TART and the probe", classify), ("TART plain", plain)):
+    for who, each in (("TART and the probe", classify), ("plain views", plain)):
         print(f"views of {who}: {', '.join(str(view.name) for view in each.model.config.embedding_options.views)}")
     if any(0 < shown < given for shown, given in fitting):
         print("\na prompt has room for " + ", ".join(f"{shown} of {given}" for shown, given in fitting) + " examples")
@@ -118,6 +118,19 @@ def _with_plain_views(classify: TartClassificationPipeline, device: str | None) 
     config.views = choose_task_views("plain", config, model.traits)
     plain = type(model)(config, backbone=model.backbone, reasoner=model.reasoner).eval()
     return TartClassificationPipeline(model=plain, tokenizer=classify.tokenizer, device=device)
+
+
+def _classify_task(
+    task: DemoTask, classify: TartClassificationPipeline, plain: TartClassificationPipeline
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None, list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return predictions from the examples, from names alone, without names, and by the plain views."""
+    with_examples = classify(task.texts, examples=task.examples)
+    without_names = classify(task.texts, examples=task.examples, hints=None)
+    options = classify.model.config.embedding_options
+    names, from_names = sorted(set(task.labels)), None
+    if classify.model.reasoner.reads_hints and not options.has_prompt:
+        from_names = [found[0] for found in classify(task.texts, candidate_labels=names, top_k=1)]
+    return with_examples, from_names, without_names, plain(task.texts, examples=task.examples)
 
 
 def _share_right(task: DemoTask, predictions: Sequence[dict[str, Any]]) -> float:
@@ -169,8 +182,8 @@ def _print_predictions(task: DemoTask, predictions: Sequence[dict[str, Any]]) ->
 
 
 def _print_table(tasks: Sequence[DemoTask], accuracies: Sequence[Sequence[float | None]]) -> None:
-    columns = ("TART", "TART plain", "linear probe", "prompting", "guessing")
-    print(f"{'accuracy on new texts':32}" + "".join(f"{column:>14}" for column in columns))
+    columns = ("TART", "no examples", "no names", "plain views", "probe", "prompting", "guessing")
+    print(f"{'accuracy on new texts':32}" + "".join(f"{column:>12}" for column in columns))
     for task, cells in zip(tasks, accuracies, strict=True):
         row = f"{task.name} ({len(set(task.labels))} labels, {len(task.texts)} texts)"
-        print(f"{row:32}" + "".join(f"{'-' if cell is None else f'{cell:.0%}':>14}" for cell in cells))
+        print(f"{row:32}" + "".join(f"{'-' if cell is None else f'{cell:.0%}':>12}" for cell in cells))

@@ -23,6 +23,7 @@ from transformers_tart import __version__
 from transformers_tart.backbones.dtype import with_dtype
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.checks.arguments import well_formed
+from transformers_tart.commands.classes import FILES, VALUES
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.files import explain_full_disk, locked, write_all
 from transformers_tart.inputs.tables import file_format
@@ -32,8 +33,11 @@ OutputRow: TypeAlias = dict[str, Any]
 
 FINGERPRINT_FORMAT = 1
 # Those that change predictions; batch sizes and devices do not.
-OPTIONS = ("views", "protocol", "template", "prompt", "dtype")
-NAMES = {"version": "version of transformers-tart", "options": f"choice of --{', --'.join(OPTIONS)}"}
+OPTIONS = ("views", "protocol", "template", "prompt", "dtype", *VALUES)
+NAMES = {
+    "version": "version of transformers-tart",
+    "options": f"choice of --{', --'.join(name.replace('_', '-') for name in OPTIONS)}",
+}
 REMEDY = "give another file, or pass --overwrite to start it anew."
 
 FIELDS = ("row", "label", "score", "error")
@@ -167,7 +171,7 @@ def fingerprint_of(args: argparse.Namespace, config: PreTrainedConfig, modality:
         "format": FINGERPRINT_FORMAT,
         "version": __version__,
         "input": _digest_table(args.input, modality),
-        "examples": None if args.examples is None else _digest_table(args.examples, modality),
+        **{name: path and _digest_table(path, modality) for name in ("examples", *FILES) for path in [options[name]]},
         "model": _describe_model(args.model, args.revision, config),
         "options": {name: options[name] for name in OPTIONS},
     }

@@ -3,7 +3,15 @@
 import argparse
 from typing import Any
 
-from transformers_tart.commands.common import LOADING, add_shared, load_config, load_pipeline, read_examples
+from transformers_tart.commands.classes import FILES, VALUES, add_class_options, check_classes, class_arguments
+from transformers_tart.commands.common import (
+    LOADING,
+    add_shared,
+    load_config,
+    load_pipeline,
+    modality_of,
+    read_examples,
+)
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.hub.card import CardFacts
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
@@ -17,6 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_shared(parser, *LOADING)
     parser.add_argument("--examples", help="labeled examples of a task: csv, tsv, json, jsonl or parquet")
+    add_class_options(parser)
     parser.add_argument("--repo-id", required=True, help="id of the repository, for example me/tart-spam")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of committing")
@@ -34,12 +43,17 @@ def run(args: argparse.Namespace) -> None:
     options |= {"revision": args.to_revision, "commit_message": args.commit_message}
     config = load_config(args)
     if isinstance(config, TartReasonerConfig):
-        if args.examples is not None:
-            raise ValueError("--model is a reasoner without backbone, so --examples cannot be used; leave them out.")
+        for name in ("examples", *VALUES, *FILES):
+            if vars(args)[name] is not None:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"--model is a reasoner without backbone, so {option} cannot be used; leave it out.")
         hub = {"revision": args.revision or "main", "token": args.token}
         pushed: Any = TartReasoner.from_pretrained(args.model, config=config, **hub)
         pushed.card_facts = facts
     else:
-        pushed = load_pipeline(args, config, None if args.examples is None else read_examples(args.examples))
+        modality = modality_of(config)
+        check_classes(args, modality)
+        examples = None if args.examples is None else read_examples(args.examples)
+        pushed = load_pipeline(args, config, examples, **class_arguments(args, modality))
         pushed.model.card_facts = facts
     print(pushed.push_to_hub(args.repo_id, **options))

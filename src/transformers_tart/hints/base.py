@@ -1,7 +1,7 @@
 """Label hints of a task: the kinds that there are, and all that scoring a query needs of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,6 +33,9 @@ class LabelHints:
         calibration (`torch.FloatTensor` of shape `(m, num_hints, num_labels)`):
             Scores of inputs without content and of unlabeled inputs, by which hints are centered and scaled. NaN where
             a hint has no score of a class, and for hints that the user gives for each input.
+        template (`str`, *optional*), num_described (`int`, *optional*, defaults to 0):
+            Template of the texts of labels, where a hint reads them, and number of labels that are described in place
+            of their names; for cards.
 
     Raises:
         ValueError: On names that are not distinct, no hint, or scores of another shape.
@@ -41,10 +44,14 @@ class LabelHints:
     names: tuple[str, ...]
     scorers: tuple[Any, ...]
     calibration: Tensor
+    template: str | None = None
+    num_described: int = 0
 
     def __post_init__(self) -> None:
         check_kind("names", self.names, tuple, list)
         check_kind("calibration", self.calibration, Tensor)
+        check_kind("template", self.template, str, type(None))
+        check_kind("num_described", self.num_described, int)
         object.__setattr__(self, "names", tuple(self.names))
         if not 0 < len(self.names) <= MAX_HINTS or len(set(self.names)) < len(self.names):
             raise ValueError(f"The hints are {shorten(self.names)}; give 1 to {MAX_HINTS}, each with its own name.")
@@ -100,11 +107,12 @@ class LabelHints:
         moved = tuple(
             type(scorer).from_file(scorer.facts(), _moved(scorer.tensors(), device)) for scorer in self.scorers
         )
-        return LabelHints(self.names, moved, self.calibration.to(device))
+        return replace(self, scorers=moved, calibration=self.calibration.to(device))
 
     def facts(self) -> dict[str, Any]:
         """Return lists and numbers, for JSON."""
-        return {"names": self.names, "scorers": [scorer.facts() for scorer in self.scorers]}
+        of_card = {"template": self.template, "num_described": self.num_described}
+        return {"names": self.names, "scorers": [scorer.facts() for scorer in self.scorers], **of_card}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors for a safetensors file."""
@@ -130,7 +138,8 @@ class LabelHints:
             prefix = f"{PREFIX}{name}."
             own = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
             scorers.append(HINTS[name].from_file(fields, own))
-        return cls(names, tuple(scorers), tensors[f"{PREFIX}calibration"])
+        of_card = {name: facts[name] for name in ("template", "num_described") if name in facts}
+        return cls(names, tuple(scorers), tensors[f"{PREFIX}calibration"], **of_card)
 
 
 def stack_scores(scorers: Sequence[Any], embeddings: Tensor, num_labels: int) -> Tensor:

@@ -64,6 +64,8 @@ def score_given(
 
 
 def _score(name: str, hint: Any, inputs: Sequence[Any], label_names: Sequence[str]) -> Tensor:
+    if not inputs:
+        return torch.zeros(0, len(label_names))
     values = hint(list(inputs), list(label_names)) if callable(hint) else hint
     try:
         scores = torch.as_tensor(values, dtype=torch.float32)

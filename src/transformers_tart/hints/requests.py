@@ -108,14 +108,22 @@ def _draw(unlabeled: Any, seed: int) -> tuple[Text, ...]:
 
 
 def choose_texts(
-    request: HintRequest, label_names: Sequence[str], modality: Modality, options: EmbeddingOptions, reads_hints: bool
+    request: HintRequest,
+    label_names: Sequence[str],
+    modality: Modality,
+    options: EmbeddingOptions,
+    reads_hints: bool,
+    has_examples: bool = True,
 ) -> tuple[str | None, ...] | None:
     """Return the texts of the labels, `None` for labels without meaning; or `None` where no hint can go by them.
 
     Raises:
-        ValueError: When hints are asked for by name and cannot be had.
+        ValueError: When hints are asked for by name and cannot be had, or there is neither a hint nor an example.
     """
-    if not request.kinds or (request.is_auto and not reads_hints):
+    is_needed = not has_examples and not request.given
+    if is_needed and not request.kinds:
+        raise ValueError("There are no examples, and no hints to go by; give examples, or leave hints=None out.")
+    if not request.kinds or (request.is_auto and not reads_hints and not is_needed):
         return None
     texts = label_texts(label_names, request.descriptions)
     count, problem = sum(text is not None for text in texts), None
@@ -125,7 +133,7 @@ def choose_texts(
         problem = f'need the protocol "stream", and this is {options.protocol!r}'
     elif any("{text_pair}" in (view.template or "") for view in options.views):
         problem = "read single texts, and the template of a view asks for pairs"
-    elif count < 2:
+    elif count < min(2, len(texts)):
         problem = (
             f"need two classes whose names have a meaning or that label_descriptions describes; there are {count}"
         )
@@ -133,6 +141,11 @@ def choose_texts(
         if count < len(texts):
             logger.info(f"{len(texts) - count} of {len(texts)} class names have no meaning and give no label hint.")
         return texts
+    if is_needed:
+        raise ValueError(
+            f"There are no examples, and the label hints {list(request.kinds)} {problem}; give examples, or a hint of "
+            "your own: hints=<function of inputs and label names>."
+        )
     if not request.is_auto:
         raise ValueError(f"The label hints {list(request.kinds)} {problem}; leave them out (hints=None).")
     logger.info(f"There are no label hints, which {problem}.")

@@ -60,6 +60,31 @@ class CardFacts:
 
 
 @dataclass(frozen=True)
+class HintFacts:
+    """Facts of the label hints of a task.
+
+    Attributes:
+        names: names of the hints.
+        template: template of the texts of the labels, `None` where no hint reads them.
+        num_described: number of classes that are described in place of their names.
+        has_examples: whether the task has a support set too.
+    """
+
+    names: tuple[str, ...]
+    template: str | None
+    num_described: int
+    has_examples: bool
+
+    def rows(self) -> dict[str, str]:
+        """Return rows of the table of facts."""
+        rows = {"label hints": ", ".join(map(_as_code, self.names))}
+        if self.template is not None:
+            described = f", {self.num_described} of them descriptions" if self.num_described else ""
+            rows["texts of labels"] = f"names of the classes{described}, in {_as_code(self.template)}"
+        return rows
+
+
+@dataclass(frozen=True)
 class TrainingFacts:
     """Facts of the training of a reasoner.
 
@@ -130,7 +155,11 @@ def _describe_view(view: View) -> str:
 
 
 def classifier_card(
-    config: TartBaseConfig, facts: CardFacts, support_storage: str | None = None, stores_texts: bool = False
+    config: TartBaseConfig,
+    facts: CardFacts,
+    support_storage: str | None = None,
+    stores_texts: bool = False,
+    hints: HintFacts | None = None,
 ) -> ModelCard:
     """Return the card of a composition, or of a fitted task with a support set, of which the storage is described."""
     backbone, hub_id = _describe_backbone(config)
@@ -146,11 +175,13 @@ def classifier_card(
         **({"text before each text": _as_code(options.prompt)} if options.prompt else {}),
         **_reasoner_details(config.reasoner),
         **fitted,
+        **({} if hints is None else hints.rows()),
     }
     modality = config.modality
-    kind = (
-        f"Few-shot {modality} classification" if support_storage is None else f"{modality.capitalize()} classification"
-    )
+    is_zero_shot = hints is not None and not hints.has_examples
+    kind = f"{modality.capitalize()} classification"
+    if support_storage is None or is_zero_shot:
+        kind = f"{'Zero' if is_zero_shot else 'Few'}-shot {modality} classification"
     template = MODEL_USAGE if support_storage is None else TASK_USAGE
     usage = template.format(repo=facts.repo_id, examples=modality.card_examples, query=modality.card_query)
     data = {"pipeline_tag": f"{modality}-classification", "tags": TAGS, "base_model": hub_id}
@@ -162,8 +193,10 @@ def classifier_card(
         inputs=modality.plural,
         usage=usage,
         details=details,
-        stores_support=support_storage is not None,
+        is_zero_shot=is_zero_shot,
+        stores_support=support_storage is not None and not is_zero_shot,
         stores_texts=stores_texts,
+        stores_hints=hints is not None and hints.template is not None,
         stores_prompt=options.has_prompt,
     )
 
@@ -181,4 +214,5 @@ def reasoner_card(config: TartReasonerConfig, facts: CardFacts, training: Traini
         validation=training.validation if training else {},
         stores_support=False,
         stores_texts=False,
+        stores_hints=False,
     )

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 from transformers.utils import logging
 
-from transformers_tart.checks.label_names import check_names
+from transformers_tart.inputs.candidates import match_candidates, parse_candidates
 from transformers_tart.inputs.containers import (
     PAIR,
     as_list,
@@ -61,7 +61,10 @@ def _forms(key: str) -> str:
 
 
 def parse_examples(
-    examples: RawExamples, modality: Modality = TEXT, chosen_names: Sequence[str] | None = None
+    examples: RawExamples,
+    modality: Modality = TEXT,
+    chosen_names: Sequence[str] | None = None,
+    candidate_labels: str | Sequence[str] | None = None,
 ) -> Examples:
     """Check labeled examples and number their labels.
 
@@ -74,9 +77,12 @@ def parse_examples(
             The modality of the inputs.
         chosen_names (`list[str]`, *optional*):
             Names that a user gave the classes by `config.id2label`, in order.
+        candidate_labels (`str` or `list[str]`, *optional*):
+            Names of the classes, in order; a class may be without an example.
 
     Raises:
-        ValueError: On no examples, unknown keys, columns of unequal lengths, missing labels or a single class.
+        ValueError: On no examples, unknown keys, columns of unequal lengths, missing labels, a single class, or
+            a label that is not among the candidate labels.
         TypeError: On texts that are not strings, columns that are single values and labels of other or mixed kinds.
     """
     key = modality.name
@@ -92,32 +98,21 @@ def parse_examples(
     if lengths[key] == 0:
         raise ValueError(f"There are no examples; give {_forms(key)}.")
     items = _texts(columns) if modality.is_tokenized else columns[key]
-    labels, label_names = number_labels(columns["label"], class_names, chosen_names)
+    if candidate_labels is None:
+        labels, label_names = number_labels(columns["label"], class_names, chosen_names)
+    else:
+        candidates = parse_candidates(candidate_labels, chosen_names)
+        labels, label_names = match_candidates(*number_labels(columns["label"], class_names), candidates)
     if len(set(labels)) < 2:
         raise ValueError(
             f"All {len(labels)} examples have one label; a classifier needs examples of at least two classes."
         )
     if modality.is_tokenized:
         _warn_about_texts(items, labels)
-    if absent := len(label_names) - len(set(labels)):
+    absent = len(label_names) - len(set(labels))
+    if absent and candidate_labels is None:
         logger.warning(f"{absent} of {len(label_names)} classes have no example, so they will hardly be predicted.")
     return Examples(items, labels, label_names)
-
-
-def name_candidates(labels: Any) -> tuple[str, ...]:
-    """Return the names of classes that are given in place of examples: a list, or a string with commas.
-
-    Raises:
-        TypeError: When they are neither.
-        ValueError: On fewer than two names, blank ones, or one twice.
-    """
-    labels = [name.strip() for name in labels.split(",")] if isinstance(labels, str) else labels
-    if not can_iterate(labels) or isinstance(labels, (bytes, Mapping)):
-        raise TypeError(f"candidate_labels is {type(labels).__name__}; give a list of label names.")
-    names = check_names(iterate(labels), "candidate_labels")
-    if len(names) < 2:
-        raise ValueError(f"candidate_labels has {len(names)} names; a classifier needs at least two classes.")
-    return names
 
 
 def _texts(columns: Mapping[str, list]) -> list[Text]:

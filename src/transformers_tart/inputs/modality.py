@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from PIL.Image import Image
+from PIL.Image import Image, fromarray
 from torch import Tensor
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -54,6 +54,8 @@ class Modality(str):
             Dtype of the array that error messages suggest in place of lists of numbers.
         is_padded (`bool`, *optional*, defaults to `False`):
             Whether inputs differ in length, so that a mask or equal frames at the end mark padding.
+        blank (`Callable`, *optional*):
+            Maker of an input without content, which shows the shape of embeddings where there is no other input.
         suffixes (`tuple[str, ...]`, *optional*):
             Suffixes of files of this modality, in lower case. With any, strings in tables are paths.
         feature (`str`, *optional*):
@@ -72,6 +74,7 @@ class Modality(str):
     max_dims: int = 1
     array_dtype: str = "float32"
     is_padded: bool = False
+    blank: Callable[[], Any] | None = None
     suffixes: tuple[str, ...] = ()
     feature: str | None = None
     card_examples: str = "[...]"
@@ -202,6 +205,18 @@ def _read_audio(processor: Any, item: object, where: str) -> Mapping[str, Tensor
     return process(where, processor, read_audio(item, where, rate), sampling_rate=rate, return_attention_mask=True)
 
 
+def _blank_text() -> str:
+    return "..."
+
+
+def _blank_image() -> Image:
+    return fromarray(np.zeros((64, 64, 3), dtype=np.uint8))
+
+
+def _blank_audio() -> np.ndarray:
+    return np.zeros(16000, dtype=np.float32)
+
+
 TEXT = TextModality(
     name="text",
     plural="texts",
@@ -209,6 +224,7 @@ TEXT = TextModality(
     processor_argument="tokenizer",
     main_inputs=("input_ids",),
     processor_files=("tokenizer_config.json", "tokenizer.json"),
+    blank=_blank_text,
     card_examples=(
         '[{"text": "free entry, text WIN now", "label": "spam"}, {"text": "see you at eight", "label": "ham"}]'
     ),
@@ -223,6 +239,7 @@ IMAGE = Modality(
     main_inputs=("pixel_values",),
     values_per_token=16 * 16 * 3,  # a patch of three colors
     max_dims=3,
+    blank=_blank_image,
     array_dtype="uint8",
     suffixes=(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     feature="Image",
@@ -239,6 +256,7 @@ AUDIO = Modality(
     values_per_token=320,  # 20 ms at 16 kHz
     max_dims=2,
     is_padded=True,
+    blank=_blank_audio,
     suffixes=(".wav", ".flac", ".ogg", ".mp3"),
     feature="Audio",
     card_examples='[{"audio": "yes.wav", "label": "yes"}, {"audio": "no.wav", "label": "no"}]',

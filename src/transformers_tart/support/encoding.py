@@ -48,17 +48,15 @@ class SupportEncoder:
         labels = [self.request.template.format(text) for text in self.texts or () if text is not None]
         is_text = self.embedder.modality.is_tokenized and not self.embedder.options.has_prompt
         beside = [*labels, *self.request.calibrating] if labels or (self.request.given and is_text) else []
-        if not examples.inputs and not beside:
-            raise ValueError(
-                "There are neither examples nor label hints to go by: give examples, candidate_labels with a meaning, "
-                "label_descriptions, or hints of your own."
-            )
+        if not beside and not examples.inputs and (make_blank := self.embedder.modality.blank) is not None:
+            beside = [make_blank()]
         together = replace(examples, inputs=[*examples.inputs, *beside])
         found = self.embedder.embed_examples(together, tokenizer, **options)
         size = len(examples.inputs)
         order, reading = [i for i in found.order if i < size], found.reading
         sizes = (len(order), len(labels), len(beside) - len(labels))
         embeddings, of_labels, calibrating = found.embeddings.split(sizes)
+        calibrating = calibrating if labels else calibrating[:0]  # not the blank input
         hints = self._build(of_labels, calibrating, tokenizer, examples.label_names)
         given = (
             None
@@ -102,7 +100,8 @@ class SupportEncoder:
         if given:
             scores.append(self._calibrate_given(len(calibrating), label_names))
         names = (*scorers, *given)
-        hints = LabelHints(names, tuple(scorers.values()), torch.cat(scores, dim=1))
+        described = (self.request.template, len(self.request.descriptions)) if scorers else ()
+        hints = LabelHints(names, tuple(scorers.values()), torch.cat(scores, dim=1), *described)
         return hints.to(labels.device)
 
     def _calibrate_given(self, count: int, label_names: tuple[str, ...]) -> Tensor:

@@ -17,6 +17,7 @@ from transformers_tart.embeddings.phrases import Phrasing
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.errors import BackboneMismatchError, CorruptFileError
 from transformers_tart.hints.base import LabelHints
+from transformers_tart.hub.card import HintFacts
 from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.support.files import read_fields, write_fields
 
@@ -120,7 +121,9 @@ class SupportSet:
                 f"given_hints is of shape {found}, for {num_given} hints of the user, {len(self)} examples and "
                 f"{self.num_labels} classes; give a score for each."
             )
-        if self.hints is not None and (self.hints.num_labels != self.num_labels or self.num_labels < 2):
+        if self.hints is not None and (
+            self.hints.num_labels != self.num_labels or (len(self) and self.num_labels < 2)
+        ):
             raise ValueError(f"The hints are for {self.hints.num_labels} classes, there are {self.num_labels}.")
 
     def _check_kinds(self) -> None:
@@ -170,6 +173,12 @@ class SupportSet:
         total = self.embeddings.nbytes if self.packed is None else self.packed.num_bytes
         dtype = str(stored.dtype).removeprefix("torch.")
         return f"{len(self)} examples of {stored[0].nbytes / 1e3:.1f} kB in {dtype}, {total / 1e3:,.1f} kB in all"
+
+    def hint_facts(self) -> HintFacts | None:
+        """Return the facts of the label hints for cards, `None` without hints."""
+        if self.hints is None:
+            return None
+        return HintFacts(self.hints.names, self.hints.template, self.hints.num_described, len(self) > 0)
 
     def pack(self) -> "SupportSet | None":
         """Return the support set with its embeddings rounded to packed ones, `None` where these are not smaller."""

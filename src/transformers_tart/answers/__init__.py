@@ -1,0 +1,1 @@
+"""Answers of the pipeline: their formats, labels that are scored on their own, and explanations."""

@@ -1,0 +1,243 @@
+"""The calls of the `tart-classification` pipeline: classification and explanation of inputs."""
+
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence, Sized
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import Pipeline, PreTrainedTokenizerBase
+
+from transformers_tart.answers.answering import Answerer
+from transformers_tart.answers.explanation import warn_about_hints
+from transformers_tart.answers.formats import AnswerFormat, choose_format
+from transformers_tart.backbones.digest import state_token
+from transformers_tart.backbones.forward import input_device
+from transformers_tart.checks.arguments import as_count, as_flag
+from transformers_tart.embeddings.arguments import as_limit
+from transformers_tart.embeddings.batching import Batcher
+from transformers_tart.embeddings.cache import EmbeddingCache
+from transformers_tart.hints.given import parse_given
+from transformers_tart.inputs.containers import is_eager, iterate, unpack
+from transformers_tart.inputs.examples import RawExamples
+from transformers_tart.inputs.text_options import TextOptions, answer_options, text_options
+from transformers_tart.modeling_base import TartPreTrainedModel
+from transformers_tart.support import PreparedSupport, SupportSet
+
+
+# Arguments that describe the classes of a support set, or of candidate labels in place of one.
+CLASSES = ("candidate_labels", "hints", "hypothesis_template", "label_descriptions", "unlabeled")
+LASTING = ("hints", "hypothesis_template")  # which later examples take over from the construction
+
+
+def take_classes(arguments: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Remove the arguments `CLASSES`; return those that are given, where `hints=None` stands for no hints."""
+    given = {name: arguments.pop(name) for name in CLASSES if name in arguments}
+    return {name: value for name, value in given.items() if value is not None or name == "hints"}
+
+
+class AnsweringPipeline(Pipeline):
+    """The part of [`TartClassificationPipeline`] that answers calls, given its model and processor."""
+
+    model: TartPreTrainedModel
+    tokenizer: PreTrainedTokenizerBase  # type: ignore[assignment]
+
+    _cache_folder: str | None = None
+    _cache: tuple[tuple, EmbeddingCache] | None = None
+    _lasting: Mapping[str, Any] = MappingProxyType({})  # arguments `LASTING` of the construction
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_cache": None}  # an open database
+
+    @property
+    def _processor(self) -> Any:
+        """The tokenizer, image processor or feature extractor."""
+        return getattr(self, self.model.config.modality.processor_argument)
+
+    def _encode(
+        self,
+        examples: RawExamples | None,
+        classes: Mapping[str, Any] = MappingProxyType({}),
+        max_length: int | None = None,
+        **options: Any,
+    ) -> PreparedSupport:
+        with self.device_placement():
+            prepared = self.model.prepare_examples(
+                examples,
+                self._processor,
+                batch_size=self._batch_size,
+                keep_texts=self.model.config.modality.is_tokenized,
+                cache=self._open_cache(),
+                max_length=max_length or self._preprocess_params.get("max_length"),
+                **{**self._lasting, **classes},
+                **options,
+            )
+        warn_about_hints(prepared)
+        return prepared
+
+    def _find_support(
+        self, examples: RawExamples | SupportSet | None, classes: Mapping[str, Any], **options: Any
+    ) -> tuple[PreparedSupport, dict[str, Any]]:
+        """Return the support set of a call, given, stored or without examples, and the user's hints of the inputs."""
+        is_stored = examples is None and classes.get("candidate_labels") is None
+        if not is_stored and not isinstance(examples, SupportSet):
+            return self._encode(examples, classes, **options), {}
+        given = parse_given(None if isinstance(classes.get("hints"), str) else classes.get("hints"))
+        if in_vain := sorted(classes.keys() - ({"hints"} if given else set())):
+            raise ValueError(
+                f"{in_vain} need examples or candidate_labels in the same call, and no SupportSet; give these too, or "
+                "call set_examples."
+            )
+        with self.device_placement():
+            support = self.model.prepare_support(examples if isinstance(examples, SupportSet) else None)
+        known = () if support.support.hints is None else support.support.hints.given
+        if unknown := sorted(given.keys() - set(known)):
+            raise ValueError(f"The support set was given the hints {list(known)}, without {unknown}; leave them out.")
+        return support, given
+
+    def _open_cache(self) -> EmbeddingCache | None:
+        """Return the embedding cache, opened anew when the weights of the model have changed."""
+        if self._cache_folder is None:
+            return None
+        state = state_token(self.model.backbone)
+        if self._cache is None or self._cache[0] != state:
+            self._cache = state, EmbeddingCache(self._cache_folder, self.model.backbone)
+        return self._cache[1]
+
+    def _sanitize_parameters(
+        self, top_k: Any = "", function_to_apply: Any = None, multi_label: Any = None, **text_arguments: Any
+    ) -> tuple[dict, dict, dict]:
+        postprocess = answer_options(top_k, function_to_apply)
+        if multi_label is not None:
+            postprocess["multi_label"] = as_flag(multi_label, "multi_label")
+        return text_options(text_arguments, self.model.config.modality), {}, postprocess
+
+    def __call__(
+        self,
+        inputs: Any,
+        candidate_labels: str | Sequence[str] | None = None,
+        *,
+        examples: RawExamples | SupportSet | None = None,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        num_workers: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        r"""
+        Classify texts, images or audio.
+
+        Args:
+            inputs (`object`):
+                One text, or `{"text", "text_pair"}`; one image or recording as [`read_image`] or [`read_audio`] takes
+                it, such as a path, a PIL image, an array, or a value of `datasets`; or many of them. A list, a column,
+                or a table gives a list; a generator or `KeyDataset` gives an iterator that reads in windows.
+            candidate_labels (`str` or `list[str]`, *optional*):
+                Classes of this call, without examples or, in this order, of `examples`.
+            examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset`, a table or [`SupportSet`], *optional*):
+                The support set of this call; the stored one when not given.
+            hints, hypothesis_template, label_descriptions, unlabeled (*optional*):
+                As in [`set_examples`], for the examples or candidate labels of this call. Without these, `hints` holds
+                the scores of the inputs (n, num_labels), or functions, by the names of the hints that you gave with
+                the stored examples.
+            multi_label (`bool`, *optional*, defaults to `False`):
+                Without examples: whether each label is scored on its own, as a single one always is.
+            top_k (`int`, *optional*):
+                Number of classes to return, best first, as a list; `None` for all. Without it, the best alone.
+            function_to_apply (`str`, *optional*, defaults to `"default"`):
+                `"default"` and `"softmax"` give probabilities, `"sigmoid"` the sigmoid of each logit, `"none"` logits.
+            max_length (`int`, *optional*), truncation (`bool` or `str`, *optional*, defaults to `True`):
+                Longest text in tokens, and whether longer texts are truncated; with `False` they are an error. Other
+                arguments for the tokenizer, such as `padding`, are accepted where they change no prediction.
+            batch_size (`int`, *optional*):
+                Most inputs of a forward pass; as many as a budget of tokens allows when not given.
+            progress_bar (`bool`, *optional*, defaults to `False`), num_workers (`int`, *optional*):
+                Whether to show progress. The second is unused, since inputs are read in this process.
+
+        Returns:
+            `dict` or `list`: `{"label", "score"}` for each input, or a list of them with `top_k`; without examples and
+            `top_k`, `{"sequence", "labels", "scores"}` with the labels sorted. Of many images or recordings, an
+            unreadable one gives `{"label": None, "score": nan, "error": <the reason>}`.
+
+        Raises:
+            ValueError, TypeError, OSError: When a text or a single input cannot be read, or an argument is invalid.
+            BackboneMismatchError: When the backbone is no longer the one that embedded the support set.
+        """
+        classes = take_classes(kwargs)
+        if candidate_labels is not None:
+            classes["candidate_labels"] = candidate_labels
+        preprocess, _, postprocess = self._sanitize_parameters(**kwargs)
+        progress_bar, batch_size = as_flag(progress_bar, "progress_bar"), as_limit(batch_size, "batch_size")
+        modality = self.model.config.modality
+        inputs = unpack(inputs, modality)
+        is_one = modality.is_one(inputs)
+        max_length, size = preprocess.get("max_length"), None if is_one else batch_size or self._batch_size
+        found = self._find_support(examples, classes, max_length=max_length, progress_bar=progress_bar)
+        answerer = self._answerer(*found, preprocess, postprocess, size)
+        if is_one:
+            return answerer.answer_one(inputs)
+        total = len(inputs) if isinstance(inputs, Sized) else None
+        items = tqdm(iterate(inputs), desc="classifying", unit=modality, total=total, disable=not progress_bar)
+        results = answerer.answer_many(items)
+        return list(results) if is_eager(inputs) else results
+
+    def explain(
+        self, inputs: Any, *, examples: RawExamples | SupportSet | None = None, num_examples: int = 5, **classes: Any
+    ) -> Any:
+        r"""
+        Explain predictions: how much views, hints and examples count, and for which label.
+
+        Args:
+            inputs (`object`):
+                One input, or a list of them, as in a call.
+            examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset`, a table or [`SupportSet`], *optional*):
+                The support set; the stored one when not given.
+            num_examples (`int`, *optional*, defaults to 5):
+                Most examples to list.
+            classes:
+                `candidate_labels`, `hints` and so on, as in [`set_examples`].
+
+        Returns:
+            `dict` or `list[dict]`: for each input `label` and `score` of the prediction; `views` and `hints`, each
+            `{"name", "weight", "label", "score"}` with the label that it favors, and its probability by this part
+            alone; and `examples`, those of most influence first, each `{"index", "label", "weight"}` and the `"text"`
+            where it is kept. A positive weight is in favor of the prediction. Values are those of JSON.
+        """
+        modality = self.model.config.modality
+        inputs, num_examples = unpack(inputs, modality), as_count(num_examples, "num_examples")
+        is_one = modality.is_one(inputs)
+        answerer = self._answerer(*self._find_support(examples, classes), {}, {}, None)
+        found = answerer.explain([inputs] if is_one else list(iterate(inputs)), num_examples)
+        return found[0] if is_one else found
+
+    def _answerer(
+        self, support: PreparedSupport, hints: dict, preprocess: dict, postprocess: dict, batch_size: int | None
+    ) -> Answerer:
+        """Return what answers a call, given its options."""
+        names = self.model.names_for(support.support)
+        form = choose_format(names, len(support.support), **{**self._postprocess_params, **postprocess})
+        options = TextOptions(**{**self._preprocess_params, **preprocess})
+        batcher = Batcher.on(input_device(self.model.backbone), batch_size)
+        return Answerer(
+            self.model, self._processor, support, form, options, batcher, hints, self._open_cache, self._place
+        )
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Run a block on the device of the pipeline, without gradients."""
+        with self.device_placement(), self.get_inference_context()():
+            yield
+
+    def preprocess(self, input_: Any, **options: Any) -> dict[str, Any]:
+        """Make a batch of one input."""
+        text = TextOptions(**options)
+        embedder = self.model.embedder(max_length=text.max_length)
+        return embedder.collate(self._processor, embedder.read_one(self._processor, input_, text))
+
+    def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:
+        logits = self.model(**model_inputs, support=support).logits
+        return {"logits": logits, "label_names": self.model.names_for(support.support)}
+
+    def postprocess(self, model_outputs: dict[str, Any], top_k: Any = "", function_to_apply: Any = "default") -> Any:
+        """Return labels and scores of one input, by the conventions of the text-classification pipeline."""
+        function = str(getattr(function_to_apply, "value", function_to_apply)).lower()
+        return AnswerFormat(model_outputs["label_names"], function, top_k).write(None, model_outputs["logits"][0])

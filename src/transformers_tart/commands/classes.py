@@ -1,0 +1,89 @@
+"""Options that describe the classes: candidate labels, label hints, and what they are made of."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers_tart.commands.common import check_columns, stream_inputs
+from transformers_tart.embeddings.text import Unreadable
+from transformers_tart.inputs.tables import file_format, read_rows
+
+
+VALUES = ("candidate_labels", "hypothesis_template", "hints")  # which are no files
+FILES = ("label_descriptions", "unlabeled")
+NO_HINTS = "none"
+COLUMNS = ("label", "description")
+
+
+def add_class_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options to the parser of a command."""
+    parser.add_argument(
+        "--candidate-labels",
+        metavar="LABELS",
+        help="names of the classes between commas, such as spam,ham; without --examples they are all that is known, "
+        "with them they set the order, and a class may be without an example",
+    )
+    parser.add_argument(
+        "--label-descriptions",
+        metavar="FILE",
+        help="texts that describe the classes: json of an object of labels and texts, or a table with the columns "
+        "label and description",
+    )
+    parser.add_argument(
+        "--hypothesis-template",
+        metavar="TEMPLATE",
+        help='text around the name of a class, such as "This message is {}." (default: that of the label hint)',
+    )
+    parser.add_argument(
+        "--unlabeled", metavar="FILE", help="table of inputs without labels, which calibrate the hints"
+    )
+    hints = parser.add_mutually_exclusive_group()
+    hints.add_argument(
+        "--hints",
+        metavar="NAMES",
+        help="label hints between commas, label_similarity or label_likelihood, or auto for those that the model can "
+        "give (default: auto)",
+    )
+    hints.add_argument(
+        "--no-hints", dest="hints", action="store_const", const=NO_HINTS, help="leave the names of the classes aside"
+    )
+
+
+def check_classes(args: argparse.Namespace, modality: str) -> None:
+    """Check the options before a model is loaded."""
+    if args.unlabeled is not None:
+        check_columns(args.unlabeled, [modality])
+    if args.label_descriptions is not None:
+        _read_descriptions(args.label_descriptions)
+    given = [name for name in (*VALUES, *FILES) if getattr(args, name) is not None]
+    if given and args.examples is None and args.candidate_labels is None:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise ValueError(f"{options} need --examples or --candidate-labels; a saved task has its own.")
+
+
+def class_arguments(args: argparse.Namespace, modality: str) -> dict[str, Any]:
+    """Return the options as arguments of the pipeline, as far as they are given."""
+    given: dict[str, Any] = {name: getattr(args, name) for name in VALUES if getattr(args, name) is not None}
+    if (names := given.get("hints")) is not None:
+        listed = [name.strip() for name in names.split(",")]
+        given["hints"] = None if names == NO_HINTS else listed if len(listed) > 1 else listed[0]
+    if args.label_descriptions is not None:
+        given["label_descriptions"] = _read_descriptions(args.label_descriptions)
+    if args.unlabeled is not None:
+        inputs = list(stream_inputs(args.unlabeled, modality))
+        given["unlabeled"] = [item for item in inputs if not isinstance(item, Unreadable)]
+    return given
+
+
+def _read_descriptions(path: str) -> dict[str, str]:
+    """Read texts by label, of a JSON object or of a table."""
+    if path.endswith(".json") and file_format(path):
+        try:
+            found = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        except ValueError as err:
+            raise ValueError(f"{path} is not JSON: {err}.") from err
+        if isinstance(found, dict):
+            return found
+    check_columns(path, COLUMNS)
+    return {str(row["label"]): row["description"] for row in read_rows(path)}
