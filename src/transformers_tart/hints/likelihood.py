@@ -18,8 +18,8 @@ class LabelLikelihood:
     """Mean logit of the tokens of a label after the prompt of a view, over its forms and over prompts.
 
     The state at the end of the prompt is part of the embedding, and only the rows of the label's tokens are read of
-    the vocabulary head. The logarithm of the sum over the vocabulary is common to all classes, and left out. Some
-    words are likely whatever the text is: the mean over inputs without content is subtracted (arXiv 2102.09690).
+    the vocabulary head. The logarithm of the sum over the vocabulary is common to all classes, and left out. Some words
+    are likely whatever the text is: their mean over inputs without content is subtracted (arXiv 2102.09690).
 
     Attributes:
         rows: rows (tokens, hidden) of the vocabulary head, or, without a softcap, their weighted means
