@@ -1,7 +1,7 @@
 """Label likelihood: how likely a causal language model continues a prompt by the words of a label."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,8 +18,7 @@ class LabelLikelihood:
     """Mean logit of the tokens of a label after the prompt of a view, over its forms and over prompts.
 
     The state at the end of the prompt is part of the embedding, and only the rows of the label's tokens are read of
-    the vocabulary head. The logarithm of the sum over the vocabulary is common to all classes, and left out. Some words
-    are likely whatever the text is: their mean over inputs without content is subtracted (arXiv 2102.09690).
+    the vocabulary head. The logarithm of the sum over the vocabulary is common to all classes, and left out.
 
     Attributes:
         rows: rows (tokens, hidden) of the vocabulary head, or, without a softcap, their weighted means
@@ -29,7 +28,6 @@ class LabelLikelihood:
             `None` where the rows are those of the classes.
         slots: places of the last layers of prompts among the layers of all views.
         softcap: bound of the logits, as in `final_logit_softcapping` of a config; `None` without.
-        center: mean (classes,) over inputs without content, which is subtracted; `None` for none.
     """
 
     rows: Tensor
@@ -37,7 +35,6 @@ class LabelLikelihood:
     slots: tuple[int, ...]
     weights: Tensor | None = None
     softcap: float | None = None
-    center: Tensor | None = None
 
     def __post_init__(self) -> None:
         fits = self.rows.dim() == 2 and self.bias.shape == self.rows.shape[:1] and self.slots
@@ -64,10 +61,8 @@ class LabelLikelihood:
                 weights[number, place[token]] = weight
         slots = tuple(prompts.values())
         if head.softcap is not None:
-            found = cls(head.rows, head.bias, slots, weights, head.softcap)
-        else:
-            found = cls(weights @ head.rows, weights @ head.bias, slots)
-        return replace(found, center=found.score(source.without_content).mean(0))
+            return cls(head.rows, head.bias, slots, weights, head.softcap)
+        return cls(weights @ head.rows, weights @ head.bias, slots)
 
     def score(self, embeddings: Tensor) -> Tensor:
         """Score embeddings (n, layers of all views, hidden): (n, classes) float32."""
@@ -77,8 +72,7 @@ class LabelLikelihood:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         if self.weights is not None:
             logits = logits @ self.weights.to(states.device).T
-        scores = logits.mean(1)
-        return scores if self.center is None else scores - self.center.to(scores.device)
+        return logits.mean(1)
 
     def facts(self) -> dict[str, Any]:
         """Return the fields for JSON."""
@@ -86,15 +80,15 @@ class LabelLikelihood:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors for a safetensors file."""
-        found = {name: getattr(self, name) for name in ("rows", "bias", "weights", "center")}
-        return {name: tensor for name, tensor in found.items() if tensor is not None}
+        found = {"rows": self.rows, "bias": self.bias}
+        return found if self.weights is None else {**found, "weights": self.weights}
 
     @classmethod
     def from_file(cls, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "LabelLikelihood":
         """Build the hint from [`facts`] and [`tensors`]."""
         softcap = None if facts["softcap"] is None else float(facts["softcap"])
         slots = tuple(map(int, facts["slots"]))
-        return cls(tensors["rows"], tensors["bias"], slots, tensors.get("weights"), softcap, tensors.get("center"))
+        return cls(tensors["rows"], tensors["bias"], slots, tensors.get("weights"), softcap)
 
 
 def _token_weights(tokenizer: PreTrainedTokenizerBase, text: str | None, tail: str) -> dict[int, float]:
