@@ -43,7 +43,10 @@ def _weigh(
     """Fit the weights of views (B, k, C) and hints (B, k, H, C) to one-hot labels (B, k, C)."""
     batch, size, classes = members.shape
     scaling = HintScaling.fit(hints, members, unlabeled)
-    shrinkage = weighing.shrinkage(scaling.bias, scaling.error, classes, size)
+    if size:
+        shrinkage = weighing.shrinkage(scaling.bias, scaling.error, classes, size)
+    else:  # the center holds nothing of the classes' frequencies, and all of their bias
+        shrinkage = torch.ones_like(scaling.bias)
     # one example more of each class than there are, since that of a hint may be the class of none
     log_frequency = ((members.sum(1) + 1) / (size + classes)).log()
     log_share = _log_share(members)
