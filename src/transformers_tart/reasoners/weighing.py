@@ -52,8 +52,8 @@ class Weighing(nn.Module):
             assert isinstance(layer, nn.Linear)
             init.normal_(layer.weight, std=(3 * layer.in_features) ** -0.5)
             init.zeros_(layer.bias)
-        for linear in (self.view_out, self.hint_out, self.task_out, self.center_out):
-            init.zeros_(linear.weight)
+        for layer in (self.view_out, self.hint_out, self.task_out, self.center_out):
+            init.zeros_(layer.weight)
         init.copy_(self.task_out.bias, torch.tensor(FIRST_TASK).log())
         weight, precision = FIRST_HINT
         init.copy_(self.hint_out.bias, torch.tensor([weight, precision]).expm1().log())
