@@ -245,3 +245,17 @@ def test__hints__reasoner_without_weights_for_them__error_says_which_has(options
 def test__config__weighing_of_gpt2__refused() -> None:
     with pytest.raises(ValueError, match="gpt2 architecture has no leave-one-out predictions"):
         TartReasonerConfig(architecture="gpt2", weighing_size=8)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test__weighing__weights_of_another_dtype__close_to_float32(dtype: torch.dtype) -> None:
+    task = Task()
+    changed = build().to(dtype)
+    torch.testing.assert_close(answer(changed, task).exp(), answer(build(), task).exp(), atol=2e-2, rtol=0)
+
+
+def test__weighing__no_examples_under_autocast__same_answer() -> None:
+    reasoner, task = build(), Task(size=0)
+    expected = answer(reasoner, task)
+    with torch.autocast("cpu", torch.bfloat16):
+        close(answer(reasoner, task), expected)

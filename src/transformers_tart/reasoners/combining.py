@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from transformers_tart.reasoners.architectures.smoothers import in_float32
 from transformers_tart.reasoners.architectures.stacking import fit_weights
 from transformers_tart.reasoners.evidence import Evidence
 from transformers_tart.reasoners.hint_scaling import HintScaling
@@ -14,6 +15,7 @@ from transformers_tart.reasoners.state import Combination, ReasonerState, ViewSt
 from transformers_tart.reasoners.weighing import Weighing
 
 
+@in_float32
 def combine(
     weighing: Weighing | None,
     views: tuple[ViewState, ...],

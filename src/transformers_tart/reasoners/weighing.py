@@ -7,10 +7,9 @@ those of the smoothers within a view do. With few examples the prior decides, wi
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, softplus
+from torch.nn.functional import gelu, linear, softplus
 from transformers import initialization as init
 
-from transformers_tart.reasoners.architectures.smoothers import in_float32
 from transformers_tart.reasoners.architectures.stacking import NormalPrior
 from transformers_tart.reasoners.evidence import HINT_FEATURES, TASK_FEATURES, VIEW_FEATURES, Evidence
 
@@ -23,36 +22,43 @@ FIRST_SHRINKAGE = 1.0  # logit of the share of its center that is subtracted fro
 CENTER_FEATURES = 4
 
 
+class Linear32(nn.Linear):
+    """A linear layer that computes in float32, whatever the dtype of its weights."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the outputs (..., out_features) float32."""
+        return linear(input.float(), self.weight.float(), self.bias.float())
+
+
 class Weighing(nn.Module):
     """A network that is equivariant in views, hints, examples and classes."""
 
     def __init__(self, size: int):
         super().__init__()
-        self.view = nn.Linear(VIEW_FEATURES + TASK_FEATURES, size)
-        self.hint = nn.Linear(HINT_FEATURES + TASK_FEATURES, size)
-        self.task = nn.Linear(TASK_FEATURES + 2 * size, size)
-        self.mixed_view = nn.Linear(2 * size, size)
-        self.mixed_hint = nn.Linear(2 * size, size)
-        self.view_out = nn.Linear(size, 1)
-        self.hint_out = nn.Linear(size, len(FIRST_HINT))
-        self.task_out = nn.Linear(size, len(FIRST_TASK))
-        self.center_in = nn.Linear(CENTER_FEATURES, size)
-        self.center_out = nn.Linear(size, 1)
+        self.view = Linear32(VIEW_FEATURES + TASK_FEATURES, size)
+        self.hint = Linear32(HINT_FEATURES + TASK_FEATURES, size)
+        self.task = Linear32(TASK_FEATURES + 2 * size, size)
+        self.mixed_view = Linear32(2 * size, size)
+        self.mixed_hint = Linear32(2 * size, size)
+        self.view_out = Linear32(size, 1)
+        self.hint_out = Linear32(size, len(FIRST_HINT))
+        self.task_out = Linear32(size, len(FIRST_TASK))
+        self.center_in = Linear32(CENTER_FEATURES, size)
+        self.center_out = Linear32(size, 1)
 
     def init_weights(self) -> None:
         """Initialize a prior around that of weights by evidence, set by hand."""
-        for linear in self.children():
-            assert isinstance(linear, nn.Linear)
-            init.normal_(linear.weight, std=(3 * linear.in_features) ** -0.5)
-            init.zeros_(linear.bias)
-        for linear in (self.view_out, self.hint_out, self.task_out, self.center_out):
-            init.zeros_(linear.weight)
+        for layer in self.children():
+            assert isinstance(layer, nn.Linear)
+            init.normal_(layer.weight, std=(3 * layer.in_features) ** -0.5)
+            init.zeros_(layer.bias)
+        for layer in (self.view_out, self.hint_out, self.task_out, self.center_out):
+            init.zeros_(layer.weight)
         init.copy_(self.task_out.bias, torch.tensor(FIRST_TASK).log())
         weight, precision = FIRST_HINT
         init.copy_(self.hint_out.bias, torch.tensor([weight, precision]).expm1().log())
         init.copy_(self.center_out.bias, torch.tensor([FIRST_SHRINKAGE]))
 
-    @in_float32
     def shrinkage(self, bias: Tensor, error: Tensor, num_labels: int, size: int) -> Tensor:
         """Return the shares (B, H) of their centers that hints lose, from `HintScaling` and the sizes of the task."""
         sizes = bias.new_tensor([num_labels, size + 1.0]).log() / 3
@@ -65,7 +71,6 @@ class Weighing(nn.Module):
         )
         return torch.sigmoid(self.center_out(gelu(self.center_in(features))))[..., 0]
 
-    @in_float32
     def forward(self, evidence: Evidence) -> tuple[Tensor, NormalPrior]:
         """Return shares (B, V) of the views, and the prior (B, 1 + V + H) of the weights.
 
