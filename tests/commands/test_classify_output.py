@@ -31,9 +31,9 @@ class FakePipeline:
 
     model = SimpleNamespace(config=SimpleNamespace(modality="text"))
 
-    def __call__(self, texts: Sequence[Any], batch_size: int | None = None) -> list[dict]:
+    def __call__(self, texts: Sequence[Any], **options: Any) -> list[list[dict]]:
         digests = [hashlib.sha256(json.dumps(text).encode()).digest() for text in texts]
-        return [{"label": LABELS[digest[0] % len(LABELS)], "score": digest[1] / 256} for digest in digests]
+        return [[{"label": LABELS[digest[0] % len(LABELS)], "score": digest[1] / 256}] for digest in digests]
 
 
 @pytest.fixture(autouse=True)
@@ -159,9 +159,9 @@ def test__classify__lone_surrogates__replaced_and_output_is_utf8(
     seen: list[str] = []
 
     class Echo(FakePipeline):
-        def __call__(self, texts: Sequence[Any], batch_size: int | None = None) -> list[dict]:
+        def __call__(self, texts: Sequence[Any], **options: Any) -> list[list[dict]]:
             seen.extend(texts)
-            return [{"label": "\ud800", "score": 0.5} for _ in texts]
+            return [[{"label": "\ud800", "score": 0.5}] for _ in texts]
 
     monkeypatch.setattr(command, "load_pipeline", lambda *args, **kwargs: Echo())
     (folder / "in.jsonl").write_text('{"text": "a\\ud800b"}\n')
@@ -406,7 +406,7 @@ def test__classify__output_that_another_run_writes__refused_and_left_alone(
     contents = []
 
     class Impatient(FakePipeline):
-        def __call__(self, texts: Sequence[Any], batch_size: int | None = None) -> list[dict]:
+        def __call__(self, texts: Sequence[Any], **options: Any) -> list[list[dict]]:
             if not ended:
                 contents.append((folder / "out.jsonl").read_bytes())
                 second = [sys.executable, "-m", "transformers_tart", *options_of(folder, *options)]

@@ -47,7 +47,7 @@ def classify() -> TartClassificationPipeline:
 def test__call__arguments_of_text_classification__change_nothing(
     arguments: dict, classify: TartClassificationPipeline
 ) -> None:
-    expected = classify(TEXTS)
+    expected = [pytest.approx(each, abs=1e-6) for each in classify(TEXTS)]  # other batches change the last digits
     assert classify(TEXTS, **arguments) == expected
     assert make_pipeline(classify.model, examples=None, **arguments)(TEXTS) == expected
 

@@ -122,7 +122,10 @@ def choose_texts(
     """
     is_needed = not has_examples and not request.given
     if is_needed and not request.kinds:
-        raise ValueError("There are no examples, and no hints to go by; give examples, or leave hints=None out.")
+        raise ValueError(
+            "There are no examples, and hints=None leaves the names of the classes aside; give examples, or leave "
+            "hints=None out."
+        )
     if not request.kinds or (request.is_auto and not reads_hints and not is_needed):
         return None
     texts = label_texts(label_names, request.descriptions)
