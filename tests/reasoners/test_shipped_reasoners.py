@@ -63,7 +63,7 @@ def test__shipped_reasoner__by_name__float32_and_as_its_preset_says(name: str) -
         record = json.loads((EMBEDDED[name] / file).read_text())
         assert record["history"][-1]["step"] == record["arguments"]["max_steps"]
         assert record["arguments"]["max_steps"] == PRESETS[preset].arguments.max_steps
-    assert record["arguments"]["tasks"]["source"] == type(PRESETS[name].tasks).__name__
+        assert record["arguments"]["tasks"]["source"] == type(PRESETS[preset].tasks).__name__
 
 
 def test__shipped_reasoner__name_of_a_folder__is_the_folder(tmp_path: Path) -> None:
