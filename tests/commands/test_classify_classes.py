@@ -77,7 +77,7 @@ def test__classify__other_hints__another_output(folder: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--hypothesis-template", "w1 {}"], "--hypothesis-template need --examples or --candidate-labels"),
+        (["--hypothesis-template", "w1 {}"], "Give --examples or --candidate-labels with --hypothesis-template"),
         (["--candidate-labels", ","], "candidate_labels is empty"),
         (["--candidate-labels", "w1,w2", "--hints", "unknown"], "hints"),
         (["--candidate-labels", "w1,w2", "--no-hints"], "hints"),

@@ -100,7 +100,8 @@ def warn_about_hints(prepared: PreparedSupport) -> None:
     for name, weight in zip(hints.names, combination.hints[0].tolist(), strict=True):
         if weight < LEAST_WEIGHT:
             logger.warning_once(
-                f"The label hint {name} does not predict the labels of the {len(prepared.support)} examples and is "
-                f"almost ignored (weight {weight:.2f}): the names of the classes may be misleading. Describe the "
-                "classes (label_descriptions=...), or leave hints out (hints=None)."
+                f"The label hint {name} does not predict the labels of the {len(prepared.support)} examples and "
+                f"{'is almost ignored' if weight > -LEAST_WEIGHT else 'counts against itself'} (weight {weight:.2f}): "
+                "the names of the classes may be misleading. Describe the classes (label_descriptions=...), or leave "
+                "hints out (hints=None)."
             )

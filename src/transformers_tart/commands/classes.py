@@ -59,7 +59,7 @@ def check_classes(args: argparse.Namespace, modality: str) -> None:
     given = [name for name in (*VALUES, *FILES) if getattr(args, name) is not None]
     if given and args.examples is None and args.candidate_labels is None:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise ValueError(f"{options} need --examples or --candidate-labels; a saved task has its own.")
+        raise ValueError(f"Give --examples or --candidate-labels with {options}; a saved task has its own.")
 
 
 def class_arguments(args: argparse.Namespace, modality: str) -> dict[str, Any]:
@@ -86,4 +86,8 @@ def _read_descriptions(path: str) -> dict[str, str]:
         if isinstance(found, dict):
             return found
     check_columns(path, COLUMNS)
-    return {str(row["label"]): row["description"] for row in read_rows(path)}
+    rows = list(read_rows(path))
+    found = {str(row.get("label")): row.get("description") for row in rows}
+    if len(found) < len(rows):
+        raise ValueError(f"{path} describes a label twice; leave one description of each.")
+    return found

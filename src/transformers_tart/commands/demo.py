@@ -124,13 +124,19 @@ def _classify_task(
     task: DemoTask, classify: TartClassificationPipeline, plain: TartClassificationPipeline
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None, list[dict[str, Any]], list[dict[str, Any]]]:
     """Return predictions from the examples, from names alone, without names, and by the plain views."""
-    with_examples = classify(task.texts, examples=task.examples)
-    without_names = classify(task.texts, examples=task.examples, hints=None)
+    support = classify.model.encode_support(task.examples, classify.tokenizer)  # without a line about weak hints
+    with_examples = classify(task.texts, examples=support)
+    without_names = classify(task.texts, examples=replace(support, hints=None))
     options = classify.model.config.embedding_options
     names, from_names = sorted(set(task.labels)), None
     if classify.model.reasoner.reads_hints and not options.has_prompt:
         from_names = [found[0] for found in classify(task.texts, candidate_labels=names, top_k=1)]
-    return with_examples, from_names, without_names, plain(task.texts, examples=task.examples)
+    return (
+        with_examples,
+        from_names,
+        without_names,
+        plain(task.texts, examples=plain.model.encode_support(task.examples, plain.tokenizer)),
+    )
 
 
 def _share_right(task: DemoTask, predictions: Sequence[dict[str, Any]]) -> float:

@@ -67,6 +67,8 @@ def format_means(matched: Matched, metric: MetricFormat, size: str = "k") -> str
     rows = []
     for sizes in [[k] for k in matched.sizes] + [matched.sizes] * (len(matched.sizes) > 1):
         groups = matched.complete(sizes)
+        if not groups:
+            continue
         count = len({group.task for group in groups})
         title = ["1 task" if count == 1 else f"mean of {count} tasks", "all" if len(sizes) > 1 else str(sizes[0])]
         rows.append(title + _format_row(metric, groups, matched.methods))
