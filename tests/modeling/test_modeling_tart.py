@@ -1,6 +1,7 @@
 """The composed classifier: wrapping leaves the backbone as it is, and the support set is read once."""
 
 import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -267,7 +268,7 @@ def test__forward__support_of_another_width__names_both(flat: bool) -> None:
 def test__forward__support_of_one_layer__may_be_flat() -> None:
     model, batch = compose(layers=-1), draw_batch()
     support = encode(model)
-    flat = SupportSet(support.embeddings[:, 0], support.labels, support.label_names)
+    flat = replace(support, embeddings=support.embeddings[:, 0])
     assert torch.equal(model(**batch, support=flat).logits, model(**batch, support=support).logits)
 
 
