@@ -328,6 +328,7 @@ def test__classify__foreign_output__refused_and_left_alone(
     assert output.read_text() == "precious notes\n"
 
 
+@pytest.mark.exhaustive  # kills and continued runs are in tests/robustness
 @pytest.mark.slow
 def test__classify__killed_in_the_middle__finished_rows_are_whole(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
@@ -410,7 +411,13 @@ def test__classify__model_absent__named(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("device", [["--device", "cpu"], []], ids=["cpu", "default"])
+@pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param(["--device", "cpu"], id="cpu"),
+        pytest.param([], id="default", marks=[pytest.mark.exhaustive, pytest.mark.slow]),
+    ],
+)
 def test__classify__two_processes__same_rows_in_order(
     folder: Path, answers: list[dict], tmp_path: Path, device: list[str]
 ) -> None:

@@ -252,7 +252,7 @@ def argument_cases(classify: TartClassificationPipeline, expected: list) -> Iter
         "temperature",
         "self",
         "support",
-        "hypothesis_template",
+        "label_names",
         "text_pair",
     ):
         yield Case(f"unknown argument {name}", lambda n=name: classify(TEXTS, **{n: None}), mention=name)

@@ -214,6 +214,7 @@ def test__group_parameters__biases_and_norms__do_not_decay() -> None:
     assert {parameter.dim() for parameter in others["params"]} == {1}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test__fine_tune__real_model_and_messages__about_as_good_as_the_linear_probe(stories_folder: str) -> None:
     path = SHARED / "data" / "text" / "sms_spam.jsonl.gz"
