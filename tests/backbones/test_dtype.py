@@ -154,7 +154,7 @@ def test__fingerprint__no_dtype__that_of_the_cpu(fast: torch.dtype, base: str, t
     (tmp_path / "new.csv").write_text("text\nw1\n")
     args = argparse.Namespace(**vars(arguments(base)), input=str(tmp_path / "new.csv"), examples=None)
     found = fingerprint_of(args, load_config(args), "text")["options"]
-    others = dict.fromkeys(("views", "protocol", "template", "prompt"))
+    others = dict.fromkeys(OPTIONS)
     assert found == {**others, "dtype": str(fast).removeprefix("torch.")}
 
 
