@@ -23,7 +23,7 @@ from transformers_tart import SupportSet, TartConfig, TartForSequenceClassificat
 from transformers_tart.backbones import dtype
 from transformers_tart.backbones.dtype import choose_dtype, with_dtype
 from transformers_tart.commands.common import load_config, load_pipeline
-from transformers_tart.commands.output import fingerprint_of
+from transformers_tart.commands.output import FILES, OPTIONS, fingerprint_of
 from transformers_tart.evaluation.methods.models import Models
 
 
@@ -59,8 +59,8 @@ def fit(base: str, folder: Path, **options: Any) -> str:
 
 
 def arguments(model: str, dtype: str = "auto") -> argparse.Namespace:
-    names = ("revision", "token", "device", "device_map", "views", "protocol", "template", "prompt")
-    return argparse.Namespace(model=model, dtype=dtype, **dict.fromkeys(names))
+    names = ("revision", "token", "device", "device_map", *OPTIONS, *FILES)
+    return argparse.Namespace(**{**dict.fromkeys(names), "model": model, "dtype": dtype})
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test__fingerprint__no_dtype__that_of_the_cpu(fast: torch.dtype, base: str, t
     (tmp_path / "new.csv").write_text("text\nw1\n")
     args = argparse.Namespace(**vars(arguments(base)), input=str(tmp_path / "new.csv"), examples=None)
     found = fingerprint_of(args, load_config(args), "text")["options"]
-    others = dict.fromkeys(("views", "protocol", "template", "prompt"))
+    others = dict.fromkeys(OPTIONS)
     assert found == {**others, "dtype": str(fast).removeprefix("torch.")}
 
 

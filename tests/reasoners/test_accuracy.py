@@ -112,7 +112,7 @@ def test__reasoner__saved_embeddings__same_answers_as_the_pipeline() -> None:
     from transformers_tart.commands.demo import load_demo_task
 
     task = load_demo_task("topic")
-    classify = pipeline("tart-classification", views="mean_all", examples=task.examples)
+    classify = pipeline("tart-classification", views="mean_all", hints=None, examples=task.examples)
     known = classify.model.support
     new = classify.model.encode_support({"text": task.texts, "label": task.labels}, classify.tokenizer)
     rows = EmbeddedTask(
