@@ -41,7 +41,7 @@ def test__readme__python_blocks__print_what_is_written(tmp_path: Path, monkeypat
     assert checked == 4
 
 
-@pytest.mark.parametrize(("path", "count"), [(README, 6), (REASONER_CARD, 12)], ids=["readme", "card"])
+@pytest.mark.parametrize(("path", "count"), [(README, 6), (REASONER_CARD, 13)], ids=["readme", "card"])
 def test__readme_and_card__commands__parse(path: Path, count: int) -> None:
     lines = [line for language, block in read_blocks(path) if language == "bash" for line in block.splitlines()]
     commands = [line.split("&&")[-1].strip() for line in "\n".join(lines).replace("\\\n", "").splitlines()]

@@ -93,14 +93,16 @@ class LabelHints:
         Raises:
             ValueError: When these are missing, or of another shape.
         """
-        expected = (len(scores), len(self.given), self.num_labels)
-        if (given is None and self.given) or (given is not None and tuple(given.shape) != expected):
+        if given is None and not self.given:
+            return scores
+        expected = (scores.shape[0], len(self.given), self.num_labels)
+        if given is None or tuple(given.shape) != expected:
             found = None if given is None else tuple(given.shape)
             raise ValueError(
                 f"The support set was scored by the hints {list(self.given)} of the user, and needs scores of shape "
                 f"{expected} for these inputs too, got {found}; give hints=..."
             )
-        return scores if given is None else torch.cat([scores, given.to(scores)], dim=1)
+        return torch.cat([scores, given.to(scores)], dim=1)
 
     def to(self, device: torch.device | str) -> "LabelHints":
         """Return the hints on another device."""
@@ -145,7 +147,7 @@ class LabelHints:
 def stack_scores(scorers: Sequence[Any], embeddings: Tensor, num_labels: int) -> Tensor:
     """Return the scores (n, hints, classes) float32 of embeddings (n, layers of all views, hidden)."""
     if not scorers:
-        return embeddings.new_zeros(len(embeddings), 0, num_labels, dtype=torch.float32)
+        return embeddings.new_zeros(embeddings.shape[0], 0, num_labels, dtype=torch.float32)
     return torch.stack([scorer.score(embeddings) for scorer in scorers], dim=1)
 
 
