@@ -199,7 +199,9 @@ EVALUATION = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", EVALUATION)
+@pytest.mark.parametrize(
+    "order", ["before", "after", pytest.param("twice", marks=[pytest.mark.exhaustive, pytest.mark.slow])]
+)
 def test__evaluation__imported__evaluator_by_name(order: str) -> None:
     code = f'{EVALUATION[order]}; assert type(evaluate.evaluator("tart-classification")) is e.TartEvaluator'
     subprocess.run([sys.executable, "-W", "error::ImportWarning", "-c", code], check=True, timeout=300)
