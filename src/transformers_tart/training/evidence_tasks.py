@@ -11,7 +11,7 @@ from transformers_tart.training.priors.hints import draw_hints
 from transformers_tart.training.priors.inputs import draw_inputs
 from transformers_tart.training.priors.labels import label_weights
 from transformers_tart.training.priors.views import draw_views
-from transformers_tart.training.sources import TaskSource, TrainingBatch
+from transformers_tart.training.sources import TaskSource, TrainingBatch, stack_padded
 
 
 # support sizes, numbers of classes, of views and of hints
@@ -82,16 +82,11 @@ def draw_batch(count: int, shape: Shape, generator: Generator) -> TrainingBatch:
         labels = task.labels[: shape.support]
         if shape.support == 0 or (labels != labels[0]).any():
             tasks.append(task)
-    first, *others = [_pad([task.views[i] for task in tasks]) for i in range(shape.views)]
+    first, *others = [stack_padded([task.views[i] for task in tasks]) for i in range(shape.views)]
     labels = torch.stack([task.labels for task in tasks])
     hints = torch.stack([task.hints for task in tasks]) if shape.hints else None
     unlabeled = torch.stack([task.unlabeled for task in tasks]) if shape.hints else None
     return TrainingBatch(first, labels, shape.classes, shape.support, tuple(others), hints, unlabeled)
-
-
-def _pad(embeddings: list[Tensor]) -> Tensor:
-    width = max(each.shape[1] for each in embeddings)
-    return torch.stack([torch.nn.functional.pad(each, (0, width - each.shape[1])) for each in embeddings])
 
 
 @dataclass(frozen=True)

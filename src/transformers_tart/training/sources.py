@@ -4,7 +4,7 @@ Every draw comes from the generator that is passed in, so the same seed gives th
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -99,9 +99,14 @@ def draw_batch(
         embeddings, labels = _draw_split_task(support_size, query_size, classes, generator)
         if (labels[:support_size] != labels[0]).any():
             tasks.append((embeddings, labels))
-    width = max(embeddings.shape[1] for embeddings, _ in tasks)
-    padded = [torch.nn.functional.pad(embeddings, (0, width - embeddings.shape[1])) for embeddings, _ in tasks]
-    return TrainingBatch(torch.stack(padded), torch.stack([labels for _, labels in tasks]), classes, support_size)
+    embeddings = stack_padded([rows for rows, _ in tasks])
+    return TrainingBatch(embeddings, torch.stack([labels for _, labels in tasks]), classes, support_size)
+
+
+def stack_padded(embeddings: Sequence[Tensor]) -> Tensor:
+    """Stack embeddings (n, dim) of tasks, zero-padded to one width."""
+    width = max(each.shape[1] for each in embeddings)
+    return torch.stack([torch.nn.functional.pad(each, (0, width - each.shape[1])) for each in embeddings])
 
 
 @dataclass(frozen=True)
