@@ -78,8 +78,7 @@ class Answerer:
         found, names = self._embed(rows), [str(view.name) for view in embedder.views]
         with self.place():
             votes = self.model.explain(found, self.support, given)
-            logits = self.model.answer(found, self.support, given)
-        return explain_answers(votes, logits.cpu(), self.support.support, self.form.label_names, names, most)
+        return explain_answers(votes, self.support.support, self.form.label_names, names, most)
 
     def _answer(self, places: Sequence[Place], rows: Sequence[Any], start: int) -> Iterator[Any]:
         """Yield the answers for a window of inputs, the first of them number `start`, and their rows."""

@@ -18,7 +18,6 @@ LEAST_WEIGHT = 0.05  # of a hint that is of use; a scaled hint has a spread of a
 
 def explain_answers(
     votes: Votes,
-    logits: Tensor,
     support: SupportSet,
     label_names: Sequence[str | None],
     view_names: Sequence[str],
@@ -29,8 +28,6 @@ def explain_answers(
     Args:
         votes ([`Votes`]):
             Result of `TartReasoner.explain` for one task of n queries.
-        logits (`torch.FloatTensor` of shape `(n, num_labels)`):
-            The predictions.
         support ([`SupportSet`]):
             The support set.
         label_names (`list[str]`), view_names (`list[str]`):
@@ -38,9 +35,9 @@ def explain_answers(
         most (`int`):
             Most examples to list.
     """
-    if logits.shape[1] == 1:  # log-odds of a single label, against none
-        logits, label_names = torch.nn.functional.pad(logits, (0, 1)), (*label_names, None)
-    probabilities = logits.softmax(-1)
+    if len(label_names) == 1:  # a single label, against none
+        label_names = (*label_names, None)
+    probabilities = votes.logits[0].softmax(-1)
     hint_names = () if support.hints is None else support.hints.names
     num_views = len(votes.view_logits)  # none without examples
     views = _list_votes(votes.view_logits[:, 0], votes.view_weights[0], view_names[:num_views], label_names)

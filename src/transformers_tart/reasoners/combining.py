@@ -111,7 +111,7 @@ def votes(
     total = None
     if known and len(known) == len(views):
         total = _influence([each * weights[:, i, None, None, None] for i, each in enumerate(known)], logits)
-    return Votes(weights, of_each, parts[0], parts[1], offset, total)
+    return Votes(logits, weights, of_each, parts[0], parts[1], offset, total)
 
 
 def _influence(contributions: Sequence[Tensor], logits: Tensor) -> Tensor:

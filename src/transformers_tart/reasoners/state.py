@@ -66,6 +66,7 @@ class Votes:
     mixture of views are weighted logarithms of their probabilities, whose sum is close to the answer.
     """
 
+    logits: Tensor  # (batch, n, num_labels)
     view_weights: Tensor  # (batch, V)
     hint_weights: Tensor  # (batch, H)
     view_logits: Tensor  # (V, batch, n, num_labels)
