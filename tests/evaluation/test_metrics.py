@@ -13,7 +13,9 @@ from transformers_tart.evaluation.metrics import (
     brier_score,
     calibration_bins,
     calibration_error,
+    confusion,
     log_loss,
+    most_confidently_wrong,
 )
 
 
@@ -56,3 +58,21 @@ def test__metrics__certain_and_right__perfect() -> None:
 
 def test__log_loss__certain_and_wrong__finite() -> None:
     assert log_loss(torch.eye(2), torch.tensor([1, 0])) == pytest.approx(36.04, abs=0.01)
+
+
+@given(seed=st.integers(0, 10_000), classes=st.integers(2, 6))
+def test__confusion__random_predictions__that_of_scikit_learn(seed: int, classes: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    predictions, labels = (torch.randint(classes, (30,), generator=generator) for _ in range(2))
+    dense = torch.zeros(classes, classes, dtype=torch.int64)
+    for label, predicted, count in confusion(predictions, labels):
+        dense[label, predicted] = count
+    assert dense.tolist() == reference.confusion_matrix(labels, predictions, labels=list(range(classes))).tolist()
+
+
+def test__most_confidently_wrong__two_of_four_wrong__the_surest_first() -> None:
+    probabilities = torch.tensor([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4], [0.05, 0.95]], dtype=torch.float64)
+    found = most_confidently_wrong(probabilities, torch.tensor([0, 0, 0, 0]))
+    assert found == [[3, 1, 0.95], [1, 1, 0.7]]
+    assert most_confidently_wrong(probabilities, torch.tensor([0, 0, 0, 0]), count=1) == found[:1]
+    assert most_confidently_wrong(probabilities, torch.tensor([0, 1, 0, 1])) == []

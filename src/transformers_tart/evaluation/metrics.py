@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 Measure: TypeAlias = Callable[[Tensor, Tensor], float]
 
 CALIBRATION_BINS = 15
+MOST_WRONG = 10  # predictions of a run that are listed
 SUM_TOLERANCE = 1e-2  # of the sum of probabilities: bfloat16 rounds them by up to 0.4%
 SMALLEST = torch.finfo(torch.float64).eps  # probabilities are clipped by it, as scikit-learn clips those of float64
 
@@ -69,6 +70,20 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
     return sum(abs(confidence - right) for _, confidence, right in bins) / len(labels)
 
 
+def confusion(predictions: Tensor, labels: Tensor) -> list[list[int]]:
+    """Return label, predicted class and number of rows of each pair that occurs."""
+    pairs, counts = torch.stack([labels, predictions], dim=1).unique(dim=0, return_counts=True)
+    return torch.cat([pairs, counts[:, None]], dim=1).tolist()
+
+
+def most_confidently_wrong(probabilities: Tensor, labels: Tensor, count: int = MOST_WRONG) -> list[list[float]]:
+    """Return row, predicted class and its probability of at most `count` wrong predictions, the surest first."""
+    confidence, guess = probabilities.double().max(1)
+    order = confidence.masked_fill(guess == labels, -1.0).argsort(descending=True, stable=True)
+    wrong = [i for i in order[:count].tolist() if guess[i] != labels[i]]
+    return [[i, guess[i].item(), confidence[i].item()] for i in wrong]
+
+
 LABEL_METRICS: dict[str, Measure] = {metric.__name__: metric for metric in (accuracy, macro_f1, matthews_correlation)}
 SCORE_METRICS: dict[str, Measure] = {metric.__name__: metric for metric in (log_loss, brier_score, calibration_error)}
 METRICS: dict[str, Measure] = {"accuracy": accuracy, **SCORE_METRICS}  # those of probabilities
@@ -84,4 +99,15 @@ def measure(
         for metrics, values in given
         for name, metric in metrics.items()
         if only in (None, name)
+    }
+
+
+def judge(probabilities: Tensor, labels: Tensor) -> dict[str, Any]:
+    """Return the fields of a record that compare probabilities (n, classes) with labels (n,)."""
+    predictions = probabilities.argmax(-1)
+    return {
+        "metrics": measure(predictions, labels, probabilities),
+        "calibration": calibration_bins(probabilities, labels),
+        "confusion": confusion(predictions, labels),
+        "wrong": most_confidently_wrong(probabilities, labels),
     }

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,7 +15,6 @@ from transformers_tart.files import explain_full_disk, write_all
 Key: TypeAlias = tuple[str, int, int, str]
 
 NUMBERS_OF_BINS = (CALIBRATION_BINS, 10)  # the latter in files of version 0.1
-OPTIONAL = {"error", "views", "cpu_seconds", "per_class"}  # fields that files of some versions lack
 PATTERNS = ("results.jsonl", "results.*.jsonl")  # of one process, and of several
 
 
@@ -35,10 +34,13 @@ class Record:
     memory_mb: float  # peak of the memory in use
     device: str
     test_rows: int
-    error: str | None = None
+    error: str | None = None  # fields with a default are missing in files of some versions
     views: list[str] | None = None  # of the composed model; `None` without one, and in files of version 0.1
     cpu_seconds: float | None = None  # of this process in `seconds`; `None` in files of former versions
     per_class: int | None = None  # examples of each class that were asked for, where it was not k
+    label_names: list[str] | None = None  # of the classes; these three are `None` in files of former versions
+    confusion: list[list[int]] | None = None  # label, prediction and number of rows
+    wrong: list[list[float]] | None = None  # row, prediction and its probability of the surest wrong predictions
 
     def __post_init__(self) -> None:
         if (self.error is None) != bool(self.metrics):
@@ -49,6 +51,8 @@ class Record:
         widths = {len(row) for row in self.calibration}
         if widths and (widths != {3} or len(self.calibration) not in NUMBERS_OF_BINS):
             raise ValueError(f"The calibration of a record must be {CALIBRATION_BINS} bins of 3 numbers.")
+        if any(len(row) != 3 for row in (*(self.confusion or ()), *(self.wrong or ()))):
+            raise ValueError("Each row of the confusion and of the wrong predictions of a record must have 3 numbers.")
 
     @property
     def key(self) -> Key:
@@ -64,6 +68,8 @@ _KINDS: dict[Any, type | tuple[type, ...]] = {
     list[list[float]]: list,
     str | None: (str, type(None)),
     list[str] | None: (list, type(None)),
+    list[list[int]] | None: (list, type(None)),
+    list[list[float]] | None: (list, type(None)),
     float | None: (int, float, type(None)),
     int | None: (int, type(None)),
 }
@@ -76,7 +82,9 @@ def _parse(line: bytes) -> Record:
     kinds = {field.name: _KINDS[field.type] for field in fields(Record)}
     if unknown := sorted(values.keys() - kinds.keys()):
         raise ValueError(f"it has the unknown fields {unknown}")
-    if missing := sorted(kinds.keys() - values.keys() - OPTIONAL):
+    if missing := sorted(
+        field.name for field in fields(Record) if field.default is MISSING and field.name not in values
+    ):
         raise ValueError(f"it lacks the fields {missing}")
     for name, value in values.items():
         if not isinstance(value, kinds[name]):

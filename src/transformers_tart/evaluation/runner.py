@@ -21,7 +21,7 @@ from transformers_tart.evaluation.memory import PeakMemory
 from transformers_tart.evaluation.methods.base import Seconds, Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.registry import METHODS
-from transformers_tart.evaluation.metrics import SUM_TOLERANCE, calibration_bins, measure
+from transformers_tart.evaluation.metrics import SUM_TOLERANCE, judge
 from transformers_tart.evaluation.plan import Plan, Run
 from transformers_tart.evaluation.records import Record, append_record, read_records
 from transformers_tart.evaluation.tasks import Task, load_task
@@ -157,15 +157,12 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
     """Return the record of a run; an error becomes part of it."""
     task, models = context.task, context.models
     start, saved, memory = Seconds.now(), context.saved, PeakMemory(models.device)
-    metrics: dict[str, float] = {}
-    calibration: list[list[float]] = []
+    found: dict[str, Any] = {"metrics": {}, "calibration": []}
     error = None
     try:
         with memory.watch():
             probabilities = _predict(context, run, sampling)
-        labels = torch.tensor(task.test_labels)
-        calibration = calibration_bins(probabilities, labels)
-        metrics = measure(probabilities.argmax(-1), labels, probabilities)
+        found = judge(probabilities, torch.tensor(task.test_labels))
     except Exception as err:  # a method may fail in any way, and the others go on
         error = f"{type(err).__name__}: {err}"
         logger.error(f"{run.method} has failed on {task.name}, k={run.k}, seed {run.seed}: {error}")
@@ -178,8 +175,6 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
         seed=run.seed,
         method=run.method,
         model=models.title,
-        metrics=metrics,
-        calibration=calibration,
         seconds=spent.wall,
         memory_mb=memory.megabytes,
         device=str(models.device),
@@ -188,6 +183,8 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
         views=models.composed_views(task.modality),
         cpu_seconds=spent.cpu,
         per_class=run.per_class,
+        label_names=list(task.label_names),
+        **found,
     )
 
 
