@@ -69,7 +69,7 @@ def test__evaluate__without_psutil__missing_package_error_before_the_work(
 @pytest.mark.slow
 def test__evaluate__plan__a_record_for_each_run(backbone: str, task: str, tmp_path: Path) -> None:
     plan = Plan([task], QUICK, sizes=[6, 9], seeds=[1, 2])
-    assert evaluate(plan, Models(backbone), tmp_path / "out") == 0
+    assert evaluate(plan, Models(backbone), tmp_path / "out").failed == 0
     records = read_records(tmp_path / "out")
     assert len({record.key for record in records}) == len(records) == 16
     for record in records:
@@ -89,13 +89,13 @@ def test__evaluate__from_zero_examples__methods_that_need_none(
     monkeypatch.setitem(METHODS, "tart", lambda context, support: torch.full((30, 3), 1 / 3))
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     plan = Plan([task], ["tart", "majority"], seeds=[1, 2], per_class=[0, 1, 2])
-    assert evaluate(plan, Models(backbone), tmp_path / "out") == 0
+    assert evaluate(plan, Models(backbone), tmp_path / "out").failed == 0
     records = read_records(tmp_path / "out")
     assert [(r.k, r.per_class, r.seed, r.method) for r in records[:2]] == [(0, 0, 1, "tart"), (3, 1, 1, "tart")]
     assert len(records) == 1 + 2 * 2 * 2
     assert all(record.cpu_seconds >= 0 for record in records)
     assert caplog.text.count("left out, since they need some: majority.") == 1
-    assert evaluate(plan, Models(backbone), tmp_path / "out") == 0
+    assert evaluate(plan, Models(backbone), tmp_path / "out").failed == 0
 
 
 def test__plan__zero_shot__once_and_without_examples(task: str) -> None:
@@ -169,13 +169,13 @@ def test__evaluate__method_fails__noted_and_the_rest_goes_on(
     monkeypatch.setitem(METHODS, "fails", fails)
     monkeypatch.setitem(METHODS, "odd", odd)
     plan = Plan([task], ["fails", "odd", "majority"], sizes=[6], seeds=[1])
-    assert evaluate(plan, Models(backbone), tmp_path / "out") == 2
+    assert evaluate(plan, Models(backbone), tmp_path / "out").failed == 2
     errors = {record.method: record.error for record in read_records(tmp_path / "out")}
     assert errors["fails"] == "ArithmeticError: no way"
     assert "not finite" in errors["odd"]
     assert errors["majority"] is None
     monkeypatch.setitem(METHODS, "fails", METHODS["majority"])
-    assert evaluate(plan, Models(backbone), tmp_path / "out") == 1
+    assert evaluate(plan, Models(backbone), tmp_path / "out").failed == 1
     assert {r.method: r.error for r in read_records(tmp_path / "out")}["fails"] is None
 
 
@@ -193,7 +193,7 @@ def test__evaluate__broken_task_among_others__left_out_and_said(
 def test__evaluate__support_set_larger_than_the_task__that_run_fails_alone(
     backbone: str, task: str, tmp_path: Path
 ) -> None:
-    assert evaluate(Plan([task], ["majority"], [6, 999], [1]), Models(backbone), tmp_path / "out") == 1
+    assert evaluate(Plan([task], ["majority"], [6, 999], [1]), Models(backbone), tmp_path / "out").failed == 1
     assert {r.k: r.error is None for r in read_records(tmp_path / "out")} == {6: True, 999: False}
 
 
