@@ -33,14 +33,14 @@ def test__evaluate__folder_of_images__methods_of_embeddings_measured_and_others_
     loads, load = [], AutoImageProcessor.from_pretrained
     monkeypatch.setattr(AutoImageProcessor, "from_pretrained", lambda *a, **kw: loads.append(1) or load(*a, **kw))
     plan = Plan([str(tmp_path / "shades")], ["tart", "logistic_regression", "tfidf"], sizes=[8, 40], seeds=[1])
-    assert evaluate(plan, Models(str(tmp_path / "vit")), tmp_path / "out") == 2
+    assert evaluate(plan, Models(str(tmp_path / "vit")), tmp_path / "out").failed == 2
     found = {(r.method, r.k): r for r in read_records(tmp_path / "out")}
     assert all(found[method, k].metrics["accuracy"] > 0.9 for method in plan.methods[:2] for k in plan.sizes)
     assert all("shades has images, and this method reads texts" in (found["tfidf", k].error or "") for k in plan.sizes)
     assert len(loads) == 1
     TartForImageClassification.from_backbone(tmp_path / "vit", pooling="first").save_pretrained(tmp_path / "task")
     plan = Plan([str(tmp_path / "shades")], ["tart", "tart_loo"], sizes=[40], seeds=[1])
-    assert evaluate(plan, Models(str(tmp_path / "task")), tmp_path / "of_task") == 1
+    assert evaluate(plan, Models(str(tmp_path / "task")), tmp_path / "of_task").failed == 1
     of_task = {r.method: r for r in read_records(tmp_path / "of_task")}
     assert of_task["tart"].metrics["accuracy"] > 0.9
     assert "image inputs are embedded each alone" in (of_task["tart_loo"].error or "")

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.builders import make_texts, save_backbone
+from helpers.launching import ONE_THREAD, launch_command, whole_lines
 from torch import Tensor
 
 from transformers_tart.cli import main
@@ -27,9 +29,9 @@ from transformers_tart.evaluation.plan import Plan, choose_seeds
 from transformers_tart.evaluation.records import Record, read_records
 from transformers_tart.evaluation.runner import evaluate
 from transformers_tart.evaluation.tasks import load_task
+from transformers_tart.files import locked
 
 
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here; sums differ in their last bits with the number
 QUICK = ["majority", "tart", "logistic_regression", "nearest_centroid"]
 
 
@@ -69,7 +71,7 @@ def test__evaluate__without_psutil__missing_package_error_before_the_work(
 @pytest.mark.slow
 def test__evaluate__plan__a_record_for_each_run(backbone: str, task: str, tmp_path: Path) -> None:
     plan = Plan([task], QUICK, sizes=[6, 9], seeds=[1, 2])
-    assert evaluate(plan, Models(backbone), tmp_path / "out") == 0
+    assert evaluate(plan, Models(backbone), tmp_path / "out").failed == 0
     records = read_records(tmp_path / "out")
     assert len({record.key for record in records}) == len(records) == 16
     for record in records:
@@ -89,13 +91,13 @@ def test__evaluate__from_zero_examples__methods_that_need_none(
     monkeypatch.setitem(METHODS, "tart", lambda context, support: torch.full((30, 3), 1 / 3))
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     plan = Plan([task], ["tart", "majority"], seeds=[1, 2], per_class=[0, 1, 2])
-    assert evaluate(plan, Models(backbone), tmp_path / "out") == 0
+    assert evaluate(plan, Models(backbone), tmp_path / "out").failed == 0
     records = read_records(tmp_path / "out")
     assert [(r.k, r.per_class, r.seed, r.method) for r in records[:2]] == [(0, 0, 1, "tart"), (3, 1, 1, "tart")]
     assert len(records) == 1 + 2 * 2 * 2
     assert all(record.cpu_seconds >= 0 for record in records)
     assert caplog.text.count("left out, since they need some: majority.") == 1
-    assert evaluate(plan, Models(backbone), tmp_path / "out") == 0
+    assert evaluate(plan, Models(backbone), tmp_path / "out").failed == 0
 
 
 def test__plan__zero_shot__once_and_without_examples(task: str) -> None:
@@ -169,13 +171,13 @@ def test__evaluate__method_fails__noted_and_the_rest_goes_on(
     monkeypatch.setitem(METHODS, "fails", fails)
     monkeypatch.setitem(METHODS, "odd", odd)
     plan = Plan([task], ["fails", "odd", "majority"], sizes=[6], seeds=[1])
-    assert evaluate(plan, Models(backbone), tmp_path / "out") == 2
+    assert evaluate(plan, Models(backbone), tmp_path / "out").failed == 2
     errors = {record.method: record.error for record in read_records(tmp_path / "out")}
     assert errors["fails"] == "ArithmeticError: no way"
     assert "not finite" in errors["odd"]
     assert errors["majority"] is None
     monkeypatch.setitem(METHODS, "fails", METHODS["majority"])
-    assert evaluate(plan, Models(backbone), tmp_path / "out") == 1
+    assert evaluate(plan, Models(backbone), tmp_path / "out").failed == 1
     assert {r.method: r.error for r in read_records(tmp_path / "out")}["fails"] is None
 
 
@@ -193,7 +195,7 @@ def test__evaluate__broken_task_among_others__left_out_and_said(
 def test__evaluate__support_set_larger_than_the_task__that_run_fails_alone(
     backbone: str, task: str, tmp_path: Path
 ) -> None:
-    assert evaluate(Plan([task], ["majority"], [6, 999], [1]), Models(backbone), tmp_path / "out") == 1
+    assert evaluate(Plan([task], ["majority"], [6, 999], [1]), Models(backbone), tmp_path / "out").failed == 1
     assert {r.k: r.error is None for r in read_records(tmp_path / "out")} == {6: True, 999: False}
 
 
@@ -328,20 +330,104 @@ def test__evaluate_command__killed__same_rows_in_the_end(backbone: str, task: st
     assert len(keys) == len(set(keys))
 
 
+def count_lines(folder: Path) -> dict[str, int]:
+    return {name: len(lines) for name, lines in whole_lines(folder).items()}
+
+
 @pytest.mark.slow
 def test__evaluate_command__two_processes__same_rows_as_one(backbone: str, task: str, tmp_path: Path) -> None:
     assert main(arguments(backbone, task, tmp_path / "one")) == 0
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    quiet = ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command = [
-        sys.executable,
-        *launch,
-        *quiet,
-        "-m",
-        "transformers_tart",
-        *arguments(backbone, task, tmp_path / "two"),
-    ]
+    command = launch_command(arguments(backbone, task, tmp_path / "two"), 2)
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr[-2000:]
     assert stable(read_records(tmp_path / "two")) == stable(read_records(tmp_path / "one"))
-    assert len(list((tmp_path / "two").glob("results.*.jsonl"))) == 2
+    assert sorted(count_lines(tmp_path / "two").items()) == [("results.0.jsonl", 16), ("results.1.jsonl", 8)]
+
+
+@pytest.mark.slow
+def test__evaluate_command__one_then_two_then_one_process__same_rows_none_twice(
+    backbone: str, task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(backbone, task, tmp_path / "one")) == 0
+    command, limit = arguments(backbone, task, tmp_path / "out"), ["--max-minutes", "0.0001"]
+    assert main([*command, *limit]) == 0
+    assert capsys.readouterr().err.endswith("23 of 24 runs left; the same command goes on\n")
+    launch = launch_command([*command, *limit], 2)
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=300, env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count("21 of 24 runs left; the same command goes on\n") == 1
+    assert main(command) == 0
+    assert "left;" not in capsys.readouterr().err
+    assert stable(read_records(tmp_path / "out")) == stable(read_records(tmp_path / "one"))
+    assert count_lines(tmp_path / "out") == {"results.0.jsonl": 1, "results.1.jsonl": 1, "results.jsonl": 22}
+
+
+@pytest.mark.slow
+def test__evaluate_command__two_machines_with_their_own_folders__rows_shared_and_resumed(
+    backbone: str, task: str, tmp_path: Path
+) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    assert main(arguments(backbone, task, tmp_path / "one")) == 0
+    assert main([*arguments(backbone, task, folders[1]), "--max-minutes", "0.0001"]) == 0  # known to the first machine
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = ["--num_machines", "2", "--main_process_ip", "127.0.0.1", "--main_process_port"]
+        place.append(str(free.getsockname()[1]))
+    running = []
+    for rank, folder in enumerate(folders):
+        command = launch_command(arguments(backbone, task, folder), 2, *place, "--machine_rank", str(rank))
+        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ONE_THREAD))
+    for process in running:
+        assert "of 24 runs left" not in process.communicate(timeout=300)[1]
+        assert process.returncode == 0
+    assert all((folder / "settings.json").exists() for folder in folders)
+    assert [list(count_lines(folder)) for folder in folders] == [
+        ["results.0.jsonl"],
+        ["results.1.jsonl", "results.jsonl"],
+    ]
+    both = [record for folder in folders for record in read_records(folder)]
+    assert stable(both) == stable(read_records(tmp_path / "one"))
+
+
+def test__evaluate__time_over__one_run_a_call_and_the_rest_later(backbone: str, task: str, tmp_path: Path) -> None:
+    plan = Plan([task], ["majority"], [6], [1, 2, 3])
+    found = [evaluate(plan, Models(backbone), tmp_path / "out", max_minutes=1e-9) for _ in range(4)]
+    assert found == [(0, 2, 3), (0, 1, 3), (0, 0, 3), (0, 0, 3)]
+    assert count_lines(tmp_path / "out") == {"results.jsonl": 3}
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan")])
+def test__evaluate__no_time__refused(backbone: str, task: str, tmp_path: Path, minutes: float) -> None:
+    with pytest.raises(ValueError, match="max_minutes is .*; it must be above 0"):
+        evaluate(Plan([task], ["majority"], [6], [1]), Models(backbone), tmp_path / "out", minutes)
+
+
+def test__evaluate__failed_runs__tried_again_after_all_others(
+    backbone: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(METHODS, "fails", lambda context, support: 1 / 0)
+        plan = Plan([task], ["fails", "majority"], [6], [1])
+        found = [evaluate(plan, Models(backbone), tmp_path / "out", max_minutes=1e-9) for _ in range(3)]
+    assert found == [(1, 1, 2), (0, 1, 2), (1, 0, 2)]
+
+
+def test__evaluate__file_of_another_process__refused(backbone: str, task: str, tmp_path: Path) -> None:
+    plan, other = Plan([task], ["majority"], [6], [1]), tmp_path / "results.1.jsonl"
+    other.touch()
+    with locked(other), pytest.raises(OSError, match="Another command writes results to"):
+        evaluate(plan, Models(backbone), tmp_path)
+    assert evaluate(plan, Models(backbone), tmp_path).failed == 0
+
+
+def test__evaluate__processes_of_other_tasks__refused(
+    backbone: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gather(facts: list) -> list:
+        return facts + [{**each, "task made": None, "dtype": "bfloat16"} for each in facts if isinstance(each, dict)]
+
+    monkeypatch.setattr(runner, "gather_object", gather)
+    with pytest.raises(
+        ValueError, match="Processes differ in dtype 'float32' and 'bfloat16' and task made '3 classes"
+    ):
+        evaluate(Plan([task], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")

@@ -6,6 +6,7 @@ Commands import heavy packages when they run, so that `--help` is fast.
 import argparse
 import os
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,7 +173,8 @@ def join_processes(device: str | None) -> "PartialState":
     """Join the processes of `accelerate launch`, which do not find each other without an accelerator otherwise."""
     from accelerate import PartialState
 
-    return PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
+    cpu = device == "cpu" or not torch.accelerator.is_available()
+    return PartialState(cpu=cpu, timeout=timedelta(days=30))  # the first that are done wait for the others
 
 
 def check_options(args: argparse.Namespace) -> None:

@@ -1,4 +1,8 @@
-"""`transformers-tart evaluate`: methods on tasks, with one backbone."""
+"""`transformers-tart evaluate`: methods on tasks, with one backbone.
+
+The processes of `accelerate launch`, on one machine or several, share the runs. Each has a file `results.N.jsonl` in
+the folder of its machine.
+"""
 
 import argparse
 import sys
@@ -40,7 +44,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampling", choices=("balanced", "natural"), default="balanced", help="(default: balanced)")
     parser.add_argument("--max-test", type=int, help="most test texts of a task, drawn with a seed (default: all)")
     parser.add_argument("--max-prompt", type=int, help="longest prompt of the methods of prompting, in tokens")
-    parser.add_argument("--output", required=True, help="folder of the results")
+    parser.add_argument(
+        "--max-minutes",
+        type=float,
+        help="begin no run after this time, nor one that by its estimate ends later; each process makes one at least",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        help="folder of the results; processes of accelerate launch share the runs, on several machines too, and have "
+        "a file results.N.jsonl each. If machines do not share the folder, copy their files into one for report",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,8 +68,12 @@ def run(args: argparse.Namespace) -> None:
     state = join_processes(args.device)
     models = Models(**evaluation_options(args, state.device), max_prompt=args.max_prompt)
     try:
-        failed = evaluate(plan, models, args.output)
+        outcome = evaluate(plan, models, args.output, args.max_minutes)
     finally:
         state.destroy_process_group()
-    if failed and state.is_main_process:
-        print(f"{failed} runs have failed; the same command tries them again", file=sys.stderr)
+    if not state.is_local_main_process:
+        return
+    if outcome.failed:
+        print(f"{outcome.failed} runs have failed; the same command tries them again", file=sys.stderr)
+    if outcome.left:
+        print(f"{outcome.left} of {outcome.planned} runs left; the same command goes on", file=sys.stderr)

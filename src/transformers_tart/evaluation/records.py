@@ -41,6 +41,7 @@ class Record:
     label_names: list[str] | None = None  # of the classes; these three are `None` in files of former versions
     confusion: list[list[int]] | None = None  # label, prediction and number of rows
     wrong: list[list[float]] | None = None  # row, prediction and its probability of the surest wrong predictions
+    shared_seconds: float | None = None  # part of `seconds` that other methods had spent on shared embeddings
 
     def __post_init__(self) -> None:
         if (self.error is None) != bool(self.metrics):
@@ -132,6 +133,11 @@ def _read_file(path: Path) -> Iterator[Record]:
                 raise ValueError(f"Line {number} of {path} is no record: {err}.") from err
 
 
+def find_files(folder: str | os.PathLike) -> list[Path]:
+    """Return the files of results of a folder."""
+    return sorted({path for pattern in PATTERNS for path in Path(folder).glob(pattern)})
+
+
 def read_records(folder: str | os.PathLike) -> list[Record]:
     """Read the runs of `results.jsonl` and `results.*.jsonl`, each once, in the order of their first appearance.
 
@@ -141,9 +147,8 @@ def read_records(folder: str | os.PathLike) -> list[Record]:
     Raises:
         ValueError: When a line is no record; the message names file and line.
     """
-    paths = sorted({path for pattern in PATTERNS for path in Path(folder).glob(pattern)})
     found: dict[Key, Record] = {}
-    for path in paths:
+    for path in find_files(folder):
         for key, record in {record.key: record for record in _read_file(path)}.items():
             if key not in found or record.error is None or found[key].error is not None:
                 found[key] = record

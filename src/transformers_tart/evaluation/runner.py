@@ -5,9 +5,13 @@ Finished runs are not repeated, failed ones are noted with their error and tried
 """
 
 import json
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -23,53 +27,130 @@ from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.registry import METHODS
 from transformers_tart.evaluation.metrics import SUM_TOLERANCE, judge
 from transformers_tart.evaluation.plan import Plan, Run
-from transformers_tart.evaluation.records import Record, append_record, read_records
+from transformers_tart.evaluation.records import Record, append_record, find_files, read_records
+from transformers_tart.evaluation.schedule import Durations, format_seconds, in_time, share
 from transformers_tart.evaluation.tasks import Task, load_task
-from transformers_tart.files import write_whole
+from transformers_tart.files import locked, write_whole
 
 
 logger = logging.get_logger(__name__)
 
 SETTINGS_FILE = "settings.json"
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # without the estimate of tqdm
 
 
-def evaluate(plan: Plan, models: Models, folder: str | Path) -> int:
-    """Make all runs of a plan that a folder of results does not hold yet, and return how many have failed.
+class Outcome(NamedTuple):
+    """Numbers of runs of all processes."""
 
-    The folder gets `results.jsonl`, or such a file of each process. The count is that of all processes.
+    failed: int
+    left: int  # not made for want of time
+    planned: int
+
+
+def evaluate(plan: Plan, models: Models, folder: str | Path, max_minutes: float | None = None) -> Outcome:
+    """Make the runs of a plan that a folder of results does not hold yet.
+
+    The folder gets `results.jsonl`, or `results.N.jsonl` of process N of all machines. Machines may share the folder,
+    or have one each: what is finished in any of them is not repeated.
+
+    Args:
+        max_minutes: Time after which no process begins another run; each makes one at least.
 
     Raises:
-        ValueError: When no task can be loaded, the folder holds results of another model or of other settings, or all
-            runs of the plan have failed.
-        OSError: When nothing can be written; what was finished before stays.
+        ValueError: When no task can be loaded, the folder holds results of another model or of other settings,
+            processes have other settings or tasks than others, or all runs of the plan have failed.
+        OSError: When nothing can be written, what was finished before stays; or when another command writes results
+            to the folder.
         MissingPackageError: If psutil is not installed, and the model is not on a CUDA device.
     """
+    if max_minutes is not None and not max_minutes > 0:
+        raise ValueError(f"max_minutes is {max_minutes}; it must be above 0.")
+    deadline = time.perf_counter() + (math.inf if max_minutes is None else 60 * max_minutes)
     PeakMemory(models.device)
     plan.check_tasks()
     state, folder = PartialState(), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     settings = _settings(plan, models)
-    records = _read_finished(folder, models, settings)
+    with _own_file(folder, state) as output:
+        records = _read_finished(folder, models, settings)
+        tasks = list(_load_tasks(plan))
+        _check_same_tasks(folder, records, tasks)
+        _check_same_processes(settings, tasks)
+        _write_settings(folder, settings, state)
+        runs = list(plan.runs(tasks))
+        own, durations = _share_left(runs, records, state)
+        made = []
+        for record in _measure(in_time(own, durations, deadline), tasks, models, plan.sampling, len(own)):
+            append_record(output, record)
+            durations.add(record)
+            made.append(record)
     state.wait_for_everyone()
-    if state.is_main_process:
-        write_whole(folder / SETTINGS_FILE, json.dumps(settings, indent=1) + "\n")
-    tasks = list(_load_tasks(plan))
-    _check_same_tasks(folder, records, tasks)
-    finished = {record.key for record in records if record.error is None}
-    runs = list(plan.runs(tasks))
-    left = [run for run in runs if run.key not in finished]
-    contexts = {task.name: TaskContext(task, models) for task in tasks}
-    output = folder / ("results.jsonl" if state.num_processes == 1 else f"results.{state.process_index}.jsonl")
-    errors = []
-    for run in tqdm(_share(left, state), desc="measuring", unit="run", disable=not state.is_main_process):
-        record = measure_run(contexts[run.task.name], run, plan.sampling)
-        append_record(output, record)
-        errors += [] if record.error is None else [record.error]
-    state.wait_for_everyone()
-    errors = gather_object(errors)
+    left = sum(gather_object([len(own) - len(made)]))
+    errors = gather_object([record.error for record in made if record.error is not None])
     if errors and len(errors) == len(runs):
         raise ValueError(f"All {len(runs)} runs have failed, the first with {errors[0]}")
-    return len(errors)
+    return Outcome(len(errors), left, len(runs))
+
+
+@contextmanager
+def _own_file(folder: Path, state: PartialState) -> Iterator[Path]:
+    """Lock the file of results of this process, when no process of another command writes to the folder.
+
+    Workers live on after a kill of `accelerate launch` alone.
+    """
+    output = folder / ("results.jsonl" if state.num_processes == 1 else f"results.{state.process_index}.jsonl")
+    with ExitStack() as stack:
+        try:
+            for _ in _in_turn(state):
+                for path in find_files(folder):
+                    with locked(path, wait=False):
+                        pass
+            output.touch()
+            stack.enter_context(locked(output, wait=False))
+        except BlockingIOError as err:
+            raise OSError(
+                f"Another command writes results to {folder}, or a process of one that was killed; wait for its end, "
+                "or end it."
+            ) from err
+        yield output
+
+
+def _in_turn(state: PartialState) -> Iterator[None]:
+    """Yield once in each process, when those before it are through."""
+    for index in range(state.num_processes):
+        if index == state.process_index:
+            yield
+        state.wait_for_everyone()
+
+
+def _write_settings(folder: Path, settings: Mapping[str, Any], state: PartialState) -> None:
+    """Write the settings to the folder of each process, which may be one folder or that of a machine."""
+    file, text = folder / SETTINGS_FILE, json.dumps(settings, indent=1) + "\n"
+    for _ in _in_turn(state):
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            write_whole(file, text)
+
+
+def _share_left(runs: Sequence[Run], records: Sequence[Record], state: PartialState) -> tuple[list[Run], Durations]:
+    """Return those runs of this process that are in no folder, with failed ones at the end, and the estimates."""
+    bare = [replace(record, calibration=[], confusion=None, wrong=None) for record in records]
+    everywhere = gather_object(bare)
+    tried = {record.key for record in everywhere}
+    finished = {record.key for record in everywhere if record.error is None}
+    left = sorted((run for run in runs if run.key not in finished), key=lambda run: run.key in tried)
+    durations = Durations(everywhere)
+    return share(left, durations, state.num_processes)[state.process_index], durations
+
+
+def _check_same_processes(settings: Mapping[str, Any], tasks: Sequence[Task]) -> None:
+    """Check that all processes have the same settings and tasks."""
+    sizes = {f"task {task.name}": f"{task.num_classes} classes, {len(task.test_texts)} test rows" for task in tasks}
+    first, *others = gather_object([{**settings, **sizes}])
+    for other in others:
+        names = [name for name in {**first, **other} if first.get(name) != other.get(name)]
+        if names:
+            differing = " and ".join(f"{name} {first.get(name)!r} and {other.get(name)!r}" for name in names)
+            raise ValueError(f"Processes differ in {differing}; give all machines the same command, model and tasks.")
 
 
 def _settings(plan: Plan, models: Models) -> dict[str, Any]:
@@ -146,11 +227,16 @@ def _load_tasks(plan: Plan) -> Iterator[Task]:
         raise ValueError(f"None of the tasks {names} can be loaded; see the messages above.")
 
 
-def _share(runs: Sequence[Run], state: PartialState) -> list[Run]:
-    """Return the runs of this process: all sizes and methods of a task and seed, which share their embeddings."""
-    groups = list(dict.fromkeys((run.task.name, run.seed) for run in runs))
-    own = {group for i, group in enumerate(groups) if i % state.num_processes == state.process_index}
-    return [run for run in runs if (run.task.name, run.seed) in own]
+def _measure(
+    scheduled: Iterator[tuple[Run, float | None]], tasks: Sequence[Task], models: Models, sampling: str, total: int
+) -> Iterator[Record]:
+    """Yield the record of each run, with a progress bar in one process of a machine."""
+    contexts = {task.name: TaskContext(task, models) for task in tasks}
+    with tqdm(total=total, desc="measuring", bar_format=BAR, disable=not PartialState().is_local_main_process) as bar:
+        for run, seconds in scheduled:
+            bar.set_postfix_str("" if seconds is None else f"about {format_seconds(seconds)} left")
+            yield measure_run(contexts[run.task.name], run, sampling)
+            bar.update()
 
 
 def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
@@ -167,7 +253,8 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
         error = f"{type(err).__name__}: {err}"
         logger.error(f"{run.method} has failed on {task.name}, k={run.k}, seed {run.seed}: {error}")
     # embeddings that another method has computed before count as if this one had computed them
-    spent = Seconds.now() - start + context.saved - saved
+    shared = context.saved - saved
+    spent = Seconds.now() - start + shared
     return Record(
         task=task.name,
         num_classes=task.num_classes,
@@ -184,6 +271,7 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
         cpu_seconds=spent.cpu,
         per_class=run.per_class,
         label_names=list(task.label_names),
+        shared_seconds=shared.wall,
         **found,
     )
 
