@@ -7,26 +7,23 @@ that all prompts share is encoded once, and so is each query for all labels.
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from transformers_tart.backbones.forward import backbone_max_length, input_device, rows_beyond_switch
-from transformers_tart.embeddings.batching import Batcher, run_batches
+from transformers_tart.backbones.forward import backbone_max_length
+from transformers_tart.evaluation.label_scores import Row, score_labels
 from transformers_tart.inputs.balance import balanced_tails
 from transformers_tart.inputs.tokenization import cut, encode, warn_if_truncated
-from transformers_tart.reasoners.kv_cache import PrefixCache, cache_argument
 
 
 QUESTION = "Sentence: {text}\nLabel:"
 ANSWER = " {label}"
 SEPARATOR = "\n\n"
 QUERY_SHARE = 0.25  # of the context, for the longest query
-CACHE_BYTES = 2**29  # of copies of the shared prefix in a forward pass
 
 
 class PromptResult(NamedTuple):
@@ -34,13 +31,6 @@ class PromptResult(NamedTuple):
 
     log_probs: Tensor
     examples: int
-
-
-class Row(NamedTuple):
-    """The tokens of a prompt with a label, the last `label_length` of which are the label."""
-
-    ids: list[int]
-    label_length: int
 
 
 def can_be_prompted(config: PreTrainedConfig) -> bool:
@@ -69,9 +59,9 @@ def prompt_log_probs(
     Examples, whose labels are indices into `label_names`, that do not fit into the context are dropped, the first ones
     of each class, to leave at most as many of one class as of another. A text is truncated, on the side of the
     tokenizer, where a query would take more than a quarter of the context, or an example more than the share of its
-    class in the rest, which is logged once. `batch_size` is the largest number of pairs of query and label in a
-    forward pass; it is smaller where copies of a long prompt would fill the memory. `max_length` is the longest text
-    in tokens, and `max_prompt` the longest prompt where that is less than the context.
+    class in the rest, which is logged once. `batch_size` is the largest number of queries in a forward pass.
+    `max_length` is the longest text in tokens, and `max_prompt` the longest prompt where that is less than the
+    context.
 
     Raises:
         ValueError: Without queries, or when the context does not hold an example of each class.
@@ -84,7 +74,7 @@ def prompt_log_probs(
         support_texts, query_texts = (_shorten(tokenizer, texts, max_length) for texts in (support_texts, query_texts))
     support_texts, query_texts = writer.truncate(support_texts, query_texts)
     rows, kept = writer.write(support_texts, [QUESTION.format(text=text) for text in query_texts])
-    return PromptResult(_score_all(model, rows, len(label_names), batch_size).cpu(), kept)
+    return PromptResult(score_labels(model, rows, len(label_names), batch_size).cpu(), kept)
 
 
 @dataclass(frozen=True)
@@ -156,81 +146,3 @@ def _shorten(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: in
         text if len(ids) <= limit else str(tokenizer.decode(list(cut(ids, limit, tokenizer.truncation_side))))
         for text, ids in zip(texts, encoded, strict=True)
     ]
-
-
-def _score_all(model: PreTrainedModel, rows: Sequence[Row], num_labels: int, batch_size: int | None) -> Tensor:
-    """Return the mean log-probabilities (n, labels) of the rows of n queries, one for each label."""
-    queries = [rows[at : at + num_labels] for at in range(0, len(rows), num_labels)]
-    stems, lengths = [_stem_length(query) for query in queries], [len(row.ids) for row in rows]
-    alone, batcher = rows_beyond_switch(model, lengths), Batcher.on(input_device(model), batch_size)
-    shared = min(len(os.path.commonprefix([row.ids for row in rows])), *stems)
-    prefix = None if shared < 1 or alone else _encode_rows(model, None, [rows[0].ids[:shared]])
-    if prefix is None:
-        scores = run_batches(batcher, lengths, lambda c: _score(model, None, [rows[i] for i in c]), alone=alone)
-        return scores.reshape(-1, num_labels)
-    batcher.max_rows = min(batcher.max_rows or len(rows), max(1, CACHE_BYTES // prefix.nbytes))
-    # stems of one length need no padding before their labels
-    by_length = [[i for i, stem in enumerate(stems) if stem == length] for length in sorted(set(stems), reverse=True)]
-    return run_batches(
-        batcher,
-        [max(stem - shared, 1) for stem in stems],
-        lambda chosen: _score_stems(model, prefix, [queries[i] for i in chosen], stems[chosen[0]]),
-        split=lambda members: by_length,
-    )
-
-
-def _stem_length(query: Sequence[Row]) -> int:
-    """Count the tokens that the rows of a query share, without the one before a label, which predicts the label."""
-    shared = len(os.path.commonprefix([row.ids for row in query]))
-    return min(shared, min(len(row.ids) - row.label_length for row in query) - 1)
-
-
-def _score_stems(model: PreTrainedModel, prefix: PrefixCache, queries: Sequence[Sequence[Row]], length: int) -> Tensor:
-    """Return the mean log-probabilities (queries, labels) of queries whose rows share a stem of `length` tokens."""
-    longer: PrefixCache | None = prefix.expand(len(queries))
-    if length > prefix.length:
-        longer = _encode_rows(model, longer, [query[0].ids[prefix.length : length] for query in queries])
-    assert longer is not None
-    tails = [(i, Row(row.ids[length:], row.label_length)) for i, query in enumerate(queries) for row in query]
-    most = max(1, CACHE_BYTES * len(queries) // longer.nbytes)
-    scores = []
-    for start in range(0, len(tails), most):
-        places, rows = zip(*tails[start : start + most], strict=True)
-        scores.append(_score(model, longer.select(torch.tensor(places, device=input_device(model))), rows))
-    return torch.cat(scores).reshape(len(queries), -1)
-
-
-def _encode_rows(model: PreTrainedModel, prefix: PrefixCache | None, rows: Sequence[list[int]]) -> PrefixCache | None:
-    """Return the keys and values of rows of one length after a prefix; `None` where the model keeps none to share."""
-    cache = None if prefix is None else prefix.growing_cache()
-    output, _, _ = _run(model, rows, 0 if prefix is None else prefix.length, cache, use_cache=True)
-    try:
-        return PrefixCache.from_cache(getattr(output, cache_argument(model), None))
-    except TypeError:
-        return None
-
-
-def _score(model: PreTrainedModel, prefix: PrefixCache | None, rows: Sequence[Row]) -> Tensor:
-    """Return the mean log-probabilities (rows,) of the labels."""
-    before, cache = (0, None) if prefix is None else (prefix.length, prefix.cache())
-    output, tokens, lengths = _run(model, [row.ids for row in rows], before, cache)
-    label_lengths = torch.tensor([row.label_length for row in rows], device=tokens.device)[:, None]
-    place = torch.arange(1, tokens.shape[1], device=tokens.device)
-    is_label = (place >= lengths - label_lengths) & (place < lengths)
-    # of a large vocabulary, only the positions that count are kept in float32
-    log_probs = output.logits[:, :-1][is_label].float().log_softmax(-1)
-    log_probs = log_probs.gather(-1, tokens[:, 1:][is_label][:, None])[:, 0]
-    return log_probs.new_zeros(is_label.shape).masked_scatter(is_label, log_probs).sum(1) / label_lengths[:, 0]
-
-
-def _run(
-    model: PreTrainedModel, rows: Sequence[list[int]], before: int, cache: Any, **options: Any
-) -> tuple[Any, Tensor, Tensor]:
-    """Return the output, the padded tokens and the lengths (n, 1) of rows after a cached prefix of `before` tokens."""
-    device = input_device(model)
-    tokens = pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device)
-    lengths = torch.tensor([len(row) for row in rows], device=device)[:, None]
-    mask = torch.arange(-before, tokens.shape[1], device=device) < lengths
-    if cache is not None:
-        options[cache_argument(model)] = cache
-    return model(input_ids=tokens, attention_mask=mask.long(), **options), tokens, lengths

@@ -24,7 +24,8 @@ from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.evaluation.memory import PeakMemory
 from transformers_tart.evaluation.methods.base import Seconds, Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models
-from transformers_tart.evaluation.methods.registry import METHODS
+from transformers_tart.evaluation.methods.prompting import PROMPTS
+from transformers_tart.evaluation.methods.registry import METHODS, PROMPTING
 from transformers_tart.evaluation.metrics import SUM_TOLERANCE, judge
 from transformers_tart.evaluation.plan import Plan, Run
 from transformers_tart.evaluation.records import Record, append_record, find_files, read_records
@@ -164,6 +165,7 @@ def _settings(plan: Plan, models: Models) -> dict[str, Any]:
         "dtype": models.loading_dtype,
         "max_length": models.max_length,
         "max_prompt": models.max_prompt,
+        "prompts": PROMPTS,
         "sampling": plan.sampling,
         "max_test": plan.max_test,
         "test_seed": plan.test_seed,
@@ -183,7 +185,9 @@ def _read_finished(folder: Path, models: Models, settings: Mapping[str, Any]) ->
         return records
     try:
         # older files lack these
-        kept = {"views": None, "max_prompt": None, **json.loads(file.read_text(encoding="utf-8"))}
+        kept = {"views": None, "max_prompt": None, "prompts": None, **json.loads(file.read_text(encoding="utf-8"))}
+        if not any(record.method in PROMPTING for record in records):
+            kept["prompts"] = settings["prompts"]
         changed = [name for name, given in settings.items() if kept[name] != given]
     except (ValueError, KeyError, TypeError) as err:
         raise ValueError(f"{file} is damaged ({err}); choose another folder.") from err

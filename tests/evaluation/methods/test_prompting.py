@@ -18,11 +18,19 @@ from transformers import (
 from transformers_tart import TartForSequenceClassification
 from transformers_tart.backbones import MINI
 from transformers_tart.commands.demo import load_demo_task
-from transformers_tart.evaluation import prompting
+from transformers_tart.evaluation import label_scores
+from transformers_tart.evaluation.methods import prompting as method
 from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.registry import METHODS
-from transformers_tart.evaluation.prompting import ANSWER, QUESTION, SEPARATOR, can_be_prompted, prompt_log_probs
+from transformers_tart.evaluation.prompting import (
+    ANSWER,
+    QUESTION,
+    SEPARATOR,
+    PromptResult,
+    can_be_prompted,
+    prompt_log_probs,
+)
 from transformers_tart.evaluation.tasks import Task
 
 
@@ -108,12 +116,50 @@ def test__prompt_log_probs__model_without_keys_and_values__equals_whole_prompts(
     )
 
 
-def test__prompt_log_probs__little_memory_for_copies__same_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test__prompt_log_probs__little_memory_for_logits__same_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_language_model("llama")
     given = (build_tokenizer(), make_texts(3, max_words=3), [0, 1, 2], make_texts(3, 1, max_words=4), NAMES)
     expected = prompt_log_probs(model, *given).log_probs
-    monkeypatch.setattr(prompting, "CACHE_BYTES", 1)
+    monkeypatch.setattr(label_scores, "LOGITS_BYTES", 1)
     torch.testing.assert_close(prompt_log_probs(model, *given).log_probs, expected)
+
+
+def test__prompt_log_probs__bfloat16__logits_that_are_not_rounded() -> None:
+    model = build_language_model("llama")
+    given = (build_tokenizer(), make_texts(3, max_words=3), [0, 1, 2], make_texts(3, 1, max_words=4), NAMES)
+    found = prompt_log_probs(model.to(torch.bfloat16), *given).log_probs
+    assert not torch.equal(found, found.bfloat16().float())
+
+
+def test__prompting__both_methods__read_each_prompt_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, labels = make_texts(6, max_words=3), [0, 1, 0, 1, 0, 1]
+    task = Task("made", ("w1", "w2_w3"), texts, labels, make_texts(3, 1, max_words=4), [0, 1, 0])
+    shown: list[tuple[list[str], list[str]]] = []
+
+    def read(
+        model: object, tokenizer: object, texts: list, labels: list, queries: list, names: list, **options: object
+    ):  # type: ignore[no-untyped-def]
+        shown.append((texts, names))
+        return PromptResult(torch.randn(len(queries), len(names)), len(texts))
+
+    monkeypatch.setattr(method, "prompt_log_probs", read)
+    context, support = TaskContext(task, Models("mini")), Support(tuple(range(6)), seed=0)
+    plain, calibrated = (METHODS[name](context, support) for name in ("prompting", "prompting_calibrated"))
+    assert len(shown) == method.ORDERS
+    assert context.saved.wall > 0
+    assert all(names == ["w1", "w2 w3"] and sorted(own) == sorted(texts) for own, names in shown)
+    assert shown[0][0] == texts != shown[1][0]
+    for found in (plain, calibrated):
+        torch.testing.assert_close(found.sum(1), torch.ones(3, dtype=torch.float64))
+
+
+def test__write_labels__names_that_would_be_equal__as_they_are() -> None:
+    assert method.write_labels(("card_not_working", "Sci/Tech", "LABEL_1")) == [
+        "card not working",
+        "Sci/Tech",
+        "LABEL_1",
+    ]
+    assert method.write_labels(("not_w1", "not-w1")) == ["not_w1", "not-w1"]
 
 
 @pytest.mark.slow
@@ -186,11 +232,18 @@ def test__prompting__model_of_the_pipeline__its_backbone_with_the_head(tmp_path:
     task = Task("made", NAMES, texts, labels, make_texts(3, 1, max_words=4), [0, 1, 2])
     TartForSequenceClassification.from_backbone("mini", pooling="last").save_pretrained(tmp_path)
     model, tokenizer = AutoModelForCausalLM.from_pretrained(MINI).eval(), AutoTokenizer.from_pretrained(MINI)
-    expected = prompt_log_probs(model, tokenizer, texts[:6], labels[:6], task.test_texts, NAMES).log_probs
+    expected = torch.stack(
+        [
+            prompt_log_probs(
+                model, tokenizer, [texts[i] for i in order], [labels[i] for i in order], task.test_texts, NAMES
+            ).log_probs
+            for order in method.draw_orders(6, 0)
+        ]
+    )
     for name in ("mini", str(tmp_path)):
         context = TaskContext(task, Models(name))
         found = METHODS["prompting"](context, Support(tuple(range(6)), seed=0))
-        torch.testing.assert_close(found, expected.double().softmax(-1), atol=1e-6, rtol=0)
+        torch.testing.assert_close(found, expected.double().softmax(-1).mean(0), atol=1e-6, rtol=0)
         assert context.models.language_model.base_model is context.model.backbone
 
 

@@ -126,10 +126,13 @@ class TaskContext:
         model = self.models.model(self.task.modality, protocol)
         if not model.config.embedding_options.has_prompt:
             return self._embed_alone(model, support, hints)
-        key = (model.config.protocol, support)
-        if key not in self._in_prompts:
+        return self.read_prompts(model.config.protocol, support, partial(self._embed_in_prompt, model, support))
+
+    def read_prompts(self, kind: str, support: Support, read: Callable[[], Any]) -> Any:
+        """Return what is read in prompts of a support set, once for all methods that follow one another."""
+        if (kind, support) not in self._in_prompts:
             self._in_prompts.clear()
-        return self._once(self._in_prompts, key, partial(self._embed_in_prompt, model, support))
+        return self._once(self._in_prompts, (kind, support), read)
 
     def embeddings(self, support: Support) -> tuple[Tensor, Tensor]:
         """Return the features (k, dim) of a support set, in the order of its indices, and (n, dim) of the test inputs.

@@ -11,13 +11,13 @@ from transformers_tart.evaluation.methods.setfit import setfit
 
 
 ZERO_SHOT = "zero_shot"
+PROMPTING: dict[str, Method] = {"prompting": prompting, "prompting_calibrated": calibrated_prompting}
 METHODS: dict[str, Method] = {
     "tart": tart(),
     "tart_without_hints": tart(hints=None),
     ZERO_SHOT: zero_shot,
     **{f"tart_{protocol}": tart(protocol) for protocol in PROTOCOLS if protocol != "stream"},
-    "prompting": prompting,
-    "prompting_calibrated": calibrated_prompting,
+    **PROMPTING,
     **{name: probe(baseline) for name, baseline in BASELINES.items()},
     "fine_tune": fine_tune("full"),
     "fine_tune_head": fine_tune("head"),
@@ -28,4 +28,4 @@ METHODS: dict[str, Method] = {
     "majority": majority,
 }
 # Methods that answer without examples.
-WITHOUT_EXAMPLES = ("tart", ZERO_SHOT, "prompting", "prompting_calibrated")
+WITHOUT_EXAMPLES = ("tart", ZERO_SHOT, *PROMPTING)
