@@ -49,12 +49,12 @@ def choose_dtype(device: torch.device, config: PreTrainedConfig) -> torch.dtype 
     convolutional network (EfficientNet-Lite0) move by up to 12% of their norm, those of a vision transformer (DINOv2
     ViT-S) by up to 2%.
     """
-    if _has_attention(config) and _computes_bfloat16(device):
+    if _has_attention(config) and computes_bfloat16(device):
         return torch.bfloat16
     return torch.float32 if device.type == "cpu" else "auto"
 
 
-def _computes_bfloat16(device: torch.device) -> bool:
+def computes_bfloat16(device: torch.device) -> bool:
     """Return whether a device has units for bfloat16, and does not emulate it."""
     if device.type == "cpu":
         return any(torch.cpu.get_capabilities().get(unit) for unit in BFLOAT16_UNITS)

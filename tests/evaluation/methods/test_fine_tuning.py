@@ -36,15 +36,6 @@ MODEL_TYPES = ["bert", "llama", "gpt2"]
 CLASSES, K = 3, 36
 
 
-def skip_where_refused(part: str) -> None:
-    """Skip what needs LoRA where the installed transformers refuses the installed peft."""
-    if part == "lora":
-        try:
-            choose_part(build_backbone("llama"), part)
-        except ImportError as err:
-            pytest.skip(str(err))
-
-
 def make_task(rows: int = 72, pairs: bool = False) -> Task:
     """Three classes with words of their own, half of the rows for tests."""
     generator = torch.Generator().manual_seed(0)
@@ -78,7 +69,6 @@ def accuracy(probabilities: Tensor, context: TaskContext) -> float:
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test__fine_tune__each_part_and_backbone__learns(folders: dict[str, str], model_type: str, part: str) -> None:
-    skip_where_refused(part)
     context = make_context(folders[model_type])
     probabilities = fine_tune(part)(context, support_of(context))
     assert probabilities.shape == (K, CLASSES)
@@ -98,7 +88,6 @@ def test__fine_tune__pairs_without_padding_token__learns(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test__fine_tune__seed__decides_alone(folders: dict[str, str], part: str) -> None:
-    skip_where_refused(part)
     context = make_context(folders["llama"])
     first = fine_tune(part)(context, support_of(context, 1))
     torch.rand(3)  # what was drawn before is no matter
@@ -109,7 +98,6 @@ def test__fine_tune__seed__decides_alone(folders: dict[str, str], part: str) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test__fine_tune__shared_backbone_and_generators__as_before(folders: dict[str, str], part: str) -> None:
-    skip_where_refused(part)
     context = make_context(folders["gpt2"])
     backbone = context.model.backbone
     before = copy.deepcopy(backbone.state_dict())
@@ -135,15 +123,6 @@ def test__fine_tune__lora_without_peft__error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "peft", None)
     context = make_context(folders["llama"])
     with pytest.raises(ImportError, match=r"pip install 'transformers-tart\[peft\]'"):
-        fine_tune("lora")(context, support_of(context))
-
-
-def test__fine_tune__lora_with_a_version_that_transformers_refuses__error_says_what_to_change(
-    folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("transformers.integrations.peft.MIN_PEFT_VERSION", "999.0")
-    context = make_context(folders["llama"])
-    with pytest.raises(ImportError, match=r">= 999\.0\. Upgrade peft, or .* install an older transformers"):
         fine_tune("lora")(context, support_of(context))
 
 
@@ -174,7 +153,6 @@ def test__choose_part__each__gradients_reach_it_alone(model_type: str, layers: s
 
 @pytest.mark.parametrize(("model_type", "layers"), [("llama", "num_hidden_layers"), ("gpt2", "n_layer")])
 def test__choose_part__lora__gradients_reach_the_adapters_alone(model_type: str, layers: str) -> None:
-    skip_where_refused("lora")
     adapters = trained("lora", model_type, layers)
     assert adapters
     assert all("lora_" in name for name in adapters)
