@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from huggingface_hub import ModelCard
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformers_tart.backbones.towers import build_tower
 from transformers_tart.backbones.traits import BackboneTraits
@@ -15,14 +16,16 @@ from transformers_tart.checks.arguments import check_kind
 from transformers_tart.checks.label_names import config_names, set_config_names, usual_names
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.files import staged
+from transformers_tart.hints.given import functions_of
 from transformers_tart.hub.card import CardFacts, classifier_card
 from transformers_tart.hub.push import HubMixin, keep_edited_card
+from transformers_tart.inputs.examples import RawExamples, parse_examples
 from transformers_tart.inputs.views import View
 from transformers_tart.loading.checksums import add_checksums
-from transformers_tart.loading.download import explain_failures
+from transformers_tart.loading.download import explain_failures, take
 from transformers_tart.loading.pickling import restore, state_without_capture_hooks
 from transformers_tart.modeling_support import SupportingModel
-from transformers_tart.origin import Origin, check_backbone, check_folder
+from transformers_tart.origin import Origin, check_backbone, check_folder, read_vocabulary
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.repository import (
     BACKBONE_KEYS,
@@ -33,6 +36,8 @@ from transformers_tart.repository import (
     save_parts,
 )
 from transformers_tart.support import PreparedSupport, SupportSet, check_is_support
+from transformers_tart.support.growing import SupportGrower
+from transformers_tart.support.keys import find_examples
 
 
 class TartPreTrainedModel(HubMixin, SupportingModel):
@@ -198,6 +203,46 @@ class TartPreTrainedModel(HubMixin, SupportingModel):
             self.check_support(support)
         self._store(support, prepared)
 
+    def add_examples(self, examples: RawExamples, tokenizer: PreTrainedTokenizerBase, **options: Any) -> None:
+        """Add examples to the stored support set; only these, and the texts of new classes, are embedded.
+
+        Args:
+            examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`), tokenizer (`PreTrainedTokenizerBase`):
+                As in [`encode_support`]; one example will do. A new class stands where encoding all examples would
+                put it: by the `ClassLabel` feature of the new ones, or sorted; last where the others are not sorted.
+            options:
+                `hints`, those of the user, where a loaded support set was scored by them; `label_descriptions` of new
+                classes, and `unlabeled`, without which their hints are calibrated by inputs without content;
+                `batch_size`, `progress_bar` and `cache`; as in [`prepare_examples`].
+
+        Raises:
+            ValueError: When there is no support set, or a prompt would have to be written anew without its texts.
+        """
+        grower = SupportGrower.of(self, partial(read_vocabulary, self), **take(options, ("hints", "cache")))
+        names = grower.support.label_names
+        more = parse_examples(examples, self.config.modality, self.chosen_names, known_names=names)
+        grown = grower.add(more, tokenizer, **options)
+        self.set_support(self._pack(self.prepare_embedded(*grown, functions_of(grower.given))))
+
+    def remove_examples(self, examples: Any, tokenizer: PreTrainedTokenizerBase, **batching: Any) -> None:
+        """Remove examples from the stored support set; their classes stay.
+
+        Args:
+            examples (`int`, `dict`, `list` or a table):
+                Their indices, in the order in which they were given, or the examples themselves: texts and labels, of
+                which all copies are removed.
+            tokenizer (`PreTrainedTokenizerBase`), batching:
+                As in [`add_examples`], for protocols with a prompt, which is written anew.
+
+        Raises:
+            ValueError: When an example is not there, or those that are left are of fewer than two classes.
+        """
+        grower = SupportGrower.of(self, partial(read_vocabulary, self))
+        removed = find_examples(grower.support, examples, self.config.modality, self.chosen_names)
+        left = sorted(set(range(len(grower.support))) - set(removed))
+        taken = grower.take(left, tokenizer, **batching)
+        self.set_support(self._pack(self.prepare_embedded(*taken, functions_of(grower.given))))
+
     def restore_support(self, support: SupportSet, has_chosen_names: bool) -> None:
         """Store a loaded support set, already compared with the backbone; the next examples keep chosen names."""
         self._store(support)
@@ -247,7 +292,8 @@ class TartPreTrainedModel(HubMixin, SupportingModel):
                 Whether to save the backbone's weights too, as is needed where they were changed after loading.
             include_texts (`bool`, *optional*, defaults to `False`):
                 Whether to save the texts of the support set too. With the protocols `vanilla` and `loo` the token ids
-                of the prompt are always saved, and the texts can be read from them.
+                of the prompt are always saved, and the texts can be read from them. Otherwise a digest of each text
+                is, and its embedding, by either of which a text that was guessed can be recognized.
             kwargs:
                 As in `PreTrainedModel.save_pretrained`: `push_to_hub`, `repo_id`, `token`, `max_shard_size`, ...
 

@@ -177,7 +177,7 @@ class SupportingModel(PreTrainedModel):
 
     def _pack(self, prepared: PreparedSupport) -> PreparedSupport:
         """Prepare a support set with packed embeddings, unless they are not smaller or change predictions."""
-        packed = prepared.support.pack()
+        packed = None if prepared.support.packed is not None else prepared.support.pack()
         if packed is None:
             return prepared
         candidate = self.prepare_embedded(packed, prepared.reading, prepared.functions)

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,40 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
         """
         is_empty = examples is None and classes.get("candidate_labels") is None
         self.model.set_support(None if is_empty else self._encode(examples, classes, is_stored=True))
+
+    def add_examples(self, examples: RawExamples, **classes: Any) -> None:
+        r"""
+        Add examples to the stored support set; only these, and the texts of new classes, are embedded.
+
+        Answers are as if all examples had been given at once, but for the rounding of stored embeddings. With the
+        protocols `vanilla` and `loo`, the prompt of all examples is written and read anew, which takes their texts.
+
+        Args:
+            examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table):
+                The labeled examples, of old or new classes; one will do. Classes that are sorted stay so, and new
+                ones come last otherwise, unless a `ClassLabel` feature has all of them.
+            classes:
+                `hints` of your own, where those of a loaded task are needed, and `label_descriptions` and `unlabeled`
+                for new classes, as in [`set_examples`].
+        """
+        lasting = self._lasting.get("hints")
+        if "hints" not in classes and (callable(lasting) or isinstance(lasting, Mapping)):
+            classes["hints"] = lasting
+        with self.device_placement():
+            self.model.add_examples(
+                examples, self._processor, cache=self._open_cache(), batch_size=self._batch_size, **classes
+            )
+
+    def remove_examples(self, examples: Any) -> None:
+        """Remove examples from the stored support set; their classes stay.
+
+        Args:
+            examples (`int`, `dict`, `list` or a table):
+                Their indices, from 0 in the order of the support set, or the examples themselves, of which all copies
+                are removed. A task that version 0.2 or earlier stored, and one of images or audio, takes indices.
+        """
+        with self.device_placement():
+            self.model.remove_examples(examples, self._processor)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save the task: model, support set, tokenizer or processor, and card.

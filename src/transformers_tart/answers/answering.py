@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from transformers_tart.answers.explanation import explain_answers
 from transformers_tart.answers.formats import AnswerFormat
+from transformers_tart.answers.suggesting import Pool
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.text import Unreadable
@@ -61,12 +62,32 @@ class Answerer:
 
     def answer_many(self, items: Iterator[Any]) -> Iterator[Any]:
         """Yield answers in the order of the inputs, which are read in windows; unreadable ones give their error."""
-        embedder, start = self.model.embedder(max_length=self.options.max_length), 0
+        start = 0
+        for window, rows in self._windows(items):
+            yield from self._answer(window, rows, start)
+            start += len(window)
+
+    def _windows(self, items: Iterator[Any]) -> Iterator[tuple[list[Place], list[Any]]]:
+        """Yield the places and the rows of inputs, in windows."""
+        embedder = self.model.embedder(max_length=self.options.max_length)
         places = ((f"Input {i}", item) for i, item in enumerate(items))
         size = min(sys.maxsize, (self.batcher.max_rows or DEFAULT_BATCH_SIZE) * embedder.batches_per_window)
         for window in iter(lambda: list(itertools.islice(places, size)), []):
-            yield from self._answer(window, embedder.read(self.processor, window, self.options), start)
+            yield window, embedder.read(self.processor, window, self.options)
+
+    def suggest(self, items: Iterator[Any], most: int) -> list[dict[str, Any]]:
+        """Return the inputs to label next; see [`Pool`]. Unreadable ones are left out."""
+        pool, start = Pool(self.model.config.embedding_options.views), 0
+        for window, rows in self._windows(items):
+            readable = [i for i, row in enumerate(rows) if not isinstance(row, Unreadable)]
+            numbers = [start + i for i in readable]
+            if readable:
+                given = self._score([window[i][1] for i in readable], numbers)
+                found = self._embed([rows[i] for i in readable])
+                with self.place():
+                    pool.add(numbers, found, self.model.answer(found, self.support, given))
             start += len(window)
+        return pool.choose(self.support.support.embeddings, most)
 
     def explain(self, items: Sequence[Any], most: int) -> list[dict[str, Any]]:
         """Return an explanation of each answer, with the examples of most influence; see [`explain_answers`]."""

@@ -209,6 +209,46 @@ class AnsweringPipeline(Pipeline):
         found = answerer.explain([inputs] if is_one else list(iterate(inputs)), num_examples)
         return found[0] if is_one else found
 
+    def suggest(
+        self,
+        inputs: Any,
+        n: int = 8,
+        *,
+        examples: RawExamples | SupportSet | None = None,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        **classes: Any,
+    ) -> list[dict[str, Any]]:
+        r"""
+        Suggest which of many inputs to label next: they are uncertain, unlike each other, and like many others.
+
+        Args:
+            inputs (`object`):
+                Many inputs without labels, as in a call.
+            n (`int`, *optional*, defaults to 8):
+                Most inputs to suggest. Copies of each other, and of examples, are suggested once or not at all.
+            examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset`, a table or [`SupportSet`], *optional*):
+                The support set; the stored one when not given.
+            batch_size (`int`, *optional*), progress_bar (`bool`, *optional*, defaults to `False`):
+                As in a call.
+            classes:
+                `candidate_labels`, `hints` and so on, as in [`set_examples`].
+
+        Returns:
+            `list[dict]`: `{"index", "score"}`, the best first: the place of an input, from 0, and the share of the
+            model's uncertainty about all inputs that this one adds to what examples and earlier ones cover. With the
+            same inputs, they are the same.
+        """
+        modality, n = self.model.config.modality, as_count(n, "n")
+        inputs = unpack(inputs, modality)
+        if modality.is_one(inputs):
+            raise TypeError(f"inputs is one {modality}; give a list of those from which to choose.")
+        size = as_limit(batch_size, "batch_size") or self._batch_size
+        progress_bar = as_flag(progress_bar, "progress_bar")
+        answerer = self._answerer(*self._find_support(examples, classes), {}, {}, size)
+        items = tqdm(iterate(inputs), desc="suggesting", unit=modality, disable=not progress_bar)
+        return answerer.suggest(items, n)
+
     def _answerer(
         self, support: PreparedSupport, hints: dict, preprocess: dict, postprocess: dict, batch_size: int | None
     ) -> Answerer:

@@ -1,7 +1,7 @@
 """Storage of support embeddings in float16, and the test that it changes no prediction."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class PackedEmbeddings:
     values: Tensor  # (k, hidden) or (k, layers, hidden) float16
     center: Tensor  # (hidden,) or (layers, hidden) float32
     unit: Tensor  # (1,) or (layers, 1) float32
+    residual: Tensor | None = None  # float16, rounding errors of the values in units; not stored
 
     def __post_init__(self) -> None:
         shape = self.values.shape[1:]
@@ -52,6 +53,7 @@ class PackedEmbeddings:
         exponents = (torch.frexp(largest).exponent - HIGHEST_EXPONENT).clamp(-EXPONENTS, EXPONENTS)
         unit = torch.ldexp(torch.ones_like(largest), exponents)
         packed = cls((deviations / unit).half(), center, unit)
+        packed = replace(packed, residual=((embeddings - packed.unpack()) / unit).half())
         is_usable = packed.num_bytes < embeddings.nbytes and torch.isfinite(packed.unpack()).all()
         return packed if is_usable else None
 
@@ -72,6 +74,20 @@ class PackedEmbeddings:
     def unpack(self) -> Tensor:
         """Return the embeddings in float32, of the shape of `values`."""
         return self.values.float() * self.unit + self.center
+
+    def restore(self) -> Tensor | None:
+        """Return the embeddings in float32 before they were rounded, `None` where these are not known."""
+        return None if self.residual is None else self.unpack() + self.residual.float() * self.unit
+
+    def append(self, embeddings: Tensor) -> "PackedEmbeddings | None":
+        """Return these and more embeddings, around the same center; `None` where the unit is too small for them."""
+        values = ((embeddings.detach().float().cpu() - self.center) / self.unit).half()
+        appended = replace(self, values=torch.cat([self.values, values]), residual=None)
+        return appended if torch.isfinite(values).all() else None
+
+    def take(self, rows: Tensor) -> "PackedEmbeddings":
+        """Return the embeddings of some rows."""
+        return replace(self, values=self.values[rows.cpu()], residual=None)
 
     def is_of(self, embeddings: Tensor) -> bool:
         """Return whether embeddings are the unpacked ones."""

@@ -84,7 +84,8 @@ def encode_texts(
     progress_bar, texts = as_flag(progress_bar, "progress_bar"), check_texts(texts, "texts")
     rank, size = (0, 1) if accelerator is None else (accelerator.process_index, accelerator.num_processes)
     mine = texts[rank::size] or texts[:1]  # a process without a text of its own embeds one for the shape
-    embedder, show = Embedder(BackboneTraits(backbone), options, cache), {"progress_bar": progress_bar and rank == 0}
+    embedder = Embedder(BackboneTraits(backbone), options, cache)
+    show: dict[str, Any] = {"progress_bar": progress_bar and rank == 0}
     found = embedder.embed_examples(Examples(mine, [], ()), tokenizer, batch_size=batch_size, **show).embeddings
     if accelerator is None or size == 1:
         return found

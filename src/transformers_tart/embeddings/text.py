@@ -169,12 +169,14 @@ class Embedder:
         batch_size: int | None = None,
         progress_bar: bool = False,
         seed: int = 0,
+        reading: Reading | None = None,
     ) -> EmbeddedExamples:
         """Embed a support set, in the order of the examples or, for a prompt, in an order of its own."""
         if self.options.has_prompt:
             return self._embed_prompt(examples, tokenizer, seed)
         found, inputs, size = [], examples.inputs, self.examples_per_window
-        reading = self.passage_reader.start(tokenizer) if self.has_templates else None
+        if reading is None and self.has_templates:
+            reading = self.passage_reader.start(tokenizer)
         with tqdm(total=len(inputs), desc="embedding", unit=self.modality, disable=not progress_bar) as bar:
             batcher = Batcher.on(input_device(self.backbone), batch_size, bar)
             for start in range(0, len(inputs), size):

@@ -11,6 +11,7 @@ from transformers_tart.checks.arguments import check_kind, shorten
 from transformers_tart.hints.likelihood import LabelLikelihood
 from transformers_tart.hints.similarity import LabelSimilarity
 from transformers_tart.hints.sources import HintSource
+from transformers_tart.hints.spreading import spread
 
 
 # Each kind has `build(source)`, which returns `None` where the kind has nothing to go by, `score(embeddings)`, and
@@ -103,6 +104,30 @@ class LabelHints:
                 f"{expected} for these inputs too, got {found}; give hints=..."
             )
         return torch.cat([scores, given.to(scores)], dim=1)
+
+    def with_classes(self, more: "LabelHints | None", places: Sequence[int], size: int) -> "LabelHints":
+        """Return the hints for more classes.
+
+        Args:
+            more ([`LabelHints`], *optional*):
+                Hints for `size` classes, of which those of the new classes are taken; `None` where these have none.
+            places (`list[int]`), size (`int`):
+                The numbers of the present classes among all, and the number of all.
+        """
+        of_more = {} if more is None else dict(zip(more.names, range(len(more.names)), strict=True))
+        scorers = [
+            scorer.with_classes(more.scorers[of_more[name]] if more and name in of_more else None, places, size)
+            for name, scorer in zip(self.names, self.scorers, strict=False)
+        ]
+        count = len(self.calibration) if more is None else min(len(self.calibration), len(more.calibration))
+        others = self.calibration.new_full((size, count, len(self.names)), torch.nan)
+        for number, name in enumerate(self.names):
+            if more is not None and name in of_more:
+                others[:, :, number] = more.calibration[:count, of_more[name]].to(others).T
+        known = self.calibration[:count].permute(2, 0, 1)
+        calibration = spread(known, places, size, others).permute(1, 2, 0)
+        described = self.num_described + (0 if more is None else more.num_described)
+        return replace(self, scorers=tuple(scorers), calibration=calibration, num_described=described)
 
     def to(self, device: torch.device | str) -> "LabelHints":
         """Return the hints on another device."""

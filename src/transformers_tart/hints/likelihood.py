@@ -1,8 +1,8 @@
 """Label likelihood: how likely a causal language model continues a prompt by the words of a label."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from transformers_tart.checks.templates import parse_view_template
 from transformers_tart.hints.sources import HintSource
+from transformers_tart.hints.spreading import spread
 from transformers_tart.inputs.tokenization import encode
 
 
@@ -73,6 +74,24 @@ class LabelLikelihood:
         if self.weights is not None:
             logits = logits @ self.weights.to(states.device).T
         return logits.mean(1)
+
+    def with_classes(self, more: Self | None, places: Sequence[int], size: int) -> "LabelLikelihood":
+        """Return the hint for more classes; see [`LabelHints.with_classes`]."""
+        if self.weights is None:
+            rows, bias = (None, None) if more is None else (more.rows, more.bias)
+            return replace(
+                self, rows=spread(self.rows, places, size, rows), bias=spread(self.bias, places, size, bias)
+            )
+        weights = spread(self.weights, places, size)
+        if more is None or more.weights is None:
+            return replace(self, weights=weights)
+        # the tokens of known classes, and then those of the others
+        weights = torch.cat([weights, more.weights.to(weights)], dim=1)
+        nowhere = weights.isnan().all(1)
+        weights = weights.nan_to_num()
+        weights[nowhere] = torch.nan
+        rows, bias = (torch.cat([own, new.to(own)]) for own, new in ((self.rows, more.rows), (self.bias, more.bias)))
+        return replace(self, rows=rows, bias=bias, weights=weights)
 
     def facts(self) -> dict[str, Any]:
         """Return the fields for JSON."""

@@ -1,14 +1,15 @@
 """Label similarity: the cosine of the embeddings of an input and of the text of a label."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from transformers_tart.hints.sources import HintSource
+from transformers_tart.hints.spreading import spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,10 @@ class LabelSimilarity:
         states = embeddings[:, list(self.slots)].float()
         chosen = normalize(states - self.center.to(states.device), dim=-1)
         return torch.einsum("nsh,csh->nc", chosen, self.labels.to(chosen.device)) / len(self.slots)
+
+    def with_classes(self, more: Self | None, places: Sequence[int], size: int) -> "LabelSimilarity":
+        """Return the hint for more classes; see [`LabelHints.with_classes`]."""
+        return replace(self, labels=spread(self.labels, places, size, None if more is None else more.labels))
 
     def facts(self) -> dict[str, Any]:
         """Return the fields for JSON."""

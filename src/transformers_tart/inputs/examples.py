@@ -21,6 +21,7 @@ from transformers_tart.inputs.containers import (
 )
 from transformers_tart.inputs.labels import number_labels
 from transformers_tart.inputs.modality import TEXT, Modality
+from transformers_tart.inputs.more_labels import number_more
 from transformers_tart.inputs.texts import Text, parse_text
 
 
@@ -65,6 +66,7 @@ def parse_examples(
     modality: Modality = TEXT,
     chosen_names: Sequence[str] | None = None,
     candidate_labels: str | Sequence[str] | None = None,
+    known_names: tuple[str, ...] | None = None,
 ) -> Examples:
     """Check labeled examples and number their labels.
 
@@ -79,6 +81,8 @@ def parse_examples(
             Names that a user gave the classes by `config.id2label`, in order.
         candidate_labels (`str` or `list[str]`, *optional*):
             Names of the classes, in order; a class may be without an example.
+        known_names (`tuple[str]`, *optional*):
+            Classes of the support set to which the examples are added, which may all be of one class.
 
     Raises:
         ValueError: On no examples, unknown keys, columns of unequal lengths, missing labels, a single class, or
@@ -98,19 +102,21 @@ def parse_examples(
     if lengths[key] == 0:
         raise ValueError(f"There are no examples; give {_forms(key)}.")
     items = _texts(columns) if modality.is_tokenized else columns[key]
-    if candidate_labels is None:
+    if known_names is not None:
+        labels, label_names = number_more(columns["label"], known_names, class_names, chosen_names)
+    elif candidate_labels is None:
         labels, label_names = number_labels(columns["label"], class_names, chosen_names)
     else:
         candidates = parse_candidates(candidate_labels, chosen_names)
         labels, label_names = match_candidates(*number_labels(columns["label"], class_names), candidates)
-    if len(set(labels)) < 2:
+    if len(set(labels)) < 2 and known_names is None:
         raise ValueError(
             f"All {len(labels)} examples have one label; a classifier needs examples of at least two classes."
         )
     if modality.is_tokenized:
         _warn_about_texts(items, labels)
     absent = len(label_names) - len(set(labels))
-    if absent and candidate_labels is None:
+    if absent and candidate_labels is None and known_names is None:
         logger.warning(f"{absent} of {len(label_names)} classes have no example, so they will hardly be predicted.")
     return Examples(items, labels, label_names)
 

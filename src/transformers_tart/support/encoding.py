@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +17,18 @@ from transformers_tart.hints.given import functions_of, score_given
 from transformers_tart.hints.requests import WITHOUT_CONTENT, HintRequest
 from transformers_tart.hints.sources import HintSource
 from transformers_tart.inputs.examples import Examples
+from transformers_tart.support.keys import keys_of
 from transformers_tart.support.support_set import SupportSet
+
+
+class EncodedExamples(NamedTuple):
+    """Embedded examples with their hints, in the order of a prompt where the protocol has one."""
+
+    embeddings: Tensor  # (k, layers of all views, hidden)
+    order: list[int]  # indices of the examples
+    reading: Reading | None
+    hints: LabelHints | None
+    given: Tensor | None  # (k, hints of the user, num_labels) in this order
 
 
 @dataclass(frozen=True)
@@ -26,14 +37,14 @@ class SupportEncoder:
 
     Attributes:
         embedder: embedder of the model.
-        digest: digest of its backbone.
+        digest: digest of its backbone, `None` if unknown.
         request: label hints that are asked for.
         texts: text of each label, `None` for labels without meaning; or `None` where no hint goes by them.
         read_head: function from token ids to rows of the vocabulary head of the backbone.
     """
 
     embedder: Embedder
-    digest: BackboneDigest
+    digest: BackboneDigest | None
     request: HintRequest
     texts: tuple[str | None, ...] | None
     read_head: Callable[[Sequence[int]], HeadRows | None]
@@ -45,6 +56,28 @@ class SupportEncoder:
 
         `options` are as in [`Embedder.embed_examples`].
         """
+        found = self.embed(examples, tokenizer, **options)
+        prompt = phrasing = None
+        if found.reading is not None:
+            prompt, phrasing = found.reading.prefixes[0].prompt, found.reading.phrasing
+        inputs, device = tuple(examples.inputs[i] for i in found.order), found.embeddings.device
+        support = SupportSet(
+            found.embeddings,
+            torch.tensor([examples.labels[i] for i in found.order], dtype=torch.int64, device=device),
+            examples.label_names,
+            inputs if keep_texts else None,
+            prompt,
+            self.embedder.options,
+            self.digest,
+            phrasing,
+            hints=found.hints,
+            given_hints=found.given,
+            keys=keys_of(inputs) if self.embedder.modality.is_tokenized else None,
+        )
+        return support, found.reading
+
+    def embed(self, examples: Examples, tokenizer: Any, **options: Any) -> EncodedExamples:
+        """Embed examples, which may be none, and what their hints need; arguments are as in [`encode`]."""
         labels = [self.request.template.format(text) for text in self.texts or () if text is not None]
         is_text = self.embedder.modality.is_tokenized and not self.embedder.options.has_prompt
         beside = [*labels, *self.request.calibrating] if labels or (self.request.given and is_text) else []
@@ -63,20 +96,8 @@ class SupportEncoder:
             if hints is None
             else score_given(hints.given, self.request.given, examples.inputs, examples.label_names)
         )
-        prompt, phrasing = (None, None) if reading is None else (reading.prefixes[0].prompt, reading.phrasing)
-        support = SupportSet(
-            embeddings,
-            torch.tensor([examples.labels[i] for i in order], dtype=torch.int64, device=embeddings.device),
-            examples.label_names,
-            tuple(examples.inputs[i] for i in order) if keep_texts else None,
-            prompt,
-            self.embedder.options,
-            self.digest,
-            phrasing,
-            hints=hints,
-            given_hints=None if given is None else given[order].to(embeddings.device),
-        )
-        return support, reading
+        given = None if given is None else given[order].to(embeddings.device)
+        return EncodedExamples(embeddings, order, reading, hints, given)
 
     def _build(
         self, labels: Tensor, calibrating: Tensor, tokenizer: Any, label_names: tuple[str, ...]

@@ -20,6 +20,7 @@ from transformers_tart.hints.base import LabelHints
 from transformers_tart.hub.card import HintFacts
 from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.support.files import read_fields, write_fields
+from transformers_tart.support.keys import check_keys
 
 
 logger = logging.get_logger(__name__)
@@ -60,6 +61,8 @@ class SupportSet:
             Label hints of the classes.
         given_hints (`torch.FloatTensor` of shape `(k, hints of the user, num_labels)`, *optional*):
             Scores of the examples by the hints of the user.
+        keys (`torch.ByteTensor` of shape `(k, 16)`, *optional*):
+            Digests of the texts, by which an example is found where the texts are not kept.
 
     Raises:
         ValueError: On lengths that do not fit, labels out of range, fewer than two classes, embeddings that are not
@@ -77,6 +80,7 @@ class SupportSet:
     packed: PackedEmbeddings | None = None
     hints: LabelHints | None = None
     given_hints: Tensor | None = None
+    keys: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -97,6 +101,7 @@ class SupportSet:
             self._check_examples()
         if self.texts is not None and len(self.texts) != len(self):
             raise ValueError(f"There are {len(self.texts)} texts for {len(self)} examples.")
+        check_keys(self.keys, len(self))
         if self.packed is not None and not self.packed.is_of(self.embeddings):
             object.__setattr__(self, "packed", None)
 
@@ -150,6 +155,7 @@ class SupportSet:
             ("packed", PackedEmbeddings),
             ("hints", LabelHints),
             ("given_hints", Tensor),
+            ("keys", Tensor),
         ):
             check_kind(name, getattr(self, name), kind, type(None))
 

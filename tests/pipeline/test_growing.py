@@ -1,0 +1,236 @@
+"""Tasks that grow and shrink: examples are added and removed, and only what is new is read."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import ClassLabel, Dataset
+from helpers.builders import (
+    WORDS,
+    build_backbone,
+    compose,
+    make_examples,
+    make_pipeline,
+    make_texts,
+    save_backbone,
+    score_all,
+)
+from transformers import AutoModelForCausalLM, pipeline
+
+from transformers_tart import TartClassificationPipeline, TartForSequenceClassification
+from transformers_tart.embeddings.text import Embedder
+
+
+NAMES = (f"{WORDS[1]} {WORDS[2]}", f"{WORDS[30]} {WORDS[31]}")  # with a meaning, and known to the tokenizer
+NEW = f"{WORDS[20]} {WORDS[21]}"
+ROWS = make_examples(14, NAMES)
+QUERIES = make_texts(6, seed=9)
+MORE = [{"text": text, "label": NEW} for text in make_texts(3, seed=5)]
+
+
+def difference(first: TartClassificationPipeline, second: TartClassificationPipeline) -> float:
+    """Largest difference of two pipelines' probabilities of the same classes."""
+    scores = score_all(first, QUERIES) - score_all(second, QUERIES)
+    return float(scores.abs().max())
+
+
+class Reader:
+    """Texts that a pipeline's embedder has tokenized."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.texts: list[Any] = []
+        tokenize = Embedder.tokenize
+
+        def counted(embedder: Embedder, tokenizer: Any, texts: Any) -> Any:
+            self.texts += texts
+            return tokenize(embedder, tokenizer, texts)
+
+        monkeypatch.setattr(Embedder, "tokenize", counted)
+
+
+def save_and_load(classify: TartClassificationPipeline, folder: Path) -> TartClassificationPipeline:
+    classify.save_pretrained(folder / "task")
+    return pipeline("tart-classification", model=str(folder / "task"))
+
+
+def make_saved(folder: Path, rows: list[dict[str, str]]) -> TartClassificationPipeline:
+    model = TartForSequenceClassification.from_backbone(save_backbone(folder / "backbone"))
+    return save_and_load(make_pipeline(model, examples=rows), folder)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "bert"])
+def test__add_examples__of_old_classes_and_a_new_one__as_all_at_once(model_type: str) -> None:
+    model = compose(model_type)
+    grown = make_pipeline(model, examples=ROWS[:9])
+    grown.add_examples(ROWS[9:13])
+    grown.add_examples(MORE)
+    grown.add_examples(ROWS[13:])
+    whole = make_pipeline(compose(model_type), examples=[*ROWS, *MORE])
+    assert grown.model.support.label_names == whole.model.support.label_names
+    assert grown.model.support.hints.names == whole.model.support.hints.names
+    assert difference(grown, whole) < 1e-5
+
+
+@pytest.mark.parametrize("softcap", [None, 30.0])
+def test__add_examples__label_likelihood__as_all_at_once(softcap: float | None) -> None:
+    def build() -> TartForSequenceClassification:
+        backbone = AutoModelForCausalLM.from_config(build_backbone("llama").config)
+        if softcap is not None:
+            backbone.config.final_logit_softcapping = softcap
+        backbone.model.load_state_dict(build_backbone("llama").state_dict())
+        torch.manual_seed(1)
+        torch.nn.init.normal_(backbone.lm_head.weight)
+        return TartForSequenceClassification.from_backbone(backbone)
+
+    grown = make_pipeline(build(), examples=ROWS)
+    grown.add_examples(MORE)
+    whole = make_pipeline(build(), examples=[*ROWS, *MORE])
+    assert grown.model.support.hints.names == whole.model.support.hints.names
+    assert difference(grown, whole) < 1e-5
+
+
+def test__add_examples__one_to_many__only_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    classify = make_pipeline(examples=ROWS)
+    reader = Reader(monkeypatch)
+    classify.add_examples([{"text": QUERIES[0], "label": NAMES[1]}])
+    assert reader.texts == QUERIES[:1]
+    assert classify.model.support.texts[-1] == QUERIES[0]
+
+
+def test__add_examples__of_a_new_class__its_name_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    classify = make_pipeline(examples=ROWS)
+    reader = Reader(monkeypatch)
+    classify.add_examples(MORE)
+    assert sum(NEW in text for text in reader.texts) == 1
+    assert not any(name in text for name in NAMES for text in reader.texts)
+
+
+def test__loaded_task__grows__within_the_rounding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = make_saved(tmp_path, ROWS)
+    assert loaded.model.support.texts is None
+    reader = Reader(monkeypatch)
+    loaded.add_examples([ROWS[0] | {"text": QUERIES[0]}])
+    assert reader.texts == QUERIES[:1]
+    loaded.remove_examples([ROWS[3], {"text": QUERIES[0], "label": NAMES[0]}])
+    loaded.add_examples(MORE)
+    whole = make_pipeline(loaded.model, examples=[*ROWS[:3], *ROWS[4:], *MORE])
+    again = save_and_load(whole, tmp_path)
+    again.remove_examples(MORE)
+    assert difference(loaded, whole) < 1e-3
+    assert len(again.model.support) == 13
+
+
+def test__task_without_keys__grows__by_indices(tmp_path: Path) -> None:
+    loaded = make_saved(tmp_path, ROWS)
+    loaded.model.set_support(replace(loaded.model.support, keys=None))
+    loaded.add_examples(MORE)
+    with pytest.raises(ValueError, match="by their indices"):
+        loaded.remove_examples(MORE)
+    loaded.remove_examples([0, 14])
+    assert len(loaded.model.support) == 15
+
+
+def test__remove_examples__added_before__as_never_added() -> None:
+    classify, never = make_pipeline(examples=ROWS), make_pipeline(compose(), examples=ROWS)
+    more = [{"text": text, "label": NAMES[0]} for text in QUERIES]
+    classify.add_examples(more)
+    classify.remove_examples(more[1:])
+    classify.remove_examples(len(ROWS))
+    assert difference(classify, never) < 1e-5
+
+
+def test__labels_alone__get_examples__as_both_at_once() -> None:
+    classify = make_pipeline(examples=None, candidate_labels=list(NAMES))
+    classify.add_examples(ROWS)
+    assert difference(classify, make_pipeline(compose(), examples=ROWS, candidate_labels=list(NAMES))) < 1e-5
+    classify.remove_examples(ROWS[:2])
+    assert len(classify.model.support) == 12
+    classify.remove_examples(range(12))
+    assert len(classify.model.support) == 0
+
+
+@pytest.mark.parametrize("protocol", ["vanilla", "loo"])
+def test__prompt__grows__written_anew(protocol: str) -> None:
+    rows = [{"text": WORDS[i], "label": "ab"[i % 2]} for i in range(5)]
+    grown = make_pipeline(compose(protocol=protocol), examples=rows[:4])
+    in_order = sorted(rows[:4], key=lambda row: grown.model.support.texts.index(row["text"]))
+    grown.add_examples(rows[4:])
+    whole = make_pipeline(compose(protocol=protocol), examples=[*in_order, rows[4]])
+    assert difference(grown, whole) < 1e-5
+    grown.remove_examples(rows[4])
+    assert len(grown.model.support) == 4
+    grown.model.set_support(replace(grown.model.support, texts=None))
+    with pytest.raises(ValueError, match="holds no texts"):
+        grown.add_examples(rows[4:])
+
+
+def test__hints_of_the_user__grow__as_all_at_once() -> None:
+    def count(inputs: list[str], names: list[str]) -> list[list[float]]:
+        return [[float(len(text) % (3 + i)) for i in range(len(names))] for text in inputs]
+
+    grown = make_pipeline()
+    grown.set_examples(ROWS, hints=count)
+    grown.add_examples(MORE)
+    assert difference(grown, make_pipeline(compose(), examples=[*ROWS, *MORE], hints=count)) < 1e-5
+    grown.model.set_support(replace(grown.model.support, texts=None))
+    with pytest.raises(ValueError, match="missing for these inputs"):
+        grown.add_examples(MORE)
+    grown.add_examples(MORE, hints=count)
+    with pytest.raises(ValueError, match="no scores of the new classes"):
+        grown.add_examples([{"text": "w1", "label": "other"}], hints=count)
+
+
+@pytest.mark.parametrize(
+    ("known", "new", "expected"),
+    [
+        (["b", "d"], "c", ("b", "c", "d")),
+        ([2, 10], 3, ("2", "3", "10")),
+        ([2, 10], -1, ("-1", "2", "10")),
+        (["2", "10"], "3", ("10", "2", "3")),
+    ],
+)
+def test__new_class__sorted_classes__stay_sorted(known: list, new: Any, expected: tuple[str, ...]) -> None:
+    classify = make_pipeline(examples=[{"text": text, "label": known[i % 2]} for i, text in enumerate(QUERIES)])
+    classify.add_examples({"text": ["w1"], "label": [new]})
+    assert classify.model.support.label_names == expected == tuple(classify.model.config.id2label.values())
+
+
+def test__new_class__classes_in_an_order_of_their_own__last() -> None:
+    classify = make_pipeline(examples=ROWS, candidate_labels=list(NAMES[::-1]))
+    classify.add_examples(MORE)
+    assert classify.model.support.label_names == (*NAMES[::-1], NEW)
+
+
+def test__new_class__class_label_feature__in_its_order() -> None:
+    more = Dataset.from_list(MORE).cast_column("label", ClassLabel(names=[NEW, *NAMES[::-1]]))
+    classify = make_pipeline(examples=ROWS)
+    classify.add_examples(more)
+    assert classify.model.support.label_names == (NEW, *NAMES[::-1])
+
+
+def test__labels_that_do_not_fit__added__errors() -> None:
+    classify = make_pipeline(examples=ROWS)
+    with pytest.raises(ValueError, match="names of the classes as strings"):
+        classify.add_examples([{"text": "w1", "label": 2}])
+    with pytest.raises(ValueError, match="not in the support set"):
+        classify.remove_examples({**ROWS[0], "label": NAMES[1]})
+    with pytest.raises(ValueError, match="numbered from 0"):
+        classify.remove_examples(14)
+    with pytest.raises(ValueError, match="of 1 classes"):
+        classify.remove_examples(ROWS[::2])
+    assert len(classify.model.support) == 14
+    classify.set_examples(None)
+    with pytest.raises(ValueError, match="no support set yet"):
+        classify.add_examples(ROWS)
+
+
+def test__copies__added__logged(all_logs: pytest.LogCaptureFixture) -> None:
+    classify = make_pipeline(examples=ROWS)
+    with all_logs.at_level(logging.WARNING):
+        classify.add_examples([ROWS[0], {**ROWS[1], "label": NAMES[0]}])
+    assert "1 of 2 added examples are in the support set already" in all_logs.text
+    assert "1 of 2 added examples have texts that are in the support set with another label" in all_logs.text
+    assert ROWS[0]["text"] not in all_logs.text
