@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from helpers.builders import compose, make_examples, make_pipeline, make_texts
-from helpers.media_given import draw_images
+from helpers.builders import compose, make_examples, make_pipeline, make_texts, score_all
+from helpers.media_backbones import compose_media, make_images, processor_of
 
 from transformers_tart.answers.suggesting import Pool
 from transformers_tart.inputs.views import View
@@ -66,3 +66,19 @@ def test__choice__more_inputs_than_are_compared__still_found(monkeypatch: pytest
     monkeypatch.setattr("transformers_tart.answers.suggesting.MOST", 4)
     pool = make_pool([0.1 * i for i in range(12)], [[0.0, 0.0 if i == 7 else 3.0] for i in range(12)])
     assert pool.choose(torch.zeros(0, 1, 2), 1)[0]["index"] == 7
+
+
+def test__images__added_removed_and_suggested__as_all_at_once() -> None:
+    images = make_images(12)
+    rows = [{"image": image, "label": "ab"[i % 2]} for i, image in enumerate(images[:8])]
+    classify = make_pipeline(
+        compose_media("vit"), tokenizer=None, image_processor=processor_of("vit"), examples=rows[:5]
+    )
+    classify.add_examples(rows[5:])
+    whole = make_pipeline(compose_media("vit"), tokenizer=None, image_processor=processor_of("vit"), examples=rows)
+    assert (score_all(classify, images[8:]) - score_all(whole, images[8:])).abs().max() < 1e-5
+    with pytest.raises(ValueError, match="by their indices"):
+        classify.remove_examples(rows[:1])
+    classify.remove_examples([0, 1])
+    assert len(classify.model.support) == 6
+    assert len({each["index"] for each in classify.suggest(images, 3)} - set(range(2, 8))) == 3

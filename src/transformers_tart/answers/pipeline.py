@@ -235,9 +235,10 @@ class AnsweringPipeline(Pipeline):
                 `candidate_labels`, `hints` and so on, as in [`set_examples`].
 
         Returns:
-            `list[dict]`: `{"index", "score"}`, the best first: the place of an input, from 0, and the share of the
-            model's uncertainty about all inputs that this one adds to what examples and earlier ones cover. With the
-            same inputs, they are the same.
+            `list[dict]`: `{"index", "score"}`, the best first: the place of an input, from 0, and its
+            uncertainty (1 less the margin between the two most likely classes) multiplied by the share of all inputs
+            that it covers, in the space of embeddings, and no example and no earlier one does. Of the same inputs,
+            the suggestions are the same.
         """
         modality, n = self.model.config.modality, as_count(n, "n")
         inputs = unpack(inputs, modality)

@@ -1,4 +1,4 @@
-"""Suggestions of inputs to label next: those that cover most of what the model is uncertain about."""
+"""Suggestions of inputs to label next: uncertain ones that many others are like, and no example is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from transformers_tart.projection import LayerScaling, scale_views
 
 # Chosen on train rows (hub_cards/tart-reasoner-kernel/suggest.py).
 SHARPNESS = 4.0  # of the similarity, per unit of the cosine
-SAME = 1 - 1e-5  # cosine from which two inputs are copies
+SAME = 1 - 5e-4  # cosine from which two inputs are copies, or nearly
 MOST = 4096  # inputs that are compared with each other; of more, each of them with some
 
 
@@ -23,9 +23,9 @@ MOST = 4096  # inputs that are compared with each other; of more, each of them w
 class Pool:
     """Inputs without labels, from which those to label next are chosen.
 
-    An input covers others as far as their embeddings are similar. Each choice covers the most uncertainty, the sum of
-    1 less the margin between the two most likely classes over inputs, that no example and no earlier choice covers:
-    inputs in the midst of many uncertain ones, which are unlike each other. There is no chance in it.
+    An input covers others as far as their embeddings are similar. Of each, the share of the pool that it covers and
+    that no example and no earlier choice does is multiplied by its uncertainty, 1 less the margin between the two most
+    likely classes, and the input of the largest product is chosen next. There is no chance in it.
 
     Attributes:
         views: views of the model.
@@ -63,28 +63,30 @@ class Pool:
                 Number of inputs; fewer are returned where the others are copies of examples or of these.
 
         Returns:
-            `list[dict]`: `index` of each input, and `score`, the share of the uncertainty that it adds to what is
-            covered.
+            `list[dict]`: `index` of each input, and `score`, its uncertainty multiplied by the share of the pool that
+            it adds to what is covered.
         """
         if not self._numbers:
             return []
         features, uncertainty = torch.cat(self._features), torch.cat(self._uncertainty)
         spaced = torch.linspace(0, len(features) - 1, min(MOST, len(features))).round().long()
         candidates = uncertainty.argsort(descending=True, stable=True)[:MOST].sort().values
-        targets, weights = features[spaced].float(), uncertainty[spaced] / uncertainty[spaced].sum().clamp_min(1e-30)
-        rows = features[candidates].float()
+        targets, rows = (normalize(features[chosen].float(), dim=-1) for chosen in (spaced, candidates))
+        doubt = uncertainty[candidates]
         covered, is_left = torch.zeros(len(targets)), torch.ones(len(rows), dtype=torch.bool)
         if len(examples):
             known = self._scale(examples if examples.dim() == 3 else examples[:, None]).float()
+            known = normalize(known, dim=-1)
             covered = _similarity(targets, known).amax(1)
             is_left = (rows @ known.T).amax(1) < SAME
         similarity, chosen = _similarity(rows, targets), list[dict[str, Any]]()
         while len(chosen) < most and bool(is_left.any()):
-            gains = (similarity - covered).clamp_min(0) @ weights
+            gains = (similarity - covered).clamp_min(0).mean(1) * doubt
             best = int(torch.where(is_left, gains, -1.0).argmax())
             chosen.append({"index": self._numbers[int(candidates[best])], "score": float(gains[best])})
             covered = torch.maximum(covered, similarity[best])
             is_left &= rows @ rows[best] < SAME
+            is_left[best] = False  # constant embeddings have no cosine
         return chosen
 
 
