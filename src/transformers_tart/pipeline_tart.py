@@ -147,7 +147,7 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
         Args:
             examples (`int`, `dict`, `list` or a table):
                 Their indices, from 0 in the order of the support set, or the examples themselves, of which all copies
-                are removed. A task that version 0.2 or earlier stored, and one of images or audio, takes indices.
+                are removed. A task that version 0.1 stored, and one of images or audio, takes indices.
         """
         with self.device_placement():
             self.model.remove_examples(examples, self._processor)

@@ -44,6 +44,18 @@ def test__load__task_of_version_0_1__same_logits_then_and_saved_again(name: str,
     torch.testing.assert_close(predict(AutoModel.from_pretrained(tmp_path)), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
+def test__task_of_version_0_1__grown_and_shrunk_by_indices__same_logits() -> None:
+    model, tokenizer = AutoModel.from_pretrained(STORED / "text_stream"), AutoTokenizer.from_pretrained(MINI)
+    name, size = model.support.label_names[0], len(model.support)
+    model.add_examples([{"text": text, "label": name} for text in TEXTS], tokenizer)
+    assert (predict(model) - torch.tensor(EXPECTED["text_stream"])).abs().max() > 1e-3
+    with pytest.raises(ValueError, match="by their indices"):
+        model.remove_examples([{"text": TEXTS[0], "label": name}], tokenizer)
+    model.remove_examples([size, size + 1], tokenizer)
+    torch.testing.assert_close(predict(model), torch.tensor(EXPECTED["text_stream"]), atol=1e-3, rtol=0)
+
+
 def test__load__reasoner_of_version_0_1__same_logits() -> None:
     reasoner = TartReasoner.from_pretrained(STORED / "reasoner")
     support = torch.randn(1, 6, 12, generator=torch.Generator().manual_seed(1))

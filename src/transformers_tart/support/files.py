@@ -23,7 +23,7 @@ from transformers_tart.inputs.embedding_options import EmbeddingOptions
 # One key for all: safetensors writes several in random order, and the same support set must give the same bytes.
 METADATA_KEY = "support_set"
 GIVEN_HINTS = "given_hints"
-KEYS = "keys"  # not in files of versions 0.1 and 0.2
+KEYS = "keys"  # absent from earlier files
 
 
 def write_fields(path: Path, fields: Mapping[str, Any], include_texts: bool = False) -> None:

@@ -63,7 +63,7 @@ def find_examples(support: Any, examples: Any, modality: Modality, names: Sequen
         return sorted({int(row) for row in listed})
     if support.keys is None:
         raise ValueError(
-            "This support set holds no keys of its examples, which are of texts and of this version alone; remove "
+            "This support set holds no keys of its examples, as those of images, of audio and of version 0.1; remove "
             "examples by their indices."
         )
     parsed = parse_examples(examples, modality, names, known_names=support.label_names)
