@@ -23,14 +23,12 @@ from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.registry import METHODS
 from transformers_tart.evaluation.metrics import SUM_TOLERANCE, judge
 from transformers_tart.evaluation.plan import Plan, Run
-from transformers_tart.evaluation.records import Record, append_record, read_records
+from transformers_tart.evaluation.records import SETTINGS_FILE, Record, append_record, read_records
 from transformers_tart.evaluation.tasks import Task, load_task
 from transformers_tart.files import write_whole
 
 
 logger = logging.get_logger(__name__)
-
-SETTINGS_FILE = "settings.json"
 
 
 def evaluate(plan: Plan, models: Models, folder: str | Path) -> int:

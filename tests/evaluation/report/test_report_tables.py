@@ -21,7 +21,7 @@ from transformers_tart.evaluation.report.comparison import (
     match_runs,
     mean_over_tasks,
 )
-from transformers_tart.evaluation.report.page import format_model_index, format_page, list_results
+from transformers_tart.evaluation.report.page import format_markdown, format_model_index, list_results
 from transformers_tart.evaluation.report.statistics import (
     PairedTest,
     average,
@@ -29,7 +29,7 @@ from transformers_tart.evaluation.report.statistics import (
     paired_test,
     wins_ties_losses,
 )
-from transformers_tart.evaluation.report.tables import as_code, escape_markdown, format_seeds
+from transformers_tart.evaluation.report.table import Table, code_cell, escape_markdown, format_seeds
 
 
 ACCURACY, LOG_LOSS = METRIC_FORMATS["accuracy"], METRIC_FORMATS["log_loss"]
@@ -48,8 +48,8 @@ def fail(record: Record, error: str = "OutOfMemoryError: <full> | 2 GiB\nmore") 
     return replace(record, metrics={}, error=error)
 
 
-def read_row(table: str, start: str) -> list[str]:
-    line = next(line for line in table.splitlines() if line.startswith(start))
+def read_row(table: Table, start: str) -> list[str]:
+    line = next(line for line in table.markdown().splitlines() if line.startswith(start))
     return [part.strip() for part in line.strip("|").split(" | ")]
 
 
@@ -125,11 +125,11 @@ def test__match__method_that_cannot_read_a_task__out_of_the_means_and_not_of_the
     )
     matched = match_runs(records, ["tart", "probe"], ACCURACY.value)
     assert matched.left_out == 0
-    means = tables.format_means(matched, ACCURACY)
+    means = tables.tabulate_means(matched, ACCURACY)
     assert read_row(means, "| 1 task | 8")[2:] == ["**55.0** ± 63.5", "45.0 ± 63.5"]
     assert read_row(means, "| 1 task | 16")[2:] == ["80.0", "–"]
     assert read_row(means, "| 1 task | all")[2:] == ["**55.0** ± 63.5", "45.0 ± 63.5"]
-    assert read_row(tables.format_tasks(matched, ACCURACY), "| many classes")[1:] == ["8", "2", "90.0 ± 0.0", "–"]
+    assert read_row(tables.tabulate_tasks(matched, ACCURACY), "| many classes")[1:] == ["8", "2", "90.0 ± 0.0", "–"]
     assert "2 of 3 pairs of task and k lack a method" in tables.describe_matching(matched)
 
 
@@ -144,15 +144,15 @@ def test__panels__tasks_of_different_sizes__apart() -> None:
 def test__format_tasks__best__bold_where_it_looks_best() -> None:
     records = make_records({"tart": [0.81234], "probe": [0.8121], "other": [0.7]})
     matched = match_runs(records, ["tart", "probe", "other"], ACCURACY.value)
-    assert read_row(tables.format_tasks(matched, ACCURACY), "| a")[3:] == ["**81.2**", "**81.2**", "70.0"]
+    assert read_row(tables.tabulate_tasks(matched, ACCURACY), "| a")[3:] == ["**81.2**", "**81.2**", "70.0"]
     losses = match_runs(records, ["tart", "probe", "other"], LOG_LOSS.value)
-    assert read_row(tables.format_tasks(losses, LOG_LOSS), "| a")[3:] == ["**0.188**", "**0.188**", "0.300"]
+    assert read_row(tables.tabulate_tasks(losses, LOG_LOSS), "| a")[3:] == ["**0.188**", "**0.188**", "0.300"]
 
 
 def test__format_means__tasks_and_sizes__means_by_hand() -> None:
     records = draw()
     matched = match_runs(records, ["probe", "tart"], ACCURACY.value)
-    means = tables.format_means(matched, ACCURACY)
+    means = tables.tabulate_means(matched, ACCURACY)
     for title, sizes in (("8", [8]), ("16", [16]), ("all", [8, 16])):
         row = read_row(means, f"| mean of 3 tasks | {title} ")
         chosen = [r.metrics["accuracy"] for r in records if r.k in sizes and r.method == "tart"]
@@ -185,23 +185,23 @@ def test__format_differences__loss__smaller_wins() -> None:
 
 
 def test__format_costs__methods__mean_seconds_and_largest_memory() -> None:
-    row = read_row(tables.format_costs(draw(), ["probe", "tart"]), "| tart")
+    row = read_row(tables.tabulate_costs(draw(), ["probe", "tart"]), "| tart")
     assert row == ["tart", "cpu", "116", "16", "32"]
 
 
 def test__format_costs__seconds_of_the_cpus__beside_those_of_the_clock() -> None:
     records = [replace(record, cpu_seconds=2 * record.seconds) for record in draw()]
-    table = tables.format_costs(records, ["probe", "tart"])
+    table = tables.tabulate_costs(records, ["probe", "tart"])
     assert table.splitlines()[0].endswith("| s, k=8 | s, k=16 | CPU s, k=8 | CPU s, k=16 |")
     assert read_row(table, "| tart") == ["tart", "cpu", "116", "16", "32", "32", "64"]
     older = [*records[:-1], replace(records[-1], cpu_seconds=None)]
-    assert "CPU" not in tables.format_costs(older, ["probe", "tart"])
+    assert "CPU" not in tables.tabulate_costs(older, ["probe", "tart"])
 
 
-def test__format_page__examples_of_each_class__in_place_of_k() -> None:
+def test__format_markdown__examples_of_each_class__in_place_of_k() -> None:
     sizes = {8: 0, 16: 4}
     comparison = Comparison.of([replace(record, per_class=sizes[record.k]) for record in draw()])
-    page = format_page(comparison)
+    page = format_markdown(comparison)
     assert "| of each class | 0, 4 |" in page
     assert "| Accuracy, % | of each class | probe | tart |" in page
     assert "| mean of 3 tasks | 4 |" in page
@@ -212,12 +212,12 @@ def test__format_page__examples_of_each_class__in_place_of_k() -> None:
 
 def test__format_failures__alike__one_line_with_the_seeds() -> None:
     records = [fail(make_record(seed=seed)) for seed in (0, 1, 2, 5)] + [fail(make_record(seed=7), "other")]
-    lines = tables.format_failures(records).splitlines()[2:]
+    lines = tables.tabulate_failures(records).splitlines()[2:]
     assert lines == [
         "| a | 8 | 0–2, 5 | tart | `OutOfMemoryError: <full> \\| 2 GiB` |",
         "| a | 8 | 7 | tart | `other` |",
     ]
-    assert tables.format_failures([make_record()]) == ""
+    assert tables.tabulate_failures([make_record()]) == ""
 
 
 def test__names__markup__taken_literally() -> None:
@@ -247,7 +247,7 @@ def test__comparison__what_was_not_measured__said() -> None:
 
 def test__page__results__every_part(tmp_path: Path) -> None:
     records = [*draw(), fail(make_record(k=8, seed=9))]
-    page = format_page(Comparison.of(records))
+    page = format_markdown(Comparison.of(records))
     for line in (
         "| tasks (3) | a (2 classes), b (2 classes), c (2 classes) |",
         "| k | 8, 16 |",
@@ -269,7 +269,7 @@ def test__model_index__results__those_of_the_tables() -> None:
     name, read = model_index_to_eval_results(index)
     assert name == "org/model"
     assert len(read) == 3 * 2 * 2
-    table = tables.format_tasks(comparison.match(ACCURACY), ACCURACY)
+    table = tables.tabulate_tasks(comparison.match(ACCURACY), ACCURACY)
     for result in read:
         if result.metric_type == "accuracy":
             row = read_row(table, f"| {result.dataset_name} | {result.metric_args['k']} ")
