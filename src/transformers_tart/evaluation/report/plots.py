@@ -176,7 +176,8 @@ def draw_costs(
 ) -> "Figure":
     """Draw the mean of a metric against the mean seconds of a run: a point for each k, panels as for the means."""
     panels = matched.panels()
-    titles = [f"{_title(tasks)}, {size} = {', '.join(map(str, sizes))}" for tasks, sizes in panels]
+    between = ",\n" if is_narrow else ", "
+    titles = [f"{_title(tasks)}{between}{size} = {', '.join(map(str, sizes))}" for tasks, sizes in panels]
     figure, drawn = _make_panels(titles, LARGE, "seconds per run", metric.label, _method_legend(styles), is_narrow)
     for axes, (tasks, sizes) in zip(drawn, panels, strict=True):
         for method, style in styles.items():
@@ -229,7 +230,10 @@ def draw_calibration(pooled: dict[str, "np.ndarray"], styles: dict[str, Style], 
         Line2D([], [], **DIAGONAL, label="accuracy = confidence"),
         Patch(**BARS, label="share of predictions, %"),
     ]
-    titles = [f"{_shorten(method, 28)}\n{bins[:, 0].sum():,.0f} predictions" for method, bins in pooled.items()]
+    titles = [
+        f"{_shorten(method, 16 if is_narrow else 28)}\n{bins[:, 0].sum():,.0f} predictions"
+        for method, bins in pooled.items()
+    ]
     figure, panels = _make_panels(titles, (4, 2.1, 2.2), "confidence, %", "accuracy, %", legend, is_narrow)
     for axes, (method, bins) in zip(panels, pooled.items(), strict=True):
         counts, width = bins[:, 0], 100 / len(bins)
