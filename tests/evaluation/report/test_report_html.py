@@ -245,6 +245,8 @@ def test__folders__several_models__methods_by_model(tmp_path: Path, capsys: pyte
 def test__folders__models_of_different_tasks__names_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = write_results(tmp_path / "first", draw(3, "a"))
     second = write_results(tmp_path / "second", [replace(record, model="org/other") for record in draw(3, "b")])
+    for folder, count in ((first, 100), (second, 200)):
+        (Path(folder) / "settings.json").write_text(json.dumps({"max_test": count}))
     assert main(["report", first, second, "--no-plots", "--output", str(tmp_path / "both")]) == 0
     assert "| probe | tart |" in capsys.readouterr().out
     assert not (tmp_path / "both" / "model_index.yaml").exists()  # of two models

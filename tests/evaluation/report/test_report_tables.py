@@ -79,8 +79,7 @@ def test__average__two_tasks__degrees_of_freedom_of_welch() -> None:
 def test__average__two_draws__mean_without_interval() -> None:
     assert average([{0: 0.6, 1: 0.5}]) == Estimate(0.55)
     assert average([{0: 0.6, 1: 0.5, 2: 0.7}, {0: 0.1, 1: 0.2}]).half_width is None
-    assert estimate([0.6, 0.5]).half_width is None
-    assert estimate([0.6, 0.5, 0.7]).format(100) == "60.0 ± 24.8"
+    assert average([{0: 0.6, 1: 0.5, 2: 0.7}]).format(100) == "60.0 ± 24.8"
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 9, 20, 50, 51, 200])

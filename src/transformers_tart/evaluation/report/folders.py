@@ -79,6 +79,8 @@ def load_measured(names: Sequence[str], folders: Sequence[str | Path], records: 
             other numbers of test rows.
         OSError: When a data set of the Hub cannot be reached.
     """
+    if not names:
+        return {}
     drawn = {json.dumps([own.get("max_test"), own.get("test_seed", 0)]) for own in map(_read_settings, folders)}
     if len(drawn) > 1:
         raise ValueError(f"The folders hold different test rows, [number, seed] of {' and '.join(sorted(drawn))}.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 
 
-MIN_DRAWS = 3  # of support sets; the interval of two is 13 standard errors wide on each side
+MIN_DRAWS = 3  # of support sets, for an interval in a report; that of two is 13 standard errors wide on each side
 EXACT_PAIRS = 50  # as in scipy
 DIGITS = 12  # rounding errors are smaller
 
@@ -53,8 +53,8 @@ def _half_width(squared_error: float, freedom: float) -> float:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """Return the mean of independent values with its interval by Student's t, from three values on."""
-    if len(values) < MIN_DRAWS:
+    """Return the mean of independent values with its interval by Student's t, which a single value lacks."""
+    if len(values) < 2:
         return Estimate(fmean(values))
     return Estimate(fmean(values), _half_width(variance(values) / len(values), len(values) - 1))
 
