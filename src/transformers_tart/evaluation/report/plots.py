@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COLORS = ["#000000", "#CC6677", "#332288", "#117733", "#DDAA33", "#88CCEE", "#AA4499", "#44AA99", "#999933", "#882255"]
 MARKERS = "os^DvPX<>ph*"
 LINES = ("-", "--", ":")
-LEGEND_WIDTH, LEGEND_ROW = 2.4, 0.2  # inches
+LEGEND_WIDTH, LEGEND_ROW = 2.7, 0.2  # inches
 DIAGONAL: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (4, 3))}
 BARS: dict[str, Any] = {"color": "#cccccc"}
 MARGIN = 1.35  # factor beyond the smallest and the largest k
@@ -117,7 +117,7 @@ def _method_legend(styles: dict[str, Style]) -> list["Artist"]:
 
 
 def _title(tasks: Sequence[str]) -> str:
-    return _shorten(tasks[0], 34) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
+    return _shorten(tasks[0], 30) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
 
 
 def draw_tasks(
