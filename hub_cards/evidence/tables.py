@@ -82,14 +82,18 @@ def write_tables(table: str) -> Iterator[str]:
         yield f"<details><summary>Accuracy of each set</summary>\n\n{details}\n\n</details>\n"
 
 
+def fill(card: str) -> str:
+    """Return the text of a card with its tables."""
+    return MARKS.sub(lambda found: "\n".join([found[1], *write_tables(found[2]), found[3]]), card)
+
+
 def main() -> None:
     """Write the tables into the cards."""
-    for card in sorted(ROWS.parent.glob("*/README.md")):
-        text = card.read_text(encoding="utf-8")
-        new = MARKS.sub(lambda found: found[1] + "\n" + "\n".join(write_tables(found[2])) + "\n" + found[3], text)
-        if new != text:
-            write_whole(card, new)
-            print(f"wrote {card.parent.name}")
+    for path in sorted(ROWS.parent.glob("*/README.md")):
+        card = path.read_text(encoding="utf-8")
+        if (filled := fill(card)) != card:
+            write_whole(path, filled)
+            print(f"wrote {path.parent.name}")
 
 
 if __name__ == "__main__":

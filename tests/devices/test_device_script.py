@@ -1,25 +1,17 @@
 """The script that tests and times an accelerator, tried on a CPU."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-
-
-SCRIPT = Path(__file__).parents[2] / "hub_cards" / "tart-reasoner-kernel" / "device.py"
+from helpers.scripts import load_script
 
 
 @pytest.fixture
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("device_script", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tart-reasoner-kernel/device.py")
 
 
 @pytest.mark.slow
