@@ -75,9 +75,9 @@ def _name_options(message: str, options: Collection[str]) -> str:
     """
     for name in options:
         end = "(=?)" if "_" in name else "(=)"
-        pattern = rf"(?<![\w/.'\"-]){name}{end}(?![\w/.'-])"
+        pattern = rf"(?<![\w/.'\"-]){name}{end}(?![\w/'-]|\.\w)"
         option = f"--{name.replace('_', '-')}"
-        message = re.sub(pattern, lambda found, option=option: option + " " * len(found[1]), message)
+        message = re.sub(pattern, lambda found: option + " " * len(found[1]), message)  # noqa: B023 (called at once)
     return message
 
 

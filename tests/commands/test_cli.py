@@ -309,7 +309,8 @@ def test__classify__interrupted_output__continued(
     assert output.read_bytes().startswith(kept)
     assert_same_answers(read_jsonl(output), answers)
     done = kept.count(b"\n")
-    assert f"{done} rows were finished before, {40 - done} were written now" in capsys.readouterr().err
+    before = f"; {done} rows were finished before" if done else ""
+    assert f"wrote {40 - done} rows to {output}, 0 with errors{before}" in capsys.readouterr().err
 
 
 def test__classify__finished_output__left_as_it_is(folder: Path, answers: list[dict]) -> None:

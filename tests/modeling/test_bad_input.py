@@ -46,7 +46,7 @@ def classify() -> TartClassificationPipeline:
         ({"text": ["a", "b"], "label": [0]}, ValueError, r"unequal lengths: \{'text': 2, 'label': 1\}"),
         ({"text": ["a", "b"]}, ValueError, r"without \['label'\]; give label_column=\.\.\., or rename"),
         ({"label": [0, 1]}, ValueError, r"without \['text'\]; give text_column=\.\.\., or rename"),
-        ([{"text": "a", "label": 0}, {"text": "b"}], ValueError, r"Example 1 has the keys \['text'\], without \['label'\]"),
+        ([{"text": "a", "label": 0}, {"text": "b"}], ValueError, r"Example 1 .* \['text'\], without \['label'\]"),
         ({"sentence": ["a"], "label": [0]}, ValueError, r"columns \['sentence', 'label'\], without \['text'\]"),
         (Dataset.from_dict({"sentence": ["a"], "label": [0]}), ValueError, r"columns \['sentence', 'label'\], w"),
         (DatasetDict({"dev": Dataset.from_list(make_examples(4))}), ValueError, r"\['dev'\]; choose one"),

@@ -77,7 +77,7 @@ def class_arguments(args: argparse.Namespace, modality: Modality) -> dict[str, A
     return {**given, **column_arguments(args)}
 
 
-def _read_descriptions(path: str) -> dict[str, str]:
+def _read_descriptions(path: str) -> dict[str, Any]:
     """Read texts by label, of a JSON object or of a table."""
     if path.endswith(".json") and file_format(path):
         try:

@@ -124,9 +124,9 @@ class Tally:
     written: int = 0
     bad: int = 0
 
-    def __str__(self) -> str:
+    def __str__(self) -> str:  # but for the rows that were written
         before = f"; {self.before:,} rows were finished before" if self.before else ""
-        return f"{self.written:,} rows%s, {self.bad:,} with errors{before}"
+        return f"{self.bad:,} with errors{before}"
 
 
 def run(args: argparse.Namespace) -> None:
@@ -169,7 +169,7 @@ def _run(args: argparse.Namespace, config: Any, table: InputTable, state: "Parti
         if args.compile:
             classify.model.backbone.compile(dynamic=True)
         _classify(args, classify, table, kept, output, finished, total, state)
-        if output.is_parquet and state.is_main_process and output.work.exists():
+        if output.is_parquet and state.is_main_process:
             own = ({kept[name]: row.get(name) for name in kept} for row in read_rows(table.path))
             write_parquet(output, schema, own)
 
@@ -209,8 +209,6 @@ def _prepare_output(
             clear(output)  # first, as rows must not stand beside another fingerprint
         write_whole(fingerprint_file(output.path), json.dumps(fingerprint, indent=1) + "\n")
         cut_torn_row(output, finished)
-        if output.is_parquet and output.path.exists():
-            output.work.unlink()  # the rows are written whole
     if args.strict and finished.bad:
         raise ValueError(f"{output.path} holds {finished.bad} rows that could not be read; --strict allows none.")
     return finished
@@ -234,6 +232,7 @@ def _classify(
     tally, is_quiet = Tally(done), not (is_main and sys.stderr.isatty())
     bar = logging.tqdm(desc="classifying", unit=table.modality, initial=done, total=total, disable=is_quiet)
     with open_output(output if is_main else Output(None)) as write, bar:
+        place = "stdout" if output.path is None else output.work
         try:
             # a window that was written in part is computed again as a whole: other batches change the last digits
             for window in _windows(table, done - done % size, size):
@@ -250,10 +249,10 @@ def _classify(
                 bar.update(len(allowed))
                 if args.strict and first_bad is not None:
                     raise ValueError(f"{table.path}: {rows[first_bad]['error']} (--strict)")
+            place = output.path or place
         finally:
             if is_main:
-                name = "stdout" if output.path is None else output.path
-                print(f"classify: wrote {str(tally) % f' to {name}'}", file=sys.stderr)
+                print(f"classify: wrote {tally.written:,} rows to {place}, {tally}", file=sys.stderr)
 
 
 def _windows(table: InputTable, skip: int, size: int) -> Iterator[list[tuple[Given, Row]]]:

@@ -49,7 +49,7 @@ def _infer(path: str) -> pa.Schema:
 
 
 def write_parquet(output: Output, kept: pa.Schema, rows: Iterator[Row]) -> None:
-    """Write the parquet file of an output from its finished rows, and remove the file of these.
+    """Write the parquet file of an output from its finished rows, unless it is there, and remove the file of these.
 
     Args:
         output ([`Output`]):
@@ -59,12 +59,17 @@ def write_parquet(output: Output, kept: pa.Schema, rows: Iterator[Row]) -> None:
     """
     if output.path is None:
         return
+    if not output.path.exists():
+        _write(output.path, output, kept, rows)
+    output.work.unlink()
+
+
+def _write(path: Path, output: Output, kept: pa.Schema, rows: Iterator[Row]) -> None:
     schema = pa.schema([*_schema(output), *kept])
     together = ({**row, **own} for row, own in zip(_read(output.work), rows, strict=True))
-    with replaced(output.path) as partial, ParquetWriter(partial, schema) as writer:
+    with replaced(path) as partial, ParquetWriter(partial, schema) as writer:
         for batch in _batches(together):
             writer.write_table(pa.Table.from_pylist(batch, schema))
-    output.work.unlink()
 
 
 def _schema(output: Output) -> pa.Schema:

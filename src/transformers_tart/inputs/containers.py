@@ -198,7 +198,9 @@ def unpack(inputs: Any, modality: Inputs, options: TableOptions | None = None) -
         return _unpack_array(table)
     if is_dataset(table):
         renamed = {name: key for key, name in chosen.items() if name != key}
-        table = table.select_columns(list(chosen.values())) if chosen else []
+        if not chosen:
+            return []
+        table = table.select_columns(list(chosen.values()))
         return table.rename_columns(renamed) if renamed else table
     values = read_chosen(table, chosen)
     if isinstance(table, FileTable) and modality.suffixes:

@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from transformers.utils import logging
@@ -166,7 +167,7 @@ def _rows(examples: Any, key: str, columns: Columns) -> dict[str, list[Any]]:
         if isinstance(row, tuple) and len(row) == 2:
             rows.append({key: row[0], LABEL: row[1]})
         elif isinstance(row, Mapping):
-            chosen = columns.choose([str(name) for name in row], f"Example {i} has the keys", lambda row=row: row)
+            chosen = columns.choose([str(name) for name in row], f"Example {i} has the keys", partial(dict, row))
             rows.append({name: row[column] for name, column in chosen.items()})
         else:
             raise TypeError(f"Example {i} is {type(row).__name__}; give {_forms(key)}.")
