@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow.parquet
 import pytest
 from helpers.builders import make_examples, make_texts
 from helpers.fake_pipeline import LABELS, FakePipeline
+from transformers.utils import logging
 
 from transformers_tart.cli import main
 from transformers_tart.commands import classify as command
@@ -245,3 +247,26 @@ def test__classify__mini__other_columns_same_answers(folder: Path, capsys: pytes
     expected = capsys.readouterr().out
     assert run(folder, given="bodies.jsonl", output=None) == 0
     assert capsys.readouterr().out == expected
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test__progress__on_a_terminal_alone__rows_of_all(
+    is_terminal: bool, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging, "_tqdm_active", True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    assert run(folder, given="in.parquet") == 0
+    captured = capsys.readouterr()
+    assert ("classifying: 100%" in captured.err) == ("300/300" in captured.err) == is_terminal
+    assert captured.out == ""
+
+
+def test__load_pipeline__on_a_terminal__encoding_of_examples_shown(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging, "_tqdm_active", True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    write(folder / "few.jsonl", inputs()[:2])
+    assert run(folder, given="few.jsonl") == 0
+    assert "embedding: 100%" in capsys.readouterr().err

@@ -203,7 +203,8 @@ class AnsweringPipeline(Pipeline):
             num_examples (`int`, *optional*, defaults to 5):
                 Most examples to list.
             classes:
-                `candidate_labels`, `hints` and so on, as in [`set_examples`].
+                `candidate_labels`, `hints` and so on, as in [`set_examples`]; and `text_column` and the like, as in a
+                call.
 
         Returns:
             `dict` or `list[dict]`: for each input `label` and `score` of the prediction; `views` and `hints`, each

@@ -33,6 +33,7 @@ from transformers_tart.commands.inputs import (
     kept_of,
     names_of_kept,
     opened,
+    show,
 )
 from transformers_tart.commands.output import (
     FIELDS,
@@ -170,7 +171,7 @@ def _run(args: argparse.Namespace, config: Any, table: InputTable, state: "Parti
             classify.model.backbone.compile(dynamic=True)
         _classify(args, classify, table, kept, output, finished, total, state)
         if output.is_parquet and state.is_main_process:
-            own = ({kept[name]: row.get(name) for name in kept} for row in read_rows(table.path))
+            own = ({kept[name]: row.get(name) for name in kept} for row in show(read_rows(table.path), "writing"))
             write_parquet(output, schema, own)
 
 

@@ -5,13 +5,13 @@ Commands import heavy packages when they run, so that `--help` is fast.
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedConfig
+from transformers.utils import logging
 
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.checks.arguments import as_source, check_device
@@ -162,7 +162,7 @@ def load_pipeline(
     model = PipelineModel.from_pretrained(name, config=config, **options)
     classify = TartClassificationPipeline(model=model, device=args.device, embedding_cache=embedding_cache)
     if examples is not None or "candidate_labels" in classes:
-        classify.set_examples(examples, progress_bar=sys.stderr.isatty(), **classes)
+        classify.set_examples(examples, progress_bar=logging.is_progress_bar_enabled(), **classes)
     return classify
 
 

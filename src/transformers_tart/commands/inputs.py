@@ -13,6 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import logging
+
 from transformers_tart.embeddings.text import Unreadable
 from transformers_tart.inputs.columns import LABEL, LIKELY_LABELS, SUFFIX, Columns, TableOptions
 from transformers_tart.inputs.containers import choose_columns, columns_of
@@ -23,6 +25,7 @@ from transformers_tart.inputs.tables import FileTable, Row, beside, file_format,
 KEYS = (*dict.fromkeys(column for modality in reversed(MODALITIES) for column in modality.columns), LABEL)
 COLUMN_OPTIONS = tuple(f"{key}{SUFFIX}" for key in KEYS)
 STDIN = "-"
+DELAY = 3  # seconds before progress is shown
 STDIN_FORMATS = ("txt", "jsonl", "csv", "tsv")
 
 
@@ -110,13 +113,18 @@ class InputTable:
             return open_parquet(self.path).metadata.num_rows, columns
         count, found = 0, dict[str, None]()
         try:
-            for row in read_rows(self.path):
+            for row in show(read_rows(self.path), "counting"):
                 found.update(dict.fromkeys(row))
                 count += 1
         except ValueError as err:
             rest = f"The {count:,} rows before are classified first; mended, the file is another input."
             print(f"classify: {err} {rest}", file=sys.stderr)
         return count, list(found or FileTable(self.path).columns or ())
+
+
+def show(rows: Iterator[Row], activity: str) -> Iterator[Row]:
+    """Yield rows; an activity of more than a few seconds has a progress bar, on a terminal."""
+    yield from logging.tqdm(rows, desc=activity, unit="row", delay=DELAY, leave=False, disable=None)
 
 
 def check_examples(args: argparse.Namespace, modality: Modality) -> None:
@@ -135,7 +143,7 @@ def check_examples(args: argparse.Namespace, modality: Modality) -> None:
 
 def check_rows(path: str) -> None:
     """Read a file of examples, which finds damage before a model is loaded."""
-    if not sum(1 for _ in read_rows(path)):
+    if not sum(1 for _ in show(read_rows(path), "checking")):
         raise ValueError(f"{path} holds no examples below its header; give a file with some.")
 
 

@@ -74,17 +74,17 @@ class Output(NamedTuple):
 
     @property
     def is_csv(self) -> bool:
-        """Whether rows are written as csv."""
+        """True for a file of csv."""
         return self.path is not None and self.path.suffix == ".csv"
 
     @property
     def is_parquet(self) -> bool:
-        """Whether the rows are a parquet file in the end."""
+        """True for a file that is parquet in the end."""
         return self.path is not None and self.path.suffix == ".parquet"
 
     @property
     def is_begun(self) -> bool:
-        """Whether there are rows, finished or not."""
+        """True where there are rows, finished or not."""
         paths = () if self.path is None else {self.path, self.work}
         return any(path.exists() and path.stat().st_size > 0 for path in paths)
 

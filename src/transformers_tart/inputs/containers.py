@@ -137,7 +137,7 @@ def _first_row(dataset: Any) -> dict[str, Any]:
 
 def _first(column: Any) -> Any:
     """Return the first value of a column, `None` of an empty one."""
-    value = next(iter(column), None) if can_iterate(column) and not isinstance(column, str) else None
+    value: Any = next(iter(column), None) if can_iterate(column) and not isinstance(column, str) else None
     return value.as_py() if hasattr(value, "as_py") else value  # of Arrow
 
 
