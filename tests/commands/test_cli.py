@@ -385,7 +385,7 @@ def test__classify__csv_cells_like_numbers_or_na__stay_texts(folder: Path, tmp_p
     [
         ("in.xlsx", "x", "ending"),
         ("in.jsonl", None, "no file"),
-        ("in.jsonl", '{"txt": "w1"}\n', "needs a column text"),
+        ("in.jsonl", '{"txt": "w1"}\n', 'give --text-column "txt" if'),
     ],
 )
 def test__classify__bad_input__said(

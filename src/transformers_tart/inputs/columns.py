@@ -10,6 +10,7 @@ from transformers_tart.checks.arguments import shorten
 
 LABEL = "label"
 SUFFIX = "_column"
+MOST_NAMES, LONGEST_NAME = 20, 40  # in a message
 LIKELY_LABELS = (
     *("labels", "category", "class", "target", "intent", "topic", "sentiment", "tag", "genre", "type", "emotion"),
     *("stance", "rating", "stars", "y"),
@@ -93,12 +94,12 @@ class Columns:
         if found and missing:
             lacking = [names[key] for key in missing]
             remedy = self._remedy(missing, found, first_row())
-            raise ValueError(f"{subject} {list(found)}, without {lacking}; {remedy}")
+            raise ValueError(f"{subject} {_list(found)}, without {lacking}; {remedy}")
         chosen = {key: name for key, name in names.items() if name in found}
         for key, name in chosen.items():
             if list(chosen.values()).count(name) > 1 and key not in self.given:
                 raise ValueError(
-                    f'{subject} {list(found)}, and "{name}" is read as another column already; give '
+                    f'{subject} {_list(found)}, and "{name}" is read as another column already; give '
                     f"{key}{SUFFIX}=... too."
                 )
         return chosen
@@ -121,6 +122,12 @@ class Columns:
             if key in self.needed and key not in guesses and len(strings) == 1:
                 guesses[key] = strings[0]
         return guesses
+
+
+def _list(names: Collection[str]) -> str:
+    """Return names as a list for a message, without those after many."""
+    shown = [name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..." for name in list(names)[:MOST_NAMES]]
+    return f"{shown}" if len(shown) == len(names) else f"{shown} and {len(names) - len(shown)} more"
 
 
 def _free(found: Collection[str], used: Collection[str], guesses: Mapping[str, str]) -> list[str]:
