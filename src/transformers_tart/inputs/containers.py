@@ -156,7 +156,7 @@ def as_list(column: Any, where: str) -> list[Any]:
     Raises:
         TypeError: On a single value, and on a container without order or rows.
     """
-    error = TypeError(f"{where} is a single {type(column).__name__}; give a list with a value for each example.")
+    error = TypeError(f"{where} is a single {type(column).__name__}; give a list with a value for each row.")
     is_one = isinstance(column, (str, bytes, bytearray)) or getattr(column, "ndim", 1) == 0
     if is_one or isinstance(column, (Mapping, set, frozenset)) or table_columns(column) is not None:
         raise error
