@@ -16,6 +16,7 @@ from transformers_tart.checks.arguments import as_source, check_device
 from transformers_tart.embeddings.arguments import as_limit
 from transformers_tart.files import staged
 from transformers_tart.hub.push import HubMixin, keep_edited_card
+from transformers_tart.inputs.columns import LABEL, TableOptions, take_table_arguments
 from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.views import COMPOSITION, View
 from transformers_tart.loading.download import take
@@ -45,8 +46,10 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
         tokenizer (`PreTrainedTokenizerBase`, *optional*), image_processor (`BaseImageProcessor`, *optional*),
         feature_extractor (`SequenceFeatureExtractor`, *optional*), processor (`ProcessorMixin`, *optional*):
             Processor of the backbone's inputs; loaded from its repository when not given.
-        examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table, *optional*):
-            The support set; the one stored with the model when not given. A table of pandas, polars or Arrow.
+        examples (`list[dict]`, `list[tuple]`, `dict[str, list]`, a table, a dataset, `str` or `Path`, *optional*):
+            The support set, as in [`set_examples`]; the one stored with the model when not given.
+        text_column, text_pair_column, image_column, audio_column, label_column, split (`str`, *optional*):
+            As in [`set_examples`]. The columns are those of later examples and inputs too.
         candidate_labels (`str` or `list[str]`, *optional*), hints (`str`, `Callable`, `dict` or `list`, *optional*),
         hypothesis_template (`str`, *optional*), label_descriptions (`dict[str, str]`, *optional*),
         unlabeled (`list`, *optional*):
@@ -82,16 +85,19 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
         **kwargs: Any,
     ):
         classes = take_classes(kwargs)
-        self._lasting = {name: classes[name] for name in LASTING if name in classes}
+        table = take_table_arguments(kwargs)
+        split = {"split": table.pop("split", None)}
+        self._lasting = {**table, **{name: classes[name] for name in LASTING if name in classes}}
         kwargs.pop("local_files_only", None)  # `pipeline` has used it already
         check_device(kwargs.get("device"))
         kwargs["batch_size"] = as_limit(kwargs.get("batch_size"), "batch_size")
         self._cache_folder = None if embedding_cache is None else as_source(embedding_cache, "embedding_cache")
         model = load_model(model, {"backbone": backbone, "views": views}, kwargs)
         given = {"tokenizer": tokenizer, "image_processor": image_processor, "feature_extractor": feature_extractor}
+        TableOptions.of(table, (*model.config.modality.columns, LABEL))
         super().__init__(model=model, **choose_processor(model, {**given, "processor": processor}), **kwargs)
         if examples is not None or classes.get("candidate_labels") is not None:
-            self.set_examples(examples, **classes)
+            self.set_examples(examples, **classes, **split)
         elif given_in_vain := sorted(classes.keys() - set(LASTING)):
             raise ValueError(f"{given_in_vain} need examples or candidate_labels; give one of these too.")
 
@@ -100,8 +106,14 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
         Replace the stored support set; `None` without candidate labels removes it.
 
         Args:
-            examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table, *optional*):
-                The labeled examples.
+            examples (`list[dict]`, `list[tuple]`, `dict[str, list]`, a table, a dataset, `str` or `Path`, *optional*):
+                The labeled examples: rows, tuples of an input and its label, or a table of pandas, polars, Arrow or
+                `datasets`, or the path of one (csv, tsv, json, jsonl, parquet). Other columns are ignored. Integer and
+                boolean labels are answered as they are given.
+            text_column, text_pair_column, image_column, audio_column, label_column (`str`, *optional*):
+                Names of the columns, if not `"text"`, `"text_pair"`, `"image"`, `"audio"` and `"label"`.
+            split (`str`, *optional*):
+                Split of a `DatasetDict`; `"train"` when not given.
             candidate_labels (`str` or `list[str]`, *optional*):
                 Names of the classes, in order, as a list or between commas. A class may be without an example, and
                 there may be no examples at all.

@@ -75,6 +75,7 @@ class SupportEncoder:
             phrasing,
             hints=hints,
             given_hints=None if given is None else given[order].to(embeddings.device),
+            label_kind=examples.label_kind,
         )
         return support, reading
 

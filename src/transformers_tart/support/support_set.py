@@ -19,6 +19,7 @@ from transformers_tart.errors import BackboneMismatchError, CorruptFileError
 from transformers_tart.hints.base import LabelHints
 from transformers_tart.hub.card import HintFacts
 from transformers_tart.inputs.embedding_options import EmbeddingOptions
+from transformers_tart.inputs.labels import KINDS, STRINGS
 from transformers_tart.support.files import read_fields, write_fields
 
 
@@ -60,6 +61,8 @@ class SupportSet:
             Label hints of the classes.
         given_hints (`torch.FloatTensor` of shape `(k, hints of the user, num_labels)`, *optional*):
             Scores of the examples by the hints of the user.
+        label_kind (`str`, *optional*, defaults to `"strings"`):
+            Kind of the labels that were given: `"integers"` and `"booleans"` are answered as such.
 
     Raises:
         ValueError: On lengths that do not fit, labels out of range, fewer than two classes, embeddings that are not
@@ -77,6 +80,7 @@ class SupportSet:
     packed: PackedEmbeddings | None = None
     hints: LabelHints | None = None
     given_hints: Tensor | None = None
+    label_kind: str = STRINGS
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -138,6 +142,8 @@ class SupportSet:
                 check_kind(name, values, tuple, list)
                 object.__setattr__(self, name, tuple(values))
         check_label_names("label_names", self.label_names)
+        if self.label_kind not in KINDS:
+            raise ValueError(f"label_kind is {shorten(self.label_kind)}; it must be one of {KINDS}.")
         for text in self.texts or ():
             parts = text if isinstance(text, tuple) and len(text) == 2 else (text,)
             if not all(isinstance(part, str) for part in parts):
