@@ -37,9 +37,6 @@ class TableOfExamples(Protocol):
         """Return the rows with these columns alone."""
 
 
-RawExamples: TypeAlias = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | TableOfExamples
-
-
 @dataclass(frozen=True)
 class Examples:
     """Checked examples.
@@ -48,11 +45,16 @@ class Examples:
         inputs: k texts or (text, text_pair) tuples; or images or audio as they were given.
         labels: k indices into `label_names`.
         label_names: names of the classes, in order.
+        weights: k positive weights, `None` for 1 each.
     """
 
     inputs: list[Any]
     labels: list[int]
     label_names: tuple[str, ...]
+    weights: list[float] | None = None
+
+
+RawExamples: TypeAlias = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | TableOfExamples | Examples
 
 
 def _forms(key: str) -> str:
@@ -72,7 +74,7 @@ def parse_examples(
         examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table of pandas, polars or Arrow):
             Rows or columns of `text`, `label` and, for text pairs, `text_pair`; or of `image` or `audio`, and `label`.
             Labels are strings, integers, whole floats or booleans. The order of the classes is the `ClassLabel`
-            feature's, else sorted.
+            feature's, else sorted. [`Examples`] are taken as they are.
         modality (`Modality`, *optional*, defaults to `TEXT`):
             The modality of the inputs.
         chosen_names (`list[str]`, *optional*):
@@ -86,6 +88,8 @@ def parse_examples(
         TypeError: On texts that are not strings, columns that are single values and labels of other or mixed kinds.
     """
     key = modality.name
+    if isinstance(examples, Examples):
+        return examples
     if examples is None:
         raise TypeError(f"The examples are None; give {_forms(key)}, or candidate_labels for none.")
     columns, class_names = _columns(examples, modality)

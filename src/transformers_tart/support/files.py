@@ -23,6 +23,7 @@ from transformers_tart.inputs.embedding_options import EmbeddingOptions
 # One key for all: safetensors writes several in random order, and the same support set must give the same bytes.
 METADATA_KEY = "support_set"
 GIVEN_HINTS = "given_hints"
+WEIGHTS = "weights"
 
 
 def write_fields(path: Path, fields: Mapping[str, Any], include_texts: bool = False) -> None:
@@ -48,6 +49,8 @@ def write_fields(path: Path, fields: Mapping[str, Any], include_texts: bool = Fa
         tensors |= fields["hints"].tensors()
     if fields["given_hints"] is not None:
         tensors[GIVEN_HINTS] = fields["given_hints"].contiguous().cpu()
+    if fields["weights"] is not None:
+        tensors[WEIGHTS] = fields["weights"].contiguous().cpu()
     save_file(tensors, path, metadata={METADATA_KEY: json.dumps(facts)})
 
 
@@ -59,6 +62,7 @@ def read_fields(path: str | Path) -> dict[str, Any]:
     check_label_names("label_names", facts["label_names"])
     texts = facts.get("texts")
     fields: dict[str, Any] = {"label_names": tuple(facts["label_names"]), "labels": tensors["labels"]}
+    fields["weights"] = tensors.get(WEIGHTS)
     if texts is not None:
         fields["texts"] = tuple(text if isinstance(text, str) else tuple(text) for text in texts)
     readers = {"prompt": Prompt.from_json, "phrasing": Phrasing.from_json}

@@ -60,6 +60,8 @@ class SupportSet:
             Label hints of the classes.
         given_hints (`torch.FloatTensor` of shape `(k, hints of the user, num_labels)`, *optional*):
             Scores of the examples by the hints of the user.
+        weights (`torch.FloatTensor` of shape `(k,)`, *optional*):
+            Weights of the examples, 1 each when not given; one of weight 2 counts as two copies of it.
 
     Raises:
         ValueError: On lengths that do not fit, labels out of range, fewer than two classes, embeddings that are not
@@ -77,6 +79,7 @@ class SupportSet:
     packed: PackedEmbeddings | None = None
     hints: LabelHints | None = None
     given_hints: Tensor | None = None
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -95,6 +98,8 @@ class SupportSet:
         self._check_hints()
         if len(self) > 0 or self.hints is None:
             self._check_examples()
+        if self.weights is not None and self.weights.shape != self.labels.shape:
+            raise ValueError(f"There are weights {tuple(self.weights.shape)} for {len(self)} examples.")
         if self.texts is not None and len(self.texts) != len(self):
             raise ValueError(f"There are {len(self.texts)} texts for {len(self)} examples.")
         if self.packed is not None and not self.packed.is_of(self.embeddings):
@@ -150,6 +155,7 @@ class SupportSet:
             ("packed", PackedEmbeddings),
             ("hints", LabelHints),
             ("given_hints", Tensor),
+            ("weights", Tensor),
         ):
             check_kind(name, getattr(self, name), kind, type(None))
 
@@ -191,8 +197,9 @@ class SupportSet:
         """Return the support set on another device."""
         hints = None if self.hints is None else self.hints.to(device)
         given = None if self.given_hints is None else self.given_hints.to(device)
+        weights = None if self.weights is None else self.weights.to(device)
         embeddings, labels = self.embeddings.to(device), self.labels.to(device)
-        return replace(self, embeddings=embeddings, labels=labels, hints=hints, given_hints=given)
+        return replace(self, embeddings=embeddings, labels=labels, hints=hints, given_hints=given, weights=weights)
 
     def scores(self) -> Tensor | None:
         """Return the scores (k, hints, classes) of the examples by all hints; `None` without hints."""
