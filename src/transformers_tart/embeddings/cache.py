@@ -111,6 +111,12 @@ class MemoryCache(EmbeddingCache):
     def __init__(self, backbone: PreTrainedModel, entries: MutableMapping[bytes, Tensor], **settings: object):
         self._prefix, self.entries = _prefix(backbone, settings), entries
 
+    def over(
+        self, entries: MutableMapping[bytes, Tensor], known: Mapping[bytes, Tensor], behind: EmbeddingCache | None
+    ) -> "MemoryCache":
+        """Return a cache that keeps all that it is asked for in `entries`, from `known` and a cache behind it."""
+        return _LayeredCache(self._prefix, entries, known, behind)
+
     def get(self, keys: Sequence[bytes]) -> list[Tensor | None]:
         """Return the stored embeddings, float32 on the CPU; `None` for keys that are not stored."""
         return [self.entries.get(key) for key in keys]
@@ -118,6 +124,34 @@ class MemoryCache(EmbeddingCache):
     def put(self, keys: Sequence[bytes], embeddings: Tensor) -> None:
         """Store embeddings (n, layers, hidden), one per key."""
         self.entries.update(zip(keys, embeddings.detach().to("cpu", torch.float32, copy=True), strict=True))
+
+
+class _LayeredCache(MemoryCache):
+    """Entries that are kept over known ones, and a cache behind them."""
+
+    def __init__(
+        self,
+        prefix: bytes,
+        entries: MutableMapping[bytes, Tensor],
+        known: Mapping[bytes, Tensor],
+        behind: EmbeddingCache | None,
+    ):
+        self._prefix, self.entries, self._known, self._behind = prefix, entries, known, behind
+
+    def get(self, keys: Sequence[bytes]) -> list[Tensor | None]:
+        """Return the stored embeddings of any layer."""
+        found = [self.entries.get(key, self._known.get(key)) for key in keys]
+        missing = [key for key, value in zip(keys, found, strict=True) if value is None]
+        behind = iter([None] * len(missing) if self._behind is None else self._behind.get(missing))
+        found = [next(behind) if value is None else value for value in found]
+        self.entries.update((key, value) for key, value in zip(keys, found, strict=True) if value is not None)
+        return found
+
+    def put(self, keys: Sequence[bytes], embeddings: Tensor) -> None:
+        """Store embeddings in the first layer and in the cache behind."""
+        super().put(keys, embeddings)
+        if self._behind is not None:
+            self._behind.put(keys, embeddings)
 
 
 class _Database:

@@ -1,0 +1,203 @@
+"""What an estimator has fitted: a reasoner that has read a matrix, or a backbone and a support set."""
+
+import copy
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transformers_tart.answers.answering import Answerer
+from transformers_tart.answers.formats import AnswerFormat
+from transformers_tart.backbones.forward import input_device
+from transformers_tart.backbones.reference import choose_processor
+from transformers_tart.embeddings.batching import Batcher
+from transformers_tart.embeddings.cache import EmbeddingCache, MemoryCache
+from transformers_tart.hints.given import functions_of, is_given, parse_given
+from transformers_tart.inputs.examples import Examples
+from transformers_tart.inputs.text_options import TextOptions
+from transformers_tart.loading.embedded import EMBEDDED
+from transformers_tart.modeling_base import TartPreTrainedModel
+from transformers_tart.modeling_tart import compose_any, load_any
+from transformers_tart.reasoners.modeling_reasoner import TartReasoner
+from transformers_tart.reasoners.state import ReasonerState
+from transformers_tart.repository import DEFAULT_REASONER
+from transformers_tart.support import PreparedSupport, SupportSet
+
+
+MEMORY = "memory"
+ROWS = 1024  # of a matrix that are answered at a time
+PROCESSORS = ("tokenizer", "image_processor", "feature_extractor")
+
+
+@dataclass(frozen=True)
+class MatrixTask:
+    """A reasoner, and its state of the rows of a matrix."""
+
+    reasoner: TartReasoner
+    state: ReasonerState
+
+    @classmethod
+    def fit(
+        cls, reasoner: TartReasoner, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray | None, num_labels: int
+    ) -> "MatrixTask":
+        """Read rows (n, d), labels (n,) and weights (n,)."""
+        given = None if weights is None else reasoner_tensor(reasoner, weights)[None]
+        targets = torch.from_numpy(labels).to(reasoner.device)[None]
+        with torch.no_grad():
+            state = reasoner.prepare(
+                reasoner_tensor(reasoner, rows)[None], targets, num_labels=num_labels, support_weights=given
+            )
+        return cls(reasoner, state)
+
+    def logits(self, rows: np.ndarray) -> np.ndarray:
+        """Return logits (n, num_labels) of rows (n, d)."""
+        chunks = reasoner_tensor(self.reasoner, rows).split(ROWS)
+        with torch.no_grad():
+            found = [self.reasoner.query(self.state, chunk[None])[0].double().cpu() for chunk in chunks]
+        return torch.cat(found).numpy()
+
+
+def reasoner_tensor(reasoner: TartReasoner, values: np.ndarray) -> Tensor:
+    """Return values as a tensor on the device and in the dtype of a reasoner."""
+    return torch.tensor(values, dtype=reasoner.dtype, device=reasoner.device)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A composed model, its processor, and where its embeddings are kept."""
+
+    model: TartPreTrainedModel
+    processor: Any
+    memory: MemoryCache
+    cache: EmbeddingCache | None
+
+    def place(self) -> AbstractContextManager:
+        """Return a context in which the model runs."""
+        return torch.no_grad()
+
+
+class Shared:
+    """The embeddings that an estimator and its clones share in a process, and what one of them has loaded last."""
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, Tensor] = {}
+        self._lock = threading.RLock()
+        self._last: tuple[list[Any], Any] | None = None
+
+    def load(self, settings: Mapping[str, Any]) -> Loaded:
+        """Load the backbone of these settings."""
+        return self._keep(list(settings.items()), lambda: load_backbone(settings, self.entries))
+
+    def reasoner(self, source: Any, dtype: torch.dtype, device: Any) -> TartReasoner:
+        """Load a reasoner; one that is loaded is copied."""
+        return self._keep([source, dtype, device], lambda: _load_reasoner(source, dtype, device))
+
+    def _keep(self, key: list[Any], load: Any) -> Any:
+        with self._lock:
+            if self._last is None or self._last[0] != key:
+                self._last = None  # not two backbones in memory
+                self._last = key, load()
+            return self._last[1]
+
+
+def _load_reasoner(source: Any, dtype: torch.dtype, device: Any) -> TartReasoner:
+    if isinstance(source, TartReasoner):
+        found: Any = copy.deepcopy(source)
+    else:
+        found = TartReasoner.from_pretrained(DEFAULT_REASONER if source is None else source)
+    return found.to(dtype=dtype, device=device or "cpu").eval()
+
+
+def load_backbone(settings: Mapping[str, Any], entries: dict[bytes, Tensor]) -> Loaded:
+    """Load a backbone or a task by its name, or compose one that is loaded already."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    backbone, device = given.pop("backbone"), given.pop("device", None)
+    folder, processor = given.pop("embedding_cache", None), given.pop("processor", None)
+    if isinstance(backbone, TartPreTrainedModel):
+        if given:
+            raise ValueError(f"The backbone is a composed model, to which {sorted(given)} cannot be applied.")
+        model = backbone
+    elif hasattr(backbone, "parameters"):
+        model = compose_any(backbone, **given)
+    else:
+        if device is None:
+            device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+        name = str(backbone)
+        compose = load_any if name not in EMBEDDED else compose_any
+        model = compose(name, **given) if compose is compose_any else compose(name, device=device, **given)
+    if device is not None:
+        model.to(device)
+    argument = model.config.modality.processor_argument
+    chosen = choose_processor(model, {**dict.fromkeys(PROCESSORS), argument: processor})[argument]
+    memory = MemoryCache(model.backbone, entries)
+    cache = memory if folder == MEMORY else None if folder is None else EmbeddingCache(folder, model.backbone)
+    return Loaded(model, chosen, memory, cache)
+
+
+@dataclass(frozen=True)
+class _LogitFormat(AnswerFormat):
+    """Logits in place of answers."""
+
+    def write(self, item: Any, logits: Tensor) -> Any:
+        """Return the logits (C,) of an input."""
+        return logits
+
+    def write_error(self, item: Any, error: Exception) -> Any:
+        """Raise the error of an input that cannot be read."""
+        raise error
+
+
+@dataclass(frozen=True)
+class InputTask:
+    """A support set of texts, images or audio; the backbone is left out of pickles, and loaded again."""
+
+    prepared: PreparedSupport | SupportSet
+    entries: dict[bytes, Tensor] = field(default_factory=dict)  # embeddings of the examples and labels
+
+    @classmethod
+    def fit(
+        cls, loaded: Loaded, examples: Examples, known: dict[bytes, Tensor], batch_size: int | None, **classes: Any
+    ) -> "InputTask":
+        """Embed examples that are not known, and read them; `classes` are arguments about the classes."""
+        entries: dict[bytes, Tensor] = {}
+        cache = loaded.memory.over(entries, known, loaded.cache)
+        with loaded.place():
+            prepared = loaded.model.prepare_examples(
+                examples, loaded.processor, cache=cache, batch_size=batch_size, **classes
+            )
+        return cls(prepared, entries)
+
+    def logits(self, loaded: Loaded, inputs: Sequence[Any], hints: Any, batch_size: int | None) -> np.ndarray:
+        """Return logits (n, num_labels) of inputs."""
+        model, functions = loaded.model, functions_of(parse_given(hints if is_given(hints) else None))
+        with loaded.place():
+            prepared = model.prepare_support(self.prepared)
+        form = _LogitFormat(prepared.support.label_names)
+        batcher = Batcher.on(input_device(model.backbone), batch_size)
+        answerer = Answerer(
+            model,
+            loaded.processor,
+            prepared,
+            form,
+            TextOptions(),
+            batcher,
+            functions,
+            lambda: loaded.cache,
+            loaded.place,
+        )
+        return torch.stack(list(answerer.answer_many(iter(inputs)))).double().numpy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        support = self.prepared.support if isinstance(self.prepared, PreparedSupport) else self.prepared
+        return {**vars(self), "prepared": support.to("cpu")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+
+__all__ = ["MEMORY", "InputTask", "Loaded", "MatrixTask", "Shared"]
