@@ -123,7 +123,9 @@ class MemoryCache(EmbeddingCache):
 
     def put(self, keys: Sequence[bytes], embeddings: Tensor) -> None:
         """Store embeddings (n, layers, hidden), one per key."""
-        self.entries.update(zip(keys, embeddings.detach().to("cpu", torch.float32, copy=True), strict=True))
+        rows = embeddings.detach().to("cpu", torch.float32)
+        # clones, since the pickle of a part of a tensor holds all of it
+        self.entries.update((key, row.clone()) for key, row in zip(keys, rows, strict=True))
 
 
 class _LayeredCache(MemoryCache):

@@ -1,4 +1,4 @@
-"""An estimator of scikit-learn, for its pipelines, cross-validation and searches; importing it imports scikit-learn."""
+"""An estimator of scikit-learn, for its pipelines, cross-validation and searches."""
 
 from transformers_tart.sklearn.estimator import TartClassifier
 

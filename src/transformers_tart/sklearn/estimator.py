@@ -232,7 +232,9 @@ class TartClassifier(ClassifierMixin, BaseEstimator):
         return logits - np.log(np.exp(logits).sum(1, keepdims=True))
 
     def _share(self) -> Shared:
-        return vars(self).setdefault("_shared", Shared())
+        if not hasattr(self, "_shared"):
+            self._shared = Shared()
+        return self._shared
 
     def _load(self) -> Loaded:
         """Return the backbone with the settings of the parameters."""

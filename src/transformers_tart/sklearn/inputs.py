@@ -18,10 +18,8 @@ def as_inputs(X: Any) -> list[Any]:
     columns = table_columns(X)
     if columns is not None:
         if len(columns) != 1:
-            raise ValueError(
-                f"X has the columns {shorten(list(columns))}; give one, such as X[{next(iter(columns), 'text')!r}], or "
-                "choose it with a ColumnTransformer."
-            )
+            first = next(iter(columns), "text")
+            raise ValueError(f"X has the columns {shorten(list(columns))}; give one, such as X[{first!r}].")
         X = next(iter(columns.values()))
     if isinstance(X, (str, bytes, dict)) or not can_iterate(X):
         raise TypeError(f"X is {type(X).__name__}; give a list, an array or a column of inputs.")

@@ -1,10 +1,10 @@
-"""What an estimator has fitted: a reasoner that has read a matrix, or a backbone and a support set."""
+"""Fitted parts of an estimator: a reasoner that has read a matrix, or a support set of inputs with its backbone."""
 
 import copy
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -127,9 +127,7 @@ def load_backbone(settings: Mapping[str, Any], entries: dict[bytes, Tensor]) -> 
     else:
         if device is None:
             device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-        name = str(backbone)
-        compose = load_any if name not in EMBEDDED else compose_any
-        model = compose(name, **given) if compose is compose_any else compose(name, device=device, **given)
+        model = load_any(str(EMBEDDED.get(backbone, backbone)), device=device, **given)
     if device is not None:
         model.to(device)
     argument = model.config.modality.processor_argument
@@ -194,10 +192,10 @@ class InputTask:
 
     def __getstate__(self) -> dict[str, Any]:
         support = self.prepared.support if isinstance(self.prepared, PreparedSupport) else self.prepared
+        if support.digest is not None:  # the pickle of a part of a tensor holds all of it
+            samples = {name: values.clone() for name, values in support.digest.samples.items()}
+            support = replace(support, digest=replace(support.digest, samples=samples))
         return {**vars(self), "prepared": support.to("cpu")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
 
 
 __all__ = ["MEMORY", "InputTask", "Loaded", "MatrixTask", "Shared"]
