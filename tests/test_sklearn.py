@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -188,9 +189,9 @@ def test__texts__search_over_views_and_k__each_text_read_once_a_view() -> None:
     )
     search.fit(TEXTS, LABELS)
     fitted = len(read.rows)
-    assert fitted <= 2 * len(set(TEXTS)) + 40  # and the probes of a backbone that is new
+    assert fitted <= 2 * len(set(TEXTS)) + 20  # and the probes of a backbone that is new
     clone(search.best_estimator_).fit(TEXTS, LABELS).predict(TEXTS)
-    assert len(read.rows) == fitted
+    assert len(read.rows) <= fitted + 1  # the prefix of the template
 
 
 def test__texts__partial_fit__reads_only_what_is_new() -> None:
@@ -214,7 +215,7 @@ def test__texts__pickled__reference_to_the_backbone_only_and_examples_kept() -> 
     np.testing.assert_array_equal(restored.predict_proba(QUERIES), expected)
     read = ReadTexts(restored._load().model.backbone)
     restored.partial_fit(["a new text"], ["spam"])
-    assert len(read.rows) == 1
+    assert len(read.rows) == 2  # the prefix of the template, and the new text
 
 
 def test__texts__integer_weights__close_to_copies() -> None:
@@ -245,6 +246,8 @@ def test__minilm__cross_validation_and_search__each_text_read_once_a_view() -> N
     classifier = TartClassifier(str(MINILM))
     read = ReadTexts(classifier._load().model.backbone)
     assert cross_val_score(classifier, texts, labels, cv=3).mean() > 0.9
-    counts = [read.rows.count(row) for row in set(read.rows)]
-    assert max(counts) == 1
+    counts = Counter(read.rows)
+    assert max(counts.values()) == 1
     assert len(counts) >= len(texts)
+    GridSearchCV(classifier, {"max_examples": [8, None], "class_weight": [None, "balanced"]}, cv=3).fit(texts, labels)
+    assert Counter(read.rows) == counts

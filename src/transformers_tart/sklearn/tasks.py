@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -31,6 +31,7 @@ from transformers_tart.support import PreparedSupport, SupportSet
 
 MEMORY = "memory"
 ROWS = 1024  # of a matrix that are answered at a time
+BASE = ("backbone", "dtype", "device")  # parameters on which the weights of a backbone depend
 PROCESSORS = ("tokenizer", "image_processor", "feature_extractor")
 
 
@@ -80,29 +81,47 @@ class Loaded:
         """Return a context in which the model runs."""
         return torch.no_grad()
 
+    def on(self, other: "Loaded") -> "Loaded":
+        """Return the same with the backbone of another, if it has the same weights, so that there is one in memory."""
+        if other.model.backbone_digest().differences(self.model.backbone_digest()):
+            return self
+        self.model.backbone = other.model.backbone
+        return replace(self, memory=other.memory, cache=other.memory if self.cache is self.memory else self.cache)
+
 
 class Shared:
-    """The embeddings that an estimator and its clones share in a process, and what one of them has loaded last."""
+    """The embeddings and the models that an estimator and its clones share in a process.
+
+    The models are those of the backbone that was used last, with its weights once.
+    """
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Tensor] = {}
         self._lock = threading.RLock()
-        self._last: tuple[list[Any], Any] | None = None
+        self._base: list[Any] = []
+        self._models: list[tuple[Any, Any]] = []
 
     def load(self, settings: Mapping[str, Any]) -> Loaded:
         """Load the backbone of these settings."""
-        return self._keep(list(settings.items()), lambda: load_backbone(settings, self.entries))
+        base = [settings[name] for name in BASE]
+        return self._find(base, dict(settings), load_backbone, settings, self.entries)
 
-    def reasoner(self, source: Any, dtype: torch.dtype, device: Any) -> TartReasoner:
-        """Load a reasoner; one that is loaded is copied."""
-        return self._keep([source, dtype, device], lambda: _load_reasoner(source, dtype, device))
+    def reasoner(self, *source: Any) -> TartReasoner:
+        """Load a reasoner, given its source, dtype and device; one that is loaded is copied."""
+        return self._find([TartReasoner], list(source), _load_reasoner, *source)
 
-    def _keep(self, key: list[Any], load: Any) -> Any:
+    def _find(self, base: list[Any], key: Any, load: Callable[..., Any], *arguments: Any) -> Any:
         with self._lock:
-            if self._last is None or self._last[0] != key:
-                self._last = None  # not two backbones in memory
-                self._last = key, load()
-            return self._last[1]
+            if self._base != base:
+                self._base, self._models = base, []
+            for other, model in self._models:
+                if other == key:
+                    return model
+            found = load(*arguments)
+            if self._models and isinstance(found, Loaded):
+                found = found.on(self._models[0][1])
+            self._models.append((key, found))
+            return found
 
 
 def _load_reasoner(source: Any, dtype: torch.dtype, device: Any) -> TartReasoner:
