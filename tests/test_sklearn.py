@@ -218,6 +218,17 @@ def test__texts__pickled__reference_to_the_backbone_only_and_examples_kept() -> 
     assert len(read.rows) == 2  # the prefix of the template, and the new text
 
 
+def length_hint(texts: list[str], label_names: tuple[str, ...]) -> np.ndarray:
+    return np.array([[len(text), -len(text)] for text in texts], dtype=np.float32)
+
+
+@pytest.mark.parametrize("hints", [length_hint, {"length": length_hint}, ["label_similarity", length_hint]])
+def test__texts__hint_of_the_user__used_after_pickling_too(hints: object) -> None:
+    classifier = TartClassifier("mini", hints=hints).fit(TEXTS, LABELS)
+    restored = pickle.loads(pickle.dumps(classifier))
+    np.testing.assert_array_equal(restored.predict_proba(QUERIES), classifier.predict_proba(QUERIES))
+
+
 def test__texts__integer_weights__close_to_copies() -> None:
     weights = np.random.default_rng(0).integers(0, 4, len(TEXTS))
     classifier = text_classifier()

@@ -17,9 +17,10 @@ from transformers_tart.backbones.forward import input_device
 from transformers_tart.backbones.reference import choose_processor
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache, MemoryCache
-from transformers_tart.hints.given import functions_of, is_given, parse_given
+from transformers_tart.hints.given import functions_of
+from transformers_tart.hints.requests import parse_request
 from transformers_tart.inputs.examples import Examples
-from transformers_tart.inputs.text_options import TextOptions
+from transformers_tart.inputs.text_options import DEFAULT_HYPOTHESIS, TextOptions
 from transformers_tart.loading.embedded import EMBEDDED
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.modeling_tart import compose_any, load_any
@@ -191,9 +192,10 @@ class InputTask:
 
     def logits(self, loaded: Loaded, inputs: Sequence[Any], hints: Any, batch_size: int | None) -> np.ndarray:
         """Return logits (n, num_labels) of inputs."""
-        model, functions = loaded.model, functions_of(parse_given(hints if is_given(hints) else None))
+        model = loaded.model
         with loaded.place():
             prepared = model.prepare_support(self.prepared)
+        functions = functions_of(parse_request(hints, prepared.support.label_names, DEFAULT_HYPOTHESIS).given)
         form = _LogitFormat(prepared.support.label_names)
         batcher = Batcher.on(input_device(model.backbone), batch_size)
         answerer = Answerer(
