@@ -246,7 +246,8 @@ class SupportingModel(PreTrainedModel):
         # without examples there is nothing to scale, and constant layers become 0
         fitted = embeddings if len(support) else embeddings.new_zeros(1, *embeddings.shape[1:])
         views = split_views(fitted, self.config.embedding_options.views)
-        scalings, hints = tuple(LayerScaling.fit(view) for view in views), support.hints
+        weights = None if support.weights is None else support.weights.to(device)
+        scalings, hints = tuple(LayerScaling.fit(view, weights) for view in views), support.hints
         with torch.no_grad():
             scaled = [view[None] for view in scale_views(embeddings, scalings)]
             scores, labels = support.scores(), support.labels.to(device)[None]
@@ -255,7 +256,9 @@ class SupportingModel(PreTrainedModel):
                 of_examples = as_task(scores, hints.calibration).to(device)
                 unlabeled = as_task(hints.calibration, hints.calibration).to(device)
             num_labels = max(2, support.num_labels)
-            state = self.reasoner.prepare(scaled, labels, of_examples, unlabeled, num_labels)
+            of_task = None if weights is None else weights[None]
+            hinted = (of_examples, unlabeled, num_labels)
+            state = self.reasoner.prepare(scaled, labels, *hinted, support_weights=of_task)
         return PreparedSupport(support, scalings, state, reading, self._token(), functions or {})
 
     def _is_current(self, prepared: PreparedSupport) -> bool:

@@ -39,10 +39,6 @@ class TableOfExamples(Protocol):
         """Return the rows with these columns alone."""
 
 
-Row: TypeAlias = Mapping[str, Any] | tuple[Any, Any]
-RawExamples: TypeAlias = Sequence[Row] | Mapping[str, Sequence[Any]] | TableOfExamples | str | os.PathLike
-
-
 @dataclass(frozen=True)
 class Examples:
     """Checked examples.
@@ -52,12 +48,18 @@ class Examples:
         labels: k indices into `label_names`.
         label_names: names of the classes, in order.
         label_kind: kind of the labels that were given, as in [`kind_of`].
+        weights: k positive weights, `None` for 1 each.
     """
 
     inputs: list[Any]
     labels: list[int]
     label_names: tuple[str, ...]
     label_kind: str = STRINGS
+    weights: list[float] | None = None
+
+
+Row: TypeAlias = Mapping[str, Any] | tuple[Any, Any]
+RawExamples: TypeAlias = Sequence[Row] | Mapping[str, Sequence[Any]] | TableOfExamples | Examples | str | os.PathLike
 
 
 def _forms(key: str) -> str:
@@ -83,7 +85,8 @@ def parse_examples(
             Other columns are ignored. Tuples are an input and its label. Tables are those of pandas, polars, Arrow
             and `datasets`, streams too, and files of csv, tsv, json, jsonl or parquet; of a `DatasetDict`, `"train"`
             is read unless a split is given. Labels are strings, integers, whole floats or booleans. The order of the
-            classes is the `ClassLabel` feature's, else sorted.
+            classes is the `ClassLabel` feature's, else sorted. [`Examples`] are taken as they
+            are.
         modality (`Modality`, *optional*, defaults to `TEXT`):
             The modality of the inputs.
         chosen_names (`list[str]`, *optional*):
@@ -99,6 +102,8 @@ def parse_examples(
         TypeError: On texts that are not strings, columns that are single values and labels of other or mixed kinds.
     """
     key = modality.name
+    if isinstance(examples, Examples):
+        return examples
     if examples is None:
         raise TypeError(f"The examples are None; give {_forms(key)}, or candidate_labels for none.")
     columns, class_names = _columns(examples, modality, options or TableOptions())

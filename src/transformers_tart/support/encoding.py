@@ -64,6 +64,7 @@ class SupportEncoder:
             else score_given(hints.given, self.request.given, examples.inputs, examples.label_names)
         )
         prompt, phrasing = (None, None) if reading is None else (reading.prefixes[0].prompt, reading.phrasing)
+        weights = None if examples.weights is None else torch.tensor([examples.weights[i] for i in order])
         support = SupportSet(
             embeddings,
             torch.tensor([examples.labels[i] for i in order], dtype=torch.int64, device=embeddings.device),
@@ -76,6 +77,7 @@ class SupportEncoder:
             hints=hints,
             given_hints=None if given is None else given[order].to(embeddings.device),
             label_kind=examples.label_kind,
+            weights=None if weights is None else weights.to(embeddings.device),
         )
         return support, reading
 

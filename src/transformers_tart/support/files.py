@@ -25,6 +25,7 @@ from transformers_tart.inputs.labels import STRINGS
 METADATA_KEY = "support_set"
 GIVEN_HINTS = "given_hints"
 LABEL_KIND = "label_kind"
+WEIGHTS = "weights"
 
 
 def write_fields(path: Path, fields: Mapping[str, Any], include_texts: bool = False) -> None:
@@ -52,6 +53,8 @@ def write_fields(path: Path, fields: Mapping[str, Any], include_texts: bool = Fa
         tensors |= fields["hints"].tensors()
     if fields["given_hints"] is not None:
         tensors[GIVEN_HINTS] = fields["given_hints"].contiguous().cpu()
+    if fields["weights"] is not None:
+        tensors[WEIGHTS] = fields["weights"].contiguous().cpu()
     save_file(tensors, path, metadata={METADATA_KEY: json.dumps(facts)})
 
 
@@ -65,6 +68,7 @@ def read_fields(path: str | Path) -> dict[str, Any]:
     fields: dict[str, Any] = {"label_names": tuple(facts["label_names"]), "labels": tensors["labels"]}
     if LABEL_KIND in facts:
         fields[LABEL_KIND] = facts[LABEL_KIND]
+    fields["weights"] = tensors.get(WEIGHTS)
     if texts is not None:
         fields["texts"] = tuple(text if isinstance(text, str) else tuple(text) for text in texts)
     readers = {"prompt": Prompt.from_json, "phrasing": Phrasing.from_json}

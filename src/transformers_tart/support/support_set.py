@@ -63,6 +63,8 @@ class SupportSet:
             Scores of the examples by the hints of the user.
         label_kind (`str`, *optional*, defaults to `"strings"`):
             Kind of the labels that were given: `"integers"` and `"booleans"` are answered as such.
+        weights (`torch.FloatTensor` of shape `(k,)`, *optional*):
+            Weights of the examples, 1 each when not given; one of weight 2 counts as two copies of it.
 
     Raises:
         ValueError: On lengths that do not fit, labels out of range, fewer than two classes, embeddings that are not
@@ -81,6 +83,7 @@ class SupportSet:
     hints: LabelHints | None = None
     given_hints: Tensor | None = None
     label_kind: str = STRINGS
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -99,6 +102,8 @@ class SupportSet:
         self._check_hints()
         if len(self) > 0 or self.hints is None:
             self._check_examples()
+        if self.weights is not None and self.weights.shape != self.labels.shape:
+            raise ValueError(f"There are weights {tuple(self.weights.shape)} for {len(self)} examples.")
         if self.texts is not None and len(self.texts) != len(self):
             raise ValueError(f"There are {len(self.texts)} texts for {len(self)} examples.")
         if self.packed is not None and not self.packed.is_of(self.embeddings):
@@ -145,18 +150,17 @@ class SupportSet:
         if self.label_kind not in KINDS:
             raise ValueError(f"label_kind is {shorten(self.label_kind)}; it must be one of {KINDS}.")
         for text in self.texts or ():
-            parts = text if isinstance(text, tuple) and len(text) == 2 else (text,)
-            if not all(isinstance(part, str) for part in parts):
+            pieces = text if isinstance(text, tuple) and len(text) == 2 else (text,)
+            if not all(isinstance(piece, str) for piece in pieces):
                 raise TypeError("texts must hold strings or pairs of strings.")
-        for name, kind in (
-            ("prompt", Prompt),
-            ("options", EmbeddingOptions),
-            ("digest", BackboneDigest),
-            ("phrasing", Phrasing),
-            ("packed", PackedEmbeddings),
-            ("hints", LabelHints),
-            ("given_hints", Tensor),
-        ):
+        kinds: dict[str, type] = {
+            "prompt": Prompt,
+            "options": EmbeddingOptions,
+            "digest": BackboneDigest,
+            "phrasing": Phrasing,
+        }
+        kinds |= {"packed": PackedEmbeddings, "hints": LabelHints, "given_hints": Tensor, "weights": Tensor}
+        for name, kind in kinds.items():
             check_kind(name, getattr(self, name), kind, type(None))
 
     def __len__(self) -> int:
@@ -195,10 +199,8 @@ class SupportSet:
 
     def to(self, device: torch.device | str) -> "SupportSet":
         """Return the support set on another device."""
-        hints = None if self.hints is None else self.hints.to(device)
-        given = None if self.given_hints is None else self.given_hints.to(device)
-        embeddings, labels = self.embeddings.to(device), self.labels.to(device)
-        return replace(self, embeddings=embeddings, labels=labels, hints=hints, given_hints=given)
+        given = {name: getattr(self, name) for name in ("embeddings", "labels", "hints", "given_hints", "weights")}
+        return replace(self, **{name: value.to(device) for name, value in given.items() if value is not None})
 
     def scores(self) -> Tensor | None:
         """Return the scores (k, hints, classes) of the examples by all hints; `None` without hints."""
