@@ -71,6 +71,8 @@ def select(records: list[Record], group: Group, metric: MetricFormat) -> Matched
 def write_tables(table: str) -> Iterator[str]:
     """Yield the tables of a model in markdown."""
     records = read_records(ROWS / table)
+    if not records:
+        yield "No results yet with this backbone."
     for group in GROUPS:
         if not peers_of(records, group):
             continue
@@ -89,7 +91,7 @@ def fill(card: str) -> str:
 
 def main() -> None:
     """Write the tables into the cards."""
-    for path in sorted(ROWS.parent.glob("*/README.md")):
+    for path in sorted(ROWS.parent.glob("*/*.md")):
         card = path.read_text(encoding="utf-8")
         if (filled := fill(card)) != card:
             write_whole(path, filled)
