@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("answers",),
     ("pipeline_tart",),
     (PACKAGE,),
-    ("evaluation", "bench"),
+    ("evaluation", "bench", "sklearn"),
     ("commands",),
     ("cli", "__main__"),
 )

@@ -1,8 +1,9 @@
 """The `transformers-tart` command: data on stdout, messages on stderr; exit codes 0, 1 (failure) and 2 (usage)."""
 
 import argparse
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from transformers.utils import logging
 
@@ -61,9 +62,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()  # the reader of stdout has closed it
         return 1
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as err:
-        print(f"transformers-tart {args.command}: {' '.join(str(err).split())}", file=sys.stderr)
+        message = _name_options(" ".join(str(err).split()), vars(args))
+        print(f"transformers-tart {args.command}: {message}", file=sys.stderr)
         return 1
     return 0
+
+
+def _name_options(message: str, options: Collection[str]) -> str:
+    """Return a message in which arguments of functions, such as `batch_size`, are options: `--batch-size`.
+
+    Names of one word are ordinary words too, and count before an equals sign alone.
+    """
+    for name in options:
+        end = "(=?)" if "_" in name else "(=)"
+        pattern = rf"(?<![\w/.'\"-]){name}{end}(?![\w/'-]|\.\w)"
+        option = f"--{name.replace('_', '-')}"
+        message = re.sub(pattern, lambda found: option + " " * len(found[1]), message)  # noqa: B023 (called at once)
+    return message
 
 
 __all__ = ["build_parser", "main"]

@@ -30,12 +30,23 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
     Raises:
         OSError: When the disk is full or the file cannot be written; an older file stays.
     """
+    with replaced(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replaced(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield the path of a new file, which replaces another atomically when the block ends without an error.
+
+    Raises:
+        OSError: When the disk is full or the file cannot be written; an older file stays.
+    """
     partial = Path(f"{os.fspath(path)}.partial")
     try:
-        with explain_full_disk(path), open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        with explain_full_disk(path):
+            yield partial
+            with open(partial, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -185,4 +196,4 @@ def write_all(file: int, content: bytes) -> None:
         rest = rest[os.write(file, rest) :]
 
 
-__all__ = ["check_whole", "explain_full_disk", "locked", "staged", "write_all", "write_whole"]
+__all__ = ["check_whole", "explain_full_disk", "locked", "replaced", "staged", "write_all", "write_whole"]

@@ -19,7 +19,8 @@ from transformers_tart.files import staged
 from transformers_tart.hints.given import functions_of
 from transformers_tart.hub.card import CardFacts, classifier_card
 from transformers_tart.hub.push import HubMixin, keep_edited_card
-from transformers_tart.inputs.examples import RawExamples, parse_examples
+from transformers_tart.inputs.columns import take_table_arguments
+from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.views import View
 from transformers_tart.loading.checksums import add_checksums
 from transformers_tart.loading.download import explain_failures, take
@@ -213,14 +214,14 @@ class TartPreTrainedModel(HubMixin, SupportingModel):
             options:
                 `hints`, those of the user, where a loaded support set was scored by them; `label_descriptions` of new
                 classes, and `unlabeled`, without which their hints are calibrated by inputs without content;
-                `batch_size`, `progress_bar` and `cache`; as in [`prepare_examples`].
+                `batch_size`, `progress_bar`, `cache`, `text_column` and the like; as in [`prepare_examples`].
 
         Raises:
             ValueError: When there is no support set, or a prompt would have to be written anew without its texts.
         """
         grower = SupportGrower.of(self, partial(read_vocabulary, self), **take(options, ("hints", "cache")))
-        names = grower.support.label_names
-        more = parse_examples(examples, self.config.modality, self.chosen_names, known_names=names)
+        table, known = take_table_arguments(options), grower.support.label_names
+        more = self._parse(examples, None, self.chosen_names, table, known)
         grown = grower.add(more, tokenizer, **options)
         self.set_support(self._pack(self.prepare_embedded(*grown, functions_of(grower.given))))
 

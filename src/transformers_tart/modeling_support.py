@@ -27,6 +27,7 @@ from transformers_tart.hints.given import functions_of
 from transformers_tart.hints.requests import HintRequest, choose_texts, parse_request
 from transformers_tart.hints.single_labels import as_task
 from transformers_tart.inputs.candidates import parse_candidates
+from transformers_tart.inputs.columns import LABEL, TableOptions
 from transformers_tart.inputs.examples import Examples, RawExamples, parse_examples
 from transformers_tart.inputs.text_options import DEFAULT_HYPOTHESIS
 from transformers_tart.origin import Origin, read_vocabulary
@@ -89,6 +90,7 @@ class SupportingModel(PreTrainedModel):
         progress_bar: bool = False,
         keep_texts: bool = False,
         seed: int = 0,
+        **table: Any,
     ) -> SupportSet:
         """Embed labeled examples, and what label hints need.
 
@@ -118,10 +120,13 @@ class SupportingModel(PreTrainedModel):
             seed (`int`, *optional*, defaults to 0):
                 Seed of the order of the examples in a prompt, for protocols with a prompt, and of the choice of
                 unlabeled texts.
+            table:
+                Names of the columns of the examples: `text_column`, `text_pair_column`, `image_column`,
+                `audio_column`, `label_column`; and `split`, of a `DatasetDict`.
         """
         seed, keep_texts = check_seed(seed), as_flag(keep_texts, "keep_texts")
         batching = {"batch_size": batch_size, "progress_bar": as_flag(progress_bar, "progress_bar")}
-        parsed = self._parse(examples, candidate_labels, self.chosen_names)
+        parsed = self._parse(examples, candidate_labels, self.chosen_names, table)
         request = self._request(parsed, hints, hypothesis_template, label_descriptions, unlabeled, seed)
         return self._embed(self.embedder(), parsed, request, tokenizer, keep_texts, **batching, seed=seed).support
 
@@ -141,22 +146,27 @@ class SupportingModel(PreTrainedModel):
         cache: EmbeddingCache | None = None,
         max_length: int | None = None,
         is_stored: bool = False,
+        **table: Any,
     ) -> PreparedSupport:
         """Embed and prepare labeled examples: [`encode_support`] and [`prepare_support`] with one pass over a prompt.
 
-        `cache` and `max_length` are as in [`embedder`]. With `is_stored`, for examples that become the support set of
-        the model, labels must be those that a user named in `config.id2label`.
+        `cache` and `max_length` are as in [`embedder`], `table` as in [`encode_support`]. With `is_stored`, for
+        examples that become the support set of the model, labels must be those that a user named in
+        `config.id2label`.
         """
         names, embedder = self.chosen_names if is_stored else None, self.embedder(cache, max_length)
-        parsed = self._parse(examples, candidate_labels, names)
+        parsed = self._parse(examples, candidate_labels, names, table)
         request = self._request(parsed, hints, hypothesis_template, label_descriptions, unlabeled)
         batching = {"batch_size": batch_size, "progress_bar": progress_bar}
         return self._embed(embedder, parsed, request, tokenizer, keep_texts, **batching)
 
-    def _parse(self, examples: Any, candidate_labels: Any, names: Any) -> Examples:
+    def _parse(
+        self, examples: Any, candidate_labels: Any, names: Any, table: Mapping[str, Any], known: Any = None
+    ) -> Examples:
+        options = TableOptions.of(table, (*self.config.modality.columns, LABEL))
         if examples is None and candidate_labels is not None:
             return Examples([], [], parse_candidates(candidate_labels, names))
-        return parse_examples(examples, self.config.modality, names, candidate_labels)
+        return parse_examples(examples, self.config.modality, names, candidate_labels, options, known)
 
     def _request(
         self, parsed: Examples, hints: Any, template: str | None, descriptions: Any, unlabeled: Any, seed: int = 0
@@ -238,7 +248,8 @@ class SupportingModel(PreTrainedModel):
         # without examples there is nothing to scale, and constant layers become 0
         fitted = embeddings if len(support) else embeddings.new_zeros(1, *embeddings.shape[1:])
         views = split_views(fitted, self.config.embedding_options.views)
-        scalings, hints = tuple(LayerScaling.fit(view) for view in views), support.hints
+        weights = None if support.weights is None else support.weights.to(device)
+        scalings, hints = tuple(LayerScaling.fit(view, weights) for view in views), support.hints
         with torch.no_grad():
             scaled = [view[None] for view in scale_views(embeddings, scalings)]
             scores, labels = support.scores(), support.labels.to(device)[None]
@@ -247,7 +258,9 @@ class SupportingModel(PreTrainedModel):
                 of_examples = as_task(scores, hints.calibration).to(device)
                 unlabeled = as_task(hints.calibration, hints.calibration).to(device)
             num_labels = max(2, support.num_labels)
-            state = self.reasoner.prepare(scaled, labels, of_examples, unlabeled, num_labels)
+            of_task = None if weights is None else weights[None]
+            hinted = (of_examples, unlabeled, num_labels)
+            state = self.reasoner.prepare(scaled, labels, *hinted, support_weights=of_task)
         return PreparedSupport(support, scalings, state, reading, self._token(), functions or {})
 
     def _is_current(self, prepared: PreparedSupport) -> bool:

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from transformers_tart.answers.pipeline import LASTING, AnsweringPipeline, take_classes
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.reference import choose_processor
-from transformers_tart.checks.arguments import as_source, check_device
+from transformers_tart.checks.arguments import as_count, as_flag, as_source, check_device
 from transformers_tart.embeddings.arguments import as_limit
 from transformers_tart.files import staged
 from transformers_tart.hub.push import HubMixin, keep_edited_card
+from transformers_tart.inputs.columns import LABEL, TableOptions, take_table_arguments
 from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.views import COMPOSITION, View
 from transformers_tart.loading.download import take
@@ -23,6 +25,7 @@ from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.modeling_tart import PipelineModel, compose_any
 from transformers_tart.origin import check_folder
 from transformers_tart.repository import OWNED
+from transformers_tart.support import SupportSet
 
 
 class TartClassificationPipeline(HubMixin, AnsweringPipeline):
@@ -45,8 +48,10 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
         tokenizer (`PreTrainedTokenizerBase`, *optional*), image_processor (`BaseImageProcessor`, *optional*),
         feature_extractor (`SequenceFeatureExtractor`, *optional*), processor (`ProcessorMixin`, *optional*):
             Processor of the backbone's inputs; loaded from its repository when not given.
-        examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table, *optional*):
-            The support set; the one stored with the model when not given. A table of pandas, polars or Arrow.
+        examples (`list[dict]`, `list[tuple]`, `dict[str, list]`, a table, a dataset, `str` or `Path`, *optional*):
+            The support set, as in [`set_examples`]; the one stored with the model when not given.
+        text_column, text_pair_column, image_column, audio_column, label_column, split (`str`, *optional*):
+            As in [`set_examples`]. The columns are those of later examples and inputs too.
         candidate_labels (`str` or `list[str]`, *optional*), hints (`str`, `Callable`, `dict` or `list`, *optional*),
         hypothesis_template (`str`, *optional*), label_descriptions (`dict[str, str]`, *optional*),
         unlabeled (`list`, *optional*):
@@ -82,16 +87,19 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
         **kwargs: Any,
     ):
         classes = take_classes(kwargs)
-        self._lasting = {name: classes[name] for name in LASTING if name in classes}
+        table = take_table_arguments(kwargs)
+        split = {"split": table.pop("split", None)}
+        self._lasting = {**table, **{name: classes[name] for name in LASTING if name in classes}}
         kwargs.pop("local_files_only", None)  # `pipeline` has used it already
         check_device(kwargs.get("device"))
         kwargs["batch_size"] = as_limit(kwargs.get("batch_size"), "batch_size")
         self._cache_folder = None if embedding_cache is None else as_source(embedding_cache, "embedding_cache")
         model = load_model(model, {"backbone": backbone, "views": views}, kwargs)
         given = {"tokenizer": tokenizer, "image_processor": image_processor, "feature_extractor": feature_extractor}
+        TableOptions.of(table, (*model.config.modality.columns, LABEL))
         super().__init__(model=model, **choose_processor(model, {**given, "processor": processor}), **kwargs)
         if examples is not None or classes.get("candidate_labels") is not None:
-            self.set_examples(examples, **classes)
+            self.set_examples(examples, **classes, **split)
         elif given_in_vain := sorted(classes.keys() - set(LASTING)):
             raise ValueError(f"{given_in_vain} need examples or candidate_labels; give one of these too.")
 
@@ -100,8 +108,14 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
         Replace the stored support set; `None` without candidate labels removes it.
 
         Args:
-            examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table, *optional*):
-                The labeled examples.
+            examples (`list[dict]`, `list[tuple]`, `dict[str, list]`, a table, a dataset, `str` or `Path`, *optional*):
+                The labeled examples: rows, tuples of an input and its label, or a table of pandas, polars, Arrow or
+                `datasets`, or the path of one (csv, tsv, json, jsonl, parquet). Other columns are ignored. Integer and
+                boolean labels are answered as they are given.
+            text_column, text_pair_column, image_column, audio_column, label_column (`str`, *optional*):
+                Names of the columns, if not `"text"`, `"text_pair"`, `"image"`, `"audio"` and `"label"`.
+            split (`str`, *optional*):
+                Split of a `DatasetDict`; `"train"` when not given.
             candidate_labels (`str` or `list[str]`, *optional*):
                 Names of the classes, in order, as a list or between commas. A class may be without an example, and
                 there may be no examples at all.
@@ -138,7 +152,11 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
             classes["hints"] = lasting
         with self.device_placement():
             self.model.add_examples(
-                examples, self._processor, cache=self._open_cache(), batch_size=self._batch_size, **classes
+                examples,
+                self._processor,
+                cache=self._open_cache(),
+                batch_size=self._batch_size,
+                **{**self._lasting_columns, **classes},
             )
 
     def remove_examples(self, examples: Any) -> None:
@@ -151,6 +169,40 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
         """
         with self.device_placement():
             self.model.remove_examples(examples, self._processor)
+
+    def suggest(
+        self,
+        inputs: Any,
+        n: int = 8,
+        *,
+        examples: RawExamples | SupportSet | None = None,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        **classes: Any,
+    ) -> list[dict[str, Any]]:
+        r"""
+        Suggest which of many inputs to label next: they are uncertain, unlike each other, and like many others.
+
+        Args:
+            inputs (`object`):
+                Many inputs without labels, as in a call.
+            n (`int`, *optional*, defaults to 8):
+                Most inputs to suggest. Copies of each other, and of examples, are suggested once or not at all.
+            batch_size (`int`, *optional*), progress_bar (`bool`, *optional*, defaults to `False`):
+                As in a call.
+            examples, classes:
+                As in [`explain`].
+
+        Returns:
+            `list[dict]`: `{"index", "score"}`, the best first: the place of an input, from 0, and its uncertainty
+            multiplied by the share of all inputs that it alone covers; see [`Pool`]. There is no chance in it.
+        """
+        is_one, items, table = self._read_inputs(inputs, classes)
+        if is_one:
+            raise TypeError(f"inputs is one {self.model.config.modality}; give a list of those from which to choose.")
+        n, size = as_count(n, "n"), as_limit(batch_size, "batch_size") or self._batch_size
+        bar = tqdm(items, desc="suggesting", disable=not as_flag(progress_bar, "progress_bar"))
+        return self._answerer(*self._find_support(examples, classes, **table), {}, {}, size).suggest(bar, n)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save the task: model, support set, tokenizer or processor, and card.

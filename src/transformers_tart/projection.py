@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from transformers_tart.checks.arguments import as_count
-from transformers_tart.checks.tensors import check_tensor
+from transformers_tart.checks.tensors import at_least_float32, check_tensor
 from transformers_tart.checks.tracing import is_traced
 
 
@@ -24,8 +24,8 @@ class Projection:
 
     mean: Tensor | None = None  # until `fit`
 
-    def fit(self, x: Tensor) -> Self:
-        """Fit on support embeddings."""
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> Self:
+        """Fit on support embeddings (..., k, dim), with weights (..., k) where the projection reads them."""
         raise NotImplementedError
 
     def transform(self, x: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class Projection:
         if x.dim() < 2 or x.shape[-1] != self.mean.shape[-1]:
             dim, shape = self.mean.shape[-1], tuple(x.shape)
             raise ValueError(f"{type(self).__name__} was fitted on {dim} dimensions, these have the shape {shape}.")
-        return x.float() - self.mean
+        return at_least_float32(x) - self.mean
 
     def to(self, device: torch.device | str) -> Self:
         """Copy the projection to another device."""
@@ -50,7 +50,7 @@ class Projection:
 class Identity(Projection):
     """The projection that changes nothing."""
 
-    def fit(self, x: Tensor) -> Self:
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> Self:
         """Return the projection, which has no parameters."""
         return self
 
@@ -75,12 +75,14 @@ class WhitenedPCA(Projection):
         self.n_components = as_count(n_components, "n_components")
         self.components: Any = None
 
-    def fit(self, x: Tensor) -> Self:
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> Self:
         """Fit on embeddings (..., k, dim), k at least 2, in float32."""
+        if weights is not None:
+            raise ValueError("WhitenedPCA reads no weights of examples; leave them out.")
         _check(x)
         if x.dim() < 2 or x.shape[-2] < 2 or x.shape[-1] == 0:
             raise ValueError(f"WhitenedPCA needs at least two embeddings, (..., k, dim); got shape {tuple(x.shape)}.")
-        x = x.float()
+        x = at_least_float32(x)
         if not is_traced() and not torch.isfinite(x).all():
             raise ValueError("WhitenedPCA cannot be fitted on embeddings that hold NaN or infinite values.")
         mean = x.mean(-2, keepdim=True)
@@ -126,24 +128,31 @@ class ClippedSpectrum(Projection):
     def __init__(self, participation: float = 40.0):
         self.participation = participation
 
-    def fit(self, x: Tensor) -> Self:
-        """Fit on embeddings (batch, k, dim), in float64 where the device has it."""
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> Self:
+        """Fit on embeddings (batch, k, dim) with weights (batch, k), in float64 where the device has it."""
         tiny, wide = torch.finfo(torch.float32).tiny, torch.float32 if x.device.type == "mps" else torch.float64
-        mean = x.float().mean(-2, keepdim=True)
-        centered = x.float() - mean
+        x = at_least_float32(x)
+        count: Any = x.shape[-2]
+        mean = x.mean(-2, keepdim=True)
+        if weights is not None:
+            count = weights.sum(-1, keepdim=True)
+            mean = (weights / count)[..., None, :] @ x
+        centered = x - mean
         size = centered.abs().amax((-2, -1), keepdim=True).clamp_min(tiny)  # squares would overflow float32
         unit = (centered / size).to(wide)
+        if weights is not None:
+            unit = unit * weights.sqrt()[..., None]
         variances, vectors = torch.linalg.eigh(unit @ unit.transpose(-1, -2))
         variances, vectors = variances.flip(-1).clamp_min(0), vectors.flip(-1)
         allowed = variances.clamp_max(_level(variances, self.participation))
-        count = max(1, int((allowed < variances).sum(-1).max()))
-        top = variances[..., :count].clamp_min(tiny)
-        directions = (unit.transpose(-1, -2) @ vectors[..., :count]) / top.sqrt()[..., None, :]
-        shrinkage = 1 - (allowed[..., :count] / top).sqrt()
-        total = allowed.sum(-1)
-        scale = torch.where(total > 0, (x.shape[-2] / total.clamp_min(tiny)).sqrt(), 0.0).float()
-        self.mean, self.directions, self.shrinkage = mean, directions.float(), shrinkage.float()
-        self.scale = scale[..., None, None] / size
+        most = max(1, int((allowed < variances).sum(-1).max()))
+        top = variances[..., :most].clamp_min(tiny)
+        directions = (unit.transpose(-1, -2) @ vectors[..., :most]) / top.sqrt()[..., None, :]
+        shrinkage = 1 - (allowed[..., :most] / top).sqrt()
+        total = allowed.sum(-1, keepdim=True)
+        scale = torch.where(total > 0, (count / total.clamp_min(tiny)).sqrt(), 0.0).to(x.dtype)
+        self.mean, self.directions, self.shrinkage = mean, directions.to(x.dtype), shrinkage.to(x.dtype)
+        self.scale = scale[..., None] / size
         return self
 
     def transform(self, x: Tensor) -> Tensor:
@@ -184,15 +193,19 @@ class LayerScaling:
     scale: Tensor  # (layers, 1), factor of each centered layer
 
     @classmethod
-    def fit(cls, support: Tensor) -> "LayerScaling":
-        """Fit on support embeddings (k, layers, hidden)."""
+    def fit(cls, support: Tensor, weights: Tensor | None = None) -> "LayerScaling":
+        """Fit on support embeddings (k, layers, hidden), with weights (k,)."""
         support = support.float()
+
+        def mean(x: Tensor) -> Tensor:
+            return x.mean(0) if weights is None else torch.tensordot(weights / weights.sum(), x, dims=1)
+
         size = support.abs().amax(dim=(0, 2), keepdim=True).clamp_min(torch.finfo(support.dtype).tiny)
         unit = support / size  # squares of large activations overflow float32
-        spread = (unit - unit.mean(0)).square().sum(-1).mean(0).sqrt()
-        varies = spread > CONSTANT * unit.square().sum(-1).mean(0).sqrt()
+        spread = mean((unit - mean(unit)).square().sum(-1)).sqrt()
+        varies = spread > CONSTANT * mean(unit.square().sum(-1)).sqrt()
         scale = torch.where(varies, 1 / (spread * size[0, :, 0]), 0.0)
-        return cls(support.mean(0), scale[:, None])
+        return cls(mean(support), scale[:, None])
 
     def transform(self, x: Tensor) -> Tensor:
         """Scale embeddings (n, layers, hidden) and concatenate their layers to (n, layers * hidden) float32."""
@@ -223,9 +236,9 @@ PROJECTIONS: dict[str, Callable[[int], Projection]] = {
 }
 
 
-def fit_projection(name: str, n_components: int, support: Tensor) -> Projection:
-    """Fit a projection, given by its name in a config, on support embeddings (batch, k, dim)."""
-    return PROJECTIONS[name](n_components).fit(support)
+def fit_projection(name: str, n_components: int, support: Tensor, weights: Tensor | None = None) -> Projection:
+    """Fit a projection, given by its name in a config, on embeddings (batch, k, dim) with weights (batch, k)."""
+    return PROJECTIONS[name](n_components).fit(support, weights)
 
 
 __all__ = ["ClippedSpectrum", "Identity", "LayerScaling", "Projection", "WhitenedPCA", "fit_projection", "scale_views"]

@@ -23,8 +23,10 @@ from transformers_tart import SupportSet, TartConfig, TartForSequenceClassificat
 from transformers_tart.backbones import dtype
 from transformers_tart.backbones.dtype import choose_dtype, with_dtype
 from transformers_tart.commands.common import load_config, load_pipeline
+from transformers_tart.commands.inputs import InputTable
 from transformers_tart.commands.output import FILES, OPTIONS, fingerprint_of
 from transformers_tart.evaluation.methods.models import Models
+from transformers_tart.inputs.modality import TEXT
 
 
 pytestmark = pytest.mark.core
@@ -152,8 +154,9 @@ def test__command__no_dtype__chosen_for_the_cpu(fast: torch.dtype, base: str) ->
 
 def test__fingerprint__no_dtype__that_of_the_cpu(fast: torch.dtype, base: str, tmp_path: Path) -> None:
     (tmp_path / "new.csv").write_text("text\nw1\n")
-    args = argparse.Namespace(**vars(arguments(base)), input=str(tmp_path / "new.csv"), examples=None)
-    found = fingerprint_of(args, load_config(args), "text")["options"]
+    args = argparse.Namespace(**vars(arguments(base)), examples=None)
+    table = InputTable.of(args, str(tmp_path / "new.csv"), TEXT)
+    found = fingerprint_of(args, load_config(args), table)["options"]
     others = dict.fromkeys(OPTIONS)
     assert found == {**others, "dtype": str(fast).removeprefix("torch.")}
 

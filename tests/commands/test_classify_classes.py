@@ -71,17 +71,17 @@ def test__classify__other_hints__another_output(folder: Path, capsys: pytest.Cap
     assert main(["classify", *arguments, "--hypothesis-template", "w20 {}"]) == 1
     assert "another choice of" in capsys.readouterr().err
     assert main(["classify", *arguments, "--label-descriptions", str(folder / "descriptions.json")]) == 1
-    assert "another label_descriptions" in capsys.readouterr().err
+    assert "another --label-descriptions" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--hypothesis-template", "w1 {}"], "Give --examples or --candidate-labels with --hypothesis-template"),
-        (["--candidate-labels", ","], "candidate_labels is empty"),
+        (["--candidate-labels", ","], "--candidate-labels is empty"),
         (["--candidate-labels", "w1,w2", "--hints", "unknown"], "hints"),
         (["--candidate-labels", "w1,w2", "--no-hints"], "hints"),
-        (["--candidate-labels", "w1,w2", "--label-descriptions", "texts.jsonl"], "needs a column"),
+        (["--candidate-labels", "w1,w2", "--label-descriptions", "texts.jsonl"], "needs the columns"),
         (["--candidate-labels", "w1,w2", "--label-descriptions", "absent.json"], "There is no file"),
         ([], "--candidate-labels a,b"),
     ],

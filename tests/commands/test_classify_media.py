@@ -93,4 +93,4 @@ def test__classify__table_without_images__says_which_column(
     features = Features({"text": Value("string")})
     Dataset.from_dict({"text": ["a"]}, features=features).to_parquet(folder / "texts.parquet")
     assert classify(backbone, folder, "texts.parquet", "out.jsonl") != 0
-    assert "needs a column image" in capsys.readouterr().err
+    assert "without ['image']; give --image-column" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """The output of `classify`: what it was made of, bad rows, damaged files, and how an interrupted one goes on."""
 
 import csv
-import hashlib
 import json
 import os
 import re
@@ -10,30 +9,19 @@ import sys
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.fake_pipeline import FakePipeline
 from helpers.full_disk import fill
 
 from transformers_tart.cli import main
 from transformers_tart.commands import classify as command
-from transformers_tart.commands.output import FIELDS, Finished, cut_torn_row, fingerprint_file, read_finished
+from transformers_tart.commands.output import FIELDS, Finished, Output, cut_torn_row, fingerprint_file, read_finished
 
 
-LABELS = ("plain", 'a "b",\r\nc', "x\ny", "\u2028é")
 ROWS = 300
 BAD = (17, 140)
-
-
-class FakePipeline:
-    """Labels by a hash of the text, without a model."""
-
-    model = SimpleNamespace(config=SimpleNamespace(modality="text"))
-
-    def __call__(self, texts: Sequence[Any], **_: Any) -> list[list[dict]]:
-        digests = [hashlib.sha256(json.dumps(text).encode()).digest() for text in texts]
-        return [[{"label": LABELS[digest[0] % len(LABELS)], "score": digest[1] / 256}] for digest in digests]
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +74,7 @@ def test__classify__bad_rows__an_error_beside_their_numbers_and_the_rest_labeled
     assert [row["row"] for row in rows if row["label"] is None] == list(BAD)
     assert rows[140] == {"row": 140, "label": None, "score": None, "error": "Row 140 has no text."}
     assert set(rows[0]) == {"row", "label", "score"}
-    assert "300 were written now; 2 in all could not be read" in capsys.readouterr().err
+    assert f"wrote 300 rows to {folder / 'out.jsonl'}, 2 with errors" in capsys.readouterr().err
 
 
 def test__classify__backbone_without_examples__refused_before_any_work(
@@ -129,7 +117,7 @@ def test__classify__strict__stops_at_the_first_bad_row_with_the_rows_before(
 ) -> None:
     assert classify(folder, "--strict", output=name) == 1
     assert "Row 17 has no text" in capsys.readouterr().err
-    assert read_finished(folder / name) == Finished(17, 0, (folder / name).stat().st_size)
+    assert read_finished(Output(folder / name)) == Finished(17, 0, (folder / name).stat().st_size)
     assert classify(folder, output=name) == 0
     assert classify(folder, "--strict", output=name) == 1
     assert "2 rows that could not be read" in capsys.readouterr().err
@@ -182,12 +170,13 @@ def test__classify__output_cut_anywhere__same_bytes_in_the_end(
     whole = output.read_bytes()
     for size in range(len(whole) + 1):
         output.write_bytes(whole[:size])
-        kept = read_finished(output)
+        kept = read_finished(Output(output))
         assert kept.size <= size
         assert whole.startswith(output.read_bytes()[: kept.size])
         assert classify(folder, output=name) == 0
         assert output.read_bytes() == whole
-        closing = f"{kept.rows} rows were finished before, {4 - kept.rows} were written now; 1 in all"
+        before = f"; {kept.rows} rows were finished before" if kept.rows else ""
+        closing = f"wrote {4 - kept.rows} rows to {output}, {1 - kept.bad} with errors{before}\n"
         assert closing in capsys.readouterr().err
 
 
@@ -197,8 +186,8 @@ def test__classify__killed_output__cut_in_place(folder: Path, name: str) -> None
     output, inode = folder / name, (folder / name).stat().st_ino
     with open(output, "ab") as file:
         file.write(b'300,"half a')
-    kept = read_finished(output)
-    cut_torn_row(output, kept)
+    kept = read_finished(Output(output))
+    cut_torn_row(Output(output), kept)
     assert kept.rows == ROWS
     assert (output.stat().st_size, output.stat().st_ino) == (kept.size, inode)
 
@@ -212,7 +201,7 @@ def test__read_finished__many_rows__in_little_memory(tmp_path: Path, name: str) 
             row = json.dumps({"row": i, "label": "ham", "score": 0.5}) + "\n"
             file.write(row if name.endswith("jsonl") else f"{i},ham,0.5,\r\n")
     tracemalloc.start()
-    assert read_finished(tmp_path / name).rows == 100_000
+    assert read_finished(Output(tmp_path / name)).rows == 100_000
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
@@ -267,7 +256,9 @@ def test__classify__output_of_something_else__refused_and_left_alone_unless_over
     assert differing in errors
     assert all(path.read_bytes() == content for path, content in before.items())
     assert classify(folder, *arguments, "--overwrite", output=name) == 0
-    assert "0 rows were finished before, 30" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "wrote 30" in errors
+    assert "finished before" not in errors
     assert classify(folder, *arguments, output=name) == 0
 
 
@@ -329,16 +320,16 @@ def test__classify__output_edited__refused_and_left_alone(
         (["--device", "cuda:77"], "device is 'cuda:77'"),
         (["--device", "-1"], "device is '-1'"),
         (["--batch-size", "0"], "--batch-size is 0"),
-        (["--output", "{folder}/out.txt"], "must be .jsonl or .csv"),
+        (["--output", "{folder}/out.txt"], "must be one of .jsonl, .csv, .parquet"),
         (["--output", "{folder}/absent/out.csv"], "no folder"),
         (["--output", "{folder}"], "ending"),
         (["--output", "{folder}/in.jsonl"], "read and cannot be written"),
         (["--output", "{folder}/train.jsonl", "--overwrite"], "read and cannot be written"),
         (["--input", "{folder}/absent.jsonl"], "no file"),
         (["--input", "{folder}/out.xlsx"], "ending"),
-        (["--input", "{folder}/labels.csv"], "needs a column text"),
-        (["--examples", "{folder}/in.jsonl"], "needs a column label"),
-        (["--examples", "{folder}/labels.csv"], "needs a column text"),
+        (["--input", "{folder}/labels.csv"], "without ['text']; give --text-column "),
+        (["--examples", "{folder}/in.jsonl"], "without ['label']; give --label-column "),
+        (["--examples", "{folder}/labels.csv"], "without ['text']; give --text-column "),
         (["--examples", "{folder}/empty.csv"], "is empty"),
         (["--examples", "{folder}/ragged.csv"], "Line 3 of"),
         (["--protocol", "loo", "--template", "no place"], "template"),
@@ -372,7 +363,7 @@ def test__classify__no_rows__exit_0(
     (folder / name).write_text(content)
     assert classify(folder, given=name, output=output) == 0
     captured = capsys.readouterr()
-    assert "0 rows were finished before, 0 were written now" in captured.err
+    assert "classify: wrote 0 rows to " in captured.err
     assert captured.out == ""
     if output is not None:
         assert read(folder / output) == []
@@ -389,7 +380,7 @@ def test__classify__full_disk__said_and_finished_rows_kept(
     assert classify(folder, "--output", output, output=None) == 1
     assert f"No space left on device: '{output}'" in capsys.readouterr().err
     assert whole.startswith(output.read_bytes())
-    rows = read_finished(output).rows
+    rows = read_finished(Output(output)).rows
     assert 100 < rows < 3000
     (small_disk / "filler").unlink()
     assert classify(folder, "--output", output, output=None) == 0

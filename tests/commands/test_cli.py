@@ -18,7 +18,7 @@ from transformers_tart.backbones import MINI
 from transformers_tart.cli import COMMANDS, build_parser, main
 from transformers_tart.commands import demo
 from transformers_tart.commands.demo import load_demo_task
-from transformers_tart.commands.output import fingerprint_file, read_finished
+from transformers_tart.commands.output import Output, fingerprint_file, read_finished
 from transformers_tart.embeddings.views import PRESETS
 
 
@@ -309,7 +309,8 @@ def test__classify__interrupted_output__continued(
     assert output.read_bytes().startswith(kept)
     assert_same_answers(read_jsonl(output), answers)
     done = kept.count(b"\n")
-    assert f"{done} rows were finished before, {40 - done} were written now" in capsys.readouterr().err
+    before = f"; {done} rows were finished before" if done else ""
+    assert f"wrote {40 - done} rows to {output}, 0 with errors{before}" in capsys.readouterr().err
 
 
 def test__classify__finished_output__left_as_it_is(folder: Path, answers: list[dict]) -> None:
@@ -340,7 +341,7 @@ def test__classify__killed_in_the_middle__finished_rows_are_whole(folder: Path, 
         os.sched_yield()
     process.kill()
     process.wait()
-    assert 0 < read_finished(output).rows < 20_000
+    assert 0 < read_finished(Output(output)).rows < 20_000
 
 
 @pytest.mark.parametrize("name", ["examples.csv", "examples.parquet"])
@@ -384,7 +385,7 @@ def test__classify__csv_cells_like_numbers_or_na__stay_texts(folder: Path, tmp_p
     [
         ("in.xlsx", "x", "ending"),
         ("in.jsonl", None, "no file"),
-        ("in.jsonl", '{"txt": "w1"}\n', "needs a column text"),
+        ("in.jsonl", '{"txt": "w1"}\n', 'give --text-column "txt" if'),
     ],
 )
 def test__classify__bad_input__said(

@@ -158,7 +158,8 @@ def test__no_examples__other_dtypes__close_answers(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif("not torch.cuda.is_available()"))]
+    "device",
+    ["cpu", pytest.param("cuda", marks=[pytest.mark.device, pytest.mark.skipif("not torch.cuda.is_available()")])],
 )
 def test__no_examples__moved__same_answers(device: str) -> None:
     model, tokenizer = build(), build_tokenizer()

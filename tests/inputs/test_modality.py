@@ -158,7 +158,7 @@ def test__pipeline__modality_from_outside__faults_are_named(folder: str) -> None
     classify = pipeline("tart-classification", model=folder, examples=examples)
     bad, good = classify([np.zeros((2, 3)), *make_tables(1)])
     assert "Input 0 has the shape (2, 3)" in bad["error"]
-    assert good["label"] == "0"
+    assert good["label"] == 0
     with pytest.raises(TypeError, match=r"one table input as an array: numpy.asarray\(..., dtype='float32'\)"):
         classify([1.0, 2.0])
     with pytest.raises(TypeError, match="which is for texts; cut table inputs before"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from transformers_tart.inputs.tables import open_table, read_columns, read_rows
+from transformers_tart.inputs.tables import FileTable, read_columns, read_rows
 
 
 pytestmark = pytest.mark.core
@@ -115,9 +115,10 @@ def test__read_columns__each_format__of_header_or_rows(
     assert read_columns(write(tmp_path / name, content)) == expected
 
 
-def test__open_table__parquet__names_of_classes(tmp_path: Path) -> None:
+def test__file_table__parquet__names_of_classes(tmp_path: Path) -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=["ham", "spam"])})
     Dataset.from_dict({"text": ["a"], "label": [1]}, features=features).to_parquet(tmp_path / "a.parquet")
-    table = open_table(str(tmp_path / "a.parquet"))
+    table = FileTable(str(tmp_path / "a.parquet"))
+    assert table.features is not None
     assert table.features["label"].names == ["ham", "spam"]
     assert list(table) == [{"text": "a", "label": 1}]

@@ -90,8 +90,9 @@ def test__embedding_cache__another_backbone__is_not_that_of_the_former(tmp_path:
     cached.model.backbone = build_backbone("llama", seed=1)
     cached.set_examples(make_examples())
     plain = make_pipeline(TartForSequenceClassification.from_backbone(build_backbone("llama", seed=1)))
-    assert torch.equal(score_all(cached, TEXTS), score_all(plain, TEXTS))
-    assert not torch.equal(score_all(cached, TEXTS), before)
+    # a cache embeds copies once, so its batches are others
+    torch.testing.assert_close(score_all(cached, TEXTS), score_all(plain, TEXTS), atol=2e-3, rtol=0)
+    assert (score_all(cached, TEXTS) - before).abs().max() > 2e-2
 
 
 @pytest.mark.slow

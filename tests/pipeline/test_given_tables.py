@@ -132,9 +132,9 @@ def test__call__nothing__nothing(make: Callable, classify: TartClassificationPip
         (numpy.array([["a", "b"]]), TypeError, "Input 0 is ndarray"),
         (torch.zeros(3), TypeError, "Input 0 is Tensor"),
         ([b"a"], TypeError, "Input 0 is bytes"),
-        ({"text": TEXTS}, TypeError, "The input is list"),
-        ({"role": "user", "content": "a"}, ValueError, r"The input has the keys \['content', 'role'\]"),
-        ([{"role": "user", "content": "a"}], ValueError, r"Input 0 has the keys \['content', 'role'\]"),
+        ([{"text": TEXTS}], TypeError, "Input 0 is list"),
+        ({"role": "user", "content": "a"}, ValueError, r"The input has the keys \['role', 'content'\]"),
+        ([{"role": "user", "content": "a"}], ValueError, r"Input 0 has the keys \['role', 'content'\]"),
         (pandas.DataFrame({"text": ["a", None]}), TypeError, r"Input 1 is float \(nan\); a text must be a string"),
         (pandas.array(["a", None], dtype="string"), TypeError, r"Input 1 is NAType \(<NA>\); a text must be"),
         (bytearray(b"ab"), TypeError, "The input is bytearray; give a text"),
@@ -158,9 +158,9 @@ def test__call__table_without_rows_in_memory__says_to_collect(classify: TartClas
 
 def test__examples__splits__listed() -> None:
     rows = Dataset.from_dict(COLUMNS)
-    streams = IterableDatasetDict({"train": rows.to_iterable_dataset(), "test": rows.to_iterable_dataset()})
-    for splits in (DatasetDict(train=rows, test=rows), streams):
-        with pytest.raises(ValueError, match=r"dataset splits \['train', 'test'\]; choose one"):
+    streams = IterableDatasetDict({"dev": rows.to_iterable_dataset(), "test": rows.to_iterable_dataset()})
+    for splits in (DatasetDict(dev=rows, test=rows), streams):
+        with pytest.raises(ValueError, match=r"dataset splits \['dev', 'test'\]; choose one"):
             parse_examples(splits)
 
 

@@ -11,6 +11,7 @@ from datasets import ClassLabel, Dataset
 from helpers.builders import (
     WORDS,
     build_backbone,
+    build_tokenizer,
     compose,
     make_examples,
     make_pipeline,
@@ -22,6 +23,7 @@ from transformers import AutoModelForCausalLM, pipeline
 
 from transformers_tart import TartClassificationPipeline, TartForSequenceClassification
 from transformers_tart.embeddings.text import Embedder
+from transformers_tart.inputs.examples import parse_examples
 
 
 NAMES = (f"{WORDS[1]} {WORDS[2]}", f"{WORDS[30]} {WORDS[31]}")  # with a meaning, and known to the tokenizer
@@ -234,3 +236,21 @@ def test__copies__added__logged(all_logs: pytest.LogCaptureFixture) -> None:
     assert "1 of 2 added examples are in the support set already" in all_logs.text
     assert "1 of 2 added examples have texts that are in the support set with another label" in all_logs.text
     assert ROWS[0]["text"] not in all_logs.text
+
+
+def test__add_examples__weights_and_labels_of_the_first_ones__as_encoded_anew() -> None:
+    rows = [{"text": row["text"], "label": i % 2} for i, row in enumerate(make_examples(12))]
+    model = compose()
+    tokenizer = build_tokenizer()
+    parsed = parse_examples(rows)
+    weights = [1.0 + i % 3 for i in range(12)]
+    first = replace(parsed, inputs=parsed.inputs[:10], labels=parsed.labels[:10], weights=weights[:10])
+    model.set_support(model.encode_support(first, tokenizer))
+    model.add_examples(rows[10:], tokenizer)
+    grown = model.support
+    assert grown.label_kind == "integers"
+    assert grown.weights.tolist() == [*weights[:10], 1.0, 1.0]
+    model.remove_examples([0, 11], tokenizer)
+    assert model.support.weights.tolist() == [*weights[1:10], 1.0]
+    with pytest.raises(ValueError, match="The labels are strings, and those of the support set are integers"):
+        model.add_examples([{"text": "w1 w2", "label": "1"}], tokenizer)

@@ -110,7 +110,7 @@ def test__errors__bad_examples_and_inputs__quote_no_text() -> None:
         lambda: classify.set_examples([{"text": [TEXT], "label": 0}, {"text": TEXT, "label": 1}]),
         lambda: classify([TEXT, 3]),
         lambda: classify([[TEXT]]),
-        lambda: classify({"text": TEXT, "other": TEXT}),
+        lambda: classify({"words": TEXT, "other": TEXT}),
     ]
     for call in wrong:
         with pytest.raises((ValueError, TypeError)) as error:

@@ -1,6 +1,5 @@
 """What the whole of it is for: real texts, real small language models, the shipped reasoner."""
 
-import importlib.util
 from pathlib import Path
 from statistics import mean
 from types import ModuleType
@@ -8,6 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 from helpers.builders import SHARED, score_all, shared_reasoner
+from helpers.scripts import load_script
 from sklearn.linear_model import RidgeClassifier
 from transformers import AutoModel, AutoTokenizer, pipeline
 
@@ -16,7 +16,6 @@ from transformers_tart.evaluation.methods.baselines import logistic_regression
 from transformers_tart.evaluation.tasks.embedded import EmbeddedTask, ReasonerPredictor, measure_task
 
 
-RECIPE = Path(__file__).parents[2] / "hub_cards" / "tart-reasoner-kernel" / "embed.py"
 TEXTS = SHARED / "data" / "text"
 EMBEDDINGS = SHARED / "data" / "embeddings"
 
@@ -24,12 +23,7 @@ EMBEDDINGS = SHARED / "data" / "embeddings"
 @pytest.fixture(scope="module")
 def recipe() -> ModuleType:
     """The script that embedded what the cards tell of."""
-    spec = importlib.util.spec_from_file_location("embed", RECIPE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("tart-reasoner-kernel/embed.py")
 
 
 def embed(recipe: ModuleType, backbone: str, name: str, folder: Path) -> EmbeddedTask:

@@ -1,11 +1,14 @@
 """The gpt2 architecture: the cached prefix equals the whole sequence."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from helpers.builders import build_reasoner, draw_task
 from hypothesis import given
 from hypothesis import strategies as st
 
+from transformers_tart import TartReasoner, TartReasonerConfig
 from transformers_tart.inputs.balance import seeded_orders
 from transformers_tart.reasoners.architectures.gpt2 import QUERY_BLOCK
 from transformers_tart.reasoners.kv_cache import PrefixCache
@@ -128,3 +131,16 @@ def test__gpt2__several_orders__mean_of_their_probabilities() -> None:
     assert len({tuple(order.tolist()) for order in orders}) == 3
     torch.testing.assert_close(found, torch.stack(expected).mean(0), atol=1e-5, rtol=0)
     assert (expected[0] - expected[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("width", [16, 64])
+def test__gpt2__new__read_in_and_read_out_as_published(width: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": width, "num_hidden_layers": 1, "num_attention_heads": 2, "n_positions": 9}
+    reasoner = TartReasoner(TartReasonerConfig(architecture="gpt2", **sizes))
+    for layer in (reasoner.architecture.read_in, reasoner.architecture.read_out):
+        limit = layer.in_features**-0.5
+        assert 0.7 * limit < layer.weight.abs().max() <= limit
+    reasoner.save_pretrained(tmp_path)
+    loaded = TartReasoner.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in reasoner.state_dict().items())

@@ -19,7 +19,7 @@ LEAST_WEIGHT = 0.05  # of a hint that is of use; a scaled hint has a spread of a
 def explain_answers(
     votes: Votes,
     support: SupportSet,
-    label_names: Sequence[str | None],
+    label_names: Sequence[Any],
     view_names: Sequence[str],
     most: int,
 ) -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ def explain_answers(
 
 
 def _list_votes(
-    logits: Tensor, weights: Tensor, names: Sequence[str], label_names: Sequence[str | None]
+    logits: Tensor, weights: Tensor, names: Sequence[str], label_names: Sequence[Any]
 ) -> list[list[dict[str, Any]]]:
     """Return weight and favored label of each voter for each query, given its part of the logits (V, n, C)."""
     scores, labels = logits.softmax(-1).max(-1)
@@ -74,7 +74,7 @@ def _list_votes(
 
 
 def _list_examples(
-    influence: Tensor, support: SupportSet, label_names: Sequence[str | None], most: int
+    influence: Tensor, support: SupportSet, label_names: Sequence[Any], most: int
 ) -> list[dict[str, Any]]:
     """Return the examples of the largest influence (k,), whatever its sign, the largest first."""
     order = torch.argsort(influence.abs(), descending=True, stable=True)[:most].tolist()

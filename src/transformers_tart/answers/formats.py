@@ -17,14 +17,14 @@ class AnswerFormat:
     """The format of the answers of a call.
 
     Attributes:
-        label_names: names of the classes, in order.
+        label_names: names of the classes, in order; or labels of the kind that was given.
         function: name of the function that turns logits into scores.
         top_k: number of classes to list, `None` for all, `""` for the best alone.
         with_sequence: whether an answer is `{"sequence", "labels", "scores"}`, as in zero-shot classification.
         is_alone: whether each label is scored on its own.
     """
 
-    label_names: tuple[str, ...]
+    label_names: tuple[str | int | bool, ...]
     function: str = "default"
     top_k: Any = ""
     with_sequence: bool = False
@@ -49,7 +49,7 @@ class AnswerFormat:
 
 
 def choose_format(
-    label_names: tuple[str, ...],
+    label_names: tuple[str | int | bool, ...],
     num_examples: int,
     top_k: Any = "",
     function_to_apply: str = "default",

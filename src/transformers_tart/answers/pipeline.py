@@ -1,6 +1,6 @@
 """The calls of the `tart-classification` pipeline: classification and explanation of inputs."""
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Sized
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -18,8 +18,10 @@ from transformers_tart.embeddings.arguments import as_limit
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.hints.given import parse_given
-from transformers_tart.inputs.containers import is_eager, iterate, unpack
+from transformers_tart.inputs.columns import LABEL, TableOptions, take_table_arguments
+from transformers_tart.inputs.containers import columns_of, is_eager, iterate, pick, unpack
 from transformers_tart.inputs.examples import RawExamples
+from transformers_tart.inputs.labels import restore_labels
 from transformers_tart.inputs.text_options import TextOptions, answer_options, text_options
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.support import PreparedSupport, SupportSet
@@ -69,8 +71,7 @@ class AnsweringPipeline(Pipeline):
                 keep_texts=self.model.config.modality.is_tokenized,
                 cache=self._open_cache(),
                 max_length=max_length or self._preprocess_params.get("max_length"),
-                **{**self._lasting, **classes},
-                **options,
+                **{**self._lasting, **classes, **options},
             )
         warn_about_hints(prepared)
         return prepared
@@ -130,11 +131,16 @@ class AnsweringPipeline(Pipeline):
             inputs (`object`):
                 One text, or `{"text", "text_pair"}`; one image or recording as [`read_image`] or [`read_audio`] takes
                 it, such as a path, a PIL image, an array, or a value of `datasets`; or many of them. A list, a column,
-                or a table gives a list; a generator or `KeyDataset` gives an iterator that reads in windows.
+                a table, or the `Path` of one gives a list; a generator, `KeyDataset` or stream gives an iterator that
+                reads in windows. Other columns of tables and keys of rows are ignored.
             candidate_labels (`str` or `list[str]`, *optional*):
                 Classes of this call, without examples or, in this order, of `examples`.
-            examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset`, a table or [`SupportSet`], *optional*):
-                The support set of this call; the stored one when not given.
+            examples (`list[dict]`, `dict[str, list]`, a table, a dataset, a path or [`SupportSet`], *optional*):
+                The support set of this call, as in [`set_examples`]; the stored one when not given.
+            text_column, text_pair_column, image_column, audio_column, label_column (`str`, *optional*):
+                Columns of the tables and rows in `inputs` and `examples`; those of the construction when not given.
+            split (`str`, *optional*):
+                Split of `inputs`, of a `DatasetDict`.
             hints, hypothesis_template, label_descriptions, unlabeled (*optional*):
                 As in [`set_examples`], for the examples or candidate labels of this call. Without these, `hints` holds
                 the scores of the inputs (n, num_labels), or functions, by the names of the hints that you gave with
@@ -165,18 +171,21 @@ class AnsweringPipeline(Pipeline):
         classes = take_classes(kwargs)
         if candidate_labels is not None:
             classes["candidate_labels"] = candidate_labels
+        table = {**self._lasting_columns, **take_table_arguments(kwargs)}
         preprocess, _, postprocess = self._sanitize_parameters(**kwargs)
         progress_bar, batch_size = as_flag(progress_bar, "progress_bar"), as_limit(batch_size, "batch_size")
         modality = self.model.config.modality
-        inputs = unpack(inputs, modality)
+        inputs, read = self._open_inputs(inputs, table)
         is_one = modality.is_one(inputs)
         max_length, size = preprocess.get("max_length"), None if is_one else batch_size or self._batch_size
-        found = self._find_support(examples, classes, max_length=max_length, progress_bar=progress_bar)
+        table.pop("split", None)  # that of the inputs
+        found = self._find_support(examples, classes, max_length=max_length, progress_bar=progress_bar, **table)
         answerer = self._answerer(*found, preprocess, postprocess, size)
         if is_one:
-            return answerer.answer_one(inputs)
+            return answerer.answer_one(read(inputs, "The input"))
         total = len(inputs) if isinstance(inputs, Sized) else None
-        items = tqdm(iterate(inputs), desc="classifying", unit=modality, total=total, disable=not progress_bar)
+        rows = (read(item, f"Input {i}") for i, item in enumerate(iterate(inputs)))
+        items = tqdm(rows, desc="classifying", unit=modality, total=total, disable=not progress_bar)
         results = answerer.answer_many(items)
         return list(results) if is_eager(inputs) else results
 
@@ -189,12 +198,13 @@ class AnsweringPipeline(Pipeline):
         Args:
             inputs (`object`):
                 One input, or a list of them, as in a call.
-            examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset`, a table or [`SupportSet`], *optional*):
+            examples (`list[dict]`, `dict[str, list]`, a table, a dataset, a path or [`SupportSet`], *optional*):
                 The support set; the stored one when not given.
             num_examples (`int`, *optional*, defaults to 5):
                 Most examples to list.
             classes:
-                `candidate_labels`, `hints` and so on, as in [`set_examples`].
+                `candidate_labels`, `hints` and so on, as in [`set_examples`]; and `text_column` and the like, as in a
+                call.
 
         Returns:
             `dict` or `list[dict]`: for each input `label` and `score` of the prediction; `views` and `hints`, each
@@ -202,59 +212,38 @@ class AnsweringPipeline(Pipeline):
             alone; and `examples`, those of most influence first, each `{"index", "label", "weight"}` and the `"text"`
             where it is kept. A positive weight is in favor of the prediction. Values are those of JSON.
         """
-        modality = self.model.config.modality
-        inputs, num_examples = unpack(inputs, modality), as_count(num_examples, "num_examples")
-        is_one = modality.is_one(inputs)
-        answerer = self._answerer(*self._find_support(examples, classes), {}, {}, None)
-        found = answerer.explain([inputs] if is_one else list(iterate(inputs)), num_examples)
+        is_one, items, table = self._read_inputs(inputs, classes)
+        num_examples = as_count(num_examples, "num_examples")
+        answerer = self._answerer(*self._find_support(examples, classes, **table), {}, {}, None)
+        found = answerer.explain(list(items), num_examples)
         return found[0] if is_one else found
 
-    def suggest(
-        self,
-        inputs: Any,
-        n: int = 8,
-        *,
-        examples: RawExamples | SupportSet | None = None,
-        batch_size: int | None = None,
-        progress_bar: bool = False,
-        **classes: Any,
-    ) -> list[dict[str, Any]]:
-        r"""
-        Suggest which of many inputs to label next: they are uncertain, unlike each other, and like many others.
+    def _read_inputs(self, inputs: Any, classes: dict[str, Any]) -> tuple[bool, Iterator[Any], dict[str, Any]]:
+        """Return whether inputs are a single one, all of them, and the arguments of tables that examples share."""
+        table = {**self._lasting_columns, **take_table_arguments(classes)}
+        inputs, read = self._open_inputs(inputs, table)
+        table.pop("split", None)
+        is_one = self.model.config.modality.is_one(inputs)
+        items = [inputs] if is_one else iterate(inputs)
+        return is_one, (read(item, f"Input {i}") for i, item in enumerate(items)), table
 
-        Args:
-            inputs (`object`):
-                Many inputs without labels, as in a call.
-            n (`int`, *optional*, defaults to 8):
-                Most inputs to suggest. Copies of each other, and of examples, are suggested once or not at all.
-            examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset`, a table or [`SupportSet`], *optional*):
-                The support set; the stored one when not given.
-            batch_size (`int`, *optional*), progress_bar (`bool`, *optional*, defaults to `False`):
-                As in a call.
-            classes:
-                `candidate_labels`, `hints` and so on, as in [`set_examples`].
+    @property
+    def _lasting_columns(self) -> dict[str, Any]:
+        return take_table_arguments(dict(self._lasting))
 
-        Returns:
-            `list[dict]`: `{"index", "score"}`, the best first: the place of an input, from 0, and its
-            uncertainty (1 less the margin between the two most likely classes) multiplied by the share of all inputs
-            that it covers, in the space of embeddings, and no example and no earlier one does. Of the same inputs,
-            the suggestions are the same.
-        """
-        modality, n = self.model.config.modality, as_count(n, "n")
-        inputs = unpack(inputs, modality)
-        if modality.is_one(inputs):
-            raise TypeError(f"inputs is one {modality}; give a list of those from which to choose.")
-        size = as_limit(batch_size, "batch_size") or self._batch_size
-        progress_bar = as_flag(progress_bar, "progress_bar")
-        answerer = self._answerer(*self._find_support(examples, classes), {}, {}, size)
-        items = tqdm(iterate(inputs), desc="suggesting", unit=modality, disable=not progress_bar)
-        return answerer.suggest(items, n)
+    def _open_inputs(self, inputs: Any, table: Mapping[str, Any]) -> tuple[Any, Callable[[Any, str], Any]]:
+        """Return the inputs inside a table, and a function that returns the input of a row, given its place."""
+        modality = self.model.config.modality
+        options = TableOptions.of(table, (*modality.columns, LABEL))
+        rows = unpack(inputs, modality, options)
+        columns = columns_of(modality, options if rows is inputs else TableOptions())  # tables give the usual keys
+        return rows, lambda item, where: pick(item, modality, columns, where)
 
     def _answerer(
         self, support: PreparedSupport, hints: dict, preprocess: dict, postprocess: dict, batch_size: int | None
     ) -> Answerer:
         """Return what answers a call, given its options."""
-        names = self.model.names_for(support.support)
+        names = restore_labels(self.model.names_for(support.support), support.support.label_kind)
         form = choose_format(names, len(support.support), **{**self._postprocess_params, **postprocess})
         options = TextOptions(**{**self._preprocess_params, **preprocess})
         batcher = Batcher.on(input_device(self.model.backbone), batch_size)
@@ -276,7 +265,8 @@ class AnsweringPipeline(Pipeline):
 
     def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:
         logits = self.model(**model_inputs, support=support).logits
-        return {"logits": logits, "label_names": self.model.names_for(support.support)}
+        names = restore_labels(self.model.names_for(support.support), support.support.label_kind)
+        return {"logits": logits, "label_names": names}
 
     def postprocess(self, model_outputs: dict[str, Any], top_k: Any = "", function_to_apply: Any = "default") -> Any:
         """Return labels and scores of one input, by the conventions of the text-classification pipeline."""

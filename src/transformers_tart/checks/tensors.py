@@ -45,8 +45,13 @@ def check_tensor(name: str, tensor: Any) -> None:
         )
 
 
-def check_embeddings(embeddings: Any, name: str) -> Tensor:
-    """Return embeddings in float32, whose values must be finite; these are not checked while tracing."""
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return a tensor in float32, or in float64 where it is in that."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def check_embeddings(embeddings: Any, name: str, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return embeddings in a dtype, whose values must be finite; these are not checked while tracing."""
     if not isinstance(embeddings, Tensor) or not embeddings.is_floating_point():
         kind = _kind_of(embeddings)
         raise TypeError(
@@ -54,7 +59,7 @@ def check_embeddings(embeddings: Any, name: str) -> Tensor:
             "with one for each view."
         )
     check_tensor(f"The tensor of {name}", embeddings)
-    converted = embeddings.float()
+    converted = embeddings.to(dtype)
     if not is_traced() and not torch.isfinite(converted).all():
         raise ValueError(
             f"The {name} hold NaN or infinite values: the backbone is broken or overflows its dtype. Load it with "
@@ -68,12 +73,13 @@ def _name_views(what: str, count: int) -> list[str]:
     return [f"{what} of view {i + 1} of {count}" for i in range(count)] if count > 1 else [what]
 
 
-def check_views(embeddings: Any, what: str) -> list[Tensor]:
-    """Return the embeddings of each view in float32, from one tensor or a list or tuple of them."""
+def check_views(embeddings: Any, what: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    """Return the embeddings of each view in a dtype, from one tensor or a list or tuple of them."""
     views = embeddings if isinstance(embeddings, list | tuple) else [embeddings]
     if not views:
         raise ValueError(f"There are no {what}: the list is empty; give one tensor, or one for each view.")
-    return [check_embeddings(view, name) for view, name in zip(views, _name_views(what, len(views)), strict=True)]
+    names = _name_views(what, len(views))
+    return [check_embeddings(view, name, dtype) for view, name in zip(views, names, strict=True)]
 
 
 def check_hints(hints: Any, unlabeled: Any, labels: Any, num_labels: Any) -> tuple[Tensor | None, Tensor | None, Any]:
@@ -120,20 +126,20 @@ def _check_hint_tensor(hints: Any, name: str) -> Tensor:
     if not isinstance(hints, Tensor) or not hints.is_floating_point():
         raise TypeError(f"The {name} are {_kind_of(hints)}; they must be a torch.Tensor of floating-point numbers.")
     check_tensor(f"The tensor of {name}", hints)
-    hints = hints.float()
+    hints = at_least_float32(hints)
     if not is_traced() and hints.isinf().any():
         raise ValueError(f"The {name} hold infinite values; a class of which a hint says nothing has NaN.")
     return hints
 
 
 def check_support(
-    embeddings: Any, labels: Any, num_labels: Any, has_hints: bool = False
+    embeddings: Any, labels: Any, num_labels: Any, has_hints: bool = False, dtype: torch.dtype = torch.float32
 ) -> tuple[list[Tensor], Tensor, int]:
-    """Return support embeddings of each view in float32, their labels in int64, and the number of classes."""
+    """Return support embeddings of each view in a dtype, their labels in int64, and the number of classes."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"The support labels are {_kind_of(labels)}; they must be a torch.Tensor of integers.")
     check_tensor("The tensor of support labels", labels)
-    views = check_views(embeddings, "support embeddings")
+    views = check_views(embeddings, "support embeddings", dtype)
     names = _name_views("support embeddings", len(views))
     for view, name in zip(views, names, strict=True):
         if view.dim() != 3 or labels.shape != view.shape[:2] or view.shape[-1] == 0:
@@ -162,9 +168,25 @@ def check_support(
     return views, labels.long(), num_labels
 
 
-def check_queries(embeddings: Any, batch: int, dims: Sequence[int]) -> list[Tensor]:
-    """Return query embeddings (batch, n, dim) of each view in float32, given the support set's batch and dims."""
-    views = check_views(embeddings, "query embeddings")
+def check_weights(weights: Any, labels: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Return weights (batch, k) of examples in a dtype, `None` where none are given; they must be positive."""
+    if weights is None:
+        return None
+    if not isinstance(weights, Tensor) or not (weights.is_floating_point() or is_integer(weights)):
+        raise TypeError(f"The support weights are {_kind_of(weights)}; they must be a torch.Tensor of numbers.")
+    check_tensor("The tensor of support weights", weights)
+    if weights.shape != labels.shape:
+        raise ValueError(f"The support weights are {tuple(weights.shape)}, the labels {tuple(labels.shape)}.")
+    if not (torch.isfinite(weights).all() and (weights > 0).all()):
+        raise ValueError("The support weights must be positive and finite; leave examples of weight 0 out.")
+    return weights.to(labels.device, dtype)
+
+
+def check_queries(
+    embeddings: Any, batch: int, dims: Sequence[int], dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
+    """Return query embeddings (batch, n, dim) of each view in a dtype, given the support set's batch and dims."""
+    views = check_views(embeddings, "query embeddings", dtype)
     if len(views) != len(dims):
         raise ValueError(
             f"The number of views is {len(views)} in the queries and {len(dims)} in the support set: give the query "

@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers_tart.commands.common import check_columns, stream_inputs
+from transformers_tart.commands.inputs import InputTable, column_arguments
 from transformers_tart.embeddings.text import Unreadable
-from transformers_tart.inputs.tables import file_format, read_rows
+from transformers_tart.inputs.modality import Modality
+from transformers_tart.inputs.tables import file_format, read_columns, read_rows
 
 
 VALUES = ("candidate_labels", "hypothesis_template", "hints")  # which are no files
@@ -50,10 +51,10 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_classes(args: argparse.Namespace, modality: str) -> None:
+def check_classes(args: argparse.Namespace, modality: Modality) -> None:
     """Check the options before a model is loaded."""
     if args.unlabeled is not None:
-        check_columns(args.unlabeled, [modality])
+        InputTable.of(args, args.unlabeled, modality)
     if args.label_descriptions is not None:
         _read_descriptions(args.label_descriptions)
     given = [name for name in (*VALUES, *FILES) if getattr(args, name) is not None]
@@ -62,7 +63,7 @@ def check_classes(args: argparse.Namespace, modality: str) -> None:
         raise ValueError(f"Give --examples or --candidate-labels with {options}; a saved task has its own.")
 
 
-def class_arguments(args: argparse.Namespace, modality: str) -> dict[str, Any]:
+def class_arguments(args: argparse.Namespace, modality: Modality) -> dict[str, Any]:
     """Return the options as arguments of the pipeline, as far as they are given."""
     given: dict[str, Any] = {name: getattr(args, name) for name in VALUES if getattr(args, name) is not None}
     if (names := given.get("hints")) is not None:
@@ -71,12 +72,12 @@ def class_arguments(args: argparse.Namespace, modality: str) -> dict[str, Any]:
     if args.label_descriptions is not None:
         given["label_descriptions"] = _read_descriptions(args.label_descriptions)
     if args.unlabeled is not None:
-        inputs = list(stream_inputs(args.unlabeled, modality))
-        given["unlabeled"] = [item for item in inputs if not isinstance(item, Unreadable)]
-    return given
+        rows = InputTable.of(args, args.unlabeled, modality).inputs()
+        given["unlabeled"] = [item for item, _ in rows if not isinstance(item, Unreadable)]
+    return {**given, **column_arguments(args)}
 
 
-def _read_descriptions(path: str) -> dict[str, str]:
+def _read_descriptions(path: str) -> dict[str, Any]:
     """Read texts by label, of a JSON object or of a table."""
     if path.endswith(".json") and file_format(path):
         try:
@@ -85,9 +86,11 @@ def _read_descriptions(path: str) -> dict[str, str]:
             raise ValueError(f"{path} is not JSON: {err}.") from err
         if isinstance(found, dict):
             return found
-    check_columns(path, COLUMNS)
+    found = read_columns(path)
+    if found is not None and not set(COLUMNS) <= set(found):
+        raise ValueError(f"{path} has the columns {found}; it needs the columns {' and '.join(COLUMNS)}.")
     rows = list(read_rows(path))
-    found = {str(row.get("label")): row.get("description") for row in rows}
-    if len(found) < len(rows):
+    described = {str(row.get("label")): row.get("description") for row in rows}
+    if len(described) < len(rows):
         raise ValueError(f"{path} describes a label twice; leave one description of each.")
-    return found
+    return described

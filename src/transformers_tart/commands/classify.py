@@ -3,43 +3,57 @@
 import argparse
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from transformers_tart.commands.classes import FILES, add_class_options, check_classes, class_arguments
 from transformers_tart.commands.common import (
     LOADING,
     add_shared,
-    check_columns,
     check_output_file,
     check_template,
     join_processes,
     load_config,
     load_pipeline,
     modality_of,
-    read_examples,
-    stream_inputs,
+)
+from transformers_tart.commands.inputs import (
+    STDIN,
+    STDIN_FORMATS,
+    InputTable,
+    add_column_options,
+    check_examples,
+    check_keepable,
+    check_rows,
+    kept_of,
+    names_of_kept,
+    opened,
+    show,
 )
 from transformers_tart.commands.output import (
+    FIELDS,
+    LISTS,
     Finished,
+    Output,
     OutputRow,
+    check_ending,
     check_fingerprint,
+    clear,
     cut_torn_row,
     fingerprint_file,
     fingerprint_of,
-    is_csv,
     lock_output,
     open_output,
     read_finished,
 )
 from transformers_tart.embeddings.text import Unreadable
 from transformers_tart.files import write_whole
-from transformers_tart.inputs.tables import file_format, read_rows
+from transformers_tart.inputs.tables import Row, read_rows
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 
 
@@ -48,7 +62,8 @@ if TYPE_CHECKING:
 
 BATCHES_PER_WINDOW = 4  # of each process; inputs are sorted by length within a window
 USUAL_BATCH_SIZE = 32  # sets the size of windows where no batch size is given
-Row: TypeAlias = tuple[int, Any]  # the number of a row in the file, from 0, and its input or `Unreadable`
+ALL = "all"
+Given: TypeAlias = tuple[int, Any]  # the number of a row in the file, from 0, and its input or `Unreadable`
 
 SUMMARY = "Classify the texts, images or audio of a table."
 EXAMPLE = "--model EleutherAI/pythia-160m --examples train.csv --input new.csv --output out.jsonl"
@@ -64,46 +79,104 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="labeled examples: csv, tsv, json, jsonl or parquet with the columns text, image or audio, and label "
         "(default: those of the model)",
     )
+    add_column_options(parser)
     add_class_options(parser)
     parser.add_argument(
         "--input",
         required=True,
-        help="inputs: csv, tsv, json, jsonl or parquet with a column text, image or audio (paths), or a txt file with "
-        "an input in each line",
+        help="inputs: csv, tsv, json, jsonl or parquet with a column text, image or audio (paths), a txt file with an "
+        "input in each line, or - for stdin, which is read to its end first",
+    )
+    parser.add_argument(
+        "--input-format", choices=STDIN_FORMATS, help="format of stdin (default: txt, an input in each line)"
     )
     parser.add_argument(
         "--output",
-        help="jsonl or csv file; the same command continues an interrupted run, which it recognizes by "
-        "OUTPUT.fingerprint.json (default: jsonl to stdout)",
+        help="jsonl, csv or parquet file; the same command continues an interrupted run, which it recognizes by "
+        "OUTPUT.fingerprint.json; parquet is written in the end, from OUTPUT.part.jsonl (default: jsonl to stdout)",
+    )
+    parser.add_argument(
+        "--keep-columns",
+        action="store_true",
+        help="write the columns of the input too; one named row, label, score, labels, scores or error becomes "
+        "input_row and so on",
+    )
+    parser.add_argument(
+        "--top-k",
+        type=_top_k,
+        metavar="N",
+        help="write the N best classes too, or all, as lists named labels and scores, the best first",
     )
     parser.add_argument("--overwrite", action="store_true", help="start the output file anew")
     parser.add_argument("--strict", action="store_true", help="stop at an unreadable row (default: write its error)")
 
 
+def _top_k(given: str) -> int | str:
+    if given == ALL or (given.isdecimal() and int(given) > 0):
+        return given if given == ALL else int(given)
+    raise argparse.ArgumentTypeError(f'{given!r} is neither a number of classes, at least 1, nor "{ALL}"')
+
+
+@dataclass
+class Tally:
+    """Numbers of rows: finished before, written now, and written with errors now."""
+
+    before: int
+    written: int = 0
+    bad: int = 0
+
+    def __str__(self) -> str:  # but for the rows that were written
+        before = f"; {self.before:,} rows were finished before" if self.before else ""
+        return f"{self.bad:,} with errors{before}"
+
+
 def run(args: argparse.Namespace) -> None:
     """Classify; under `accelerate launch` the processes share the rows and the first one writes."""
-    state, output = join_processes(args.device), None if args.output is None else Path(args.output)
+    state = join_processes(args.device)
     if state.num_processes > 1 and args.device is None and args.device_map is None:
         args.device_map = {"": state.device}
+    if args.input == STDIN and state.num_processes > 1:
+        raise ValueError("--input is -, but several processes cannot share stdin; write it to a file.")
+    if args.input_format is not None and args.input != STDIN:
+        raise ValueError(f"--input-format is for --input -; the format of {args.input} is that of its ending.")
     config = load_config(args)
-    modality = _check_arguments(args, config, output)
-    total = _count_rows(args.input) if state.is_main_process else None
-    with contextlib.ExitStack() as stack:
-        if output is not None and state.is_main_process:
-            stack.enter_context(lock_output(output))
-        finished = Finished() if output is None else _prepare_output(args, output, config, modality, state)
-        examples = None if args.examples is None else read_examples(args.examples)
-        classes = class_arguments(args, modality)
-        classify = load_pipeline(args, config, examples, embedding_cache=args.embedding_cache, **classes)
-        if args.compile:
-            classify.model.backbone.compile(dynamic=True)
-        _classify(args, classify, output, finished, total, state)
+    with opened(args) as (path, folder):
+        table = _check_arguments(args, config, path, folder)
+        _run(args, config, table, state)
     state.wait_for_everyone()
     state.destroy_process_group()  # ending without may break the connections of other processes
 
 
-def _check_arguments(args: argparse.Namespace, config: Any, output: Path | None) -> str:
-    """Check the arguments before a model is loaded, and return its modality."""
+def _run(args: argparse.Namespace, config: Any, table: InputTable, state: "PartialState") -> None:
+    needs_survey = state.is_main_process or args.keep_columns
+    total, columns = table.survey() if needs_survey else (None, [])
+    fields = (*FIELDS, *(LISTS if args.top_k else ()))
+    kept = names_of_kept(columns, (*FIELDS, *LISTS)) if args.keep_columns else {}
+    output = Output(None if args.output is None else Path(args.output), (*fields, *kept.values()))
+    if output.is_parquet:
+        from transformers_tart.commands.parquet import schema_of, write_parquet
+
+        schema = schema_of(table.path, kept)
+    elif kept:
+        check_keepable(table.path)
+    with contextlib.ExitStack() as stack:
+        if output.path is not None and state.is_main_process:
+            stack.enter_context(lock_output(output.work))
+        finished = Finished() if output.path is None else _prepare_output(args, output, config, table, state)
+        if args.examples is not None:
+            check_rows(args.examples)
+        classes = class_arguments(args, table.modality)
+        classify = load_pipeline(args, config, args.examples, embedding_cache=args.embedding_cache, **classes)
+        if args.compile:
+            classify.model.backbone.compile(dynamic=True)
+        _classify(args, classify, table, kept, output, finished, total, state)
+        if output.is_parquet and state.is_main_process:
+            own = ({kept[name]: row.get(name) for name in kept} for row in show(read_rows(table.path), "writing"))
+            write_parquet(output, schema, own)
+
+
+def _check_arguments(args: argparse.Namespace, config: Any, path: str, folder: Path | None) -> InputTable:
+    """Check the arguments before a model is loaded, and return the table of the inputs."""
     modality = modality_of(config)
     check_template(args)
     check_classes(args, modality)
@@ -113,52 +186,41 @@ def _check_arguments(args: argparse.Namespace, config: Any, output: Path | None)
             "folder or Hub id of a saved task."
         )
         raise ValueError(f"{args.model} holds no support set; {remedy}")
-    check_columns(args.input, [modality])
+    table = InputTable.of(args, path, modality, folder)
     if args.examples is not None:
-        check_columns(args.examples, [modality, "label"])
-    if output is not None:
-        is_csv(output)
-        check_output_file(output, [args.input, args.examples, *(vars(args)[name] for name in FILES)])
-    return modality
-
-
-def _count_rows(path: str) -> int | None:
-    """Count the rows of a table, up to damage, which is reported at once and raised after the rows before it."""
-    if file_format(path) == "parquet":  # may hold large files, and is not damaged in single rows
-        return None
-    count = 0
-    try:
-        for _ in read_rows(path):
-            count += 1
-    except ValueError as err:
-        rest = f"The {count:,} rows before are classified first; mended, the file is another input."
-        print(f"classify: {err} {rest}", file=sys.stderr)
-    return count
+        check_examples(args, modality)
+    if args.output is not None:
+        output = Path(args.output)
+        check_ending(output)
+        check_output_file(output, [path, args.examples, *(vars(args)[name] for name in FILES)])
+    return table
 
 
 def _prepare_output(
-    args: argparse.Namespace, output: Path, config: Any, modality: str, state: "PartialState"
+    args: argparse.Namespace, output: Output, config: Any, table: InputTable, state: "PartialState"
 ) -> Finished:
     """Return the finished part of an output file, after writing its fingerprint and cutting a torn row."""
-    fingerprint, finished = fingerprint_of(args, config, modality), Finished()
+    fingerprint, finished = fingerprint_of(args, config, table), Finished()
     if not args.overwrite:
         check_fingerprint(output, fingerprint)
         finished = read_finished(output)
     state.wait_for_everyone()  # all processes read the file before the first one changes it
-    if state.is_main_process:
+    if state.is_main_process and output.path is not None:
         if args.overwrite:
-            os.truncate(output, 0)  # first, as rows must not stand beside another fingerprint
-        write_whole(fingerprint_file(output), json.dumps(fingerprint, indent=1) + "\n")
+            clear(output)  # first, as rows must not stand beside another fingerprint
+        write_whole(fingerprint_file(output.path), json.dumps(fingerprint, indent=1) + "\n")
         cut_torn_row(output, finished)
     if args.strict and finished.bad:
-        raise ValueError(f"{output} holds {finished.bad} rows that could not be read; --strict allows none.")
+        raise ValueError(f"{output.path} holds {finished.bad} rows that could not be read; --strict allows none.")
     return finished
 
 
 def _classify(
     args: argparse.Namespace,
     classify: TartClassificationPipeline,
-    output: Path | None,
+    table: InputTable,
+    kept: dict[str, str],
+    output: Output,
     finished: Finished,
     total: int | None,
     state: "PartialState",
@@ -166,40 +228,40 @@ def _classify(
     """Classify the remaining rows window by window, and print their number to stderr in the end."""
     from accelerate.utils import gather_object
 
-    modality, is_main = classify.model.config.modality, state.is_main_process
+    is_main, done = state.is_main_process, finished.rows
     size = (args.batch_size or USUAL_BATCH_SIZE) * BATCHES_PER_WINDOW * state.num_processes
-    written, bad, done = 0, finished.bad, finished.rows
-    is_quiet = not (is_main and sys.stderr.isatty())
-    bar = tqdm(desc="classifying", unit=modality, initial=done, total=total, disable=is_quiet)
-    with open_output(output if is_main else None) as write, bar:
+    tally, is_quiet = Tally(done), not (is_main and sys.stderr.isatty())
+    bar = logging.tqdm(desc="classifying", unit=table.modality, initial=done, total=total, disable=is_quiet)
+    with open_output(output if is_main else Output(None)) as write, bar:
+        place = "stdout" if output.path is None else output.work
         try:
             # a window that was written in part is computed again as a whole: other batches change the last digits
-            for window in _windows(args.input, modality, done - done % size, size):
-                with state.split_between_processes(window) as mine:
-                    found = gather_object(_predict(classify, mine, args.batch_size))
-                rows = [row for row in found if row["row"] >= done]
-                first_bad = next((i for i, row in enumerate(rows) if "error" in row), None)
+            for window in _windows(table, done - done % size, size):
+                with state.split_between_processes([given for given, _ in window]) as mine:
+                    found = gather_object(_predict(classify, mine, args.batch_size, args.top_k))
+                pairs = zip(found, (row for _, row in window), strict=True)
+                rows = [{**own, **(kept_of(row, kept) if kept else {})} for own, row in pairs if own["row"] >= done]
+                first_bad = next((i for i, row in enumerate(rows) if row["label"] is None), None)
                 allowed = rows[:first_bad] if args.strict else rows
                 if is_main:
                     write(allowed)
-                written += len(allowed)
-                bad += sum("error" in row for row in allowed)
+                tally.written += len(allowed)
+                tally.bad += sum(row["label"] is None for row in allowed)
                 bar.update(len(allowed))
                 if args.strict and first_bad is not None:
-                    raise ValueError(f"{args.input}: {rows[first_bad]['error']} (--strict)")
+                    raise ValueError(f"{table.path}: {rows[first_bad]['error']} (--strict)")
+            place = output.path or place
         finally:
             if is_main:
-                without = f"; {bad:,} in all could not be read and have an error in place of a label" if bad else ""
-                counts = f"{done:,} rows were finished before, {written:,} were written now{without}"
-                print(f"classify: {counts}", file=sys.stderr)
+                print(f"classify: wrote {tally.written:,} rows to {place}, {tally}", file=sys.stderr)
 
 
-def _windows(path: str, modality: str, skip: int, size: int) -> Iterator[list[Row]]:
+def _windows(table: InputTable, skip: int, size: int) -> Iterator[list[tuple[Given, Row]]]:
     """Yield rows in lists; in a damaged file, the rows before the damage come first and then the error."""
-    window: list[Row] = []
+    window: list[tuple[Given, Row]] = []
     try:
-        for row in enumerate(stream_inputs(path, modality, skip), start=skip):
-            window.append(row)
+        for number, (given, row) in enumerate(table.inputs(skip), start=skip):
+            window.append(((number, given), row))
             if len(window) == size:
                 yield window
                 window = []
@@ -211,19 +273,25 @@ def _windows(path: str, modality: str, skip: int, size: int) -> Iterator[list[Ro
         yield window
 
 
-def _predict(classify: TartClassificationPipeline, rows: Sequence[Row], batch_size: int | None) -> list[OutputRow]:
+def _predict(
+    classify: TartClassificationPipeline, rows: Sequence[Given], batch_size: int | None, top_k: int | str | None
+) -> list[OutputRow]:
     """Return a prediction for each row, with an error in place of the label where the row is unreadable."""
     readable = [given for _, given in rows if not isinstance(given, Unreadable)]
     # with top_k the format is the same without examples
-    found = iter(enumerate(classify(readable, batch_size=batch_size, top_k=1)) if readable else ())
+    most = None if top_k == ALL else top_k or 1
+    found = iter(enumerate(classify(readable, batch_size=batch_size, top_k=most)) if readable else ())
     predictions: list[OutputRow] = []
     for number, given in rows:
         if isinstance(given, Unreadable):
             predictions.append({"row": number, "label": None, "score": None, "error": str(given.error)})
             continue
-        place, (prediction,) = next(found)
+        place, ranked = next(found)
+        prediction = dict(ranked[0])
         if prediction["label"] is None:  # JSON has no NaN, and the pipeline counts inputs within the window
             error = prediction["error"].replace(f"Input {place}", f"Row {number}", 1)
             prediction |= {"score": None, "error": error}
+        elif top_k is not None:
+            prediction |= {"labels": [each["label"] for each in ranked], "scores": [each["score"] for each in ranked]}
         predictions.append({"row": number, **prediction})
     return predictions

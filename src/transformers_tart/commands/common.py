@@ -5,24 +5,21 @@ Commands import heavy packages when they run, so that `--help` is fast.
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import PreTrainedConfig
+from transformers.utils import logging
 
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.checks.arguments import as_source, check_device
 from transformers_tart.checks.templates import parse_template
 from transformers_tart.configuration_tart import TartBaseConfig
-from transformers_tart.embeddings.text import Unreadable
 from transformers_tart.embeddings.views import choose_views
 from transformers_tart.inputs.modality import Modality
-from transformers_tart.inputs.tables import file_format, open_table, read_columns, read_rows
-from transformers_tart.inputs.texts import parse_text
 from transformers_tart.inputs.views import IN_CONTEXT_PROTOCOLS, PROTOCOLS, View
 from transformers_tart.loading.auto import find_model
 from transformers_tart.modeling_tart import PipelineModel, backbone_modality
@@ -31,7 +28,6 @@ from transformers_tart.pipeline_tart import TartClassificationPipeline
 
 if TYPE_CHECKING:
     from accelerate import PartialState
-    from datasets import IterableDataset
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 COUNTS = ("batch_size", "max_length", "max_prompt", "max_steps", "max_test", "queries", "repeats", "seeds", "tasks")
@@ -165,8 +161,10 @@ def load_pipeline(
     name, hub = hub_options(args)
     options = {**hub, **embedding_options(args), **loading_options(args), "device": args.device}
     model = PipelineModel.from_pretrained(name, config=config, **options)
-    given = {"examples": examples, "device": args.device, "embedding_cache": embedding_cache}
-    return TartClassificationPipeline(model=model, **given, **classes)
+    classify = TartClassificationPipeline(model=model, device=args.device, embedding_cache=embedding_cache)
+    if examples is not None or "candidate_labels" in classes:
+        classify.set_examples(examples, progress_bar=logging.is_progress_bar_enabled(), **classes)
+    return classify
 
 
 def join_processes(device: str | None) -> "PartialState":
@@ -191,15 +189,6 @@ def check_options(args: argparse.Namespace) -> None:
         check_output_file(Path(options["json"]))
 
 
-def check_columns(path: str, columns: Sequence[str]) -> None:
-    """Check that a table can be read and has some columns, unless it has neither header nor rows."""
-    found = read_columns(path)
-    if found is None or (file_format(path) == "text" and "label" not in columns):  # lines may be texts or paths
-        return
-    if missing := [name for name in columns if name not in found]:
-        raise ValueError(f"{path} has the columns {sorted(found)}; it needs a column {' and '.join(missing)}.")
-
-
 def check_output_file(output: Path, inputs: Sequence[str | None] = ()) -> None:
     """Check that a file can be written and is not an input."""
     if output.is_dir():
@@ -210,50 +199,3 @@ def check_output_file(output: Path, inputs: Sequence[str | None] = ()) -> None:
         raise ValueError(f"{output} cannot be written; change its permissions, or give another file.")
     if any(path is not None and output.exists() and output.samefile(path) for path in inputs):
         raise ValueError(f"{output} is read and cannot be written at the same time; give another file.")
-
-
-def read_examples(path: str) -> "IterableDataset":
-    """Open a file of labeled examples: columns `text` and perhaps `text_pair`, `image` or `audio`, and `label`."""
-    from datasets import Audio, Image
-
-    columns = read_columns(path)
-    if columns is None:
-        raise ValueError(f"{path} is empty; it must hold the columns text (or image, or audio) and label.")
-    for _ in read_rows(path):  # finds damage before a model is loaded
-        pass
-    table = open_table(path)
-    for kind, column in ((Image, "image"), (Audio, "audio")):
-        feature = (table.features or {}).get(column)
-        if isinstance(feature, kind):
-            table = table.cast_column(column, kind(decode=False))
-        elif column in columns:
-            table = table.map(lambda row, name=column: {name: _beside(path, row[name])})
-    return table
-
-
-def stream_inputs(path: str, modality: str = "text", skip: int = 0) -> Iterator[Any]:
-    """Yield the inputs of a file, or `Unreadable` with an error; that of damage is raised after the rows before it."""
-    column = "text" if file_format(path) == "text" else modality  # the lines of a text file may be paths
-    for number, row in enumerate(islice(read_rows(path), skip, None), start=skip):
-        try:
-            yield _input_of(path, row, column, modality, f"Row {number}")
-        except (ValueError, TypeError) as err:
-            yield Unreadable(err)
-
-
-def _input_of(path: str, row: dict[str, Any], column: str, modality: str, where: str) -> Any:
-    value, pair = row.get(column), row.get("text_pair")
-    if value is None:
-        raise ValueError(f"{where} has no {modality}.")
-    if modality != "text":
-        return _beside(path, value)
-    given = value if pair is None else {"text": value, "text_pair": pair}
-    parse_text(given, where)
-    return given
-
-
-def _beside(path: str, value: Any) -> Any:
-    """Resolve a path relative to the folder of a table; addresses and other values stay."""
-    if not isinstance(value, str) or "://" in value or value.startswith("data:"):
-        return value
-    return str(Path(path).parent / value)

@@ -1,7 +1,8 @@
 """The output file of `classify` and its fingerprint, in a file beside it.
 
 The output is jsonl or csv, appended by one process, and whole but for the last row after a kill. Only a run with the
-same fingerprint, which means the same inputs and model, continues it.
+same fingerprint, which means the same inputs and model, continues it. A parquet file is written whole in the end, from
+a jsonl file beside it that is continued in the same way.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from transformers_tart.backbones.dtype import with_dtype
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.checks.arguments import well_formed
 from transformers_tart.commands.classes import FILES, VALUES
+from transformers_tart.commands.inputs import COLUMN_OPTIONS, InputTable
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.files import explain_full_disk, locked, write_all
 from transformers_tart.inputs.tables import file_format
@@ -33,7 +35,10 @@ OutputRow: TypeAlias = dict[str, Any]
 
 FINGERPRINT_FORMAT = 1
 # Those that change predictions; batch sizes and devices do not.
-OPTIONS = ("views", "protocol", "template", "prompt", "dtype", *VALUES)
+OPTIONS = (
+    *("views", "protocol", "template", "prompt", "dtype", *VALUES, *COLUMN_OPTIONS),
+    *("keep_columns", "top_k"),
+)
 NAMES = {
     "version": "version of transformers-tart",
     "options": f"choice of --{', --'.join(name.replace('_', '-') for name in OPTIONS)}",
@@ -41,7 +46,8 @@ NAMES = {
 REMEDY = "give another file, or pass --overwrite to start it anew."
 
 FIELDS = ("row", "label", "score", "error")
-HEADER = (",".join(FIELDS) + "\r\n").encode()
+LISTS = ("labels", "scores")  # of the best classes, with --top-k
+FORMATS = (".jsonl", ".csv", ".parquet")
 SYNC_SECONDS = 5.0  # between two calls of fsync, which bounds the work that a power failure costs
 
 
@@ -53,31 +59,70 @@ class Finished(NamedTuple):
     size: int = 0  # bytes up to the end of the last complete row
 
 
-def is_csv(output: Path) -> bool:
-    """Return whether an output file is csv, and not jsonl, by its ending."""
-    if output.suffix not in (".jsonl", ".csv"):
-        raise ValueError(f"{output} has the ending {output.suffix!r}; it must be .jsonl or .csv.")
-    return output.suffix == ".csv"
+class Output(NamedTuple):
+    """An output file, or stdout without a path."""
+
+    path: Path | None
+    fields: tuple[str, ...] = FIELDS  # columns of a csv or parquet file
+
+    @property
+    def work(self) -> Path:
+        """The file that rows are appended to: for parquet, one beside it."""
+        if self.path is None:
+            raise ValueError("Rows for stdout are in no file.")
+        return self.path.with_name(f"{self.path.name}.part.jsonl") if self.is_parquet else self.path
+
+    @property
+    def is_csv(self) -> bool:
+        """True for a file of csv."""
+        return self.path is not None and self.path.suffix == ".csv"
+
+    @property
+    def is_parquet(self) -> bool:
+        """True for a file that is parquet in the end."""
+        return self.path is not None and self.path.suffix == ".parquet"
+
+    @property
+    def is_begun(self) -> bool:
+        """True where there are rows, finished or not."""
+        paths = () if self.path is None else {self.path, self.work}
+        return any(path.exists() and path.stat().st_size > 0 for path in paths)
+
+    @property
+    def header(self) -> bytes:
+        """The first line of a csv file."""
+        return _to_csv([dict(zip(self.fields, self.fields, strict=True))], self.fields)
 
 
-def read_finished(output: Path) -> Finished:
+def check_ending(path: Path) -> None:
+    """Check that an output file is of a known format, by its ending."""
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path} has the ending {path.suffix!r}; it must be one of {', '.join(FORMATS)}.")
+
+
+def read_finished(output: Output) -> Finished:
     """Read the finished part of an output file: all rows but a torn last one."""
-    if not output.exists():
+    if output.is_parquet and output.path is not None and output.path.exists():
+        from pyarrow.parquet import read_table
+
+        labels = read_table(output.path, columns=["label"])["label"]
+        return Finished(len(labels), labels.null_count)
+    if not output.work.exists():
         return Finished()
     rows, bad, size = 0, 0, 0
-    with open(output, "rb") as file:
+    with open(output.work, "rb") as file:
         try:
-            if is_csv(output) and (header := file.readline()).endswith(b"\n"):
+            if output.is_csv and (header := file.readline()).endswith(b"\n"):
                 size = len(header)
-                if header != HEADER:
-                    raise ValueError(f"the header is not {HEADER.decode().strip()}")
-            for content, row in _read_csv(file) if is_csv(output) else _read_jsonl(file):
+                if header != output.header:
+                    raise ValueError(f"the header is not {output.header.decode().strip()}")
+            for content, row in _read_csv(file, output.fields) if output.is_csv else _read_jsonl(file):
                 if row["row"] != rows:
                     raise ValueError(f"row {rows} is missing")
                 rows, bad, size = rows + 1, bad + (row["label"] is None), size + len(content)
         except (ValueError, KeyError, TypeError, csv.Error) as err:
             reason = f"after {rows} rows, {err}; {REMEDY}"
-            raise ValueError(f"{output} is not an interrupted output of this command: {reason}") from err
+            raise ValueError(f"{output.work} is not an interrupted output of this command: {reason}") from err
     return Finished(rows, bad, size)
 
 
@@ -87,7 +132,7 @@ def _read_jsonl(file: BinaryIO) -> Iterator[tuple[bytes, OutputRow]]:
             yield line, json.loads(line)
 
 
-def _read_csv(file: BinaryIO) -> Iterator[tuple[bytes, OutputRow]]:
+def _read_csv(file: BinaryIO, fields: Sequence[str]) -> Iterator[tuple[bytes, OutputRow]]:
     """Join the lines of each row: before a line end inside of a row, the number of quotes is odd."""
     content, quotes = bytearray(), 0
     for line in file:
@@ -95,15 +140,22 @@ def _read_csv(file: BinaryIO) -> Iterator[tuple[bytes, OutputRow]]:
         quotes += line.count(b'"')
         if line.endswith(b"\r\n") and quotes % 2 == 0:
             (cells,) = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
-            row, label, score, _ = cells
-            yield bytes(content), {"row": int(row), "label": label if score else None}
+            row = dict(zip(fields, cells, strict=True))
+            yield bytes(content), {"row": int(row["row"]), "label": row["label"] if row["score"] else None}
             content, quotes = bytearray(), 0
 
 
-def cut_torn_row(output: Path, finished: Finished) -> None:
+def clear(output: Output) -> None:
+    """Remove all rows."""
+    if output.is_parquet and output.path is not None:
+        output.path.unlink(missing_ok=True)
+    os.truncate(output.work, 0)
+
+
+def cut_torn_row(output: Output, finished: Finished) -> None:
     """Truncate a torn last row, in place."""
-    if output.exists() and output.stat().st_size > finished.size:
-        os.truncate(output, finished.size)
+    if output.work.exists() and output.work.stat().st_size > finished.size:
+        os.truncate(output.work, finished.size)
 
 
 @contextlib.contextmanager
@@ -119,26 +171,27 @@ def lock_output(output: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def open_output(output: Path | None) -> Iterator[Callable[[Sequence[OutputRow]], None]]:
+def open_output(output: Output) -> Iterator[Callable[[Sequence[OutputRow]], None]]:
     """Yield a function that appends rows to a file, or writes them to stdout, without buffering."""
-    if output is None:
+    if output.path is None:
         yield _print_rows
         return
-    file = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    path = output.work
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     synced = time.monotonic()
 
     def append(rows: Sequence[OutputRow]) -> None:
         nonlocal synced
-        with explain_full_disk(output):
-            write_all(file, _to_csv(rows) if is_csv(output) else _to_jsonl(rows))
+        with explain_full_disk(path):
+            write_all(file, _to_csv(rows, output.fields) if output.is_csv else _to_jsonl(rows))
             if time.monotonic() - synced > SYNC_SECONDS:
                 os.fsync(file)
                 synced = time.monotonic()
 
     try:
-        if is_csv(output) and os.fstat(file).st_size == 0:
-            with explain_full_disk(output):
-                write_all(file, HEADER)
+        if output.is_csv and os.fstat(file).st_size == 0:
+            with explain_full_disk(path):
+                write_all(file, output.header)
         yield append
         os.fsync(file)
     finally:
@@ -154,31 +207,34 @@ def _to_jsonl(rows: Sequence[OutputRow]) -> bytes:
     return "".join(well_formed(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows).encode()
 
 
-def _to_csv(rows: Sequence[OutputRow]) -> bytes:
+def _to_csv(rows: Sequence[OutputRow], fields: Sequence[str]) -> bytes:
+    """Return lines of csv; lists and objects are JSON in their cells."""
     text = io.StringIO(newline="")
-    csv.DictWriter(text, FIELDS).writerows(rows)
+    cells = ({k: json.dumps(v) if isinstance(v, (list, dict)) else v for k, v in row.items()} for row in rows)
+    csv.DictWriter(text, fields).writerows(cells)
     return well_formed(text.getvalue()).encode()
 
 
-def fingerprint_of(args: argparse.Namespace, config: PreTrainedConfig, modality: str) -> dict[str, Any]:
+def fingerprint_of(args: argparse.Namespace, config: PreTrainedConfig, table: InputTable) -> dict[str, Any]:
     """Return digests of everything that predictions depend on.
 
     Of images and audio given by paths, it covers the paths and their folder, but not the contents of the files.
     """
     loading = with_dtype({"dtype": args.dtype, "device_map": args.device_map}, config, args.device)
     options = {**vars(args), "dtype": str(loading["dtype"]).removeprefix("torch.")}
+    others = {name: options[name] for name in ("examples", *FILES)}
     return {
         "format": FINGERPRINT_FORMAT,
         "version": __version__,
-        "input": _digest_table(args.input, modality),
-        **{name: path and _digest_table(path, modality) for name in ("examples", *FILES) for path in [options[name]]},
+        "input": _digest_table(table.path, table, table.folder),
+        **{name: path and _digest_table(path, table, Path(path).parent) for name, path in others.items()},
         "model": _describe_model(args.model, args.revision, config),
         "options": {name: options[name] for name in OPTIONS},
     }
 
 
-def _digest_table(path: str, modality: str) -> str:
-    facts = [file_format(path)] if modality == "text" else [file_format(path), str(Path(path).parent.resolve())]
+def _digest_table(path: str, table: InputTable, folder: Path) -> str:
+    facts = [file_format(path), *([str(folder.resolve())] if table.modality.suffixes else [])]
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.sha256(json.dumps(facts).encode())).hexdigest()
 
@@ -205,17 +261,17 @@ def fingerprint_file(output: Path) -> Path:
     return output.with_name(f"{output.name}.fingerprint.json")
 
 
-def check_fingerprint(output: Path, fingerprint: Mapping[str, Any]) -> None:
+def check_fingerprint(output: Output, fingerprint: Mapping[str, Any]) -> None:
     """Check that an output file is empty or has the same fingerprint; the error names the differences."""
-    if not output.exists() or output.stat().st_size == 0:
+    if output.path is None or not output.is_begun:
         return
-    file = fingerprint_file(output)
+    path, file = output.path, fingerprint_file(output.path)
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
-        raise ValueError(f"{output} is not empty and has no {file.name} beside it; {REMEDY}") from err
+        raise ValueError(f"{path} is not empty and has no {file.name} beside it; {REMEDY}") from err
     except ValueError as err:
         raise ValueError(f"{file} is damaged; {REMEDY}") from err
     kept = kept if isinstance(kept, dict) else {}
     if differing := [NAMES.get(name, name) for name, value in fingerprint.items() if kept.get(name) != value]:
-        raise ValueError(f"{output} was made with another {' and another '.join(differing)}; {REMEDY}")
+        raise ValueError(f"{path} was made with another {' and another '.join(differing)}; {REMEDY}")

@@ -10,8 +10,8 @@ from transformers_tart.commands.common import (
     load_config,
     load_pipeline,
     modality_of,
-    read_examples,
 )
+from transformers_tart.commands.inputs import add_column_options, check_examples
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.hub.card import CardFacts
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
@@ -25,6 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_shared(parser, *LOADING)
     parser.add_argument("--examples", help="labeled examples of a task: csv, tsv, json, jsonl or parquet")
+    add_column_options(parser)
     add_class_options(parser)
     parser.add_argument("--repo-id", required=True, help="id of the repository, for example me/tart-spam")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
@@ -53,7 +54,8 @@ def run(args: argparse.Namespace) -> None:
     else:
         modality = modality_of(config)
         check_classes(args, modality)
-        examples = None if args.examples is None else read_examples(args.examples)
-        pushed = load_pipeline(args, config, examples, **class_arguments(args, modality))
+        if args.examples is not None:
+            check_examples(args, modality)
+        pushed = load_pipeline(args, config, args.examples, **class_arguments(args, modality))
         pushed.model.card_facts = facts
     print(pushed.push_to_hub(args.repo_id, **options))

@@ -87,14 +87,17 @@ def run_batches(
 ) -> Tensor:
     """Work on all rows that are not in the cache, and return the results (rows, ...) in the order of the rows.
 
-    Each row of `alone` makes a batch of its own; `split` divides rows into groups whose batches are separate.
+    Each row of `alone` makes a batch of its own; `split` divides rows into groups whose batches are separate. Of rows
+    with one key, the first is worked on.
     """
     found = cache.get(keys) if cache is not None else [None] * len(lengths)
-    missing = [i for i, row in enumerate(found) if row is None]
-    order = [i for i, row in enumerate(found) if row is not None]
-    results = [torch.stack([row for row in found if row is not None])] if order else []
+    first = {key: i for i, key in reversed(list(enumerate(keys)))}
+    sources = [first[key] for key in keys] if cache is not None else list(range(len(lengths)))
+    missing = [i for i, row in enumerate(found) if row is None and sources[i] == i]
+    order = [i for i, row in enumerate(found) if row is not None and sources[i] == i]
+    results = [torch.stack([row for i in order if (row := found[i]) is not None])] if order else []
     progress = tqdm(disable=True) if batcher.progress is None else batcher.progress
-    progress.update(len(order))
+    progress.update(len(lengths) - len(missing))
     apart = [[i] for i in missing if i in alone]
     together = [i for i in missing if i not in alone]
     for group in [*apart, *([together] if split is None else split(together))]:
@@ -105,7 +108,8 @@ def run_batches(
             results.append(result)
             progress.update(len(chosen))
     joined = torch.cat([result.to(results[-1].device) for result in results])
-    return torch.empty_like(joined).index_copy_(0, torch.tensor(order, device=joined.device), joined)
+    places = {i: place for place, i in enumerate(order)}
+    return joined[torch.tensor([places[i] for i in sources], device=joined.device)]
 
 
 def move(batch: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:

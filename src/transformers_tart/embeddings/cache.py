@@ -10,7 +10,7 @@ import threading
 import time
 import zlib
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -54,11 +54,7 @@ class EmbeddingCache:
     def __init__(self, folder: str | os.PathLike, backbone: PreTrainedModel, **settings: object):
         check_kind("backbone", backbone, PreTrainedModel)
         self._database = _Database(os.path.realpath(as_source(folder, "folder")))
-        try:
-            facts = json.dumps([FORMAT, settings], sort_keys=True).encode()
-        except (TypeError, ValueError) as err:
-            raise TypeError(f"The settings {shorten(settings)} cannot be written as JSON: {err}") from err
-        self._prefix = hashlib.sha256(_fingerprint(backbone) + facts).digest()
+        self._prefix = _prefix(backbone, settings)
         self.put([], torch.empty(0, 1))  # raises at once if the folder cannot be used
 
     def key(self, *parts: Sequence[int], views: Sequence[View] = ()) -> bytes:
@@ -107,6 +103,57 @@ class EmbeddingCache:
     def __del__(self) -> None:
         if hasattr(self, "_database"):
             self._database.close()
+
+
+class MemoryCache(EmbeddingCache):
+    """Embeddings in memory, by the keys of [`EmbeddingCache`]; the dictionary `entries` may be shared by backbones."""
+
+    def __init__(self, backbone: PreTrainedModel, entries: MutableMapping[bytes, Tensor], **settings: object):
+        self._prefix, self.entries = _prefix(backbone, settings), entries
+
+    def over(
+        self, entries: MutableMapping[bytes, Tensor], known: Mapping[bytes, Tensor], behind: EmbeddingCache | None
+    ) -> "MemoryCache":
+        """Return a cache that keeps all that it is asked for in `entries`, from `known` and a cache behind it."""
+        return _LayeredCache(self._prefix, entries, known, behind)
+
+    def get(self, keys: Sequence[bytes]) -> list[Tensor | None]:
+        """Return the stored embeddings, float32 on the CPU; `None` for keys that are not stored."""
+        return [self.entries.get(key) for key in keys]
+
+    def put(self, keys: Sequence[bytes], embeddings: Tensor) -> None:
+        """Store embeddings (n, layers, hidden), one per key."""
+        rows = embeddings.detach().to("cpu", torch.float32)
+        # clones, since the pickle of a part of a tensor holds all of it
+        self.entries.update((key, row.clone()) for key, row in zip(keys, rows, strict=True))
+
+
+class _LayeredCache(MemoryCache):
+    """Entries that are kept over known ones, and a cache behind them."""
+
+    def __init__(
+        self,
+        prefix: bytes,
+        entries: MutableMapping[bytes, Tensor],
+        known: Mapping[bytes, Tensor],
+        behind: EmbeddingCache | None,
+    ):
+        self._prefix, self.entries, self._known, self._behind = prefix, entries, known, behind
+
+    def get(self, keys: Sequence[bytes]) -> list[Tensor | None]:
+        """Return the stored embeddings of any layer."""
+        found = [self.entries.get(key, self._known.get(key)) for key in keys]
+        missing = [key for key, value in zip(keys, found, strict=True) if value is None]
+        behind = iter([None] * len(missing) if self._behind is None else self._behind.get(missing))
+        found = [next(behind) if value is None else value for value in found]
+        self.entries.update((key, value) for key, value in zip(keys, found, strict=True) if value is not None)
+        return found
+
+    def put(self, keys: Sequence[bytes], embeddings: Tensor) -> None:
+        """Store embeddings in the first layer and in the cache behind."""
+        super().put(keys, embeddings)
+        if self._behind is not None:
+            self._behind.put(keys, embeddings)
 
 
 class _Database:
@@ -186,6 +233,15 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
                 raise
             time.sleep(0.01)
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def _prefix(backbone: PreTrainedModel, settings: Mapping[str, object]) -> bytes:
+    """Return the digest of what all keys of a cache depend on."""
+    try:
+        facts = json.dumps([FORMAT, settings], sort_keys=True).encode()
+    except (TypeError, ValueError) as err:
+        raise TypeError(f"The settings {shorten(settings)} cannot be written as JSON: {err}") from err
+    return hashlib.sha256(_fingerprint(backbone) + facts).digest()
 
 
 def _checksum(key: bytes, payload: bytes) -> bytes:

@@ -161,11 +161,11 @@ class TartEvaluator(evaluate.TextClassificationEvaluator):
         unreadable = [result[0]["error"] for result in predictions if result[0]["label"] is None]
         if unreadable:
             raise ValueError(f"{len(unreadable)} of {len(predictions)} inputs cannot be read. {unreadable[0]}")
-        best = np.array([label_mapping[result[0]["label"]] for result in predictions])
+        best = np.array([label_mapping[str(result[0]["label"])] for result in predictions])
         scores = np.zeros((len(predictions), max(label_mapping.values()) + 1))
         for row, result in zip(scores, predictions, strict=True):
             for answer in result:
-                row[label_mapping[answer["label"]]] += answer["score"]
+                row[label_mapping[str(answer["label"])]] += answer["score"]
         return {"predictions": best, "prediction_scores": scores}
 
     def compute_metric(

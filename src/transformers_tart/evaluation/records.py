@@ -15,6 +15,7 @@ from transformers_tart.files import explain_full_disk, write_all
 Key: TypeAlias = tuple[str, int, int, str]
 
 NUMBERS_OF_BINS = (CALIBRATION_BINS, 10)  # the latter in files of version 0.1
+SETTINGS_FILE = "settings.json"  # beside the results
 PATTERNS = ("results.jsonl", "results.*.jsonl")  # of one process, and of several
 
 

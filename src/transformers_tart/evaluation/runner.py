@@ -28,7 +28,7 @@ from transformers_tart.evaluation.methods.prompting import PROMPTS
 from transformers_tart.evaluation.methods.registry import METHODS, PROMPTING
 from transformers_tart.evaluation.metrics import SUM_TOLERANCE, judge
 from transformers_tart.evaluation.plan import Plan, Run
-from transformers_tart.evaluation.records import Record, append_record, find_files, read_records
+from transformers_tart.evaluation.records import SETTINGS_FILE, Record, append_record, find_files, read_records
 from transformers_tart.evaluation.schedule import Durations, format_seconds, in_time, share
 from transformers_tart.evaluation.tasks import Task, load_task
 from transformers_tart.files import locked, write_whole
@@ -36,7 +36,6 @@ from transformers_tart.files import locked, write_whole
 
 logger = logging.get_logger(__name__)
 
-SETTINGS_FILE = "settings.json"
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # without the estimate of tqdm
 
 

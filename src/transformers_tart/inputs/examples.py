@@ -1,27 +1,29 @@
 """Labeled examples: a list of rows, a dict of columns, or a table; images and audio are read when embedded."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from transformers.utils import logging
 
 from transformers_tart.inputs.candidates import match_candidates, parse_candidates
+from transformers_tart.inputs.columns import LABEL, LIKELY_LABELS, Columns, TableOptions
 from transformers_tart.inputs.containers import (
     PAIR,
-    as_list,
     can_iterate,
     choose_columns,
-    dataset_columns,
-    is_dataset,
     is_missing,
     iterate,
-    table_columns,
+    read_chosen,
+    resolve_table,
 )
-from transformers_tart.inputs.labels import number_labels
+from transformers_tart.inputs.labels import STRINGS, kind_of, number_labels, plain_label
 from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.inputs.more_labels import number_more
+from transformers_tart.inputs.tables import FileTable, beside
 from transformers_tart.inputs.texts import Text, parse_text
 
 
@@ -38,9 +40,6 @@ class TableOfExamples(Protocol):
         """Return the rows with these columns alone."""
 
 
-RawExamples: TypeAlias = Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]] | TableOfExamples
-
-
 @dataclass(frozen=True)
 class Examples:
     """Checked examples.
@@ -49,16 +48,27 @@ class Examples:
         inputs: k texts or (text, text_pair) tuples; or images or audio as they were given.
         labels: k indices into `label_names`.
         label_names: names of the classes, in order.
+        label_kind: kind of the labels that were given, as in [`kind_of`].
+        weights: k positive weights, `None` for 1 each.
     """
 
     inputs: list[Any]
     labels: list[int]
     label_names: tuple[str, ...]
+    label_kind: str = STRINGS
+    weights: list[float] | None = None
+
+
+Row: TypeAlias = Mapping[str, Any] | tuple[Any, Any]
+RawExamples: TypeAlias = Sequence[Row] | Mapping[str, Sequence[Any]] | TableOfExamples | Examples | str | os.PathLike
 
 
 def _forms(key: str) -> str:
     columns = f'the columns "{key}" and "label"'
-    return f'a list of {{"{key}": ..., "label": ...}}, a dict of {columns}, or a datasets.Dataset with both'
+    return (
+        f'a list of {{"{key}": ..., "label": ...}} or ({key}, label), a dict of {columns}, a table or dataset with '
+        "both, or the path of one"
+    )
 
 
 def parse_examples(
@@ -66,15 +76,19 @@ def parse_examples(
     modality: Modality = TEXT,
     chosen_names: Sequence[str] | None = None,
     candidate_labels: str | Sequence[str] | None = None,
+    options: TableOptions | None = None,
     known_names: tuple[str, ...] | None = None,
 ) -> Examples:
     """Check labeled examples and number their labels.
 
     Args:
-        examples (`list[dict]`, `dict[str, list]`, `datasets.Dataset` or a table of pandas, polars or Arrow):
+        examples (`list[dict]`, `list[tuple]`, `dict[str, list]`, a table, a dataset, `str` or `Path`):
             Rows or columns of `text`, `label` and, for text pairs, `text_pair`; or of `image` or `audio`, and `label`.
-            Labels are strings, integers, whole floats or booleans. The order of the classes is the `ClassLabel`
-            feature's, else sorted.
+            Other columns are ignored. Tuples are an input and its label. Tables are those of pandas, polars, Arrow
+            and `datasets`, streams too, and files of csv, tsv, json, jsonl or parquet; of a `DatasetDict`, `"train"`
+            is read unless a split is given. Labels are strings, integers, whole floats or booleans. The order of the
+            classes is the `ClassLabel` feature's, else sorted. [`Examples`] are taken as they
+            are.
         modality (`Modality`, *optional*, defaults to `TEXT`):
             The modality of the inputs.
         chosen_names (`list[str]`, *optional*):
@@ -83,32 +97,39 @@ def parse_examples(
             Names of the classes, in order; a class may be without an example.
         known_names (`tuple[str]`, *optional*):
             Classes of the support set to which the examples are added, which may all be of one class.
+        options ([`TableOptions`], *optional*):
+            Names of the columns, and the split of a dictionary of datasets.
 
     Raises:
-        ValueError: On no examples, unknown keys, columns of unequal lengths, missing labels, a single class, or
+        ValueError: On no examples, absent columns, columns of unequal lengths, missing labels, a single class, or
             a label that is not among the candidate labels.
         TypeError: On texts that are not strings, columns that are single values and labels of other or mixed kinds.
     """
     key = modality.name
+    if isinstance(examples, Examples):
+        return examples
     if examples is None:
         raise TypeError(f"The examples are None; give {_forms(key)}, or candidate_labels for none.")
-    columns, class_names = _columns(examples, modality)
-    missing = [name for name in (key, "label") if name not in columns]
-    if missing:
-        raise ValueError(f"The examples have the keys {sorted(columns)}, without {missing}; give {_forms(key)}.")
+    columns, class_names = _columns(examples, modality, options or TableOptions())
+    if not columns:
+        raise ValueError(f"There are no examples; give {_forms(key)}.")
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"The columns of the examples have unequal lengths: {lengths}.")
     if lengths[key] == 0:
         raise ValueError(f"There are no examples; give {_forms(key)}.")
     items = _texts(columns) if modality.is_tokenized else columns[key]
+    kind = STRINGS
     if known_names is not None:
-        labels, label_names = number_more(columns["label"], known_names, class_names, chosen_names)
+        labels, label_names = number_more(columns[LABEL], known_names, class_names, chosen_names)
+        kind = kind_of(plain_label(columns[LABEL][0]), "example 0")
     elif candidate_labels is None:
-        labels, label_names = number_labels(columns["label"], class_names, chosen_names)
+        labels, label_names = number_labels(columns[LABEL], class_names, chosen_names)
+        if class_names is None and chosen_names is None:
+            kind = kind_of(plain_label(columns[LABEL][0]), "example 0")
     else:
         candidates = parse_candidates(candidate_labels, chosen_names)
-        labels, label_names = match_candidates(*number_labels(columns["label"], class_names), candidates)
+        labels, label_names = match_candidates(*number_labels(columns[LABEL], class_names), candidates)
     if len(set(labels)) < 2 and known_names is None:
         raise ValueError(
             f"All {len(labels)} examples have one label; a classifier needs examples of at least two classes."
@@ -118,7 +139,7 @@ def parse_examples(
     absent = len(label_names) - len(set(labels))
     if absent and candidate_labels is None and known_names is None:
         logger.warning(f"{absent} of {len(label_names)} classes have no example, so they will hardly be predicted.")
-    return Examples(items, labels, label_names)
+    return Examples(items, labels, label_names, kind)
 
 
 def _texts(columns: Mapping[str, list]) -> list[Text]:
@@ -130,37 +151,39 @@ def _texts(columns: Mapping[str, list]) -> list[Text]:
     ]
 
 
-def _columns(examples: Any, modality: Modality) -> tuple[dict[str, list], list[str] | None]:
-    """Return the columns of the examples, and the class names of a `ClassLabel` feature."""
-    key, keys, subject = modality.name, (*modality.columns, "label"), "The examples"
-    needed = (key, "label")
-    if is_dataset(examples, subject):
-        names = getattr((examples.features or {}).get("label"), "names", None)
-        chosen = choose_columns(given := dataset_columns(examples), keys, needed, subject)
-        rows = list(examples.select_columns(chosen)) if given else []
-        return {name: [row[name] for row in rows] for name in chosen}, names
-    columns: Mapping[Any, Any] | None = table_columns(examples)
-    if columns is not None:
-        columns = {name: columns[name] for name in choose_columns(list(columns), keys, needed, subject)}
-    elif isinstance(examples, Mapping):
-        _check_keys(columns := examples, keys, "the examples")
-    if columns is not None:
-        return {str(name): as_list(columns[name], f'The column "{name}" of the examples') for name in columns}, None
+def _columns(
+    examples: Any, modality: Modality, options: TableOptions
+) -> tuple[dict[str, list[Any]], list[str] | None]:
+    """Return the columns of the examples by key, and the class names of a `ClassLabel` feature."""
+    key, subject = modality.name, "The examples"
+    likely = {key: modality.likely_columns, LABEL: LIKELY_LABELS}
+    columns = Columns((*modality.columns, LABEL), (key, LABEL), options.columns, likely)
+    table = resolve_table(examples, subject, options.split, "train")
+    chosen = choose_columns(table, columns, f"{subject} have the columns")
+    if chosen is None:
+        return _rows(table, key, columns), None
+    values = read_chosen(table, chosen, " of the examples")
+    if isinstance(table, FileTable) and modality.suffixes and values:
+        values[key] = [beside(table.path, value) for value in values[key]]
+    features = getattr(table, "features", None)
+    feature = features.get(chosen.get(LABEL)) if isinstance(features, Mapping) else None
+    return values, getattr(feature, "names", None)
+
+
+def _rows(examples: Any, key: str, columns: Columns) -> dict[str, list[Any]]:
+    """Return the columns of rows, each a mapping or a tuple of an input and its label."""
     if isinstance(examples, (str, bytes)) or not can_iterate(examples):
         raise TypeError(f"The examples are {type(examples).__name__}; give {_forms(key)}.")
-    rows = list(iterate(examples))
-    for i, row in enumerate(rows):
-        if not isinstance(row, Mapping):
+    rows = []
+    for i, row in enumerate(iterate(examples)):
+        if isinstance(row, tuple) and len(row) == 2:
+            rows.append({key: row[0], LABEL: row[1]})
+        elif isinstance(row, Mapping):
+            chosen = columns.choose([str(name) for name in row], f"Example {i} has the keys", partial(dict, row))
+            rows.append({name: row[column] for name, column in chosen.items()})
+        else:
             raise TypeError(f"Example {i} is {type(row).__name__}; give {_forms(key)}.")
-        _check_keys(row, keys, f"example {i}")
-        if key not in row or "label" not in row:
-            raise ValueError(f'Example {i} has the keys {sorted(row)}; it must have "{key}" and "label".')
-    return {name: [row.get(name) for row in rows] for name in keys if not rows or any(name in r for r in rows)}, None
-
-
-def _check_keys(row: Mapping, keys: Sequence[str], where: str) -> None:
-    if unknown := sorted(str(name) for name in row if name not in keys):
-        raise ValueError(f"Unknown keys {unknown} in {where}; rename or drop them: the keys are {list(keys)}.")
+    return {name: [row.get(name) for row in rows] for name in columns.keys if any(name in row for row in rows)}
 
 
 def _warn_about_texts(texts: list[Text], labels: list[int]) -> None:

@@ -3,6 +3,7 @@
 import enum
 import math
 import numbers
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from transformers_tart.inputs.containers import is_missing
 
 
 IGNORED = -100  # the index that PyTorch's losses ignore; many prepared datasets mark unlabeled rows by it
+STRINGS = "strings"
+KINDS = (STRINGS, "integers", "booleans")
 UNKNOWN_CLASS = -1  # of an unlabeled row in a ClassLabel column of `datasets`
 
 
@@ -41,7 +44,7 @@ def number_labels(
     if len(kinds) > 1:
         first, second = sorted(kinds, reverse=True)[:2]
         raise TypeError(f"Some labels are {first} and some are {second}; use one kind.")
-    values = plain if kinds == {"strings"} else [int(label) for label in plain]
+    values = plain if kinds == {STRINGS} else [int(label) for label in plain]
     if class_names is not None:
         names = check_names(class_names, "The ClassLabel feature of the examples")
         found = _look_up(values, names, "its ClassLabel feature")
@@ -61,6 +64,16 @@ def plain_label(label: Any) -> Any:
     if hasattr(label, "item") and not getattr(label, "is_meta", False) and getattr(label, "ndim", 0) == 0:
         label = label.item()
     return well_formed(str(label)) if isinstance(label, str) else label
+
+
+def restore_labels(names: Sequence[str], kind: str) -> tuple[str | int | bool, ...]:
+    """Return the labels of a kind from the names of their classes; the names where a user has changed these."""
+    booleans = {str(value): value for value in (False, True)}
+    if kind == "booleans" and set(names) <= booleans.keys():
+        return tuple(booleans[name] for name in names)
+    if kind == "integers" and all(re.fullmatch("-?[0-9]+", name) for name in names):
+        return tuple(int(name) for name in names)
+    return tuple(names)
 
 
 def _check_labeled(labels: Sequence[Any], of_class_label: bool) -> None:
@@ -88,7 +101,7 @@ def kind_of(label: Any, where: str) -> str:
         TypeError: On anything else.
     """
     if isinstance(label, str):
-        return "strings"
+        return STRINGS
     if isinstance(label, bool):
         return "booleans"
     if isinstance(label, numbers.Integral):

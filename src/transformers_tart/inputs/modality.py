@@ -60,6 +60,8 @@ class Modality(str):
             Suffixes of files of this modality, in lower case. With any, strings in tables are paths.
         feature (`str`, *optional*):
             Class of the columns in `datasets` that hold encoded files.
+        likely_columns (`tuple[str, ...]`, *optional*):
+            Usual names of columns of inputs, which messages propose where a table lacks the column.
         card_examples (`str`, *optional*), card_query (`str`, *optional*):
             Examples, as code, and an input to classify, on model cards.
     """
@@ -77,6 +79,7 @@ class Modality(str):
     blank: Callable[[], Any] | None = None
     suffixes: tuple[str, ...] = ()
     feature: str | None = None
+    likely_columns: tuple[str, ...] = ()
     card_examples: str = "[...]"
     card_query: str = "..."
 
@@ -225,6 +228,10 @@ TEXT = TextModality(
     main_inputs=("input_ids",),
     processor_files=("tokenizer_config.json", "tokenizer.json"),
     blank=_blank_text,
+    likely_columns=(
+        *("sentence", "review", "content", "body", "message", "tweet", "comment", "utterance", "question", "query"),
+        *("document", "article", "description", "post", "sms", "email", "headline", "title", "input", "words"),
+    ),
     card_examples=(
         '[{"text": "free entry, text WIN now", "label": "spam"}, {"text": "see you at eight", "label": "ham"}]'
     ),
@@ -243,6 +250,7 @@ IMAGE = Modality(
     array_dtype="uint8",
     suffixes=(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     feature="Image",
+    likely_columns=("img", "picture", "photo", "pixels", "image_path", "file_name", "file", "path", "url"),
     card_examples='[{"image": "tabby.jpg", "label": "cat"}, {"image": "beagle.jpg", "label": "dog"}]',
     card_query="new.jpg",
 )
@@ -259,6 +267,7 @@ AUDIO = Modality(
     blank=_blank_audio,
     suffixes=(".wav", ".flac", ".ogg", ".mp3"),
     feature="Audio",
+    likely_columns=("recording", "speech", "sound", "wav", "clip", "audio_path", "file_name", "file", "path", "url"),
     card_examples='[{"audio": "yes.wav", "label": "yes"}, {"audio": "no.wav", "label": "no"}]',
     card_query="new.wav",
 )

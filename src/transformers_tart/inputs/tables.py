@@ -4,9 +4,12 @@ import csv
 import gzip
 import itertools
 import json
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,7 +17,7 @@ from transformers_tart.checks.arguments import well_formed
 
 
 if TYPE_CHECKING:
-    from datasets import IterableDataset
+    from datasets import Features
 
 Row: TypeAlias = dict[str, Any]
 
@@ -37,8 +40,20 @@ def file_format(path: str) -> str:
     return name
 
 
+def is_table_path(path: str | os.PathLike) -> bool:
+    """Return whether a path has the ending of a table."""
+    return _ending(os.fspath(path)) in FORMATS
+
+
 def _ending(path: str) -> str:
     return Path(path.lower().removesuffix(".gz")).suffix
+
+
+def beside(path: str, value: Any) -> Any:
+    """Resolve a path relative to the folder of a table; addresses and other values stay."""
+    if not isinstance(value, str) or "://" in value or value.startswith("data:"):
+        return value
+    return str(Path(path).parent / value)
 
 
 def read_rows(path: str) -> Iterator[Row]:
@@ -73,7 +88,7 @@ def read_columns(path: str, rows: int = 1000) -> list[str] | None:
     if Path(path).stat().st_size == 0:
         return None
     if kind == "parquet":
-        return _open_parquet(path).schema_arrow.names
+        return open_parquet(path).schema_arrow.names
     if kind == "csv":
         return _read_header(path, _csv_rows(path)) or None
     found: dict[str, None] = {}
@@ -86,14 +101,36 @@ def read_columns(path: str, rows: int = 1000) -> list[str] | None:
     return list(found) or None
 
 
-def open_table(path: str) -> "IterableDataset":
-    """Open a table as a stream of `datasets`, without a copy of the rows in a cache."""
-    from datasets import Features, IterableDataset
+@dataclass(frozen=True)
+class FileTable:
+    """The table of a file, which is read anew by each iterator.
 
-    features = None
-    if file_format(path) == "parquet" and Path(path).stat().st_size:
-        features = Features.from_arrow_schema(_open_parquet(path).schema_arrow)  # with the names of classes
-    return IterableDataset.from_generator(read_rows, features=features, gen_kwargs={"path": path})
+    Attributes:
+        path: path of the file.
+    """
+
+    path: str
+
+    @cached_property
+    def columns(self) -> list[str] | None:
+        """Columns of the table; see [`read_columns`]."""
+        return read_columns(self.path)
+
+    @property
+    def features(self) -> "Features | None":
+        """Features of a parquet file, with the names of classes."""
+        from datasets import Features
+
+        if file_format(self.path) != "parquet" or not self.columns:
+            return None
+        return Features.from_arrow_schema(open_parquet(self.path).schema_arrow)
+
+    def select_columns(self, column_names: list[str]) -> Iterator[Row]:
+        """Yield the rows with these columns, as far as they have them."""
+        return ({name: row[name] for name in column_names if name in row} for row in self)
+
+    def __iter__(self) -> Iterator[Row]:
+        return read_rows(self.path)
 
 
 def _read_lines(path: str) -> Iterator[str]:
@@ -170,7 +207,12 @@ def _parse_json(path: str, text: str, first_line: int) -> Any:
         raise ValueError(f"Line {first_line} of {path} cannot be read as JSON: {err}.") from err
 
 
-def _open_parquet(path: str) -> Any:
+def open_parquet(path: str) -> Any:
+    """Open a parquet file, with or without .gz, as a `ParquetFile` of pyarrow.
+
+    Raises:
+        ValueError: When it cannot be read.
+    """
     from pyarrow import ArrowException, BufferReader
     from pyarrow.parquet import ParquetFile
 
@@ -185,7 +227,7 @@ def _read_parquet(path: str) -> Iterator[Row]:
     from pyarrow import ArrowException
 
     count = 0
-    with _open_parquet(path) as table:
+    with open_parquet(path) as table:
         try:
             for batch in table.iter_batches(PARQUET_ROWS):
                 yield from batch.to_pylist()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from transformers_tart.reasoners.architectures.rows import Rows
 from transformers_tart.reasoners.architectures.smoothers import in_float32
 from transformers_tart.reasoners.architectures.stacking import fit_weights
 from transformers_tart.reasoners.evidence import Evidence
@@ -23,18 +24,23 @@ def combine(
     hints: Tensor | None,
     unlabeled: Tensor | None,
     num_labels: int,
+    weights: Tensor | None = None,
 ) -> ReasonerState:
-    """Weigh views of examples with labels (B, k), and their hints (B, k, H, C) and (B, m, H, C) if there are any."""
+    """Weigh views of examples with labels (B, k), and their hints (B, k, H, C) and (B, m, H, C) if there are any.
+
+    The examples may have weights (B, k).
+    """
     batch, size = labels.shape
+    rows, dtype = Rows(weights), _dtype_of(views)
     held_out = [view.held_out for view in views if view.held_out is not None]
-    scores = [(view * one_hot(labels, num_labels)).sum(-1).mean(1) for view in held_out]
-    likelihoods = torch.stack(scores) if scores else labels.new_zeros(len(views), batch, dtype=torch.float32)
-    log_weights = weigh_views(likelihoods, size)
+    scores = [rows.mean((view * one_hot(labels, num_labels)).sum(-1))[:, 0] for view in held_out]
+    likelihoods = torch.stack(scores) if scores else labels.new_zeros(len(views), batch, dtype=dtype)
+    log_weights = weigh_views(likelihoods, rows.total(size))
     if weighing is None or (hints is None and len(views) == 1):
         return ReasonerState(num_labels, batch, views, log_weights)
     if hints is None or unlabeled is None:
         hints = unlabeled = log_weights.new_zeros(batch, size, 0, num_labels)
-    members = one_hot(labels, num_labels).float()
+    members = rows.weigh(one_hot(labels, num_labels).to(hints.dtype))
     combination = _weigh(weighing, held_out, members, hints, unlabeled)
     return ReasonerState(num_labels, batch, views, log_weights, combination)
 
@@ -42,19 +48,18 @@ def combine(
 def _weigh(
     weighing: Weighing, held_out: Sequence[Tensor], members: Tensor, hints: Tensor, unlabeled: Tensor
 ) -> Combination:
-    """Fit the weights of views (B, k, C) and hints (B, k, H, C) to one-hot labels (B, k, C)."""
-    batch, size, classes = members.shape
-    scaling = HintScaling.fit(hints, members, unlabeled)
-    if size:
-        shrinkage = weighing.shrinkage(scaling.bias, scaling.error, classes, size)
-    else:  # the center holds nothing of the classes' frequencies, and all of their bias
-        shrinkage = torch.ones_like(scaling.bias)
+    """Fit the weights of views (B, k, C) and hints (B, k, H, C) to one-hot labels (B, k, C) times weights."""
+    batch, k, classes = members.shape
+    scaling, size = HintScaling.fit(hints, members, unlabeled), members.sum(dim=(1, 2))
+    # without examples the center holds nothing of the classes' frequencies, and all of their bias
+    full = torch.ones_like(scaling.bias)
+    shrinkage = weighing.shrinkage(scaling.bias, scaling.error, classes, size) if k else full
     # one example more of each class than there are, since that of a hint may be the class of none
-    log_frequency = ((members.sum(1) + 1) / (size + classes)).log()
+    log_frequency = ((members.sum(1) + 1) / (size[:, None] + classes)).log()
     log_share = _log_share(members)
     views = [view - log_share[:, None] for view in held_out]
-    columns = torch.stack(views, dim=2) if views else members.new_zeros(batch, size, 0, classes)
-    missing = scaling.missing.float().mean(-1)
+    columns = torch.stack(views, dim=2) if views else members.new_zeros(batch, k, 0, classes)
+    missing = scaling.missing.to(members.dtype).mean(-1)
     scaled = scaling.transform(hints, shrinkage)
     evidence = Evidence(columns, scaled, members, log_frequency, scaling.bias, missing)
     shares, prior = weighing(evidence)
@@ -67,8 +72,12 @@ def _weigh(
 
 def _log_share(members: Tensor) -> Tensor:
     """Return the log-frequencies (B, C) that the predictions of each view hold."""
-    size = max(members.shape[1], 1)
+    size = members.sum(dim=(1, 2))[:, None] if members.shape[1] else 1
     return (members.sum(1) / size + 0.5 / size).log()
+
+
+def _dtype_of(views: Sequence[ViewState]) -> torch.dtype:
+    return next((view.held_out.dtype for view in views if view.held_out is not None), torch.float32)
 
 
 def answer(state: ReasonerState, views: Sequence[Tensor], hints: Tensor | None) -> Tensor:

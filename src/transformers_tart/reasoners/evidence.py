@@ -12,6 +12,7 @@ HINT_FEATURES = 8
 TASK_FEATURES = 7
 SCALES = (0.5, 1.0, 2.0)  # of hints, at which their likelihood is read
 FARTHEST = 4.0  # limit of the features
+LEAST_SIZE = 1e-9  # in place of 0, the size of a support set without examples
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Evidence:
 
     views: Tensor  # (B, k, V, C) leave-one-out log-probabilities, less the log-frequencies
     hints: Tensor  # (B, k, H, C) scaled
-    members: Tensor  # (B, k, C) one-hot labels
+    members: Tensor  # (B, k, C) one-hot labels, times the weights of the examples
     log_frequency: Tensor  # (B, C)
     bias: Tensor  # (B, H) mean square of the centers of the hints, in units of their scale
     missing: Tensor  # (B, H) share of the classes of which a hint says nothing
@@ -41,29 +42,41 @@ class Evidence:
 
     def of_views(self) -> Tensor:
         """Mean log-likelihoods (B, V) of the labels."""
-        return self._likelihoods(self.log_probabilities(self.views)).mean(1) if self.views.shape[1] else self._none()
+        if not self.views.shape[1]:
+            return self.views.new_zeros(len(self.views), self.views.shape[2])
+        return self._mean(self._likelihoods(self.log_probabilities(self.views)))
 
-    def _none(self) -> Tensor:
-        return self.views.new_zeros(len(self.views), self.views.shape[2])
+    @property
+    def size(self) -> Tensor:
+        """Sum (B,) of the weights of the examples."""
+        return self.members.sum(dim=(1, 2))
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Return the weighted sum (B, A) of values (B, k, A) over the examples."""
+        return (values * self.members.sum(-1, keepdim=True)).sum(1)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        return self._sum(values) / self.size[:, None]
 
     def _likelihoods(self, log_probability: Tensor) -> Tensor:
-        return (log_probability * self.members[:, :, None]).sum(-1)
+        return (log_probability * (self.members > 0)[:, :, None]).sum(-1)
 
     def task_features(self) -> Tensor:
         """Statistics (B, TASK_FEATURES) of the task: sizes, and the balance of the classes."""
-        batch, size, num_views, classes = self.views.shape
-        counts = self.members.sum(1)
-        share = (counts / max(size, 1)).clamp_min(1e-9)
+        num_views, classes = self.views.shape[2:]
+        counts, size = self.members.sum(1), self.size
+        share = (counts / size.clamp_min(LEAST_SIZE)[:, None]).clamp_min(1e-9)
         entropy = -(share * share.log()).sum(-1) / math.log(classes)
-        sizes = [
-            math.log1p(size) / 3,
-            math.log(classes) / 2,
-            math.log((size + 1) / classes) / 2,
-            math.log1p(num_views),
-            math.log1p(self.hints.shape[2]),
+        features = [
+            size.log1p() / 3,
+            torch.full_like(size, math.log(classes) / 2),
+            ((size + 1) / classes).log() / 2,
+            torch.full_like(size, math.log1p(num_views)),
+            torch.full_like(size, math.log1p(self.hints.shape[2])),
+            counts.amin(1).log1p() / 3,
+            entropy,
         ]
-        fixed = self.views.new_tensor(sizes).expand(batch, -1)
-        return torch.cat([fixed, torch.stack([counts.amin(1).log1p() / 3, entropy], dim=1)], dim=1)
+        return torch.stack(features, dim=1)
 
     def view_features(self) -> Tensor:
         """Statistics (B, V, VIEW_FEATURES): likelihood, accuracy, distance from the best, agreement."""
@@ -72,20 +85,22 @@ class Evidence:
             return self.views.new_zeros(batch, count, VIEW_FEATURES)
         log_probability = self.log_probabilities(self.views)
         likelihood = self._likelihoods(log_probability)
-        mean = likelihood.mean(1)
+        mean = self._mean(likelihood)
         best = likelihood.gather(2, mean.argmax(1)[:, None, None].expand(-1, size, 1))
         behind = likelihood - best
-        error = (behind.var(1, correction=0) / size + 1e-4).sqrt()
+        lag = self._mean(behind)
+        variance = self._mean((behind - lag[:, None]).square())
+        error = (variance / self.size[:, None] + 1e-4).sqrt()
         probability = log_probability.exp()
-        agreement = (probability * probability.mean(2, keepdim=True)).sum(-1).mean(1)
+        agreement = self._mean((probability * probability.mean(2, keepdim=True)).sum(-1))
         hinted = torch.softmax(self.hints.sum(2) + self.log_frequency[:, None], dim=-1)
         features = [
             1 + mean / math.log(classes),
             self._accuracy(self.views),
-            behind.mean(1) / error / 3,
-            behind.mean(1),
+            lag / error / 3,
+            lag,
             agreement,
-            (probability * hinted[:, :, None]).sum(-1).mean(1),
+            self._mean((probability * hinted[:, :, None]).sum(-1)),
         ]
         return torch.stack(features, dim=-1).clamp(-FARTHEST, FARTHEST)
 
@@ -96,24 +111,24 @@ class Evidence:
         if size == 0 or count == 0:
             empty = self.hints.new_zeros(batch, count, HINT_FEATURES - len(constant))
             return torch.cat([empty, torch.stack(constant, dim=-1)], dim=-1).clamp(-FARTHEST, FARTHEST)
-        blind = self._likelihoods(self.log_probabilities(torch.zeros_like(self.hints))).mean(1)
+        blind = self._mean(self._likelihoods(self.log_probabilities(torch.zeros_like(self.hints))))
         gains = [
-            (self._likelihoods(self.log_probabilities(scale * self.hints)).mean(1) - blind) / math.log(classes)
+            (self._mean(self._likelihoods(self.log_probabilities(scale * self.hints))) - blind) / math.log(classes)
             for scale in SCALES
         ]
         # a Newton step of the scale, from 0, under a standard normal prior
         probability = self.log_probabilities(torch.zeros_like(self.hints)).exp()
         mean = (probability * self.hints).sum(-1, keepdim=True)
-        slope = (self._likelihoods(self.hints) - mean[..., 0]).sum(1)
-        curvature = (probability * (self.hints - mean).square()).sum(-1).sum(1)
+        slope = self._sum(self._likelihoods(self.hints) - mean[..., 0])
+        curvature = self._sum((probability * (self.hints - mean).square()).sum(-1))
         viewed = self.log_probabilities(self.views).exp().mean(2, keepdim=True) if self.views.shape[2] else 0.0
-        agreement = ((self.hints - mean) * (viewed - probability)).sum(-1).mean(1)
+        agreement = self._mean(((self.hints - mean) * (viewed - probability)).sum(-1))
         features = [*gains, slope / (1 + curvature), self._accuracy(self.hints), agreement, *constant]
         return torch.stack(features, dim=-1).clamp(-FARTHEST, FARTHEST)
 
     def _accuracy(self, columns: Tensor) -> Tensor:
         """Return the share (B, A) of examples of which a column favors the label, less that of a blind guess."""
         top = columns.amax(-1, keepdim=True)
-        is_top = (columns >= top).float()
+        is_top = (columns >= top).to(columns.dtype)
         is_top = is_top / is_top.sum(-1, keepdim=True)
-        return (is_top * self.members[:, :, None]).sum(-1).mean(1) - 1 / columns.shape[-1]
+        return self._mean(self._likelihoods(is_top)) - 1 / columns.shape[-1]

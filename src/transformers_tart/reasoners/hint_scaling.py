@@ -24,7 +24,7 @@ class HintScaling:
 
     @classmethod
     def fit(cls, hints: Tensor, members: Tensor, unlabeled: Tensor) -> "HintScaling":
-        """Fit to hints (B, k, H, C) of examples of one-hot labels (B, k, C), and hints (B, m, H, C) of others.
+        """Fit to hints (B, k, H, C) of examples of weighted one-hot labels (B, k, C), and (B, m, H, C) of others.
 
         The examples of each class have the same weight together, so that the center holds no class frequency. Any of k
         and m may be 0.
@@ -34,8 +34,10 @@ class HintScaling:
         missing = known.isnan().all(1) & has_rows
         unit = _largest(known).amax(1) if has_rows else known.new_ones(known.shape[0], known.shape[2])
         rows, _ = _center_rows(known / unit[:, None, :, None], missing)
-        weight = torch.cat([_balance(members), members.new_ones(unlabeled.shape[:2])], dim=1)
-        count = weight.sum(1)[:, None].square() / weight.square().sum(1)[:, None].clamp_min(LEAST_WEIGHT)  # effective
+        of_unlabeled = members.new_ones(unlabeled.shape[:2])
+        weight = torch.cat([_balance(members), of_unlabeled], dim=1)
+        squares = weight.square() / torch.cat([members.sum(-1), of_unlabeled], dim=1)  # of copies, as a weight counts
+        count = weight.sum(1)[:, None].square() / squares.sum(1)[:, None].clamp_min(LEAST_WEIGHT)  # effective
         center = torch.einsum("bk,bkhc->bhc", weight, rows) / weight.sum(1)[:, None, None].clamp_min(LEAST_WEIGHT)
         centered, uncentered = _spread(rows - center[:, None], weight, missing), _spread(rows, weight, missing)
         variance = (count * centered + UNCENTERED_ROWS * uncentered) / (count + UNCENTERED_ROWS)
@@ -65,7 +67,7 @@ class HintScaling:
 
 def _center_rows(hints: Tensor, missing: Tensor) -> tuple[Tensor, Tensor]:
     """Return rows (B, n, H, C) less their means over the classes that are there, 0 elsewhere, and 1 where they are."""
-    present = (~(missing[:, None] | hints.isnan())).float()
+    present = (~(missing[:, None] | hints.isnan())).to(hints.dtype)
     filled = torch.where(present > 0, hints, 0.0)
     mean = filled.sum(-1, keepdim=True) / present.sum(-1, keepdim=True).clamp_min(1)
     return (filled - mean) * present, present
@@ -77,14 +79,14 @@ def _largest(hints: Tensor) -> Tensor:
 
 
 def _balance(members: Tensor) -> Tensor:
-    """Return weights (B, k) of examples with one-hot labels (B, k, C), alike for each class, k in sum."""
+    """Return weights (B, k) of examples with weighted one-hot labels (B, k, C), alike for each class, k in sum."""
     counts = members.sum(1)
-    weight = (members / counts.clamp_min(1)[:, None]).sum(-1)
-    return weight * members.shape[1] / (counts > 0).sum(-1, keepdim=True).clamp_min(1)
+    weight = (members / torch.where(counts > 0, counts, 1.0)[:, None]).sum(-1)
+    return weight * counts.sum(-1, keepdim=True) / (counts > 0).sum(-1, keepdim=True).clamp_min(1)
 
 
 def _spread(rows: Tensor, weight: Tensor, missing: Tensor) -> Tensor:
     """Return the weighted mean square (B, H) of rows (B, n, H, C) over the classes that are not missing."""
-    classes = (~missing).float().sum(-1).clamp_min(1)
+    classes = (~missing).to(rows.dtype).sum(-1).clamp_min(1)
     squares = torch.einsum("bk,bkhc->bh", weight, rows.square()) / classes
     return squares / weight.sum(1)[:, None].clamp_min(LEAST_WEIGHT)

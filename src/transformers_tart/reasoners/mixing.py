@@ -9,14 +9,14 @@ from torch import Tensor
 EVIDENCE_EXPONENT = 0.3  # power of each view's leave-one-out likelihood; 0 weighs all views alike, 1 trusts it fully
 
 
-def weigh_views(log_likelihoods: Tensor, support_size: int) -> Tensor:
+def weigh_views(log_likelihoods: Tensor, support_size: int | Tensor) -> Tensor:
     """Return the log-weights of views, in proportion to a power of their leave-one-out likelihoods.
 
     Args:
         log_likelihoods (`torch.FloatTensor` of shape `(views, batch)`):
             Mean leave-one-out log-likelihood of the support labels in each view, in nats an example.
-        support_size (`int`):
-            Number of examples; more of them are more evidence.
+        support_size (`int` or `torch.FloatTensor` of shape `(batch,)`):
+            Number of examples, or the sum of their weights; more of them are more evidence.
 
     Returns:
         `torch.FloatTensor` of shape `(views, batch)`, whose exponentials sum to 1 over the views.

@@ -20,6 +20,7 @@ from transformers_tart.checks.tensors import (
     check_query_labels,
     check_seed,
     check_support,
+    check_weights,
 )
 from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import TartReasonerConfig
@@ -82,8 +83,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
         self.post_init()
 
     def _initialize_weights(self, module: torch.nn.Module, is_custom_code: bool = False) -> None:
-        # with is_custom_code, transformers skips modules that have only children, such as the architecture
-        super()._initialize_weights(module, is_custom_code=False)
+        super()._initialize_weights(module, is_custom_code=False)  # with it, modules of only children are skipped
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         super()._init_weights(module)
@@ -94,7 +94,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
     @one_at_a_time
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *model_args: Any, **kwargs: Any) -> Any:
         r"""
-        Load a reasoner, in float32 by default.
+        Load a reasoner, in float32 by default; one in float64 computes in that.
 
         Args:
             pretrained_model_name_or_path (`str` or `Path`):
@@ -174,6 +174,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
         unlabeled_hints: Tensor | None = None,
         num_labels: int | None = None,
         seed: int = 0,
+        support_weights: Tensor | None = None,
     ) -> ReasonerState:
         """Encode a support set.
 
@@ -191,25 +192,26 @@ class TartReasoner(HubMixin, PreTrainedModel):
                 Number of classes; that of the hints, or one more than the largest label, when not given.
             seed (`int`, *optional*, defaults to 0):
                 Seed of the random orders, where the config averages over `num_orders` of them.
+            support_weights (`torch.FloatTensor` of shape `(batch, k)`, *optional*):
+                Weights of the examples; one of weight 2 counts as two copies of it.
 
         Returns:
             [`ReasonerState`]: the encoded support set, for [`TartReasoner.query`].
 
         Raises:
             ValueError: On shapes that do not match, fewer than two classes, embeddings that are not finite or all
-                equal, or hints for a reasoner without weights for them.
+                equal, or hints or weights for a reasoner that does not read them.
             TypeError: On an argument of another type.
         """
         hints, unlabeled, num_labels = check_hints(support_hints, unlabeled_hints, support_labels, num_labels)
         if hints is not None and self.weighing is None:
-            raise ValueError(
-                "This reasoner has no weights for label hints: leave the hints out, or take one that has, such as "
-                'TartReasoner.from_pretrained("kernel").'
-            )
-        views, labels, num_labels = check_support(support_embeddings, support_labels, num_labels, hints is not None)
-        seed = check_seed(seed)
-        states = tuple(self._reader.prepare(view, labels, num_labels, seed) for view in views)
-        return combine(self.weighing, states, labels, hints, unlabeled, num_labels)
+            other = 'TartReasoner.from_pretrained("kernel")'
+            raise ValueError(f"This reasoner has no weights for label hints: leave the hints out, or take {other}.")
+        seed, dtype, has_hints = check_seed(seed), torch.promote_types(self.dtype, torch.float32), hints is not None
+        views, labels, num_labels = check_support(support_embeddings, support_labels, num_labels, has_hints, dtype)
+        weights = check_weights(support_weights, labels, dtype)
+        states = tuple(self._reader.prepare(view, labels, num_labels, seed, weights) for view in views)
+        return combine(self.weighing, states, labels, hints, unlabeled, num_labels, weights)
 
     @record_function("tart/reasoner")
     def query(
@@ -229,7 +231,7 @@ class TartReasoner(HubMixin, PreTrainedModel):
                 Their hints, the same as those of the support set.
 
         Returns:
-            `torch.FloatTensor` of shape `(batch, n, num_labels)`, float32.
+            `torch.FloatTensor` of shape `(batch, n, num_labels)`: float32, or float64 of a reasoner in that.
 
         Raises:
             ValueError: On other views or hints, another batch or width than the support set's, or embeddings that are
@@ -259,7 +261,8 @@ class TartReasoner(HubMixin, PreTrainedModel):
         self, state: ReasonerState, embeddings: Tensor | Sequence[Tensor], hints: Tensor | None
     ) -> tuple[list[Tensor], Tensor | None]:
         check_kind("state", state, ReasonerState)
-        queries = check_queries(embeddings, state.batch, [view.dim for view in state.views])
+        dims, dtype = [view.dim for view in state.views], torch.promote_types(self.dtype, torch.float32)
+        queries = check_queries(embeddings, state.batch, dims, dtype)
         count = 0 if state.combination is None else state.combination.hints.shape[1]
         shape = (state.batch, queries[0].shape[1], count, state.num_labels)
         return queries, check_query_hints(hints, shape)
@@ -290,8 +293,8 @@ class TartReasoner(HubMixin, PreTrainedModel):
         """
         state = self.prepare(support_embeddings, support_labels, support_hints, unlabeled_hints, num_labels)
         logits = self.query(state, query_embeddings, query_hints)
-        loss = None
-        if query_labels is not None:
-            query_labels = check_query_labels(query_labels, logits.shape[:2], logits.shape[2])
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), query_labels.flatten())
+        if query_labels is None:
+            return TartReasonerOutput(logits=logits)
+        query_labels = check_query_labels(query_labels, logits.shape[:2], logits.shape[2])
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), query_labels.flatten())
         return TartReasonerOutput(loss=loss, logits=logits)

@@ -35,16 +35,24 @@ class ViewReader:
     def _is_one_vs_rest(self, num_labels: int) -> bool:
         return self.max_classes is not None and num_labels > self.max_classes
 
-    def prepare(self, embeddings: Tensor, labels: Tensor, num_labels: int, seed: int) -> ViewState:
-        """Encode embeddings (batch, k, dim) with labels (batch, k)."""
+    def prepare(
+        self, embeddings: Tensor, labels: Tensor, num_labels: int, seed: int, weights: Tensor | None = None
+    ) -> ViewState:
+        """Encode embeddings (batch, k, dim) with labels (batch, k) and weights (batch, k)."""
+        if weights is not None and not self.architecture.takes_weights:
+            raise ValueError(
+                f'The architecture "{self.config.architecture}" reads no weights of examples: leave them out, or take '
+                'TartReasoner.from_pretrained("kernel").'
+            )
         _, size, dim = embeddings.shape
         held_out = None
         parts: list[Part] = []
         subsets = balanced_subsets(embeddings, labels, self.max_support) if size else []
         for index in [order for subset in subsets for order in seeded_orders(subset, self.config.num_orders, seed)]:
             chosen = embeddings.gather(1, index[..., None].expand(-1, -1, dim))
-            projection = fit_projection(self.config.projection or "none", self.config.num_components, chosen)
-            state = self._encode(projection.transform(chosen), labels.gather(1, index), num_labels)
+            own = None if weights is None else weights.gather(1, index)
+            projection = fit_projection(self.config.projection or "none", self.config.num_components, chosen, own)
+            state = self._encode(projection.transform(chosen), labels.gather(1, index), num_labels, own)
             parts.append(Part(index, projection, state, index.shape[1] / size / self.config.num_orders))
             found = self.architecture.held_out(state)
             if found is not None:
@@ -54,12 +62,13 @@ class ViewReader:
                 held_out = held_out.scatter(1, place, self._join_classes(found, num_labels).log_softmax(-1))
         return ViewState(dim, tuple(parts), held_out)
 
-    def _encode(self, embeddings: Tensor, labels: Tensor, num_labels: int) -> object:
+    def _encode(self, embeddings: Tensor, labels: Tensor, num_labels: int, weights: Tensor | None) -> object:
+        given = [] if weights is None else [weights]
         if not self._is_one_vs_rest(num_labels):
-            return self.architecture.prepare(embeddings, labels, num_labels)
+            return self.architecture.prepare(embeddings, labels, num_labels, *given)
         embeddings = embeddings.repeat_interleave(num_labels, dim=0)
         labels = torch.nn.functional.one_hot(labels, num_labels).transpose(1, 2).flatten(0, 1)
-        return self.architecture.prepare(embeddings, labels, 2)
+        return self.architecture.prepare(embeddings, labels, 2, *(w.repeat_interleave(num_labels, 0) for w in given))
 
     def _join_classes(self, logits: Tensor, num_labels: int) -> Tensor:
         """Return logits (batch, n, num_labels), from those of binary tasks where classes were read one-vs-rest."""

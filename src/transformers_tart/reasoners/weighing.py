@@ -5,11 +5,14 @@ offset for each class. The weights maximize the posterior of the support labels,
 those of the smoothers within a view do. With few examples the prior decides, with many the data.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, linear, softplus
 from transformers import initialization as init
 
+from transformers_tart.checks.tensors import at_least_float32
 from transformers_tart.reasoners.architectures.stacking import NormalPrior
 from transformers_tart.reasoners.evidence import HINT_FEATURES, TASK_FEATURES, VIEW_FEATURES, Evidence
 
@@ -23,11 +26,12 @@ CENTER_FEATURES = 4
 
 
 class Linear32(nn.Linear):
-    """A linear layer that computes in float32, whatever the dtype of its weights."""
+    """A linear layer that computes in float32, or in float64 where its weights are in that."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the outputs (..., out_features) float32."""
-        return linear(input.float(), self.weight.float(), self.bias.float())
+        """Return the outputs (..., out_features)."""
+        weight = at_least_float32(self.weight)
+        return linear(input.to(weight.dtype), weight, self.bias.to(weight.dtype))
 
 
 class Weighing(nn.Module):
@@ -59,16 +63,10 @@ class Weighing(nn.Module):
         init.copy_(self.hint_out.bias, torch.tensor([weight, precision]).expm1().log())
         init.copy_(self.center_out.bias, torch.tensor([FIRST_SHRINKAGE]))
 
-    def shrinkage(self, bias: Tensor, error: Tensor, num_labels: int, size: int) -> Tensor:
+    def shrinkage(self, bias: Tensor, error: Tensor, num_labels: int, size: Tensor) -> Tensor:
         """Return the shares (B, H) of their centers that hints lose, from `HintScaling` and the sizes of the task."""
-        sizes = bias.new_tensor([num_labels, size + 1.0]).log() / 3
-        features = torch.cat(
-            [
-                torch.stack([bias.log1p(), error.clamp_min(1e-4).log() / 3], dim=-1),
-                sizes.expand(*bias.shape, 2),
-            ],
-            dim=-1,
-        )
+        classes, size = torch.full_like(bias, math.log(num_labels)), (size + 1).log()[:, None].expand_as(bias)
+        features = torch.stack([bias.log1p(), error.clamp_min(1e-4).log() / 3, classes / 3, size / 3], dim=-1)
         return torch.sigmoid(self.center_out(gelu(self.center_in(features))))[..., 0]
 
     def forward(self, evidence: Evidence) -> tuple[Tensor, NormalPrior]:
@@ -77,7 +75,7 @@ class Weighing(nn.Module):
         The weights are those of the views' shared prediction, of each view's deviation from it, and of each hint.
         """
         task = evidence.task_features()
-        size, num_views = evidence.views.shape[1:3]
+        size, num_views = evidence.size[:, None], evidence.views.shape[2]
         views = gelu(self.view(_join(evidence.view_features(), task)))
         hints = gelu(self.hint(_join(evidence.hint_features(), task)))
         pooled = torch.cat([task, _mean(views), _mean(hints)], dim=-1)

@@ -61,6 +61,7 @@ class SupportEncoder:
         if found.reading is not None:
             prompt, phrasing = found.reading.prefixes[0].prompt, found.reading.phrasing
         inputs, device = tuple(examples.inputs[i] for i in found.order), found.embeddings.device
+        weights = None if examples.weights is None else torch.tensor([examples.weights[i] for i in found.order])
         support = SupportSet(
             found.embeddings,
             torch.tensor([examples.labels[i] for i in found.order], dtype=torch.int64, device=device),
@@ -73,6 +74,8 @@ class SupportEncoder:
             hints=found.hints,
             given_hints=found.given,
             keys=keys_of(inputs) if self.embedder.modality.is_tokenized else None,
+            label_kind=examples.label_kind,
+            weights=None if weights is None else weights.to(device),
         )
         return support, found.reading
 

@@ -18,17 +18,22 @@ from transformers_tart.embeddings.phrases import Phrasing
 from transformers_tart.embeddings.prompts import Prompt
 from transformers_tart.hints.base import LabelHints
 from transformers_tart.inputs.embedding_options import EmbeddingOptions
+from transformers_tart.inputs.labels import STRINGS
 
 
 # One key for all: safetensors writes several in random order, and the same support set must give the same bytes.
 METADATA_KEY = "support_set"
 GIVEN_HINTS = "given_hints"
 KEYS = "keys"  # absent from earlier files
+LABEL_KIND = "label_kind"
+WEIGHTS = "weights"
 
 
 def write_fields(path: Path, fields: Mapping[str, Any], include_texts: bool = False) -> None:
     """Write the fields of a support set, its texts only if asked."""
     facts: dict[str, Any] = {"label_names": fields["label_names"]}
+    if fields["label_kind"] != STRINGS:
+        facts[LABEL_KIND] = fields["label_kind"]
     if include_texts:
         facts["texts"] = fields["texts"]
     for name in ("prompt", "phrasing"):
@@ -51,6 +56,8 @@ def write_fields(path: Path, fields: Mapping[str, Any], include_texts: bool = Fa
         tensors[GIVEN_HINTS] = fields["given_hints"].contiguous().cpu()
     if fields["keys"] is not None:
         tensors[KEYS] = fields["keys"].contiguous().cpu()
+    if fields["weights"] is not None:
+        tensors[WEIGHTS] = fields["weights"].contiguous().cpu()
     save_file(tensors, path, metadata={METADATA_KEY: json.dumps(facts)})
 
 
@@ -61,11 +68,10 @@ def read_fields(path: str | Path) -> dict[str, Any]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     check_label_names("label_names", facts["label_names"])
     texts = facts.get("texts")
-    fields: dict[str, Any] = {
-        "label_names": tuple(facts["label_names"]),
-        "labels": tensors["labels"],
-        "keys": tensors.get(KEYS),
-    }
+    fields: dict[str, Any] = {"label_names": tuple(facts["label_names"]), "labels": tensors["labels"]}
+    if LABEL_KIND in facts:
+        fields[LABEL_KIND] = facts[LABEL_KIND]
+    fields |= {"weights": tensors.get(WEIGHTS), "keys": tensors.get(KEYS)}
     if texts is not None:
         fields["texts"] = tuple(text if isinstance(text, str) else tuple(text) for text in texts)
     readers = {"prompt": Prompt.from_json, "phrasing": Phrasing.from_json}

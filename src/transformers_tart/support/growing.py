@@ -16,6 +16,7 @@ from transformers_tart.hints.given import functions_of, parse_given, score_given
 from transformers_tart.hints.label_texts import label_texts
 from transformers_tart.hints.requests import HintRequest, parse_request
 from transformers_tart.inputs.examples import Examples
+from transformers_tart.inputs.labels import STRINGS
 from transformers_tart.support.encoding import EncodedExamples, SupportEncoder
 from transformers_tart.support.keys import find_keys, keys_of
 from transformers_tart.support.support_set import SupportSet
@@ -81,6 +82,9 @@ class SupportGrower:
         Raises:
             ValueError: When texts of present examples are needed and are not kept.
         """
+        kind = self.support.label_kind
+        if kind not in (STRINGS, more.label_kind):
+            raise ValueError(f"The labels are {more.label_kind}, and those of the support set are {kind}.")
         self._warn_about_copies(more)
         names = () if self.support.hints is None else self.support.hints.given
         scores = score_given(names, self.given, more.inputs, more.label_names)
@@ -91,7 +95,10 @@ class SupportGrower:
         if self.embedder.options.has_prompt:
             texts = self._texts("added to")
             labels = [places[label] for label in self.support.labels.tolist()]
-            whole = Examples([*texts, *more.inputs], [*labels, *more.labels], more.label_names)
+            weights = self._join_weights(more)
+            own = None if weights is None else weights.tolist()
+            kind = self.support.label_kind
+            whole = Examples([*texts, *more.inputs], [*labels, *more.labels], more.label_names, kind, own)
             return self._encode(whole, present, tokenizer, options)
         new = [name for name in more.label_names if name not in self.support.label_names]
         request = self._request(new, label_descriptions, unlabeled)
@@ -111,9 +118,12 @@ class SupportGrower:
                 "examples of two, or label hints and no example. Add others first."
             )
         given = None if support.given_hints is None else support.given_hints[kept.to(support.given_hints.device)]
+        weights = None if support.weights is None else support.weights[kept.to(support.weights.device)]
         if self.embedder.options.has_prompt:
             texts = self._texts("taken from")
-            whole = Examples([texts[row] for row in rows], labels.tolist(), support.label_names)
+            own = None if weights is None else weights.tolist()
+            chosen = [texts[row] for row in rows]
+            whole = Examples(chosen, labels.tolist(), support.label_names, support.label_kind, own)
             return self._encode(whole, given, tokenizer, options)
         fewer = replace(
             support,
@@ -123,6 +133,7 @@ class SupportGrower:
             packed=None if support.packed is None else support.packed.take(kept),
             given_hints=given,
             keys=None if support.keys is None else support.keys[kept],
+            weights=weights,
         )
         return fewer, self.reading
 
@@ -201,7 +212,18 @@ class SupportGrower:
             hints=hints,
             given_hints=given,
             keys=None if keys is None else torch.cat([keys, keys_of(more.inputs)]),
+            weights=self._join_weights(more),
+            label_kind=self.support.label_kind if len(support) else more.label_kind,
         )
+
+    def _join_weights(self, more: Examples) -> Tensor | None:
+        """Return the weights of the present examples and of more; `None` where all count once."""
+        present = self.support.weights
+        if present is None and more.weights is None:
+            return None
+        present = torch.ones(len(self.support)) if present is None else present
+        added = torch.ones(len(more.labels)) if more.weights is None else torch.tensor(more.weights)
+        return torch.cat([present, added.to(present)])
 
     def _warn_about_copies(self, more: Examples) -> None:
         """Log how many examples are there already; never a text itself."""

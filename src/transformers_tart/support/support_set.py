@@ -19,6 +19,7 @@ from transformers_tart.errors import BackboneMismatchError, CorruptFileError
 from transformers_tart.hints.base import LabelHints
 from transformers_tart.hub.card import HintFacts
 from transformers_tart.inputs.embedding_options import EmbeddingOptions
+from transformers_tart.inputs.labels import KINDS, STRINGS
 from transformers_tart.support.files import read_fields, write_fields
 from transformers_tart.support.keys import check_keys
 
@@ -63,6 +64,10 @@ class SupportSet:
             Scores of the examples by the hints of the user.
         keys (`torch.ByteTensor` of shape `(k, 16)`, *optional*):
             Digests of the texts, by which an example is found where the texts are not kept.
+        label_kind (`str`, *optional*, defaults to `"strings"`):
+            Kind of the labels that were given: `"integers"` and `"booleans"` are answered as such.
+        weights (`torch.FloatTensor` of shape `(k,)`, *optional*):
+            Weights of the examples, 1 each when not given; one of weight 2 counts as two copies of it.
 
     Raises:
         ValueError: On lengths that do not fit, labels out of range, fewer than two classes, embeddings that are not
@@ -81,6 +86,8 @@ class SupportSet:
     hints: LabelHints | None = None
     given_hints: Tensor | None = None
     keys: Tensor | None = None
+    label_kind: str = STRINGS
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         self._check_kinds()
@@ -99,6 +106,8 @@ class SupportSet:
         self._check_hints()
         if len(self) > 0 or self.hints is None:
             self._check_examples()
+        if self.weights is not None and self.weights.shape != self.labels.shape:
+            raise ValueError(f"There are weights {tuple(self.weights.shape)} for {len(self)} examples.")
         if self.texts is not None and len(self.texts) != len(self):
             raise ValueError(f"There are {len(self.texts)} texts for {len(self)} examples.")
         check_keys(self.keys, len(self))
@@ -126,9 +135,8 @@ class SupportSet:
                 f"given_hints is of shape {found}, for {num_given} hints of the user, {len(self)} examples and "
                 f"{self.num_labels} classes; give a score for each."
             )
-        if self.hints is not None and (
-            self.hints.num_labels != self.num_labels or (len(self) and self.num_labels < 2)
-        ):
+        too_few = len(self) > 0 and self.num_labels < 2
+        if self.hints is not None and (self.hints.num_labels != self.num_labels or too_few):
             raise ValueError(f"The hints are for {self.hints.num_labels} classes, there are {self.num_labels}.")
 
     def _check_kinds(self) -> None:
@@ -143,20 +151,16 @@ class SupportSet:
                 check_kind(name, values, tuple, list)
                 object.__setattr__(self, name, tuple(values))
         check_label_names("label_names", self.label_names)
+        if self.label_kind not in KINDS:
+            raise ValueError(f"label_kind is {shorten(self.label_kind)}; it must be one of {KINDS}.")
         for text in self.texts or ():
-            parts = text if isinstance(text, tuple) and len(text) == 2 else (text,)
-            if not all(isinstance(part, str) for part in parts):
+            pieces = text if isinstance(text, tuple) and len(text) == 2 else (text,)
+            if not all(isinstance(piece, str) for piece in pieces):
                 raise TypeError("texts must hold strings or pairs of strings.")
-        for name, kind in (
-            ("prompt", Prompt),
-            ("options", EmbeddingOptions),
-            ("digest", BackboneDigest),
-            ("phrasing", Phrasing),
-            ("packed", PackedEmbeddings),
-            ("hints", LabelHints),
-            ("given_hints", Tensor),
-            ("keys", Tensor),
-        ):
+        kinds: dict[str, type] = {"prompt": Prompt, "options": EmbeddingOptions}
+        kinds |= {"digest": BackboneDigest, "phrasing": Phrasing, "packed": PackedEmbeddings, "hints": LabelHints}
+        kinds |= {"given_hints": Tensor, "keys": Tensor, "weights": Tensor}
+        for name, kind in kinds.items():
             check_kind(name, getattr(self, name), kind, type(None))
 
     def __len__(self) -> int:
@@ -195,10 +199,8 @@ class SupportSet:
 
     def to(self, device: torch.device | str) -> "SupportSet":
         """Return the support set on another device."""
-        hints = None if self.hints is None else self.hints.to(device)
-        given = None if self.given_hints is None else self.given_hints.to(device)
-        embeddings, labels = self.embeddings.to(device), self.labels.to(device)
-        return replace(self, embeddings=embeddings, labels=labels, hints=hints, given_hints=given)
+        given = {name: getattr(self, name) for name in ("embeddings", "labels", "hints", "given_hints", "weights")}
+        return replace(self, **{name: value.to(device) for name, value in given.items() if value is not None})
 
     def scores(self) -> Tensor | None:
         """Return the scores (k, hints, classes) of the examples by all hints; `None` without hints."""
@@ -261,10 +263,10 @@ class SupportSet:
         Raises:
             ValueError: If texts are to be stored and there are none.
         """
-        path = Path(as_source(path, "path"))
         if include_texts and self.texts is None:
             raise ValueError("This support set holds no texts; build it from examples to store them.")
-        write_fields(path, {field.name: getattr(self, field.name) for field in fields(self)}, include_texts)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        write_fields(Path(as_source(path, "path")), values, include_texts)
 
     @classmethod
     def load(cls, path: str | Path) -> "SupportSet":

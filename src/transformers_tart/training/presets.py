@@ -14,6 +14,7 @@ class ReasonerTrainingArguments:
 
     max_steps: int = 10_000
     learning_rate: float = 1.5e-3  # peak of the schedule
+    adam_beta2: float = 0.999  # decay of the mean of squared gradients
     weight_decay: float = 0.01
     schedule: str = "cosine"  # after the warm-up: a name of `transformers.get_scheduler`
     warmup_steps: int = 200
@@ -81,10 +82,10 @@ PRESETS: dict[str, Preset] = {
         "the head and tasks of the paper, small enough for a CPU, up to 65 examples",
         {**_PAPER_SIZES, "hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4, "n_positions": 66},
         PaperTasks(
-            Ramp(start=2, end=16, increment=2, interval=1000),
-            Ramp(start=18, end=66, increment=8, interval=1000),
+            Ramp(start=1, end=16, increment=1, interval=250),  # from two dimensions it learns late or never
+            Ramp(start=18, end=66, increment=8, interval=500),
             batch_size=64,
         ),
-        ReasonerTrainingArguments(max_steps=11_000, learning_rate=1e-3, weight_decay=0.0),
+        ReasonerTrainingArguments(max_steps=5_500, learning_rate=1e-3, adam_beta2=0.95, weight_decay=0.0),
     ),
 }

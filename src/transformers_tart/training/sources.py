@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -113,6 +114,8 @@ def stack_padded(embeddings: Sequence[Tensor]) -> Tensor:
 class TaskSource(ABC):
     """A distribution of tasks; its fields are recorded with a run."""
 
+    on_device: ClassVar[bool] = False  # whether a generator of an accelerator draws there
+
     @abstractmethod
     def draw(self, step: int, generator: Generator) -> TrainingBatch:
         """Draw the tasks of a step, counted from 0."""
@@ -160,6 +163,8 @@ class RichTasks(TaskSource):
 class PaperTasks(TaskSource):
     """The family of arXiv 2306.07536 (section 4.1): x ~ N(0, I), w ~ alpha N(0, I), y ~ Bernoulli(sigmoid(w·x))."""
 
+    on_device: ClassVar[bool] = True
+
     dims: Ramp  # coordinates of x in use; the others are 0
     points: Ramp  # examples of a sequence
     dim: int = 16  # width of x
@@ -169,7 +174,8 @@ class PaperTasks(TaskSource):
 
     def draw(self, step: int, generator: Generator) -> TrainingBatch:
         """Draw sequences of the length and the number of dimensions that the step has reached."""
-        x = torch.randn(self.batch_size, self.points.at(step), self.dim, generator=generator)
+        shape = self.batch_size, self.points.at(step), self.dim
+        x = torch.randn(shape, generator=generator, device=generator.device)
         x[..., self.dims.at(step) :] = 0.0
         weights = self._draw_weights(generator)
         labels = torch.bernoulli(torch.sigmoid(x @ weights)[..., 0], generator=generator).long()
@@ -187,17 +193,18 @@ class PaperTasks(TaskSource):
         return tuple(batches)
 
     def _draw_weights(self, generator: Generator) -> Tensor:
-        weights = torch.randn(self.batch_size, self.dim, 1, generator=generator)
+        device = generator.device
+        weights = torch.randn(self.batch_size, self.dim, 1, generator=generator, device=device)
         if not self.variable_alpha:
             return self.alpha * weights
-        return weights * torch.randint(1, self.alpha + 1, (len(weights), 1, 1), generator=generator)
+        return weights * torch.randint(1, self.alpha + 1, (len(weights), 1, 1), generator=generator, device=device)
 
 
 class TaskStream:
     """A stream of tasks that draws those of the next step in the background; the order of the draws is fixed."""
 
-    def __init__(self, tasks: TaskSource, step: int, random_state: Tensor):
-        self.tasks, self.generator = tasks, Generator()
+    def __init__(self, tasks: TaskSource, step: int, random_state: Tensor, device: torch.device | str = "cpu"):
+        self.tasks, self.generator = tasks, Generator(device)
         self.generator.set_state(random_state)
         self.worker = ThreadPoolExecutor(1, "tasks")
         self.step, self.pending = step, self._submit(step)

@@ -84,17 +84,21 @@ class Run:
         set_seed(args.seed)
         objective = Objective(_start(config, base))
         learned = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(learned, lr=args.learning_rate, weight_decay=args.weight_decay)
+        decay = {"betas": (0.9, args.adam_beta2), "weight_decay": args.weight_decay}
+        optimizer = torch.optim.AdamW(learned, lr=args.learning_rate, **decay)  # type: ignore[arg-type]
         # not prepared: accelerate would step it once for each process
         self.scheduler = get_scheduler(args.schedule, optimizer, args.warmup_steps, args.max_steps)
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        self.draws_on = self.accelerator.device if tasks.on_device else torch.device("cpu")
+        # the draws of an accelerator are others than those of a CPU
+        place = {} if self.draws_on.type == "cpu" else {"device": self.draws_on.type}
         arguments = {
             **asdict(args),
             "mixed_precision": self.accelerator.mixed_precision,
             "reasoner": {name: getattr(config, name) for name in TartReasonerConfig.__annotations__ if name != FIELD},
-            "tasks": {"source": type(tasks).__name__, **asdict(tasks)},
+            "tasks": {"source": type(tasks).__name__, **asdict(tasks), **place},
         }
-        self.progress = Progress(arguments, Generator().manual_seed(args.seed).get_state())
+        self.progress = Progress(arguments, Generator(self.draws_on).manual_seed(args.seed).get_state())
         self.states = (self.progress, self.scheduler)
 
     @property
@@ -214,7 +218,7 @@ def train_reasoner(
     facts = {k: v if isinstance(v, int | float | str) else json.dumps(v) for k, v in run.progress.arguments.items()}
     run.accelerator.init_trackers("transformers-tart", facts)
     run.objective.train()
-    stream = TaskStream(run.tasks, run.progress.step, run.progress.random_state)
+    stream = TaskStream(run.tasks, run.progress.step, run.progress.random_state, run.draws_on)
     is_quiet = not run.accelerator.is_local_main_process
     bar = tqdm(desc="training", initial=run.progress.step, total=args.max_steps, disable=is_quiet)
     is_over = run.progress.step >= args.max_steps

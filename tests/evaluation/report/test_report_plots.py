@@ -13,7 +13,7 @@ from helpers.results import draw, make_record, write_results
 from transformers_tart.cli import main
 from transformers_tart.evaluation.records import Record
 from transformers_tart.evaluation.report import Comparison, plots, write_report
-from transformers_tart.evaluation.report.comparison import METRIC_FORMATS, match_runs
+from transformers_tart.evaluation.report.comparison import METRIC_FORMATS
 
 
 pytest.importorskip("matplotlib")
@@ -51,19 +51,10 @@ def draw_many(methods: int, tasks: int, sizes: tuple[int, ...] = SIZES) -> list[
     ]
 
 
-def figures(records: list[Record]) -> dict[str, "Figure"]:
+def figures(records: list[Record], is_narrow: bool = False) -> dict[str, "Figure"]:
     """Draw all figures of results."""
-    comparison = Comparison.of(records)
-    matched = comparison.match(ACCURACY)
-    seconds = match_runs(records, comparison.methods, lambda record: record.seconds)
-    styles = plots.choose_styles(comparison.methods, comparison.reference)
     with plots.plotting():
-        return {
-            "tasks": plots.draw_tasks(matched, ACCURACY, styles),
-            "means": plots.draw_means(matched, ACCURACY, styles),
-            "seconds": plots.draw_costs(matched, seconds, ACCURACY, styles),
-            "calibration": plots.draw_calibration(plots.pool_calibration(records, matched), styles),
-        }
+        return {name: figure for name, _, figure in plots.draw_all(Comparison.of(records), is_narrow)}
 
 
 def assert_nothing_overlaps(figure: "Figure") -> None:
@@ -83,9 +74,13 @@ def assert_nothing_overlaps(figure: "Figure") -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("is_narrow", [False, True])
 @pytest.mark.parametrize(("methods", "tasks", "sizes"), [(10, 14, SIZES), (2, 1, (8, 16)), (3, 2, (8,))])
-def test__plots__many_and_few__nothing_overlaps(methods: int, tasks: int, sizes: tuple[int, ...]) -> None:
-    for name, figure in figures(draw_many(methods, tasks, sizes)).items():
+def test__plots__many_and_few__nothing_overlaps(
+    methods: int, tasks: int, sizes: tuple[int, ...], is_narrow: bool
+) -> None:
+    for name, figure in figures(draw_many(methods, tasks, sizes), is_narrow).items():
+        assert figure.get_figwidth() == plots.NARROW or not is_narrow
         assert len(figure.axes) == {"tasks": tasks, "calibration": methods}.get(name, 1)
         assert_nothing_overlaps(figure)
 
@@ -161,7 +156,7 @@ def test__write_report__results__plots_embedded_and_settings_restored(tmp_path: 
         assert f"](plots/{name}.png)" in page
         assert (tmp_path / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert ElementTree.parse(tmp_path / "plots" / f"{name}.svg").getroot().tag.endswith("svg")
-    assert len(list((tmp_path / "plots").iterdir())) == 2 * len(names)
+    assert len(list((tmp_path / "plots").iterdir())) == 3 * len(names)
     assert {name for name in before if name != "backend" and before[name] != matplotlib.rcParams[name]} == set()
 
 
@@ -178,7 +173,7 @@ def test__save__twice__the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test__write_report__no_probabilities__no_calibration_plot(tmp_path: Path) -> None:
     paths = write_report(tmp_path, Comparison.of(draw(1, "a", (8,))))
-    assert [path.name for path in paths[2:]] == ["means.png", "tasks.png", "seconds.png"]
+    assert [path.name for path in paths[3:]] == ["means.png", "tasks.png", "seconds.png"]
 
 
 def test__matplotlib__not_installed__what_to_install(

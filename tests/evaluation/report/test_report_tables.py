@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import yaml
@@ -17,19 +18,22 @@ from transformers_tart.evaluation.records import Record
 from transformers_tart.evaluation.report import Comparison, tables
 from transformers_tart.evaluation.report.comparison import (
     METRIC_FORMATS,
+    MetricFormat,
     choose_reference,
     match_runs,
     mean_over_tasks,
 )
-from transformers_tart.evaluation.report.page import format_model_index, format_page, list_results
+from transformers_tart.evaluation.report.contrasts import contrast
+from transformers_tart.evaluation.report.page import format_markdown, format_model_index, list_results
 from transformers_tart.evaluation.report.statistics import (
+    Estimate,
     PairedTest,
     average,
     estimate,
     paired_test,
     wins_ties_losses,
 )
-from transformers_tart.evaluation.report.tables import as_code, escape_markdown, format_seeds
+from transformers_tart.evaluation.report.table import Table, code_cell, escape_markdown, format_seeds
 
 
 ACCURACY, LOG_LOSS = METRIC_FORMATS["accuracy"], METRIC_FORMATS["log_loss"]
@@ -48,8 +52,8 @@ def fail(record: Record, error: str = "OutOfMemoryError: <full> | 2 GiB\nmore") 
     return replace(record, metrics={}, error=error)
 
 
-def read_row(table: str, start: str) -> list[str]:
-    line = next(line for line in table.splitlines() if line.startswith(start))
+def read_row(table: Table, start: str) -> list[str]:
+    line = next(line for line in table.markdown().splitlines() if line.startswith(start))
     return [part.strip() for part in line.strip("|").split(" | ")]
 
 
@@ -65,17 +69,17 @@ def test__estimate__seeds__interval_of_scipy() -> None:
 
 def test__average__two_tasks__degrees_of_freedom_of_welch() -> None:
     first, second = [0.6, 0.5, 0.9, 0.4], [0.2, 0.25, 0.27]
-    found = average([[dict(enumerate(first))], [dict(enumerate(second))]])
+    found = average([dict(enumerate(first)), dict(enumerate(second))])
     # the interval of a difference of means is that of their sum, twice as wide as that of their average
     welch = stats.ttest_ind(first, [-value for value in second], equal_var=False).confidence_interval(0.95)
     assert found.mean == pytest.approx((sum(first) / 4 + sum(second) / 3) / 2)
     assert found.half_width == pytest.approx((welch.high - welch.low) / 4)
 
 
-@pytest.mark.parametrize("sizes", [1, 2])
-def test__average__sizes_of_a_task__seeds_and_not_support_sets_are_independent(sizes: int) -> None:
-    values = {0: 0.6, 1: 0.5, 2: 0.9}
-    assert average([[values] * sizes]).half_width == pytest.approx(estimate(list(values.values())).half_width)
+def test__average__two_draws__mean_without_interval() -> None:
+    assert average([{0: 0.6, 1: 0.5}]) == Estimate(0.55)
+    assert average([{0: 0.6, 1: 0.5, 2: 0.7}, {0: 0.1, 1: 0.2}]).half_width is None
+    assert average([{0: 0.6, 1: 0.5, 2: 0.7}]).format(100) == "60.0 ± 24.8"
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 9, 20, 50, 51, 200])
@@ -125,12 +129,12 @@ def test__match__method_that_cannot_read_a_task__out_of_the_means_and_not_of_the
     )
     matched = match_runs(records, ["tart", "probe"], ACCURACY.value)
     assert matched.left_out == 0
-    means = tables.format_means(matched, ACCURACY)
-    assert read_row(means, "| 1 task | 8")[2:] == ["**55.0** ± 63.5", "45.0 ± 63.5"]
+    means = tables.tabulate_means(matched, ACCURACY)
+    assert read_row(means, "| 1 task | 8")[2:] == ["**55.0**", "45.0"]
     assert read_row(means, "| 1 task | 16")[2:] == ["80.0", "–"]
-    assert read_row(means, "| 1 task | all")[2:] == ["**55.0** ± 63.5", "45.0 ± 63.5"]
-    assert read_row(tables.format_tasks(matched, ACCURACY), "| many classes")[1:] == ["8", "2", "90.0 ± 0.0", "–"]
-    assert "2 of 3 pairs of task and k lack a method" in tables.describe_matching(matched)
+    assert len(means.rows) == 2  # none over all k
+    assert read_row(tables.tabulate_tasks(matched, ACCURACY), "| many classes")[1:] == ["8", "2", "90.0", "–"]
+    assert "1 of 3 pairs of task and k lack a method" in tables.describe_matching(matched)
 
 
 def test__panels__tasks_of_different_sizes__apart() -> None:
@@ -144,64 +148,71 @@ def test__panels__tasks_of_different_sizes__apart() -> None:
 def test__format_tasks__best__bold_where_it_looks_best() -> None:
     records = make_records({"tart": [0.81234], "probe": [0.8121], "other": [0.7]})
     matched = match_runs(records, ["tart", "probe", "other"], ACCURACY.value)
-    assert read_row(tables.format_tasks(matched, ACCURACY), "| a")[3:] == ["**81.2**", "**81.2**", "70.0"]
+    assert read_row(tables.tabulate_tasks(matched, ACCURACY), "| a")[3:] == ["**81.2**", "**81.2**", "70.0"]
     losses = match_runs(records, ["tart", "probe", "other"], LOG_LOSS.value)
-    assert read_row(tables.format_tasks(losses, LOG_LOSS), "| a")[3:] == ["**0.188**", "**0.188**", "0.300"]
+    assert read_row(tables.tabulate_tasks(losses, LOG_LOSS), "| a")[3:] == ["**0.188**", "**0.188**", "0.300"]
 
 
 def test__format_means__tasks_and_sizes__means_by_hand() -> None:
     records = draw()
     matched = match_runs(records, ["probe", "tart"], ACCURACY.value)
-    means = tables.format_means(matched, ACCURACY)
-    for title, sizes in (("8", [8]), ("16", [16]), ("all", [8, 16])):
-        row = read_row(means, f"| mean of 3 tasks | {title} ")
-        chosen = [r.metrics["accuracy"] for r in records if r.k in sizes and r.method == "tart"]
+    means = tables.tabulate_means(matched, ACCURACY)
+    for k in (8, 16):
+        row = read_row(means, f"| mean of 3 tasks | {k} ")
+        chosen = [r.metrics["accuracy"] for r in records if r.k == k and r.method == "tart"]
         assert row[3].startswith(f"**{100 * math.fsum(chosen) / len(chosen):.1f}**")
-    for_tart = mean_over_tasks(matched.groups, "tart")
+    for_tart = mean_over_tasks(matched.complete(16), "tart")
     assert row[3] == f"**{100 * for_tart.mean:.1f}** ± {100 * for_tart.half_width:.1f}"
 
 
-def test__format_differences__draws__numbers_by_hand() -> None:
+def tabulate_differences(records: list[Record], metric: MetricFormat) -> Table:
+    return tables.tabulate_differences(contrast(Comparison.of(records, "tart"), metric), "tart", metric)
+
+
+def test__differences__draws__numbers_by_hand() -> None:
     records = draw()
     records.remove(next(r for r in records if r.method == "probe"))
-    row = read_row(tables.format_differences(records, ["probe", "tart"], "tart", ACCURACY), "| probe")
+    table = tabulate_differences(records, ACCURACY)
     values = {r.key: r.metrics["accuracy"] for r in records}
-    keys = [key[:3] for key in values if key[3] == "probe"]
-    pairs = [round(values[(*key, "probe")] - values[(*key, "tart")], 12) for key in keys]
-    assert float(row[3]) == pytest.approx(2 / 2**23, rel=0.05)  # all of one sign, as the wins say
-    groups = [[d for d, key in zip(pairs, keys, strict=True) if key[:2] == g] for g in {key[:2] for key in keys}]
-    means = [sum(group) / len(group) for group in groups]
-    assert float(row[1].split(" ")[0]) == pytest.approx(100 * sum(means) / len(means), abs=0.006)
-    assert row[2] == "0 / 0 / 6"
-    assert row[5:] == ["0.25", "3", "23", "1"]  # three tasks all of one sign: 2 / 2**3
+    for k, count in ((8, 11), (16, 12)):
+        row = read_row(table, f"| probe | {k} ")
+        keys = [key[:3] for key in values if key[1] == k and key[3] == "probe"]
+        pairs = {key: values[(*key, "probe")] - values[(*key, "tart")] for key in keys}
+        means = [fmean(found for key, found in pairs.items() if key[0] == task) for task in "abc"]
+        assert float(row[2].split(" ")[0]) == pytest.approx(100 * fmean(means), abs=0.006)
+        assert row[3] == "0 / 0 / 3"
+        assert float(row[4]) == pytest.approx(2 / 2**count, rel=0.05)  # all of one sign, as the wins say
+        # three tasks all of one sign: 2 / 2**3
+        assert row[6:] == ["0.25", "3", str(count), str(12 - count)]
+    assert len(table.rows) == 2
 
 
-def test__format_differences__loss__smaller_wins() -> None:
+def test__differences__loss__smaller_wins() -> None:
     records = make_records({"tart": [0.5, 0.6, 0.8], "probe": [0.4, 0.5, 0.6]})
-    row = read_row(tables.format_differences(records, ["tart", "probe"], "tart", LOG_LOSS), "| probe")
-    assert row[1].startswith("+0.1333 ± ")
-    assert row[2] == "0 / 0 / 1"
-    assert tables.format_differences(records, ["tart"], "tart", LOG_LOSS) == ""
+    row = read_row(tabulate_differences(records, LOG_LOSS), "| probe")
+    assert row[2].startswith("+0.1333 ± ")
+    assert row[3] == "0 / 0 / 1"
+    assert tabulate_differences(make_records({"tart": [0.5]}), LOG_LOSS).rows == []
 
 
 def test__format_costs__methods__mean_seconds_and_largest_memory() -> None:
-    row = read_row(tables.format_costs(draw(), ["probe", "tart"]), "| tart")
+    row = read_row(tables.tabulate_costs(draw(), ["probe", "tart"]), "| tart")
     assert row == ["tart", "cpu", "116", "16", "32"]
 
 
 def test__format_costs__seconds_of_the_cpus__beside_those_of_the_clock() -> None:
     records = [replace(record, cpu_seconds=2 * record.seconds) for record in draw()]
-    table = tables.format_costs(records, ["probe", "tart"])
-    assert table.splitlines()[0].endswith("| s, k=8 | s, k=16 | CPU s, k=8 | CPU s, k=16 |")
+    table = tables.tabulate_costs(records, ["probe", "tart"])
+    assert table.markdown().splitlines()[0].endswith("| s, k=8 | s, k=16 | CPU s, k=8 | CPU s, k=16 |")
     assert read_row(table, "| tart") == ["tart", "cpu", "116", "16", "32", "32", "64"]
     older = [*records[:-1], replace(records[-1], cpu_seconds=None)]
-    assert "CPU" not in tables.format_costs(older, ["probe", "tart"])
+    assert not any("CPU" in title for title in tables.tabulate_costs(older, ["probe", "tart"]).header)
 
 
-def test__format_page__examples_of_each_class__in_place_of_k() -> None:
+def test__format_markdown__examples_of_each_class__in_place_of_k() -> None:
     sizes = {8: 0, 16: 4}
     comparison = Comparison.of([replace(record, per_class=sizes[record.k]) for record in draw()])
-    page = format_page(comparison)
+    page = format_markdown(comparison)
     assert "| of each class | 0, 4 |" in page
     assert "| Accuracy, % | of each class | probe | tart |" in page
     assert "| mean of 3 tasks | 4 |" in page
@@ -212,18 +223,18 @@ def test__format_page__examples_of_each_class__in_place_of_k() -> None:
 
 def test__format_failures__alike__one_line_with_the_seeds() -> None:
     records = [fail(make_record(seed=seed)) for seed in (0, 1, 2, 5)] + [fail(make_record(seed=7), "other")]
-    lines = tables.format_failures(records).splitlines()[2:]
+    lines = tables.tabulate_failures(records).markdown().splitlines()[2:]
     assert lines == [
         "| a | 8 | 0–2, 5 | tart | `OutOfMemoryError: <full> \\| 2 GiB` |",
         "| a | 8 | 7 | tart | `other` |",
     ]
-    assert tables.format_failures([make_record()]) == ""
+    assert tables.tabulate_failures([make_record()]).rows == []
 
 
 def test__names__markup__taken_literally() -> None:
     assert escape_markdown("a|b *c*\n<d>") == "a\\|b \\*c\\* \\<d>"
-    assert as_code("") == "–"
-    assert len(as_code("x" * 500)) == 202
+    assert code_cell("").markdown() == "–"
+    assert len(code_cell("x" * 500).markdown()) == 202
     assert format_seeds([3, 1, 2, 9]) == "1–3, 9"
 
 
@@ -247,7 +258,7 @@ def test__comparison__what_was_not_measured__said() -> None:
 
 def test__page__results__every_part(tmp_path: Path) -> None:
     records = [*draw(), fail(make_record(k=8, seed=9))]
-    page = format_page(Comparison.of(records))
+    page = format_markdown(Comparison.of(records))
     for line in (
         "| tasks (3) | a (2 classes), b (2 classes), c (2 classes) |",
         "| k | 8, 16 |",
@@ -269,7 +280,7 @@ def test__model_index__results__those_of_the_tables() -> None:
     name, read = model_index_to_eval_results(index)
     assert name == "org/model"
     assert len(read) == 3 * 2 * 2
-    table = tables.format_tasks(comparison.match(ACCURACY), ACCURACY)
+    table = tables.tabulate_tasks(comparison.match(ACCURACY), ACCURACY)
     for result in read:
         if result.metric_type == "accuracy":
             row = read_row(table, f"| {result.dataset_name} | {result.metric_args['k']} ")
@@ -283,10 +294,14 @@ def test__report__no_plots__table_on_stdout_and_files(tmp_path: Path, capsys: py
     assert main(["report", folder, *options]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("| Accuracy, % | k | seeds | probe | tart |\n")
-    assert "| mean of 3 tasks | all |" in out
+    assert "| mean of 3 tasks | 16 |" in out
     assert "failed runs: 1," in err
     assert str(tmp_path) not in out + err
-    assert sorted(path.name for path in (tmp_path / "page").iterdir()) == ["model_index.yaml", "report.md"]
+    assert sorted(path.name for path in (tmp_path / "page").iterdir()) == [
+        "model_index.yaml",
+        "report.html",
+        "report.md",
+    ]
     assert "method: probe" in (tmp_path / "page" / "model_index.yaml").read_text()
 
 

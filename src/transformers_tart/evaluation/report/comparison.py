@@ -28,6 +28,11 @@ class MetricFormat:
         """Title and unit."""
         return f"{self.title}, {self.unit}" if self.unit else self.title
 
+    @property
+    def difference_unit(self) -> str:
+        """Unit of a difference."""
+        return "points" if self.unit == "%" else self.unit
+
     def value(self, record: Record) -> float | None:
         """Return the metric of a record, `None` if the record lacks it."""
         return record.metrics.get(self.name)
@@ -82,9 +87,9 @@ class Matched:
             sizes[group.task].append(group.k)
         return sizes
 
-    def complete(self, sizes: Sequence[int]) -> list[Group]:
-        """Return the groups at these k that have every method measured at any of these k."""
-        groups = [group for group in self.groups if group.k in sizes]
+    def complete(self, k: int) -> list[Group]:
+        """Return the groups at this k that have every method measured at it."""
+        groups = [group for group in self.groups if group.k == k]
         methods = set().union(*(group.values for group in groups))
         return [group for group in groups if group.values.keys() >= methods]
 
@@ -94,7 +99,7 @@ class Matched:
         Tasks that lack a method which others have at the same k are left out. So is a task with sizes of its own,
         unless all tasks are like that.
         """
-        complete = {k: {group.task for group in self.complete([k])} for k in self.sizes}
+        complete = {k: {group.task for group in self.complete(k)} for k in self.sizes}
         tasks_of = defaultdict(list)
         for task, sizes in self.sizes_of.items():
             if all(task in complete[k] for k in sizes):
@@ -132,13 +137,10 @@ def match_runs(records: Sequence[Record], methods: Sequence[str], value: Callabl
 
 
 def mean_over_tasks(groups: Sequence[Group], method: str) -> Estimate | None:
-    """Return a method's mean over groups of equal weight, `None` where a group lacks the method."""
-    by_task = defaultdict(list)
-    for group in groups:
-        if method not in group.values:
-            return None
-        by_task[group.task].append(group.values[method])
-    return average(list(by_task.values())) if by_task else None
+    """Return a method's mean over the tasks of one k, `None` where a task lacks the method."""
+    if not groups or any(method not in group.values for group in groups):
+        return None
+    return average([group.values[method] for group in groups])
 
 
 def choose_reference(methods: Sequence[str], reference: str | None = None) -> str:

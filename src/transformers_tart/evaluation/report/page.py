@@ -1,61 +1,111 @@
-"""The page of a report, and its results as metadata of a model card."""
+"""The pages of a report, in markdown and HTML, and its results as metadata of a model card."""
 
+import base64
+import re
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from transformers_tart.evaluation.report import tables
+from transformers_tart.evaluation.report.classes import (
+    group_runs,
+    tabulate_classes,
+    tabulate_confusion,
+    tabulate_wrong,
+)
 from transformers_tart.evaluation.report.comparison import Comparison, mean_over_tasks
-from transformers_tart.evaluation.report.plots import write_plots
-from transformers_tart.evaluation.report.tables import escape_markdown
+from transformers_tart.evaluation.report.contrasts import contrast
+from transformers_tart.evaluation.report.plots import narrow_path, write_plots
+from transformers_tart.evaluation.report.table import Table, escape_markdown
+from transformers_tart.evaluation.report.verdict import describe_results
 from transformers_tart.files import write_whole
 
 
+if TYPE_CHECKING:
+    from transformers_tart.evaluation.tasks.task import Task
+
+POINT = 4 / 3 * 1.2  # pixels of a point of a plot, whose text then is as large as that of the tables
+
+
 def render_template(path: Path, content: Mapping[str, Any]) -> str:
-    """Fill a markdown template, whose filter `escape_markdown` escapes names."""
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    """Fill a template: one of HTML escapes all names, one of markdown those with the filter `escape_markdown`."""
+    environment = Environment(
+        loader=FileSystemLoader(path.parent),
+        autoescape=path.suffix == ".html",
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["escape_markdown"] = escape_markdown
-    return environment.from_string(path.read_text(encoding="utf-8")).render(content).rstrip() + "\n"
+    return environment.get_template(path.name).render(content).rstrip() + "\n"
 
 
-def _facts(comparison: Comparison) -> dict[str, str]:
-    done = [record for record in comparison.records if record.error is None]
-    tasks = {record.task: f"{escape_markdown(record.task)} ({record.num_classes} classes)" for record in done}
-    queries = sorted({record.test_rows for record in done})
-    return {
-        "model": ", ".join(dict.fromkeys(escape_markdown(record.model) for record in done)),
-        f"tasks ({len(tasks)})": ", ".join(tasks.values()),
-        comparison.size: ", ".join(map(str, sorted({record.k for record in done}))),
-        "seeds": tables.format_seeds([record.seed for record in done]),
-        "methods": ", ".join(map(escape_markdown, comparison.methods)),
-        "queries per run": " to ".join(map(str, dict.fromkeys((queries[0], queries[-1])))),
-        "runs": f"{len(done)} measured, {len(comparison.records) - len(done)} failed",
-        "device": ", ".join(dict.fromkeys(escape_markdown(record.device) for record in done)),
-    }
-
-
-def format_page(comparison: Comparison, plots: Mapping[Path, str] | None = None) -> str:
-    """Format the page in markdown, with captioned plots from the folder `plots` beside it."""
-    records, methods, reference = comparison.records, comparison.methods, comparison.reference
-    size = comparison.size
+def _collect(comparison: Comparison, plots: Mapping[Path, str]) -> dict[str, Any]:
+    """Return the contents that both pages show."""
+    records, methods, size = comparison.records, comparison.methods, comparison.size
     matched = {metric: comparison.match(metric) for metric in comparison.metrics}
-    differences = [tables.format_differences(records, methods, reference, metric) for metric in matched]
-    content = {
-        "facts": _facts(comparison),
+    differences = {metric.title: contrast(comparison, metric) for metric in matched}
+    return {
+        "verdict": describe_results(comparison),
+        "facts": tables.tabulate_facts(comparison),
         "means": [
-            (tables.format_means(runs, each, size), tables.describe_matching(runs)) for each, runs in matched.items()
+            (metric.title, tables.tabulate_means(runs, metric, size), tables.describe_matching(runs))
+            for metric, runs in matched.items()
         ],
-        "plots": plots or {},
-        "reference": reference,
-        "differences": [table for table in differences if table],
-        "costs": tables.format_costs(records, methods, size),
-        "tasks": [tables.format_tasks(runs, metric, size) for metric, runs in matched.items()],
-        "failures": tables.format_failures(records, size),
+        "plots": plots,
+        "reference": comparison.reference,
+        "differences": [
+            (metric.title, tables.tabulate_differences(differences[metric.title], comparison.reference, metric, size))
+            for metric in matched
+            if differences[metric.title]
+        ],
+        "costs": tables.tabulate_costs(records, methods, size),
+        "tasks": [(metric.title, tables.tabulate_tasks(runs, metric, size)) for metric, runs in matched.items()],
+        "failures": tables.tabulate_failures(records, size),
     }
-    return render_template(Path(__file__).with_name("page_template.md"), content)
+
+
+def format_markdown(comparison: Comparison, plots: Mapping[Path, str] | None = None) -> str:
+    """Format the page in markdown, with captioned plots from the folder `plots` beside it."""
+    return render_template(Path(__file__).with_name("page_template.md"), _collect(comparison, plots or {}))
+
+
+def format_html(
+    comparison: Comparison, plots: Mapping[Path, str] | None = None, shown: "Mapping[str, Task] | None" = None
+) -> str:
+    """Format the page in HTML, which holds its plots, with the texts of the tasks `shown` that were surely wrong."""
+    content = _collect(comparison, plots or {})
+    content["plots"] = [
+        (_embed(path.with_suffix(".svg")), _embed(narrow_path(path)), caption)
+        for path, caption in content["plots"].items()
+    ]
+    content["classes"] = _collect_classes(comparison, shown or {})
+    content["size"] = comparison.size
+    return render_template(Path(__file__).with_name("page_template.html"), content)
+
+
+def _embed(path: Path) -> tuple[str, int]:
+    """Return an SVG as the address of an image, and its width in pixels."""
+    svg = path.read_bytes()
+    width = re.search(rb'width="([\d.]+)pt"', svg)
+    assert width is not None  # as matplotlib writes it
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}", round(POINT * float(width[1]))
+
+
+def _collect_classes(comparison: Comparison, shown: "Mapping[str, Task]") -> dict[str, Any]:
+    """Return, for each task and k, the tables of each method with their captions."""
+    found: dict[str, Any] = {}
+    for (task, k), group in groupby(group_runs(comparison), lambda runs: (runs.task, runs.k)):
+        for runs in group:
+            made: dict[str, Table] = {"Each class": tabulate_classes(runs), "Confusion": tabulate_confusion(runs)}
+            if task in shown:
+                made["Most confidently wrong"] = tabulate_wrong(runs, shown[task])
+            found.setdefault(task, {}).setdefault(k, []).append((runs, made))
+    return found
 
 
 def list_results(comparison: Comparison, method: str) -> list[EvalResult]:
@@ -85,8 +135,22 @@ def format_model_index(comparison: Comparison) -> str:
     return ModelCardData(model_name=model, eval_results=results).to_yaml() + "\n"
 
 
-def write_report(folder: str | Path, comparison: Comparison, with_plots: bool = True) -> list[Path]:
-    """Write `report.md`, `model_index.yaml` and the plots, each as PNG and SVG; return the paths without the SVGs.
+def write_report(
+    folder: str | Path,
+    comparison: Comparison,
+    with_plots: bool = True,
+    shown: "Mapping[str, Task] | None" = None,
+) -> list[Path]:
+    """Write `report.md`, `report.html`, the plots as PNG and SVG, and `model_index.yaml` if there is one model.
+
+    Args:
+        folder: where to write.
+        comparison: what to report.
+        with_plots: whether to draw plots, which `report.html` holds and `report.md` refers to.
+        shown: tasks by name whose most confidently wrong texts `report.html` shows.
+
+    Returns:
+        Paths of the files, without the SVGs.
 
     Raises:
         ImportError: When plots are requested and matplotlib is not installed.
@@ -94,7 +158,10 @@ def write_report(folder: str | Path, comparison: Comparison, with_plots: bool = 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     plots = write_plots(folder / "plots", comparison) if with_plots else {}
-    page, model_index = folder / "report.md", folder / "model_index.yaml"
-    write_whole(page, format_page(comparison, plots))
+    page, html, model_index = folder / "report.md", folder / "report.html", folder / "model_index.yaml"
+    write_whole(page, format_markdown(comparison, plots))
+    write_whole(html, format_html(comparison, plots, shown))
+    if len({record.model for record in comparison.records if record.method == comparison.reference}) > 1:
+        return [page, html, *plots]
     write_whole(model_index, format_model_index(comparison))
-    return [page, model_index, *plots]
+    return [page, html, model_index, *plots]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COLORS = ["#000000", "#CC6677", "#332288", "#117733", "#DDAA33", "#88CCEE", "#AA4499", "#44AA99", "#999933", "#882255"]
 MARKERS = "os^DvPX<>ph*"
 LINES = ("-", "--", ":")
-LEGEND_WIDTH, LEGEND_ROW = 2.4, 0.2  # inches
+LEGEND_WIDTH, LEGEND_ROW = 2.7, 0.2  # inches
 DIAGONAL: dict[str, Any] = {"color": "#777777", "linewidth": 0.8, "linestyle": (0, (4, 3))}
 BARS: dict[str, Any] = {"color": "#cccccc"}
 MARGIN = 1.35  # factor beyond the smallest and the largest k
@@ -31,6 +31,7 @@ LINEAR_RATIO = 3  # largest to smallest seconds up to which a linear axis has mo
 SECONDS_TICKS = ((20, (1, 1.5, 2, 3, 5, 7)), (5000, (1, 2, 5)), (math.inf, (1,)))  # per power of ten, up to a ratio
 STEP, SPREAD = 0.03, 0.4  # octaves between the error bars of two methods at a k, and between the outermost
 SMALL, LARGE = (4, 2.6, 2.1), (2, 5.0, 3.5)  # panels in a row, and inches of each
+NARROW = 3.2  # inches of a figure for a telephone
 SETTINGS: dict[Any, Any] = {
     "font.size": 8,
     "axes.titlesize": 8.5,
@@ -84,20 +85,28 @@ def _shorten(name: str, longest: int) -> str:
 
 
 def _make_panels(
-    titles: Sequence[str], layout: tuple[int, float, float], x: str, y: str, legend: Sequence["Artist"]
+    titles: Sequence[str],
+    layout: tuple[int, float, float],
+    x: str,
+    y: str,
+    legend: Sequence["Artist"],
+    is_narrow: bool = False,
 ) -> tuple["Figure", list["Axes"]]:
-    """Make a figure of equal panels, row by row, with the labels of its axes and a legend at the right."""
+    """Make a figure of equal panels, row by row, with the labels of its axes and a legend at the right, or above."""
     from matplotlib.figure import Figure
 
     count, (columns, width, height) = len(titles), layout
-    columns = min(columns, count)
+    columns = min(round(NARROW / width) or 1 if is_narrow else columns, count)
     rows = -(-count // columns)
-    size = (columns * width + LEGEND_WIDTH, max(rows * height + 0.3, (len(legend) + 1) * LEGEND_ROW))
+    of_legend = (len(legend) + 1) * LEGEND_ROW
+    size = (columns * width + LEGEND_WIDTH, max(rows * height + 0.3, of_legend))
+    if is_narrow:
+        size = (NARROW, rows * min(height, NARROW) + 0.3 + of_legend)
     figure = Figure(figsize=size, layout="constrained")
     panels = [figure.add_subplot(rows, columns, i + 1, title=title) for i, title in enumerate(titles)]
     figure.supxlabel(x, fontsize="medium")
     figure.supylabel(y, fontsize="medium")
-    figure.legend(handles=legend, loc="outside right upper", handlelength=2.6)
+    figure.legend(handles=legend, loc="outside upper left" if is_narrow else "outside right upper", handlelength=2.6)
     return figure, panels
 
 
@@ -108,18 +117,22 @@ def _method_legend(styles: dict[str, Style]) -> list["Artist"]:
 
 
 def _title(tasks: Sequence[str]) -> str:
-    return _shorten(tasks[0], 34) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
+    return _shorten(tasks[0], 30) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
 
 
-def draw_tasks(matched: Matched, metric: MetricFormat, styles: dict[str, Style], x: str = EXAMPLES) -> "Figure":
+def draw_tasks(
+    matched: Matched, metric: MetricFormat, styles: dict[str, Style], x: str = EXAMPLES, is_narrow: bool = False
+) -> "Figure":
     """Draw a metric against k, with a panel for each task."""
     panels = [([task], sizes) for task, sizes in matched.sizes_of.items()]
-    return _draw_against_size(matched, metric, styles, panels, SMALL, x)
+    return _draw_against_size(matched, metric, styles, panels, SMALL, x, is_narrow)
 
 
-def draw_means(matched: Matched, metric: MetricFormat, styles: dict[str, Style], x: str = EXAMPLES) -> "Figure":
+def draw_means(
+    matched: Matched, metric: MetricFormat, styles: dict[str, Style], x: str = EXAMPLES, is_narrow: bool = False
+) -> "Figure":
     """Draw the mean of a metric over tasks against k, with a panel for the tasks of the same sizes."""
-    return _draw_against_size(matched, metric, styles, matched.panels(), LARGE, x)
+    return _draw_against_size(matched, metric, styles, matched.panels(), LARGE, x, is_narrow)
 
 
 def _draw_against_size(
@@ -129,9 +142,10 @@ def _draw_against_size(
     panels: Sequence[Panel],
     layout: tuple[int, float, float],
     x_label: str,
+    is_narrow: bool,
 ) -> "Figure":
     titles = [_title(tasks) for tasks, _ in panels]
-    figure, drawn = _make_panels(titles, layout, x_label, metric.label, _method_legend(styles))
+    figure, drawn = _make_panels(titles, layout, x_label, metric.label, _method_legend(styles), is_narrow)
     step = min(STEP, SPREAD / len(matched.methods))
     for axes, (tasks, sizes) in zip(drawn, panels, strict=True):
         for i, method in enumerate(matched.methods):
@@ -153,12 +167,18 @@ def _draw_against_size(
 
 
 def draw_costs(
-    matched: Matched, seconds: Matched, metric: MetricFormat, styles: dict[str, Style], size: str = "k"
+    matched: Matched,
+    seconds: Matched,
+    metric: MetricFormat,
+    styles: dict[str, Style],
+    size: str = "k",
+    is_narrow: bool = False,
 ) -> "Figure":
     """Draw the mean of a metric against the mean seconds of a run: a point for each k, panels as for the means."""
     panels = matched.panels()
-    titles = [f"{_title(tasks)}, {size} = {', '.join(map(str, sizes))}" for tasks, sizes in panels]
-    figure, drawn = _make_panels(titles, LARGE, "seconds per run", metric.label, _method_legend(styles))
+    between = ",\n" if is_narrow else ", "
+    titles = [f"{_title(tasks)}{between}{size} = {', '.join(map(str, sizes))}" for tasks, sizes in panels]
+    figure, drawn = _make_panels(titles, LARGE, "seconds per run", metric.label, _method_legend(styles), is_narrow)
     for axes, (tasks, sizes) in zip(drawn, panels, strict=True):
         for method, style in styles.items():
             found = [(seconds.mean(method, tasks, k), matched.mean(method, tasks, k)) for k in sizes]
@@ -200,7 +220,7 @@ def pool_calibration(records: Sequence[Record], matched: Matched) -> dict[str, "
     return {method: pooled[method] for method in matched.methods if method in pooled}
 
 
-def draw_calibration(pooled: dict[str, "np.ndarray"], styles: dict[str, Style]) -> "Figure":
+def draw_calibration(pooled: dict[str, "np.ndarray"], styles: dict[str, Style], is_narrow: bool = False) -> "Figure":
     """Draw accuracy against confidence with the share of predictions in each bin, a panel for each method."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -210,8 +230,11 @@ def draw_calibration(pooled: dict[str, "np.ndarray"], styles: dict[str, Style]) 
         Line2D([], [], **DIAGONAL, label="accuracy = confidence"),
         Patch(**BARS, label="share of predictions, %"),
     ]
-    titles = [f"{_shorten(method, 28)}\n{bins[:, 0].sum():,.0f} predictions" for method, bins in pooled.items()]
-    figure, panels = _make_panels(titles, (4, 2.1, 2.2), "confidence, %", "accuracy, %", legend)
+    titles = [
+        f"{_shorten(method, 16 if is_narrow else 28)}\n{bins[:, 0].sum():,.0f} predictions"
+        for method, bins in pooled.items()
+    ]
+    figure, panels = _make_panels(titles, (4, 2.1, 2.2), "confidence, %", "accuracy, %", legend, is_narrow)
     for axes, (method, bins) in zip(panels, pooled.items(), strict=True):
         counts, width = bins[:, 0], 100 / len(bins)
         middles = [width * (i + 0.5) for i in range(len(bins))]
@@ -234,7 +257,26 @@ def save(figure: "Figure", folder: Path, name: str) -> Path:
 
 
 def write_plots(folder: Path, comparison: Comparison) -> dict[Path, str]:
-    """Write the plots of the first metric, and return the caption of each PNG."""
+    """Write the plots of the first metric, and return the caption of each PNG.
+
+    Each plot is a PNG, an SVG, and a narrow SVG, whose name is that of [`narrow_path`].
+    """
+    with plotting():
+        wide = draw_all(comparison)
+        for name, _, figure in draw_all(comparison, is_narrow=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            with explain_full_disk(folder):
+                figure.savefig(narrow_path(folder / name), metadata={"Date": None})
+        return {save(figure, folder, name): caption for name, caption, figure in wide}
+
+
+def narrow_path(path: Path) -> Path:
+    """Return the path of the narrow form of a plot."""
+    return path.with_suffix(".narrow.svg")
+
+
+def draw_all(comparison: Comparison, is_narrow: bool = False) -> list[tuple[str, str, "Figure"]]:
+    """Draw the plots of the first metric, each with its name and caption."""
     metric = comparison.metrics[0]
     matched = comparison.match(metric)
     seconds = match_runs(comparison.records, comparison.methods, lambda record: record.seconds)
@@ -242,16 +284,14 @@ def write_plots(folder: Path, comparison: Comparison) -> dict[Path, str]:
     x = EXAMPLES if size == "k" else f"labeled examples {size}"
     against = "k" if size == "k" else x
     pooled = pool_calibration(comparison.records, matched)
-    with plotting():
-        figures = [
-            ("tasks", f"{metric.title} against {against} for every task.", draw_tasks(matched, metric, styles, x))
-        ]
-        if matched.panels():
-            means = f"{metric.title} against {against}, mean over tasks."
-            figures.insert(0, ("means", means, draw_means(matched, metric, styles, x)))
-            costs = f"{metric.title} against the seconds of a run; a point for each size, joined from small to large."
-            figures.append(("seconds", costs, draw_costs(matched, seconds, metric, styles, size)))
-        if pooled:
-            calibration = "Accuracy against confidence, over all compared runs; the bars are shares of predictions."
-            figures.append(("calibration", calibration, draw_calibration(pooled, styles)))
-        return {save(figure, folder, name): caption for name, caption, figure in figures}
+    tasks = f"{metric.title} against {against} for every task."
+    figures = [("tasks", tasks, draw_tasks(matched, metric, styles, x, is_narrow))]
+    if matched.panels():
+        means = f"{metric.title} against {against}, mean over tasks."
+        figures.insert(0, ("means", means, draw_means(matched, metric, styles, x, is_narrow)))
+        costs = f"{metric.title} against the seconds of a run; a point for each size, joined from small to large."
+        figures.append(("seconds", costs, draw_costs(matched, seconds, metric, styles, size, is_narrow)))
+    if pooled:
+        calibration = "Accuracy against confidence, over all compared runs; the bars are shares of predictions."
+        figures.append(("calibration", calibration, draw_calibration(pooled, styles, is_narrow)))
+    return figures

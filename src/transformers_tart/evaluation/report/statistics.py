@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 
 
+MIN_DRAWS = 3  # of support sets, for an interval in a report; that of two is 13 standard errors wide on each side
 EXACT_PAIRS = 50  # as in scipy
 DIGITS = 12  # rounding errors are smaller
 
@@ -33,7 +34,7 @@ class Estimate:
     def format(self, factor: float = 1.0, digits: int = 1, signed: bool = False) -> str:
         """Return the mean and its interval, times a factor."""
         spread = "" if self.half_width is None else f" ± {factor * self.half_width:.{digits}f}"
-        return f"{factor * self.mean:{'+' if signed else ''}.{digits}f}{spread}"
+        return f"{factor * self.mean:{'+' if signed else ''}z.{digits}f}{spread}"
 
 
 @dataclass(frozen=True)
@@ -58,26 +59,20 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(fmean(values), _half_width(variance(values) / len(values), len(values) - 1))
 
 
-def average(tasks: Sequence[Sequence[dict[int, float]]]) -> Estimate:
-    """Return the mean of values by seed, for each size of each task, with the interval over draws of support sets.
+def average(tasks: Sequence[dict[int, float]]) -> Estimate:
+    """Return the mean over tasks of values by seed, with the interval over draws of support sets from three on.
 
-    The tasks are taken as fixed. Support sets of one seed and task contain each other, so the sizes of a task are
-    averaged by seed before the variance is computed. Draws for different tasks are independent; the degrees of freedom
-    are those of Welch and Satterthwaite.
+    The tasks are taken as fixed. Draws for different tasks are independent; the degrees of freedom are those of Welch
+    and Satterthwaite.
     """
-    mean = fmean(fmean(size.values()) for sizes in tasks for size in sizes)
-    weights = [len(sizes) / sum(map(len, tasks)) for sizes in tasks]
-    seeds = [set.intersection(*map(set, sizes)) for sizes in tasks]
-    if min(map(len, seeds)) < 2:
+    mean = fmean(fmean(task.values()) for task in tasks)
+    if min(map(len, tasks)) < MIN_DRAWS:
         return Estimate(mean)
-    errors = [
-        weight**2 * variance([fmean(size[seed] for size in sizes) for seed in shared]) / len(shared)
-        for sizes, weight, shared in zip(tasks, weights, seeds, strict=True)
-    ]
+    errors = [variance(task.values()) / len(task) / len(tasks) ** 2 for task in tasks]
     total = sum(errors)
     if total == 0:
         return Estimate(mean, 0.0)
-    freedom = total**2 / sum(error**2 / (len(shared) - 1) for error, shared in zip(errors, seeds, strict=True))
+    freedom = total**2 / sum(error**2 / (len(task) - 1) for error, task in zip(errors, tasks, strict=True))
     return Estimate(mean, _half_width(total, freedom))
 
 

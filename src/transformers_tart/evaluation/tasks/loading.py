@@ -9,7 +9,7 @@ from transformers_tart.evaluation.tasks.registry import GROUPS, TASKS, TaskSourc
 from transformers_tart.evaluation.tasks.rows import SPLIT_NAMES, Rows, Splits, build_task, split_of
 from transformers_tart.evaluation.tasks.task import Item, Task
 from transformers_tart.inputs.modality import MODALITIES, TEXT, Modality
-from transformers_tart.inputs.tables import FORMATS, Row, open_table, read_rows
+from transformers_tart.inputs.tables import FORMATS, FileTable, Row, read_rows
 from transformers_tart.inputs.texts import Text, parse_text
 
 
@@ -115,7 +115,7 @@ def _read_table(path: Path) -> tuple[Splits, list[object] | None]:
         return [found[i] for i in indices]
 
     rows = Rows.of(texts, labels) if modality.is_tokenized else Rows(labels, read)
-    names = getattr((open_table(table).features or {}).get("label"), "names", None)
+    names = getattr((FileTable(table).features or {}).get("label"), "names", None)
     return Splits(modality, rows, class_names=names), splits if "split" in first else None
 
 

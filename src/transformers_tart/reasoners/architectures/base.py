@@ -17,6 +17,7 @@ class Architecture(nn.Module, ABC):
 
     max_classes: int | None = None  # largest number of classes in one pass; `None` for no limit
     max_support: int | None = None  # size of the largest support set; `None` for no limit
+    takes_weights: bool = False  # whether `prepare` takes weights (B, k) of the examples as its last argument
 
     @abstractmethod
     def prepare(self, embeddings: Tensor, labels: Tensor, num_classes: int) -> Any:

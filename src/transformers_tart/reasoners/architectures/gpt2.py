@@ -35,6 +35,7 @@ class GPT2Architecture(Architecture):
                 n_layer=config.num_hidden_layers or 0,
                 n_head=config.num_attention_heads,
                 n_inner=config.intermediate_size,
+                activation_function="gelu_pytorch_tanh",  # GPT-2's own, as one operation
                 layer_norm_epsilon=config.layer_norm_eps,
                 initializer_range=config.initializer_range,
                 resid_pdrop=0.0,
@@ -44,6 +45,11 @@ class GPT2Architecture(Architecture):
         )
         self.backbone.wte.requires_grad_(False)  # unused, so it gets no gradient
         self.read_out = nn.Linear(config.hidden_size, 1)
+
+    def init_weights(self) -> None:
+        """Initialize read-in and read-out as `nn.Linear` does, like the published code."""
+        self.read_in.reset_parameters()
+        self.read_out.reset_parameters()
 
     def sequence_logits(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Return log-odds (B, n) of the binary labels (B, n) of sequences of embeddings (B, n, num_components).

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
+from transformers_tart.checks.tensors import at_least_float32
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.reasoners.architectures.base import Architecture
+from transformers_tart.reasoners.architectures.rows import PLAIN, Rows
 from transformers_tart.reasoners.architectures.smoothers import (
+    ALONE,
     Geometry,
     Kernel,
     Smoothers,
@@ -77,10 +80,12 @@ class KernelLayer(nn.Module):
         return ridge, softmax.transpose(1, 2).flatten(3)
 
     @in_float32
-    def attend_softmax(self, distances: Tensor, values: Tensor) -> Tensor:
-        """Attend by half squared distances (B, n, k) to values (B, R, k, C * head_dim)."""
-        sharpness = self.log_sharpness.float().exp()[None, :, None, None]
-        return torch.softmax(-distances[:, None] * sharpness, dim=-1) @ values.float()
+    def attend_softmax(self, distances: Tensor, values: Tensor, rows: Rows = PLAIN) -> Tensor:
+        """Attend by half squared distances (B, n, k) to values (B, R, k, C * head_dim) of weighted rows."""
+        scores = -distances[:, None] * at_least_float32(self.log_sharpness).exp()[None, :, None, None]
+        if rows.weights is not None:
+            scores = scores + rows.weights.log()[:, None, None]
+        return torch.softmax(scores, dim=-1) @ at_least_float32(values)
 
     def update(self, hidden: Tensor, normed: Tensor, ridge: Tensor, softmax: Tensor) -> Tensor:
         """Add attended values (B, n, A, C, head_dim) and (B, R, n, C * head_dim) to tokens (B, C, n, width)."""
@@ -95,8 +100,11 @@ class KernelArchitecture(Architecture):
     """A reasoner of any k, width and class count, equivariant in examples and classes and invariant to rotations.
 
     The first tokens hold the predictions of all smoothers, leave-one-out for examples. The predictions are stacked
-    under a prior computed from the support tokens, and each query's tokens set its temperature.
+    under a prior computed from the support tokens, and each query's tokens set its temperature. Copies of an example
+    are held out with it. An example of weight 2 is two copies.
     """
+
+    takes_weights = True
 
     def __init__(self, config: TartReasonerConfig):
         super().__init__()
@@ -123,23 +131,27 @@ class KernelArchitecture(Architecture):
             init.zeros_(layer.class_mixer.weight)
             init.copy_(layer.log_sharpness, torch.linspace(-1.0, 3.0, layer.num_softmax_heads))
 
-    def prepare(self, embeddings: Tensor, labels: Tensor, num_classes: int) -> KernelState:
-        """Encode support embeddings (B, k, dim) float with labels (B, k) int64."""
-        geometry = Geometry.of(embeddings.float())
+    def prepare(
+        self, embeddings: Tensor, labels: Tensor, num_classes: int, weights: Tensor | None = None
+    ) -> KernelState:
+        """Encode support embeddings (B, k, dim) float with labels (B, k) int64 and weights (B, k)."""
+        geometry = Geometry.of(at_least_float32(embeddings), Rows(weights))
         distances = half_squared_distances(geometry.support, geometry.support)
         distances.diagonal(dim1=1, dim2=2).zero_()
-        smoothers = Smoothers.fit(geometry, distances, self.sharpness, self.strengths)
-        members = nn.functional.one_hot(labels, num_classes).float()  # (B, k, C)
-        frequency = members.mean(1)
+        rows = geometry.rows.with_copies(geometry.support, distances)
+        smoothers = Smoothers.fit(geometry, distances, self.sharpness, self.strengths, rows)
+        members = nn.functional.one_hot(labels, num_classes).to(geometry.support.dtype)  # (B, k, C)
+        frequency = rows.mean(members)[:, 0]
         targets = (members - frequency[:, None]) / (2 * _deviation(frequency))
         solve = smoothers.solve_centered if self.holds_out_means else smoothers.solve
         solved_labels, predictions = solve(targets[:, :, None].expand(-1, -1, self.num_smoothers, -1))
         if self.holds_out_means:  # the only example of a class is evidence of nothing once it is left out
-            has_peers = (members * (members.sum(1, keepdim=True) - 1)).sum(-1) > 0
-            predictions = predictions * has_peers[:, :, None, None]
-        errors = _relative_errors(predictions, targets)
-        hidden = self._tokens(geometry.support, frequency, predictions, errors, labels=targets.transpose(1, 2))
+            predictions = predictions * _have_peers(members, rows)[:, :, None, None]
+        errors = _relative_errors(predictions, targets, rows)
+        size = rows.total(labels.shape[1])
+        hidden = self._tokens(geometry.support, frequency, predictions, errors, size, targets.transpose(1, 2))
         distances.diagonal(dim1=1, dim2=2).fill_(FAR)  # examples do not attend to themselves
+        distances = distances if rows.copies is None else distances.masked_fill(rows.copies > 0, FAR)
         smoothed, values = [], []
         for layer in self._layers():
             normed = layer.attention_norm(hidden)
@@ -147,13 +159,14 @@ class KernelArchitecture(Architecture):
             solved, held_out = smoothers.solve(ridge)
             smoothed.append(solved)
             values.append(softmax)
-            hidden = layer.update(hidden, normed, held_out, layer.attend_softmax(distances, softmax))
-        prior = self._stack_prior(self.norm(hidden).mean(dim=(1, 2)))
-        log_share = torch.log(frequency + 0.5 / labels.shape[1])
-        weights, offset = fit_stack(predictions, members, log_share, prior)
+            hidden = layer.update(hidden, normed, held_out, layer.attend_softmax(distances, softmax, rows))
+        pooled = self.norm(hidden)
+        pooled = pooled.mean(dim=(1, 2)) if weights is None else rows.mean(pooled.mean(1))[:, 0]
+        log_share = torch.log(frequency + 0.5 / (size[:, None] if isinstance(size, Tensor) else size))
+        of_smoothers, offset = fit_stack(predictions, rows.weigh(members), log_share, self._stack_prior(pooled))
         offset = offset + log_share
-        held_out = blend(predictions, weights, offset)
-        fitted = (frequency, solved_labels, errors, weights, offset)
+        held_out = blend(predictions, of_smoothers, offset)
+        fitted = (frequency, solved_labels, errors, of_smoothers, offset)
         return KernelState(geometry, smoothers.kernels, *fitted, tuple(smoothed), tuple(values), held_out)
 
     def held_out(self, state: KernelState) -> Tensor:
@@ -177,11 +190,14 @@ class KernelArchitecture(Architecture):
         located = state.geometry.locate(embeddings)
         grams, distances = self._grams(state, located)
         predictions = smooth(grams, state.solved_labels)
-        hidden = self._tokens(located, state.frequency, predictions, state.errors, state.geometry.support.shape[1])
+        rows, k = state.geometry.rows, state.geometry.support.shape[1]
+        hidden = self._tokens(located, state.frequency, predictions, state.errors, rows.total(k))
         for layer, smoothed, values in zip(self._layers(), state.smoothed, state.values, strict=True):
             normed = layer.attention_norm(hidden)
-            hidden = layer.update(hidden, normed, smooth(grams, smoothed), layer.attend_softmax(distances, values))
-        temperature = self.temperature(self.norm(hidden)).mean(dim=1).float().clamp(-2.0, 2.0).exp()
+            hidden = layer.update(
+                hidden, normed, smooth(grams, smoothed), layer.attend_softmax(distances, values, rows)
+            )
+        temperature = at_least_float32(self.temperature(self.norm(hidden)).mean(dim=1)).clamp(-2.0, 2.0).exp()
         blended = torch.einsum("bnac,ba->bnc", predictions, state.weights)
         return blended / temperature + state.offset[:, None]
 
@@ -190,7 +206,7 @@ class KernelArchitecture(Architecture):
 
     def _stack_prior(self, pooled: Tensor) -> StackPrior:
         """Compute the prior of the smoothers' weights from the mean (B, width) of the support tokens."""
-        shares, rest = self.prior(pooled).float().split([self.num_smoothers, len(FIRST_PRIOR)], dim=1)
+        shares, rest = at_least_float32(self.prior(pooled)).split([self.num_smoothers, len(FIRST_PRIOR)], dim=1)
         level, of_level, of_deviation, of_offset = rest.clamp(-5.0, 5.0).exp().split(1, dim=1)
         of_deviation = of_deviation.clamp_min(LEAST_DEVIATION_PRECISION)
         return StackPrior(shares.softmax(-1), level, of_level, of_deviation, of_offset)
@@ -201,7 +217,7 @@ class KernelArchitecture(Architecture):
         frequency: Tensor,
         predictions: Tensor,
         errors: Tensor,
-        support_size: int | None = None,
+        support_size: int | Tensor,
         labels: Tensor | None = None,
     ) -> Tensor:
         """Return the first tokens (B, C, n, width), of queries, or of the support with its labels (B, C, n)."""
@@ -212,7 +228,7 @@ class KernelArchitecture(Architecture):
             located.new_full(shape, float(labels is None)),
             torch.log(located.norm(dim=-1) + 0.1)[:, None].expand(shape),
             torch.log(frequency * classes + 1e-3)[..., None].expand(shape),
-            located.new_full(shape, math.log(support_size or size) / 5),
+            _full(support_size, shape, located) / 5,
             located.new_full(shape, math.log(classes)),
         ]
         features = [
@@ -228,8 +244,23 @@ def _deviation(frequency: Tensor) -> Tensor:
     return (frequency * (1 - frequency)).mean(1).sqrt().clamp_min(0.01)[:, None, None]
 
 
-def _relative_errors(predictions: Tensor, targets: Tensor) -> Tensor:
+def _full(support_size: int | Tensor, shape: tuple[int, int, int], like: Tensor) -> Tensor:
+    """Return the logarithm of the size of a support set, a number or (B,), in a shape (B, C, n)."""
+    if isinstance(support_size, Tensor):
+        return support_size.log()[:, None, None].expand(shape)
+    return like.new_full(shape, math.log(support_size))
+
+
+def _have_peers(members: Tensor, rows: Rows) -> Tensor:
+    """Return whether examples (B, k) with one-hot labels (B, k, C) have others of their class beside their copies."""
+    weighted = rows.weigh(members)
+    counts = weighted.sum(1, keepdim=True)
+    others = counts - rows.sum_of_copies(weighted)
+    return (members * (others > ALONE * counts)).sum(-1) > 0
+
+
+def _relative_errors(predictions: Tensor, targets: Tensor, rows: Rows) -> Tensor:
     """Return the log of the squared error (B, A, C) of predictions (B, k, A, C), relative to that of predicting 0."""
-    error = (predictions - targets[:, :, None]).square().mean(1)
-    blind = targets.square().mean(1)[:, None]
+    error = rows.mean((predictions - targets[:, :, None]).square())[:, 0]
+    blind = rows.mean(targets.square())
     return torch.log((error + ERROR_FLOOR) / (blind + ERROR_FLOOR)).clamp(-5.0, 5.0)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from transformers_tart.checks.tensors import at_least_float32
 from transformers_tart.reasoners.architectures.smoothers import in_float32
 
 
@@ -55,12 +56,17 @@ class NormalPrior:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Predictions (B, k, A, C), labels (B, k, C) as 0 and 1, log-frequencies (B, 1, C), and the prior."""
+    """Predictions (B, k, A, C), one-hot labels (B, k, C) times weights, log-frequencies (B, 1, C), and the prior."""
 
     predictions: Tensor
     members: Tensor
     log_frequency: Tensor
     prior: NormalPrior
+
+    @property
+    def weights(self) -> Tensor:
+        """Weights (B, k, 1) of the examples."""
+        return self.members.sum(-1, keepdim=True)
 
     def logits(self, weights: Tensor, offset: Tensor) -> Tensor:
         """Return logits (B, k, C)."""
@@ -79,7 +85,7 @@ class _Problem:
         probability = torch.softmax(self.logits(weights, offset), dim=-1)
         with torch.no_grad():
             curvature = self._curvature(probability)
-        error = probability - self.members
+        error = probability * self.weights - self.members
         of_weights = torch.einsum("bkac,bkc->ba", self.predictions, error)
         of_weights = of_weights + self.prior.precision * (weights - self.prior.mean)
         of_offset = error.sum(1) + self.prior.offset_precision * offset
@@ -91,10 +97,11 @@ class _Problem:
         """Return the Cholesky factor (B, A + C, A + C) of the Hessian."""
         mean = (self.predictions * probability[:, :, None]).sum(-1, keepdim=True)
         centered = self.predictions - mean  # as in a covariance, to avoid negative variances by rounding
-        probable = centered * probability[:, :, None]
+        weighted = probability * self.weights
+        probable = centered * weighted[:, :, None]
         of_weights = centered.transpose(1, 2).flatten(2) @ probable.transpose(1, 2).flatten(2).transpose(1, 2)
         mixed = probable.sum(1)
-        of_offset = torch.diag_embed(probability.sum(1)) - probability.transpose(1, 2) @ probability
+        of_offset = torch.diag_embed(weighted.sum(1)) - weighted.transpose(1, 2) @ probability
         hessian = torch.cat([torch.cat([of_weights, mixed], 2), torch.cat([mixed.transpose(1, 2), of_offset], 2)], 1)
         offsets = self.prior.offset_precision.expand(-1, probability.shape[-1])
         precision = torch.cat([self.prior.precision, offsets], 1)
@@ -107,12 +114,13 @@ class _Problem:
 def fit_stack(predictions: Tensor, members: Tensor, log_frequency: Tensor, prior: StackPrior) -> tuple[Tensor, Tensor]:
     """Fit weights (B, A) of the smoothers and offsets (B, C) of the classes by Newton's method.
 
-    The inputs are leave-one-out predictions (B, k, A, C) of the support set, its one-hot labels (B, k, C), and the
-    logarithms (B, C) of the shares of the classes. The results are differentiable with respect to the prior, as the
-    optimum is (implicit function theorem).
+    The inputs are leave-one-out predictions (B, k, A, C) of the support set, its one-hot labels (B, k, C) times the
+    weights of the examples, and the logarithms (B, C) of the shares of the classes. The results are differentiable
+    with respect to the prior, as the optimum is (implicit function theorem).
     """
-    shared = torch.einsum("bkac,ba->bkc", predictions.float(), prior.shares)
-    columns = torch.cat([shared[:, :, None], predictions.float()], dim=2)
+    predictions = at_least_float32(predictions)
+    shared = torch.einsum("bkac,ba->bkc", predictions, prior.shares)
+    columns = torch.cat([shared[:, :, None], predictions], dim=2)
     normal = NormalPrior(prior.mean, prior.precision, prior.offset_precision)
     weights, offset = fit_weights(columns, members, log_frequency, normal)
     return weights[:, :1] * prior.shares + weights[:, 1:], offset
@@ -122,7 +130,7 @@ def fit_stack(predictions: Tensor, members: Tensor, log_frequency: Tensor, prior
 def fit_weights(columns: Tensor, members: Tensor, log_frequency: Tensor, prior: NormalPrior) -> tuple[Tensor, Tensor]:
     """Fit weights (B, A) of columns (B, k, A, C) and offsets (B, C) of the classes; the rest is as in `fit_stack`."""
     problem = _Problem(columns, members, log_frequency[:, None], prior)
-    sizes = torch.tensor(STEP_SIZES, device=members.device, dtype=torch.float32)
+    sizes = torch.tensor(STEP_SIZES, device=members.device, dtype=members.dtype)
     with torch.no_grad():
         weights, offset = prior.mean, torch.zeros_like(log_frequency)
         for _ in range(STEPS):
@@ -145,5 +153,5 @@ def blend(predictions: Tensor, weights: Tensor, offset: Tensor) -> Tensor:
 
     The offsets (B, C) include the log-frequencies.
     """
-    logits = torch.einsum("bkac,ba->bkc", predictions.float(), weights) + offset[:, None]
+    logits = torch.einsum("bkac,ba->bkc", at_least_float32(predictions), weights) + offset[:, None]
     return torch.log_softmax(logits, dim=-1)
