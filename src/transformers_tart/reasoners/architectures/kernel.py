@@ -246,8 +246,8 @@ def _deviation(frequency: Tensor) -> Tensor:
 
 def _full(support_size: int | Tensor, shape: tuple[int, int, int], like: Tensor) -> Tensor:
     """Return the logarithm of the size of a support set, a number or (B,), in a shape (B, C, n)."""
-    if isinstance(support_size, Tensor):
-        return support_size.log()[:, None, None].expand(shape)
+    if isinstance(support_size, Tensor):  # a number too, where it is traced
+        return support_size.to(like.dtype).log().reshape(-1, 1, 1).expand(shape)
     return like.new_full(shape, math.log(support_size))
 
 
