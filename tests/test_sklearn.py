@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.builders import build_backbone, build_tokenizer, make_examples, make_texts, score_all
+from helpers.builders import REAL_MODELS, build_backbone, build_tokenizer, make_examples, make_texts, score_all
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -25,7 +25,7 @@ from transformers_tart.sklearn import TartClassifier
 EXAMPLES = make_examples(24)
 TEXTS, LABELS = [row["text"] for row in EXAMPLES], [row["label"] for row in EXAMPLES]
 QUERIES = make_texts(6, seed=9)
-MINILM = Path("/work/real/minilm")
+MINILM = REAL_MODELS / "minilm"
 
 
 class ReadTexts:

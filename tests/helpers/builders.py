@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from transformers_tart.repository import DEFAULT_REASONER
 
 
 SHARED = Path(__file__).parents[3] / "shared"
+REAL_MODELS = Path(os.environ.get("REAL_MODELS", SHARED / "backbones" / "real"))
 VOCABULARY_SIZE = 99
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": VOCABULARY_SIZE}
