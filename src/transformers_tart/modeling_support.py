@@ -27,7 +27,7 @@ from transformers_tart.hints.given import functions_of
 from transformers_tart.hints.requests import HintRequest, choose_texts, parse_request
 from transformers_tart.hints.single_labels import as_task
 from transformers_tart.inputs.candidates import parse_candidates
-from transformers_tart.inputs.columns import LABEL, TableOptions
+from transformers_tart.inputs.columns import TableOptions
 from transformers_tart.inputs.examples import Examples, RawExamples, parse_examples
 from transformers_tart.inputs.text_options import DEFAULT_HYPOTHESIS
 from transformers_tart.origin import Origin, read_vocabulary
@@ -163,7 +163,7 @@ class SupportingModel(PreTrainedModel):
     def _parse(
         self, examples: Any, candidate_labels: Any, names: Any, table: Mapping[str, Any], known: Any = None
     ) -> Examples:
-        options = TableOptions.of(table, (*self.config.modality.columns, LABEL))
+        options = TableOptions.of(table, self.config.modality.columns)
         if examples is None and candidate_labels is not None:
             return Examples([], [], parse_candidates(candidate_labels, names))
         return parse_examples(examples, self.config.modality, names, candidate_labels, options, known)

@@ -17,7 +17,7 @@ from transformers_tart.checks.arguments import as_count, as_flag, as_source, che
 from transformers_tart.embeddings.arguments import as_limit
 from transformers_tart.files import staged
 from transformers_tart.hub.push import HubMixin, keep_edited_card
-from transformers_tart.inputs.columns import LABEL, TableOptions, take_table_arguments
+from transformers_tart.inputs.columns import TableOptions, take_table_arguments
 from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.views import COMPOSITION, View
 from transformers_tart.loading.download import take
@@ -96,7 +96,7 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
         self._cache_folder = None if embedding_cache is None else as_source(embedding_cache, "embedding_cache")
         model = load_model(model, {"backbone": backbone, "views": views}, kwargs)
         given = {"tokenizer": tokenizer, "image_processor": image_processor, "feature_extractor": feature_extractor}
-        TableOptions.of(table, (*model.config.modality.columns, LABEL))
+        TableOptions.of(table, model.config.modality.columns)
         super().__init__(model=model, **choose_processor(model, {**given, "processor": processor}), **kwargs)
         if examples is not None or classes.get("candidate_labels") is not None:
             self.set_examples(examples, **classes, **split)

@@ -18,7 +18,7 @@ from transformers_tart.embeddings.arguments import as_limit
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.hints.given import parse_given
-from transformers_tart.inputs.columns import LABEL, TableOptions, take_table_arguments
+from transformers_tart.inputs.columns import TableOptions, take_table_arguments
 from transformers_tart.inputs.containers import columns_of, is_eager, iterate, pick, unpack
 from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.labels import restore_labels
@@ -234,7 +234,7 @@ class AnsweringPipeline(Pipeline):
     def _open_inputs(self, inputs: Any, table: Mapping[str, Any]) -> tuple[Any, Callable[[Any, str], Any]]:
         """Return the inputs inside a table, and a function that returns the input of a row, given its place."""
         modality = self.model.config.modality
-        options = TableOptions.of(table, (*modality.columns, LABEL))
+        options = TableOptions.of(table, modality.columns)
         rows = unpack(inputs, modality, options)
         columns = columns_of(modality, options if rows is inputs else TableOptions())  # tables give the usual keys
         return rows, lambda item, where: pick(item, modality, columns, where)
@@ -243,8 +243,8 @@ class AnsweringPipeline(Pipeline):
         self, support: PreparedSupport, hints: dict, preprocess: dict, postprocess: dict, batch_size: int | None
     ) -> Answerer:
         """Return what answers a call, given its options."""
-        names = restore_labels(self.model.names_for(support.support), support.support.label_kind)
-        form = choose_format(names, len(support.support), **{**self._postprocess_params, **postprocess})
+        written = {**self._postprocess_params, **postprocess}
+        form = choose_format(self._labels_of(support), len(support.support), **written)
         options = TextOptions(**{**self._preprocess_params, **preprocess})
         batcher = Batcher.on(input_device(self.model.backbone), batch_size)
         return Answerer(
@@ -265,8 +265,11 @@ class AnsweringPipeline(Pipeline):
 
     def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:
         logits = self.model(**model_inputs, support=support).logits
-        names = restore_labels(self.model.names_for(support.support), support.support.label_kind)
-        return {"logits": logits, "label_names": names}
+        return {"logits": logits, "label_names": self._labels_of(support)}
+
+    def _labels_of(self, prepared: PreparedSupport) -> Any:
+        """Return the labels of the classes, as they were given."""
+        return restore_labels(self.model.names_for(prepared.support), prepared.support.label_kind)
 
     def postprocess(self, model_outputs: dict[str, Any], top_k: Any = "", function_to_apply: Any = "default") -> Any:
         """Return labels and scores of one input, by the conventions of the text-classification pipeline."""

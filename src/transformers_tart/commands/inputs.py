@@ -16,8 +16,8 @@ from typing import Any
 from transformers.utils import logging
 
 from transformers_tart.embeddings.text import Unreadable
-from transformers_tart.inputs.columns import LABEL, LIKELY_LABELS, SUFFIX, Columns, TableOptions
-from transformers_tart.inputs.containers import choose_columns, columns_of
+from transformers_tart.inputs.columns import LABEL, SUFFIX, Columns, TableOptions
+from transformers_tart.inputs.containers import choose_columns, columns_of, columns_of_examples
 from transformers_tart.inputs.modality import MODALITIES, Modality
 from transformers_tart.inputs.tables import FileTable, Row, beside, file_format, open_parquet, read_rows
 
@@ -83,7 +83,7 @@ class InputTable:
     @classmethod
     def of(cls, args: argparse.Namespace, path: str, modality: Modality, folder: Path | None = None) -> "InputTable":
         """Return the table of a path, and check that it has the columns."""
-        options = TableOptions.of(column_arguments(args), (*modality.columns, LABEL))
+        options = TableOptions.of(column_arguments(args), modality.columns)
         if file_format(path) == "text":  # whose lines may be paths
             options = TableOptions({modality.name: "text"})
         found = cls(path, modality, columns_of(modality, options), folder or Path(path).parent)
@@ -129,10 +129,7 @@ def show(rows: Iterator[Row], activity: str) -> Iterator[Row]:
 
 def check_examples(args: argparse.Namespace, modality: Modality) -> None:
     """Check that the file of examples has the columns."""
-    options = TableOptions.of(column_arguments(args), (*modality.columns, LABEL))
-    keys = (*modality.columns, LABEL)
-    likely = {modality.name: modality.likely_columns, LABEL: LIKELY_LABELS}
-    columns = Columns(keys, (modality.name, LABEL), options.columns, likely)
+    columns = columns_of_examples(modality, TableOptions.of(column_arguments(args), modality.columns))
     table = FileTable(args.examples)
     file_format(table.path)
     if table.columns is None:

@@ -30,13 +30,13 @@ class TableOptions:
     split: str | None = None
 
     @classmethod
-    def of(cls, arguments: Mapping[str, Any], keys: Sequence[str]) -> "TableOptions":
-        """Return the options of keyword arguments `text_column` and so on, one for each key, and `split`.
+    def of(cls, arguments: Mapping[str, Any], inputs: Sequence[str]) -> "TableOptions":
+        """Return the options of keyword arguments `text_column` and so on, for inputs and labels, and `split`.
 
         Raises:
             TypeError: On other arguments, and on values that are not names.
         """
-        allowed = [f"{key}{SUFFIX}" for key in keys]
+        allowed = [f"{key}{SUFFIX}" for key in (*inputs, LABEL)]
         for name, value in arguments.items():
             if name not in (*allowed, "split"):
                 raise TypeError(f"There is no {name} for this model; its columns are given by {', '.join(allowed)}.")

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from transformers_tart.inputs.columns import Columns, TableOptions
+from transformers_tart.inputs.columns import LABEL, LIKELY_LABELS, Columns, TableOptions
 from transformers_tart.inputs.tables import FileTable, beside, file_format, is_table_path
 
 
@@ -229,6 +229,13 @@ def columns_of(modality: Inputs, options: TableOptions) -> Columns:
     given = {key: name for key, name in options.columns.items() if key in modality.columns}
     key = modality.columns[0]
     return Columns(modality.columns, (key,), given, {key: modality.likely_columns})
+
+
+def columns_of_examples(modality: Inputs, options: TableOptions) -> Columns:
+    """Return the columns of examples: those of inputs, and the label."""
+    key = modality.columns[0]
+    likely = {key: modality.likely_columns, LABEL: LIKELY_LABELS}
+    return Columns((*modality.columns, LABEL), (key, LABEL), options.columns, likely)
 
 
 def pick(item: Any, modality: Inputs, columns: Columns, where: str) -> Any:

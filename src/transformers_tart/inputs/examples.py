@@ -10,11 +10,12 @@ from typing import Any, Protocol, TypeAlias
 from transformers.utils import logging
 
 from transformers_tart.inputs.candidates import match_candidates, parse_candidates
-from transformers_tart.inputs.columns import LABEL, LIKELY_LABELS, Columns, TableOptions
+from transformers_tart.inputs.columns import LABEL, Columns, TableOptions
 from transformers_tart.inputs.containers import (
     PAIR,
     can_iterate,
     choose_columns,
+    columns_of_examples,
     is_missing,
     iterate,
     read_chosen,
@@ -156,8 +157,7 @@ def _columns(
 ) -> tuple[dict[str, list[Any]], list[str] | None]:
     """Return the columns of the examples by key, and the class names of a `ClassLabel` feature."""
     key, subject = modality.name, "The examples"
-    likely = {key: modality.likely_columns, LABEL: LIKELY_LABELS}
-    columns = Columns((*modality.columns, LABEL), (key, LABEL), options.columns, likely)
+    columns = columns_of_examples(modality, options)
     table = resolve_table(examples, subject, options.split, "train")
     chosen = choose_columns(table, columns, f"{subject} have the columns")
     if chosen is None:

@@ -95,10 +95,8 @@ class SupportGrower:
         if self.embedder.options.has_prompt:
             texts = self._texts("added to")
             labels = [places[label] for label in self.support.labels.tolist()]
-            weights = self._join_weights(more)
-            own = None if weights is None else weights.tolist()
-            kind = self.support.label_kind
-            whole = Examples([*texts, *more.inputs], [*labels, *more.labels], more.label_names, kind, own)
+            inputs, weights = [*texts, *more.inputs], _as_list(self._join_weights(more))
+            whole = Examples(inputs, [*labels, *more.labels], more.label_names, kind, weights)
             return self._encode(whole, present, tokenizer, options)
         new = [name for name in more.label_names if name not in self.support.label_names]
         request = self._request(new, label_descriptions, unlabeled)
@@ -121,9 +119,8 @@ class SupportGrower:
         weights = None if support.weights is None else support.weights[kept.to(support.weights.device)]
         if self.embedder.options.has_prompt:
             texts = self._texts("taken from")
-            own = None if weights is None else weights.tolist()
-            chosen = [texts[row] for row in rows]
-            whole = Examples(chosen, labels.tolist(), support.label_names, support.label_kind, own)
+            kept_texts, names = [texts[row] for row in rows], support.label_names
+            whole = Examples(kept_texts, labels.tolist(), names, support.label_kind, _as_list(weights))
             return self._encode(whole, given, tokenizer, options)
         fewer = replace(
             support,
@@ -241,6 +238,10 @@ class SupportGrower:
                 f"{contradictions} of {len(more.labels)} added examples have texts that are in the support set with "
                 "another label; remove_examples removes these."
             )
+
+
+def _as_list(weights: Tensor | None) -> list[float] | None:
+    return None if weights is None else weights.tolist()
 
 
 __all__ = ["SupportGrower"]
