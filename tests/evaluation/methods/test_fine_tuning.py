@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from helpers.builders import SHARED, WORDS, build_backbone, build_tokenizer, make_texts, save_backbone
 from torch import Tensor
 
+from transformers_tart import TartForSequenceClassification
 from transformers_tart.embeddings import encode_texts
 from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.methods.baselines import logistic_regression
@@ -19,12 +20,15 @@ from transformers_tart.evaluation.methods.fine_tuning import (
     Head,
     PooledEncoder,
     choose_part,
+    choose_view,
     draw_batches,
     fine_tune,
     group_parameters,
+    write_rows,
 )
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.tasks import Task, load_task
+from transformers_tart.inputs.examples import Examples
 from transformers_tart.inputs.tokenization import tokenize
 
 
@@ -204,3 +208,17 @@ def test__fine_tune__real_model_and_messages__about_as_good_as_the_linear_probe(
     probe = logistic_regression(known, context.labels(support), tests, 2)
     tuned = fine_tune()(context, support)
     assert accuracy(tuned, context) > accuracy(probe, context) - 0.01
+
+
+def test__write_rows__first_view_that_ends_a_template__states_of_its_embedding() -> None:
+    views = ["mean_final", "one_word_final"]
+    model = TartForSequenceClassification.from_backbone(build_backbone("llama"), views=views, max_length=6)
+    tokenizer, texts = build_tokenizer(), ["w1 w2", "w3 w4 w5 w6 w7 w8 w9"]
+    view = choose_view(model)
+    assert view is not None
+    assert view.name == "one_word_final"
+    rows = write_rows(model, view, tokenizer, texts)
+    found = PooledEncoder(model.backbone, Accelerator(), tokenizer.pad_token_id, pooling="last").eval().embed(rows)
+    expected = model.embedder().embed_examples(Examples(texts, [0, 1], ()), tokenizer).embeddings[:, -1]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert choose_view(TartForSequenceClassification.from_backbone(build_backbone("bert"))) is None

@@ -1,7 +1,8 @@
 """Fine-tuning of a classification head, alone or with the backbone.
 
-The head is a linear layer on the mean of the last hidden states, for every backbone, so that fine-tuning differs from
-TART in the training and not in the inputs.
+The head is a linear layer on the last hidden states: where the model has a view at the end of a template, as language
+models have by default, it reads the first such view there, else the mean over a text. So fine-tuning differs from TART
+in the training and not in the inputs.
 """
 
 import copy
@@ -14,14 +15,19 @@ from accelerate import Accelerator
 from accelerate.state import is_initialized
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, get_scheduler
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_scheduler
 
 from transformers_tart.backbones.dtype import computes_bfloat16
 from transformers_tart.backbones.forward import resolve_max_length, text_encoder, without_cache
 from transformers_tart.checks.packages import import_package
 from transformers_tart.embeddings.batching import Batcher, move, run_batches
+from transformers_tart.embeddings.phrases import Phrasing
+from transformers_tart.embeddings.rows import add_parts, parts_of
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext, seeded
-from transformers_tart.inputs.tokenization import collate, tokenize
+from transformers_tart.inputs.texts import Text
+from transformers_tart.inputs.tokenization import collate, tokenize, tokenize_parts
+from transformers_tart.inputs.views import View
+from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.reasoners.kv_cache import accepts
 
 
@@ -75,10 +81,11 @@ def fine_tune(part: str = "full", learning_rate: float | None = None) -> Method:
 def _fine_tune(context: TaskContext, support: Support, part: str, learning_rate: float | None) -> Tensor:
     texts, models, tokenizer = (context.texts(support), context.test_texts), context.models, context.models.tokenizer
     backbone, accelerator = copy.deepcopy(context.model.backbone).float(), make_accelerator(models.device)
-    limit = resolve_max_length(backbone, tokenizer, context.model.config.max_length)
-    rows, tests = (tokenize(tokenizer, some, limit) for some in texts)
+    view = choose_view(context.model)
+    rows, tests = (write_rows(context.model, view, tokenizer, some) for some in texts)
     choose_part(backbone, part)
-    encoder = PooledEncoder(backbone, accelerator, tokenizer.pad_token_id, models.batch_size).eval()
+    pooling = "mean" if view is None else "last"
+    encoder = PooledEncoder(backbone, accelerator, tokenizer.pad_token_id, models.batch_size, pooling).eval()
     features, labels = encoder.embed(rows), context.labels(support).to(models.device)
     head = Head(features, context.task.num_classes).to(models.device)
 
@@ -97,6 +104,27 @@ def _fine_tune(context: TaskContext, support: Support, part: str, learning_rate:
     head.eval()
     with torch.no_grad():
         return head(encoder.embed(tests)).double().softmax(-1).cpu()
+
+
+def choose_view(model: TartPreTrainedModel) -> View | None:
+    """Return the first view of a model that ends a template around a text, `None` where it has none."""
+    options = model.config.embedding_options
+    views = () if options.has_prompt else options.views
+    return next((view for view in views if view.template is not None and view.pooling == "last"), None)
+
+
+def write_rows(
+    model: TartPreTrainedModel, view: View | None, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]
+) -> Rows:
+    """Return the token ids of texts, inside the template of a view if there is one."""
+    limit, context = model.config.max_length, resolve_max_length(model.backbone, tokenizer)
+    if view is None:
+        return tokenize(tokenizer, texts, resolve_max_length(model.backbone, tokenizer, limit))
+    phrasing = Phrasing.of([view], tokenizer, model.traits.is_causal, context)
+    passage, parts = phrasing.passages[0], tokenize_parts(tokenizer, texts)
+    start = passage.phrase.literals[0]
+    read = [parts_of(row) for row in add_parts(parts, parts, texts)]
+    return [{"input_ids": [*start, *phrasing.continuation(passage, [view], each, limit).ids]} for each in read]
 
 
 def choose_part(backbone: PreTrainedModel, part: str) -> None:
@@ -125,9 +153,9 @@ def _blocks(backbone: PreTrainedModel) -> nn.ModuleList:
 
 
 class PooledEncoder(nn.Module):
-    """The mean of the last hidden states of a text model over the tokens of each text, in an accelerator's precision.
+    """The last hidden states of a text model, the mean over each text or that of its last token.
 
-    `batch_size` is the largest number of texts in a forward pass.
+    It computes in an accelerator's precision. `batch_size` is the largest number of texts in a forward pass.
     """
 
     def __init__(
@@ -136,9 +164,10 @@ class PooledEncoder(nn.Module):
         accelerator: Accelerator,
         pad_token_id: int | None = None,
         batch_size: int | None = None,
+        pooling: str = "mean",
     ):
         super().__init__()
-        self.backbone = text_encoder(backbone)
+        self.backbone, self.pooling = text_encoder(backbone), pooling
         self.accelerator, self.pad_token_id, self.batch_size = accelerator, pad_token_id, batch_size
 
     def forward(self, rows: Rows) -> Tensor:
@@ -149,6 +178,8 @@ class PooledEncoder(nn.Module):
         with self.accelerator.autocast():
             output = self.backbone(**batch, **without_cache(self.backbone), return_dict=True)
         hidden, mask = output.last_hidden_state.float(), batch["attention_mask"][..., None]
+        if self.pooling == "last":
+            return hidden[torch.arange(len(rows)), mask.sum(1)[:, 0] - 1]
         # the states of padding may be anything, NaN included
         return hidden.masked_fill(mask == 0, 0.0).sum(1) / mask.sum(1)
 
