@@ -1,5 +1,6 @@
 """The layout of the page, and what its buttons do."""
 
+import html
 import json
 import os
 from collections.abc import Callable
@@ -29,6 +30,14 @@ MOST_SESSIONS = 100  # of which the oldest are forgotten
 OLDEST_FILE = 3600  # seconds
 TOP_CLASSES = 10
 FONTS = ["system-ui", "sans-serif"]  # of the visitor's machine, so that none is fetched
+COLORS = {  # of more contrast than the usual ones
+    "button_primary_background_fill": "*primary_600",
+    "button_primary_background_fill_dark": "*primary_600",
+    "button_primary_background_fill_hover": "*primary_700",
+    "button_primary_background_fill_hover_dark": "*primary_700",
+    "block_info_text_color": "*neutral_600",
+    "block_info_text_color_dark": "*neutral_400",
+}
 CSS = "footer {display: none !important}"
 SAMPLE = """text,label
 "You won a free prize! Call now to claim it",spam
@@ -76,7 +85,7 @@ def serve(
     """
     check_modality(classify.model.config.modality)
     gr, limits = import_gradio(), limits or Limits()
-    theme = gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"], text_size="lg")
+    theme = gr.themes.Default(primary_hue="blue", font=FONTS, font_mono=FONTS, text_size="lg").set(**COLORS)
     settings = {"theme": theme, "css": CSS, "footer_links": [], "ssr_mode": False, "show_error": False}
     settings |= {"max_file_size": limits.num_bytes, "state_session_capacity": MOST_SESSIONS}
     page = Page(gr, classify, limits, is_local).build()
@@ -110,7 +119,7 @@ class Page:
         name = self.classify.model.config.base_model_name_or_path
         words = "A frozen model learns your classes from a few labeled examples, or from their names alone."
         if name in EMBEDDED:
-            return f"{words} The model here is `{name}`, which is for first steps; start the page with a larger one."
+            return f"{words} The model here is `{name}`, which is for first steps; `--model` takes a larger one."
         return words if name is None else f"{words} The model is `{name}`."
 
     def _on(self, button: Any, handler: Callable, inputs: list[Any], outputs: list[Any], event: str = "click") -> None:
@@ -121,7 +130,8 @@ class Page:
             try:
                 return session, *handler(session, *values)
             except ERRORS as err:
-                raise self.gr.Error(to_message(err), duration=SECONDS, print_exception=False) from err
+                self.gr.Warning(html.escape(to_message(err), quote=False), duration=SECONDS, title="Not done")
+                return session, *(self.gr.skip() for _ in outputs)
 
         of_model = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
         getattr(button, event)(run, [self.session, *inputs], [self.session, *outputs], **of_model)
@@ -139,19 +149,19 @@ class Page:
                 )
                 pasted = gr.Textbox(label="Labeled examples", info=info, lines=8, max_lines=14, placeholder=SAMPLE)
                 with gr.Row():
-                    sample = gr.Button("Fill in a sample")
-                    use_paste = gr.Button("Use these examples", variant="primary")
+                    sample = gr.Button("Fill in a sample", size="md")
+                    use_paste = gr.Button("Use these examples", size="md", variant="primary")
             with gr.Tab("Upload"):
                 label = f"File of at most {limits.num_bytes / 1e6:g} MB and {limits.examples:,} examples"
                 file = gr.File(label=label, file_types=list(ENDINGS), height=160)
-                use_file = gr.Button("Use this file", variant="primary")
+                use_file = gr.Button("Use this file", size="md", variant="primary")
             with gr.Tab("Only labels"):
                 names = gr.Textbox(
                     label="Names of the classes",
                     info="Without examples, texts are classified by these names.",
                     placeholder="complaint, question, praise",
                 )
-                use_names = gr.Button("Use these labels", variant="primary")
+                use_names = gr.Button("Use these labels", size="md", variant="primary")
         with gr.Row(visible=False) as columns:
             chosen = [gr.Dropdown(label=f"Column of the {kind}") for kind in ("texts", "labels")]
         self.task = gr.Textbox(self._open().describe(), label="Your task", interactive=False, lines=2)
@@ -195,15 +205,13 @@ class Page:
             placeholder=SAMPLE_TEXTS,
         )
         self.by_line = gr.Checkbox(True, label="Each line is a text of its own")
-        self.run = gr.Button("Classify", variant="primary")
+        self.run = gr.Button("Classify", size="md", variant="primary")
 
     def _build_answers(self) -> None:
         gr = self.gr
         with gr.Column(visible=False) as self.results:
             gr.Markdown("## 3. Answers")
-            self.table = gr.Dataframe(
-                headers=ANSWER_HEADERS, interactive=False, wrap=True, column_widths=["60%", "22%", "18%"]
-            )
+            self.table = self._build_table(ANSWER_HEADERS, [56, 26, 18])
             self.place = gr.Dropdown(label="Look closer at", type="value", choices=[])
             with gr.Row():
                 with gr.Column():
@@ -224,17 +232,23 @@ class Page:
             label="Right label", info="Choose one, or write a new one.", allow_custom_value=True, choices=[]
         )
         with gr.Row():
-            self.undo = gr.Button("Remove the last one")
-            self.add = gr.Button("Add as an example", variant="primary")
+            self.undo = gr.Button("Undo the last addition", size="md")
+            self.add = gr.Button("Add as an example", size="md", variant="primary")
 
     def _build_explanation(self) -> None:
-        gr, widths = self.gr, ["60%", "20%", "20%"]
-        gr.Markdown("Positive weights count for the answer, negative ones against it.")
-        self.examples = gr.Dataframe(
-            headers=EXAMPLE_HEADERS, interactive=False, wrap=True, label="Nearest examples", column_widths=widths
+        self.examples = self._build_table(
+            EXAMPLE_HEADERS, [52, 24, 24], label="Nearest examples (positive weights count for the answer)"
         )
-        self.votes = gr.Dataframe(
-            headers=VOTE_HEADERS, interactive=False, wrap=True, label="Votes of the views and of the label hints"
+        self.votes = self._build_table(
+            VOTE_HEADERS,
+            [43, 20, 20, 17],
+            label="Votes of views and label hints (a negative weight counts against it)",
+        )
+
+    def _build_table(self, headers: list[str], widths: list[int], **options: Any) -> Any:
+        shares = [f"{width}%" for width in widths]
+        return self.gr.Dataframe(
+            headers=headers, column_widths=shares, interactive=False, wrap=True, buttons=["copy"], **options
         )
 
     def _classify(self, session: Session, text: str, is_by_line: bool) -> list[Any]:
@@ -259,21 +273,26 @@ class Page:
         answer, explanation = session.answers[place], session.explain(place)
         scores = {str(each["label"]): each["score"] for each in answer}
         right = self.gr.update(choices=list(session.labels), value=str(answer[0]["label"]))
-        return [scores, example_rows(explanation), vote_rows(explanation), right]
+        rows = example_rows(explanation)
+        return [scores, self.gr.update(value=rows, visible=bool(rows)), vote_rows(explanation), right]
 
     def _build_keeping(self) -> None:
-        gr, press = self.gr, {"variant": "primary"}
-        gr.Markdown("## 4. Keep the task")
-        self.keep_texts = gr.Checkbox(False, label="Keep the texts of the examples in it")
+        gr, press = self.gr, {"variant": "primary", "size": "md"}
+        gr.Markdown("## Keep the task")
+        self.keep_texts = gr.Checkbox(
+            False,
+            label="Include the texts of the examples",
+            info="Otherwise it has their embeddings and digests alone.",
+        )
         with gr.Tabs():
             with gr.Tab("Download"):
                 make = gr.Button("Make a zip file", **press)
                 archive = gr.File(label="The task", interactive=False, visible=False)
             if self.is_local:
-                with gr.Tab("Save to a folder"):
+                with gr.Tab("Folder"):
                     folder = gr.Textbox(label="Folder on this machine", placeholder="spam-task")
                     save = gr.Button("Save", **press)
-            with gr.Tab("Push to the Hub"):
+            with gr.Tab("Hub"):
                 repo = gr.Textbox(label="Repository", placeholder="me/tart-spam")
                 kept = "The one stored on this machine is used if there is none here. " if self.is_local else ""
                 token = gr.Textbox(label="Access token", info=f"{kept}It is used once.", type="password")

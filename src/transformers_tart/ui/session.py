@@ -99,7 +99,7 @@ class Session:
         present = 0 if support is None else len(support)
         self.limits.check_count(present + len(self.waiting) + 1, "examples")
         self.limits.check_count(len({*self.labels, name}), "classes")
-        example = {TEXT.name: self.texts[place], LABEL: name}
+        example = {TEXT: self.texts[place], LABEL: name}
         if present:
             self.classify.add_examples([example])
         else:

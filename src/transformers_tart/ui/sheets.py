@@ -56,12 +56,18 @@ class Sheet:
     rows: Sequence[Row]
 
     def guess_columns(self) -> tuple[str | None, str | None]:
-        """Return the likely columns of texts and labels, `None` where no column is likely."""
+        """Return the likely columns of texts and of labels: by their names, else the longest and the least varied."""
         columns = columns_of_examples(TEXT, TableOptions())
-        named = {key: key for key in columns.needed if key in self.columns}
-        missing = [key for key in columns.needed if key not in named]
-        found = named | columns.guess(missing, self.columns, self.rows[0])
-        return found.get(TEXT.name), found.get(LABEL)
+        found = {key: key for key in columns.needed if key in self.columns}
+        missing = [key for key in columns.needed if key not in found]
+        found |= columns.guess(missing, self.columns, self.rows[0])
+        free = [name for name in self.columns if name not in found.values()]
+        if TEXT not in found and free:
+            found[TEXT] = max(free, key=lambda name: sum(len(str(row.get(name))) for row in self.rows))
+            free.remove(found[TEXT])
+        if LABEL not in found and free:
+            found[LABEL] = min(free, key=lambda name: len({str(row.get(name)) for row in self.rows}))
+        return found.get(TEXT), found.get(LABEL)
 
     def examples(self, text: str | None, label: str | None) -> list[Row]:
         """Return the examples in two columns.
@@ -75,7 +81,7 @@ class Sheet:
             raise ValueError(f'The texts and the labels are both in the column "{text}"; choose two columns.')
         if absent := [name for name in (text, label) if name not in self.columns]:
             raise ValueError(f"There are no columns {absent}; choose from {list(self.columns)}.")
-        return [{TEXT.name: row.get(text), LABEL: row.get(label)} for row in self.rows]
+        return [{TEXT: row.get(text), LABEL: row.get(label)} for row in self.rows]
 
 
 def read_paste(text: str, folder: Path, limits: Limits) -> Sheet:
@@ -115,7 +121,7 @@ def read_sheet(path: str | os.PathLike | None, limits: Limits) -> Sheet:
         raise ValueError(
             f"There is one column, {list(columns)}; give two, of texts and of labels, with commas or tabs between."
         )
-    is_usual = TEXT.name in columns or LABEL in columns
+    is_usual = TEXT in columns or LABEL in columns
     if not is_usual and (name := next((each for each in columns if any(row.get(each) == each for row in rows)), None)):
         raise ValueError(
             f'"{name}" in the first line is the value of other lines too. The first line has the names of columns; '

@@ -7,13 +7,13 @@ from typing import Any
 LONGEST_TEXT = 300  # characters in a table
 LONGEST_CHOICE = 60
 
-ANSWER_HEADERS = ["Text", "Label", "Probability"]
+ANSWER_HEADERS = ["Text", "Label", "Score"]
 EXAMPLE_HEADERS = ["Example", "Label", "Weight"]
-VOTE_HEADERS = ["Source", "Weight", "Vote", "Probability"]
+VOTE_HEADERS = ["Source", "Weight", "Vote", "Score"]
 
 
 def answer_rows(texts: Sequence[str], answers: Sequence[Sequence[dict[str, Any]]]) -> list[list[str]]:
-    """Return text, best label and its probability for each text."""
+    """Return text, best label and its score for each text."""
     best = [answer[0] for answer in answers]
     pairs = zip(texts, best, strict=True)
     return [[cut(text), str(found["label"]), f"{found['score']:.0%}"] for text, found in pairs]
@@ -28,7 +28,7 @@ def example_rows(explanation: dict[str, Any]) -> list[list[str]]:
 
 
 def vote_rows(explanation: dict[str, Any]) -> list[list[str]]:
-    """Return name, weight, label and probability of each view and each hint."""
+    """Return name, weight, label and score of each view and each hint."""
     return [
         [f"{kind}: {each['name']}", f"{each['weight']:+.2f}", str(each["label"]), f"{each['score']:.0%}"]
         for kind in ("view", "hint")
