@@ -88,18 +88,23 @@ class Session:
 
     def explain(self, place: int) -> dict[str, Any]:
         """Explain the answer for one of the texts that were classified last."""
-        return self.classify.explain(self.texts[place])
+        return self.classify.explain(self._text(place))
+
+    def _text(self, place: int | None) -> str:
+        if place is None or not 0 <= place < len(self.texts):
+            raise ValueError("There are no answers yet: classify texts first.")
+        return self.texts[place]
 
     def correct(self, place: int, label: str | None) -> None:
         """Add one of the texts that were classified last to the examples, and classify all of them again."""
-        name = (label or "").strip()
+        text, name = self._text(place), (label or "").strip()
         if not name:
             raise ValueError("Choose the right label first, or write a new one.")
         support = self.classify.model.support
         present = 0 if support is None else len(support)
         self.limits.check_count(present + len(self.waiting) + 1, "examples")
         self.limits.check_count(len({*self.labels, name}), "classes")
-        example = {TEXT: self.texts[place], LABEL: name}
+        example = {TEXT: text, LABEL: name}
         if present:
             self.classify.add_examples([example])
         else:
@@ -175,12 +180,12 @@ class Session:
         counts = [int((support.labels == i).sum()) for i in range(len(self.labels))]
         for row in self.waiting:
             counts[self.labels.index(row[LABEL])] += 1
-        shown = [f"{name} ({count})" for name, count in zip(self.labels, counts, strict=True)]
+        pairs = zip(self.labels, counts, strict=True)
+        shown = [f"{name} ({count})" if any(counts) else name for name, count in pairs]
         more = f" and {len(shown) - SHOWN_CLASSES} more" if len(shown) > SHOWN_CLASSES else ""
-        summary = f"{sum(counts):,} examples of {len(shown)} classes: {', '.join(shown[:SHOWN_CLASSES])}{more}."
-        if self.waiting:
-            summary += " They count as soon as two classes have one."
-        return summary
+        subject = f"{sum(counts):,} example{'s' * (sum(counts) > 1)} of" if any(counts) else "No examples,"
+        waits = " What was added counts as soon as two classes have an example." if self.waiting else ""
+        return f"{subject} {len(shown)} classes: {', '.join(shown[:SHOWN_CLASSES])}{more}.{waits}"
 
 
 def _fork(classify: TartClassificationPipeline) -> TartClassificationPipeline:

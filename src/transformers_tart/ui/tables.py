@@ -1,39 +1,54 @@
-"""Rows of the tables that the page shows."""
+"""Tables that the page shows, as HTML in which texts of visitors stand as they are."""
 
-from collections.abc import Sequence
+import html
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
 LONGEST_TEXT = 300  # characters in a table
 LONGEST_CHOICE = 60
-
-ANSWER_HEADERS = ["Text", "Label", "Score"]
-EXAMPLE_HEADERS = ["Example", "Label", "Weight"]
-VOTE_HEADERS = ["Source", "Weight", "Vote", "Score"]
+BRACES = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;"})  # Gradio fills them in
+NUMBER = ' class="tart-number"'
 
 
-def answer_rows(texts: Sequence[str], answers: Sequence[Sequence[dict[str, Any]]]) -> list[list[str]]:
-    """Return text, best label and its score for each text."""
+def answers_table(texts: Sequence[str], answers: Sequence[Sequence[dict[str, Any]]]) -> str:
+    """Return a table of text, best label and its score."""
     best = [answer[0] for answer in answers]
-    pairs = zip(texts, best, strict=True)
-    return [[cut(text), str(found["label"]), f"{found['score']:.0%}"] for text, found in pairs]
+    rows = ((cut(text), found["label"], f"{found['score']:.0%}") for text, found in zip(texts, best, strict=True))
+    return _table("", ("Text", "Label", "Score"), rows)
 
 
-def example_rows(explanation: dict[str, Any]) -> list[list[str]]:
-    """Return text, label and weight of the examples that count most."""
-    return [
-        [cut(each.get("text", f"example {each['index']}")), str(each["label"]), f"{each['weight']:+.2f}"]
+def explanation_tables(explanation: dict[str, Any]) -> str:
+    """Return a table of the examples that count most, if any, and one of the votes of views and hints."""
+    examples = [
+        (cut(each.get("text", f"Example {each['index']}")), each["label"], f"{each['weight']:+.2f}")
         for each in explanation["examples"]
     ]
-
-
-def vote_rows(explanation: dict[str, Any]) -> list[list[str]]:
-    """Return name, weight, label and score of each view and each hint."""
-    return [
-        [f"{kind}: {each['name']}", f"{each['weight']:+.2f}", str(each["label"]), f"{each['score']:.0%}"]
+    votes = [
+        (f"{kind} {each['name']}", f"{each['label']} ({each['score']:.0%})", f"{each['weight']:+.2f}")
         for kind in ("view", "hint")
         for each in explanation[f"{kind}s"]
     ]
+    caption = "Nearest examples. A positive weight counts for the answer, a negative one against it."
+    shown = _table(caption, ("Example", "Label", "Weight"), examples) if examples else ""
+    caption = "Votes of views and label hints. A negative weight counts against the vote."
+    return shown + _table(caption, ("Source", "Vote", "Weight"), votes)
+
+
+def _table(caption: str, headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a table whose last column holds numbers."""
+
+    def line(tag: str, cells: Sequence[Any]) -> str:
+        marks = [""] * (len(cells) - 1) + [NUMBER]
+        written = (f"<{tag}{mark}>{_escape(cell)}</{tag}>" for cell, mark in zip(cells, marks, strict=True))
+        return f"<tr>{''.join(written)}</tr>"
+
+    head = f"<caption>{caption}</caption><thead>{line('th', headers)}</thead>"
+    return f'<table class="tart-table">{head}<tbody>{"".join(line("td", row) for row in rows)}</tbody></table>'
+
+
+def _escape(value: Any) -> str:
+    return html.escape(str(value)).translate(BRACES)
 
 
 def text_choices(texts: Sequence[str]) -> list[tuple[str, int]]:
