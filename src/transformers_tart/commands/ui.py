@@ -28,15 +28,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def is_local(args: argparse.Namespace) -> bool:
+    """Return whether the page can be opened on this machine alone."""
+    return args.host in LOOPBACK and not args.share
+
+
 def run(args: argparse.Namespace) -> None:
     """Serve the page until the user interrupts; print its address to stderr."""
     import_gradio()  # before a model is loaded
     config = load_config(args)
     check_modality(modality_of(config))
-    is_local = args.host in LOOPBACK and not args.share
     place = {"server_name": args.host, "server_port": args.port, "share": args.share}
-    page = serve(load_pipeline(args, config), is_local=is_local, prevent_thread_lock=True, quiet=True, **place)
+    page = serve(load_pipeline(args, config), is_local=is_local(args), prevent_thread_lock=True, quiet=True, **place)
     for address in filter(None, (page.local_url, page.share_url)):
         print(f"The page is at {address}; end it with Ctrl-C.", file=sys.stderr)
-    with contextlib.suppress(KeyboardInterrupt), contextlib.closing(page):
+    with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
+    page.close(verbose=False)

@@ -31,8 +31,8 @@ footer {display: none !important}
 .tart-table {width: 100%; margin-bottom: 1em; border-collapse: collapse; font-size: var(--text-md)}
 .tart-table caption {padding: .5em 0; text-align: left; color: var(--block-info-text-color)}
 .tart-table th, .tart-table td {padding: .5em; border: 1px solid var(--border-color-primary); text-align: left}
-.tart-table th, .tart-table td {overflow-wrap: anywhere; vertical-align: top}
-.tart-table .tart-number {width: 5em; text-align: right; white-space: nowrap}
+.tart-table th, .tart-table td {min-width: 5.5em; overflow-wrap: anywhere; vertical-align: top}
+.tart-table .tart-number {min-width: 4em; text-align: right; white-space: nowrap}
 """
 PRIMARY = {"variant": "primary", "size": "md"}
 SAMPLE = """text,label
@@ -158,7 +158,7 @@ class Page:
         gr, info = self.gr, "Choose one, or write a new one."
         with gr.Column(visible=False) as self.results:
             gr.Markdown("## 3. Answers")
-            self.table = gr.HTML()
+            self.table = gr.HTML(padding=False)
             self.place = gr.Dropdown(label="Look closer at", choices=[])
             with gr.Row():
                 with gr.Column():
@@ -168,7 +168,7 @@ class Page:
                         self.undo = gr.Button("Undo the last addition", size="md")
                         self.add = gr.Button("Add as an example", **PRIMARY)
                 with gr.Column():
-                    self.reasons = gr.HTML()
+                    self.reasons = gr.HTML(padding=False)
 
     def _build_keeping(self) -> None:
         gr = self.gr
