@@ -28,10 +28,10 @@ COLORS = {  # of more contrast than the usual ones
 }
 CSS = """
 footer {display: none !important}
-.tart-table {width: 100%; margin-bottom: 1em; border-collapse: collapse; font-size: var(--text-md)}
+.tart-table {width: 100%; margin-bottom: 1em; border-collapse: collapse; font-size: var(--text-sm)}
 .tart-table caption {padding: .5em 0; text-align: left; color: var(--block-info-text-color)}
-.tart-table th, .tart-table td {padding: .5em; border: 1px solid var(--border-color-primary); text-align: left}
-.tart-table th, .tart-table td {min-width: 5.5em; overflow-wrap: anywhere; vertical-align: top}
+.tart-table th, .tart-table td {padding: .4em; border: 1px solid var(--border-color-primary); text-align: left}
+.tart-table th, .tart-table td {min-width: 4.5em; overflow-wrap: anywhere; vertical-align: top}
 .tart-table .tart-number {min-width: 4em; text-align: right; white-space: nowrap}
 """
 PRIMARY = {"variant": "primary", "size": "md"}

@@ -43,7 +43,8 @@ def _table(caption: str, headers: Sequence[str], rows: Iterable[Sequence[Any]]) 
         written = (f"<{tag}{mark}>{_escape(cell)}</{tag}>" for cell, mark in zip(cells, marks, strict=True))
         return f"<tr>{''.join(written)}</tr>"
 
-    head = f"<caption>{caption}</caption><thead>{line('th', headers)}</thead>"
+    above = f"<caption>{caption}</caption>" if caption else ""
+    head = f"{above}<thead>{line('th', headers)}</thead>"
     return f'<table class="tart-table">{head}<tbody>{"".join(line("td", row) for row in rows)}</tbody></table>'
 
 
