@@ -19,11 +19,12 @@ from transformers_tart.commands import (
     push,
     report,
     train_reasoner,
+    ui,
 )
 from transformers_tart.commands.common import check_options
 
 
-COMMANDS = (demo, classify, convert, push, train_reasoner, evaluate, evaluate_reasoner, report, diagnose, bench)
+COMMANDS = (demo, classify, ui, convert, push, train_reasoner, evaluate, evaluate_reasoner, report, diagnose, bench)
 
 
 def build_parser() -> argparse.ArgumentParser:

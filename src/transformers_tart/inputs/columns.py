@@ -105,12 +105,12 @@ class Columns:
         return chosen
 
     def _remedy(self, missing: Sequence[str], found: Collection[str], row: Mapping[str, Any]) -> str:
-        guesses = self._guess(missing, found, row)
+        guesses = self.guess(missing, found, row)
         named = [f'{key}{SUFFIX}="{guesses[key]}"' if key in guesses else f"{key}{SUFFIX}=..." for key in missing]
         condition = f" if {'that is the column' if len(guesses) == 1 else 'these are the columns'}" if guesses else ""
         return f"give {' and '.join(named)}{condition}, or rename the columns."
 
-    def _guess(self, missing: Sequence[str], found: Collection[str], row: Mapping[str, Any]) -> dict[str, str]:
+    def guess(self, missing: Sequence[str], found: Collection[str], row: Mapping[str, Any]) -> dict[str, str]:
         """Return the likely column of each missing key: by its name, or as the only other one of strings."""
         guesses: dict[str, str] = {}
         for key in missing:

@@ -1,0 +1,111 @@
+"""The handlers of the events of the page: from values of its components to updates of others."""
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+from transformers_tart.pipeline_tart import TartClassificationPipeline
+from transformers_tart.ui.session import Session
+from transformers_tart.ui.sheets import Limits, Sheet, read_paste, read_sheet
+from transformers_tart.ui.tables import answers_table, explanation_tables, text_choices
+
+
+ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
+SECONDS = 20  # that a message is shown
+
+
+class Handlers:
+    """Handlers that take the session of a visitor first.
+
+    Args:
+        gr (`module`):
+            Gradio.
+        classify ([`TartClassificationPipeline`]), limits ([`Limits`]), is_local (`bool`):
+            As in [`Session`].
+    """
+
+    def __init__(self, gr: Any, classify: TartClassificationPipeline, limits: Limits, is_local: bool):
+        self.gr, self.classify, self.limits, self.is_local = gr, classify, limits, is_local
+
+    def open(self) -> Session:
+        """Return a new session."""
+        return Session(self.classify, self.limits, self.is_local)
+
+    def guard(self, handler: Callable, num_outputs: int) -> Callable:
+        """Return a handler that opens a session where there is none, and shows errors as messages."""
+
+        def run(session: Session | None, *values: Any) -> tuple:
+            session = session or self.open()
+            try:
+                return session, *handler(session, *values)
+            except ERRORS as err:
+                message = " ".join(str(err).split()).replace("candidate_labels", "labels")
+                self.gr.Warning(html.escape(message, quote=False), duration=SECONDS, title="Not done")
+                return session, *[self.gr.skip()] * num_outputs
+
+        return run
+
+    def use_paste(self, session: Session, pasted: str, text: str | None, label: str | None) -> tuple:
+        """Begin a task of pasted examples."""
+        return self._use(session, read_paste(pasted or "", session.folder, session.limits), text, label)
+
+    def use_file(self, session: Session, path: str | None, text: str | None, label: str | None) -> tuple:
+        """Begin a task of the examples in a file."""
+        return self._use(session, read_sheet(path, session.limits), text, label)
+
+    def _use(self, session: Session, sheet: Sheet, text: str | None, label: str | None) -> tuple:
+        """Begin a task, or ask for the columns where they have no usual names and are not chosen yet."""
+        update, guess = self.gr.update, sheet.guess_columns()
+        is_usual, is_chosen = guess == ("text", "label"), session.columns == sheet.columns
+        session.columns = sheet.columns
+        text, label = (text, label) if is_chosen else guess
+        chosen = [update(choices=list(sheet.columns), value=name) for name in (text, label)]
+        if not (is_usual or is_chosen):
+            asked = "Check the columns of texts and labels above, then press the button once more."
+            return *chosen, update(visible=True), asked, update()
+        session.start(sheet.examples(text, label))
+        return *chosen, update(visible=not is_usual), session.describe(), update(visible=False)
+
+    def use_names(self, session: Session, names: str) -> tuple:
+        """Begin a task of names of classes."""
+        session.start_from_labels(names or "")
+        return self.gr.update(visible=False), session.describe(), self.gr.update(visible=False)
+
+    def run(self, session: Session, text: str, is_by_line: bool) -> tuple:
+        """Classify texts."""
+        session.answer(text or "", is_by_line)
+        return self._show_all(session, 0)
+
+    def correct(self, session: Session, place: int, label: str | None) -> tuple:
+        """Add a text with its right label to the examples."""
+        session.correct(place, label)
+        return self._show_all(session, place)
+
+    def undo(self, session: Session, place: int) -> tuple:
+        """Remove the example that was added last."""
+        session.undo()
+        return self._show_all(session, place)
+
+    def _show_all(self, session: Session, place: int) -> tuple:
+        chooser = self.gr.update(choices=text_choices(session.texts), value=place)
+        table = answers_table(session.texts, session.answers)
+        return session.describe(), self.gr.update(visible=True), table, chooser, *self.show(session, place)
+
+    def show(self, session: Session, place: int) -> tuple:
+        """Show the probabilities of a text and their explanation."""
+        explanation, answer = session.explain(place), session.answers[place]
+        scores = {str(each["label"]): each["score"] for each in answer}
+        right = self.gr.update(choices=list(session.labels), value=str(answer[0]["label"]))
+        return scores, explanation_tables(explanation), right
+
+    def archive(self, session: Session, keep_texts: bool) -> tuple:
+        """Make a file of the task."""
+        return (self.gr.update(value=session.archive(keep_texts), visible=True),)
+
+    def save(self, session: Session, folder: str, keep_texts: bool) -> tuple:
+        """Save the task to a folder."""
+        return (self.gr.update(value=session.save(folder or "", keep_texts), visible=True),)
+
+    def push(self, session: Session, repo: str, token: str, private: bool, keep_texts: bool) -> tuple:
+        """Push the task to the Hub."""
+        return (self.gr.update(value=session.push(repo or "", token or "", private, keep_texts), visible=True),)
