@@ -14,7 +14,7 @@ from transformers_tart.hub.card import CardFacts, HintFacts, classifier_card, re
 from transformers_tart.reasoners import EMBEDDED
 
 
-CARDS = sorted(Path(__file__).parents[2].glob("hub_cards/*/README.md"))
+CARDS = sorted(Path(__file__).parents[2].glob("hub_cards/tart-*/README.md"))
 STORAGE = "12 examples of 4.0 kB in float16, 60.0 kB in all"
 RESULT = EvalResult(
     task_type="text-classification",
