@@ -1,4 +1,4 @@
-"""The linter, the formatter and the type checker find nothing; skipped where they are not installed."""
+"""The linter, the formatter, the type checker and mkdocs find nothing; skipped where they are not installed."""
 
 import os
 import re
@@ -27,6 +27,11 @@ def run(command: list[str]) -> None:
 @pytest.mark.parametrize("command", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]], ids=" ".join)
 def test__code__checked__clean(command: list[str]) -> None:
     run(command)
+
+
+@pytest.mark.slow
+def test__guides_and_reference__as_pages__built_without_warnings(tmp_path: Path) -> None:
+    run(["mkdocs", "build", "-f", "hub_cards/guides/mkdocs.yml", "--strict", "--site-dir", str(tmp_path)])
 
 
 @pytest.mark.slow

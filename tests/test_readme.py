@@ -1,12 +1,10 @@
 """The code blocks of the README run and print what follows them; its commands and those of the cards parse."""
 
-import contextlib
-import io
-import re
 import shlex
 from pathlib import Path
 
 import pytest
+from helpers.blocks import check_printed, read_blocks, read_commands, run_python
 
 from transformers_tart.cli import build_parser
 
@@ -14,37 +12,24 @@ from transformers_tart.cli import build_parser
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 REASONER_CARD = ROOT / "hub_cards" / "tart-reasoner-kernel" / "README.md"
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-NUMBER = re.compile(r"\d+\.\d+")
-
-
-def read_blocks(path: Path = README) -> list[tuple[str, str]]:
-    """Return language and content of each block, in order."""
-    return BLOCK.findall(path.read_text())
 
 
 @pytest.mark.slow
 def test__readme__python_blocks__print_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks, names, checked = read_blocks(), {}, 0
+    blocks, names, checked = read_blocks(README), {}, 0
     for (language, code), (following, expected) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
         if language != "python":
             continue
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(code, str(README), "exec"), names)
         assert following == "text"
-        assert NUMBER.sub("", printed.getvalue()) == NUMBER.sub("", expected)
-        numbers = [[float(x) for x in NUMBER.findall(text)] for text in (printed.getvalue(), expected)]
-        assert numbers[0] == pytest.approx(numbers[1], abs=0.02)
+        check_printed(run_python(code, README, names), expected)
         checked += 1
     assert checked == 4
 
 
 @pytest.mark.parametrize(("path", "count"), [(README, 6), (REASONER_CARD, 13)], ids=["readme", "card"])
 def test__readme_and_card__commands__parse(path: Path, count: int) -> None:
-    lines = [line for language, block in read_blocks(path) if language == "bash" for line in block.splitlines()]
-    commands = [line.split("&&")[-1].strip() for line in "\n".join(lines).replace("\\\n", "").splitlines()]
+    commands = [each for language, block in read_blocks(path) if language == "bash" for each in read_commands(block)]
     ours = [command for command in commands if command.startswith("transformers-tart")]
     assert len(ours) == count
     for command in ours:

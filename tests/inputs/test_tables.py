@@ -21,6 +21,7 @@ WELL_FORMED: list[tuple[str, bytes, list]] = [
     ("numbers.csv", b"text,n\n12,1\nNA,\n,2\n", ["12", "NA", ""]),
     ("long.csv", b"text\n" + b"x" * 200_000 + b"\n", ["x" * 200_000]),
     ("tabs.tsv", b'text\tlabel\na "b, c\td\n', ['a "b, c']),
+    ("semicolons.csv", b'text;label\n"a; b, c";d\ne, f;g\n', ["a; b, c", "e, f"]),
     ("bom.jsonl", b'\xef\xbb\xbf{"text": "a"}\r\n\r\n{"text": null}\r\n\n', ["a", None]),
     ("kinds.jsonl", b'{"text": "a"}\n{"text": 5}\n{"text": ["b"]}\n', ["a", 5, ["b"]]),
     ("surrogate.jsonl", b'{"text": "a\\ud800b \\ud83d\\ude00"}\n', ["a\ufffdb \U0001f600"]),

@@ -1,6 +1,7 @@
 """Examples and queries in tables: pandas, Arrow, datasets, arrays and streams; what is none is a clear error."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -87,6 +88,22 @@ def test__table__without_the_column__lists_the_columns(kind: str, classify: Tart
         classify(table)
     with pytest.raises(ValueError, match=r"\['sentence', 'category', 'text_id'\], without \['text', 'label'\]"):
         parse_examples(table)
+
+
+def test__call__name_of_a_table__asks_for_a_path(
+    classify: TartClassificationPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert classify("new.csv")["label"]
+    Path("new.csv").write_text("text\na\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="name of a table; give it as Path"):
+        classify("new.csv")
+    assert len(classify(["new.csv"])) == len(classify(Path("new.csv"))) == 1
+
+
+def test__examples__labels_that_differ_by_spaces__value_error() -> None:
+    with pytest.raises(ValueError, match="'ham' and 'ham ' differ by spaces alone"):
+        parse_examples([("a", "ham "), ("b", "ham"), ("c", "spam")])
 
 
 @pytest.mark.parametrize(

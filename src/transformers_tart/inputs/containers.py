@@ -188,6 +188,8 @@ def unpack(inputs: Any, modality: Inputs, options: TableOptions | None = None) -
     if isinstance(inputs, (set, frozenset)):
         raise TypeError(f"The {key} input is a {type(inputs).__name__}, which has no order; give a list.")
     is_text = isinstance(inputs, str)  # and no path
+    if is_text and is_table_path(inputs) and os.path.isfile(inputs):
+        raise ValueError(f"The {key} input is the name of a table; give it as Path(...) for its rows, else in a list.")
     table = resolve_table([] if is_text else inputs, "The inputs", options.split)
     if is_text or (isinstance(table, Mapping) and not _holds_columns(table, modality, columns.names[key])):
         return inputs

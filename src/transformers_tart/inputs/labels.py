@@ -52,6 +52,7 @@ def number_labels(
     if chosen_names is not None:
         return _look_up(values, chosen_names, "config.id2label"), tuple(chosen_names)
     ordered = sorted(set(values))
+    _check_spaces(ordered)
     index = {label: i for i, label in enumerate(ordered)}
     named = [bool(label) for label in ordered] if kinds == {"booleans"} else ordered
     return [index[label] for label in values], tuple(str(label) for label in named)
@@ -141,3 +142,11 @@ def _rename(labels: list[int], names: tuple[str, ...], chosen: tuple[str, ...]) 
             "config.id2label to a name for each class."
         )
     return labels, chosen
+
+
+def _check_spaces(labels: Sequence[str | int]) -> None:
+    """Raise a ValueError for labels that differ by spaces at their ends alone, which would be two classes."""
+    first: dict[str, str | int] = {}
+    for label in labels:
+        if (other := first.setdefault(str(label).strip(), label)) != label:
+            raise ValueError(f"The labels {other!r} and {label!r} differ by spaces alone; write them alike.")

@@ -143,7 +143,11 @@ def _read_lines(path: str) -> Iterator[str]:
 
 
 def _separator(path: str) -> str:
-    return "\t" if _ending(path) == ".tsv" else ","
+    """Return the separator: a tab in tsv files, else a semicolon where the first line has one and no comma."""
+    if _ending(path) == ".tsv":
+        return "\t"
+    header = next(_read_lines(path), "")
+    return ";" if ";" in header and "," not in header else ","
 
 
 def _csv_rows(path: str) -> Iterator[tuple[int, list[str]]]:

@@ -96,7 +96,7 @@ def test__load_task__long_parquet__drawn_rows_with_their_labels(tmp_path: Path) 
     [
         ([{"image": "gone.png", "label": "a"}] * 4, "gone.png, which does not exist"),
         ([{"image": None, "label": "a"}] * 4, "holds NoneType; it must hold the bytes"),
-        ([{"image": "1.png", "name": "a"}] * 4, r"\['image', 'name'\], without label"),
+        ([{"image": "1.png", "name": "a"}] * 4, r"\['image', 'name'\], without \['label'\]"),
         ([{"image": "1.png", "label": None}] * 4, "no label in the column label"),
         ([{"image": "1.png", "audio": "1.wav", "label": "a"}] * 4, "a task has one of them"),
         ([{"image": "1.png", "label": "a"}] * 4, "training images of broken have one label"),

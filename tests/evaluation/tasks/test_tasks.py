@@ -130,8 +130,8 @@ def test__load_task__text_pairs_and_numbers__read_as_such(tmp_path: Path) -> Non
     ("rows", "message"),
     [
         ([], "is empty"),
-        ([{"word": "a", "label": "b"}] * 4, "without text"),
-        ([{"text": "a"}] * 4, "no label in the column label"),
+        ([{"word": "a", "label": "b"}] * 4, r"without \['text'\]; rename"),
+        ([{"text": "a"}] * 4, r"without \['label'\]; rename"),
         ([{"text": "a", "label": "b", "split": "odd"}] * 4, r"holds \['odd'\]"),
         ([{"text": 3, "label": "b"}] * 4, "must be a string"),
     ],

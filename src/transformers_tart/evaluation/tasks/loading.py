@@ -98,6 +98,8 @@ def _read_table(path: Path) -> tuple[Splits, list[object] | None]:
     table = str(path)
     first = next(read_rows(table), {})
     modality, source = _modality(first, path), TaskSource(table)
+    if first and (absent := [name for name in (modality.name, source.label) if name not in first]):
+        raise ValueError(f"{path} has the columns {list(first)}, without {absent}; rename those that hold them.")
     labels: list[object] = []
     splits: list[object] = []
     texts: list[Item] = []
@@ -126,8 +128,6 @@ def _modality(columns: Collection[str], path: Path) -> Modality:
         return TEXT
     if len(found) > 1:
         raise ValueError(f"{path} has the columns {[each.name for each in found]}; a task has one of them.")
-    if "label" not in columns:
-        raise ValueError(f"{path} has the columns {sorted(columns)}, without label.")
     return found[0]
 
 
