@@ -157,8 +157,8 @@ class AnsweringPipeline(Pipeline):
             abstain_below (`float`, *optional*):
                 Probability of the best label, below which the label is `None`, beside the same score.
             out_of_scope (`bool`, *optional*, defaults to `False`), reject_above (`float`, *optional*):
-                Whether each answer holds `"out_of_scope"`, the share of the examples that are nearer to another one
-                than the input is to any, from 0 to 1, and the share above which the label is `None`.
+                Whether each answer holds `"out_of_scope"`, the share of the examples that are closer to the others
+                than the input is to all of them, from 0 to 1; and the share above which the label is `None`.
             coverage (`float`, *optional*):
                 Give the labels that cannot be excluded, as a list: of inputs like the examples, it holds the true
                 label in about this share. It takes `coverage / (1 - coverage)` examples, 9 for 0.9, and time at first.
