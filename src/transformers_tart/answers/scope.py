@@ -10,7 +10,8 @@ from transformers_tart.projection import LayerScaling, scale_views
 from transformers_tart.support import PreparedSupport
 
 
-NOISE = 0.1  # in units of the examples' variance; chosen on train rows (hub_cards/evidence/abstain.py)
+NOISE = 0.1  # in units of the examples' variance; chosen on train rows (hub_cards/evidence/abstain.md)
+CONSTANT = 10.0  # a feature, by which the mean of the examples is unknown too: else each would be nearer to its own
 MOST = 4096  # examples; of more, every second or third, and so on
 
 
@@ -24,7 +25,7 @@ class Scope:
 
     Attributes:
         scalings: scalings of the views.
-        features: examples (k, width) of unit mean squared norm, float64.
+        features: examples (k, width) of unit mean squared norm beside a constant, float64.
         precision: inverse (k, k) of their Gram matrix with noise.
         novelty: novelty (k,) of the examples, sorted.
     """
@@ -60,10 +61,10 @@ class Scope:
 
 
 def _scale(embeddings: Tensor, scalings: tuple[LayerScaling, ...]) -> Tensor:
-    """Return features (n, width), float64 on the CPU, of unit mean squared norm over the examples."""
+    """Return features (n, width), float64 on the CPU, of unit mean squared norm over the examples, and a constant."""
     scaled = scale_views(embeddings.to(scalings[0].mean.device), scalings)
     parts = [view / (len(each.mean) * len(scalings)) ** 0.5 for view, each in zip(scaled, scalings, strict=True)]
-    return torch.cat(parts, dim=-1).cpu().double()
+    return torch.nn.functional.pad(torch.cat(parts, dim=-1).cpu().double(), (0, 1), value=CONSTANT)
 
 
 __all__ = ["Scope"]
