@@ -78,8 +78,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="compile the backbone; worthwhile for many inputs")
     parser.add_argument(
         "--examples",
-        help="labeled examples: csv, tsv, json, jsonl or parquet with the columns text, image or audio, and label "
-        "(default: those of the model)",
+        help="labeled examples: csv, tsv, json, jsonl or parquet with the columns text, image or audio, and label, in "
+        "json and parquet perhaps a list of labels (default: those of the model)",
     )
     add_column_options(parser)
     add_class_options(parser)
