@@ -36,7 +36,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What limits take of a support set, measured when it is needed, and once.
+    """Measurements of a support set for limits, each made when it is needed, and once.
 
     Attributes:
         model: the model.

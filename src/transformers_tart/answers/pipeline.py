@@ -266,7 +266,7 @@ class AnsweringPipeline(Pipeline):
         return Answerer(self.model, self._processor, support, form, options, batcher, hints, *places)
 
     def _calibrate(self, support: PreparedSupport) -> Calibration:
-        """Return what limits take of a support set, which is kept until there is another."""
+        """Return the measurements of a support set for limits, which are kept until there is another."""
         known = self._calibration
         if known is None or known.prepared is not support:
             known = self._calibration = Calibration(self.model, support)
