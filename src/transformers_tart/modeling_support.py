@@ -262,9 +262,8 @@ class SupportingModel(PreTrainedModel):
             if hints is not None and scores is not None:
                 of_examples = as_task(scores, hints.calibration, is_multi).to(device)
                 unlabeled = as_task(hints.calibration, hints.calibration, is_multi).to(device)
-            num_labels = 2 if is_multi else max(2, support.num_labels)
             of_task = None if weights is None else weights.expand(len(labels), -1)
-            hinted = (of_examples, unlabeled, num_labels)
+            hinted = (of_examples, unlabeled, 2 if is_multi else max(2, support.num_labels))
             state = self.reasoner.prepare(scaled, labels, *hinted, support_weights=of_task)
         return PreparedSupport(support, scalings, state, reading, self._token(), functions or {})
 
