@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers_tart.backbones.towers import build_tower
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import check_kind
-from transformers_tart.checks.label_names import config_names, set_config_names, usual_names
+from transformers_tart.checks.label_names import config_names, set_config_names, set_problem_type, usual_names
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.files import staged
 from transformers_tart.hints.given import functions_of
@@ -261,6 +261,7 @@ class TartPreTrainedModel(HubMixin, SupportingModel):
         elif names is None:
             names = usual_names(len(config_names(self.config)))
         set_config_names(self.config, names)
+        set_problem_type(self.config, support is not None and support.is_multi_label)
         self._prepared, self.support = prepared, support
 
     def names_for(self, support: SupportSet) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from transformers_tart.backbones.digest import BackboneDigest, state_token
-from transformers_tart.backbones.model_inputs import check_labels
+from transformers_tart.backbones.model_inputs import classification_loss
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import as_flag
 from transformers_tart.checks.label_names import are_usual, config_names
@@ -195,6 +195,10 @@ class SupportingModel(PreTrainedModel):
         given = None if given is None else draw_probes(given)
         with torch.no_grad():
             logits, packed_logits = (self.answer(probes, each, given) for each in (prepared, candidate))
+        if prepared.support.is_multi_label:  # each label beside none
+            logits, packed_logits = (
+                torch.nn.functional.pad(each[..., None], (0, 1)) for each in (logits, packed_logits)
+            )
         return candidate if is_unchanged(logits, packed_logits) else prepared
 
     @property
@@ -251,15 +255,15 @@ class SupportingModel(PreTrainedModel):
         weights = None if support.weights is None else support.weights.to(device)
         scalings, hints = tuple(LayerScaling.fit(view, weights) for view in views), support.hints
         with torch.no_grad():
-            scaled = [view[None] for view in scale_views(embeddings, scalings)]
-            scores, labels = support.scores(), support.labels.to(device)[None]
+            is_multi, scores, labels = support.is_multi_label, support.scores(), support.labels.to(device)
+            labels = 1 - labels.T if is_multi else labels[None]  # the first of two classes has the label
+            scaled = [view.expand(len(labels), -1, -1) for view in scale_views(embeddings, scalings)]
             of_examples = unlabeled = None
             if hints is not None and scores is not None:
-                of_examples = as_task(scores, hints.calibration).to(device)
-                unlabeled = as_task(hints.calibration, hints.calibration).to(device)
-            num_labels = max(2, support.num_labels)
-            of_task = None if weights is None else weights[None]
-            hinted = (of_examples, unlabeled, num_labels)
+                of_examples = as_task(scores, hints.calibration, is_multi).to(device)
+                unlabeled = as_task(hints.calibration, hints.calibration, is_multi).to(device)
+            of_task = None if weights is None else weights.expand(len(labels), -1)
+            hinted = (of_examples, unlabeled, 2 if is_multi else max(2, support.num_labels))
             state = self.reasoner.prepare(scaled, labels, *hinted, support_weights=of_task)
         return PreparedSupport(support, scalings, state, reading, self._token(), functions or {})
 
@@ -296,7 +300,7 @@ class SupportingModel(PreTrainedModel):
         """Embed a batch of checked tensors and classify it."""
         prepared = self.prepare_support(support)
         logits = self.answer(self.embedder().embed_batch(batch, prepared.reading), prepared, hints)
-        loss = None if labels is None else torch.nn.functional.cross_entropy(logits, check_labels(labels, logits))
+        loss = None if labels is None else classification_loss(logits, labels, prepared.support.is_multi_label)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
     def answer(self, embeddings: Tensor, prepared: PreparedSupport, given_hints: Tensor | None = None) -> Tensor:
@@ -311,14 +315,17 @@ class SupportingModel(PreTrainedModel):
                 Scores of the queries by the hints of the user, from [`PreparedSupport.score_given`].
 
         Returns:
-            `torch.FloatTensor` of shape `(n, num_labels)`: log-probabilities up to a constant, or the log-odds of a
-            single label.
+            `torch.FloatTensor` of shape `(n, num_labels)`: log-probabilities up to a constant; or the log-odds of each
+            label, of a single one or of a support set with several labels an example.
         """
-        logits = self.reasoner.query(prepared.state, *self._scale(embeddings, prepared, given_hints))[0]
-        return logits if prepared.support.num_labels > 1 else logits[:, :1] - logits[:, 1:]
+        logits = self.reasoner.query(prepared.state, *self._scale(embeddings, prepared, given_hints))
+        if prepared.support.num_labels > 1 and not prepared.support.is_multi_label:
+            return logits[0]
+        return (logits[..., 0] - logits[..., 1]).T
 
     def explain(self, embeddings: Tensor, prepared: PreparedSupport, given_hints: Tensor | None = None) -> Votes:
         """Return the votes of views and hints, and the influence of examples; arguments are as in [`answer`]."""
+        prepared.support.check_single_label("Explanations")
         with torch.no_grad():
             return self.reasoner.explain(prepared.state, *self._scale(embeddings, prepared, given_hints))
 
@@ -332,10 +339,12 @@ class SupportingModel(PreTrainedModel):
                 "The backbone gives NaN or infinite embeddings: it is broken, or overflows its dtype. Load it with "
                 "dtype=torch.float32 or torch.bfloat16."
             )
-        hints, scaled = prepared.support.hints, [view[None] for view in scale_views(embeddings, prepared.scalings)]
+        hints, batch = prepared.support.hints, prepared.state.batch
+        scaled = [view.expand(batch, -1, -1) for view in scale_views(embeddings, prepared.scalings)]
         if hints is None:
             return scaled, None if given_hints is None else given_hints[None]
-        return scaled, as_task(hints.join(hints.score(embeddings), given_hints), hints.calibration)
+        scores = hints.join(hints.score(embeddings), given_hints)
+        return scaled, as_task(scores, hints.calibration, prepared.support.is_multi_label)
 
 
 __all__ = ["SupportingModel"]

@@ -64,6 +64,8 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
             Folder in which embeddings are kept from one run to the next, under hashes of the inputs.
         prompt (`str`), prompt_name (`str`), ..., *optional*:
             Other options of a backbone that is not composed yet, as in [`TartPreTrainedModel.from_backbone`].
+        top_k (`int`), abstain_below (`float`), ..., *optional*:
+            Options of a call, for those calls that do not give them.
     """
 
     # loaded here: transformers would ask on the terminal whether code of the repository may run
@@ -111,7 +113,8 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
             examples (`list[dict]`, `list[tuple]`, `dict[str, list]`, a table, a dataset, `str` or `Path`, *optional*):
                 The labeled examples: rows, tuples of an input and its label, or a table of pandas, polars, Arrow or
                 `datasets`, or the path of one (csv, tsv, json, jsonl, parquet). Other columns are ignored. Integer and
-                boolean labels are answered as they are given.
+                boolean labels are answered as they are given. Where an example may have several labels, or none, the
+                label of each is a list, and each label is scored on its own.
             text_column, text_pair_column, image_column, audio_column, label_column (`str`, *optional*):
                 Names of the columns, if not `"text"`, `"text_pair"`, `"image"`, `"audio"` and `"label"`.
             split (`str`, *optional*):

@@ -77,6 +77,7 @@ class Answerer:
 
     def suggest(self, items: Iterator[Any], most: int) -> list[dict[str, Any]]:
         """Return the inputs to label next; see [`Pool`]. Unreadable ones are left out."""
+        self.support.support.check_single_label("Suggestions")
         pool, start = Pool(self.model.config.embedding_options.views), 0
         for window, rows in self._windows(items):
             readable = [i for i, row in enumerate(rows) if not isinstance(row, Unreadable)]
@@ -106,24 +107,32 @@ class Answerer:
         readable = [i for i, row in enumerate(rows) if not isinstance(row, Unreadable)]
         if lost := len(rows) - len(readable):
             logger.error(f'{lost} of {len(rows)} inputs cannot be read; their results hold the reason under "error".')
-        logits = iter(())
+        found: Iterator[tuple[Tensor, float | None]] = iter(())
         if readable:
             given = self._score([places[i][1] for i in readable], [start + i for i in readable])
-            logits = iter(self._logits([rows[i] for i in readable], given))
+            found = self._logits([rows[i] for i in readable], given)
         for (_, item), row in zip(places, rows, strict=True):
             if isinstance(row, Unreadable):
                 yield self.form.write_error(item, row.error)
             else:
-                yield self.form.write(item, next(logits))
+                yield self.form.write(item, *next(found))
 
-    def _logits(self, rows: Sequence[Any], given: Tensor | None) -> Tensor:
-        """Return the logits (n, num_labels) of rows, or the log-odds of each label on its own."""
-        found, hints = self._embed(rows), self.support.support.hints
+    def _logits(self, rows: Sequence[Any], given: Tensor | None) -> Iterator[tuple[Tensor, float | None]]:
+        """Return the logits (num_labels,) of each row, and how far it is out of scope where that is asked for."""
+        found, scope = self._embed(rows), self.form.limits.scope
         with self.place():
-            if not self.form.is_alone or hints is None or hints.num_labels == 1:
-                return self.model.answer(found, self.support, given).cpu()
-            scores = hints.join(hints.score(found), given)
-            return score_alone(self.model.reasoner, scores, hints.calibration).cpu()
+            logits = self._answer_embedded(found, given)
+            degrees = [None] * len(logits) if scope is None else scope.compare(found).tolist()
+        return zip(logits, degrees, strict=True)
+
+    def _answer_embedded(self, found: Tensor, given: Tensor | None) -> Tensor:
+        """Return the logits (n, num_labels) of embeddings, or the log-odds of each label on its own."""
+        hints = self.support.support.hints
+        is_as_usual = not self.form.is_alone or self.support.support.is_multi_label
+        if is_as_usual or hints is None or hints.num_labels == 1:
+            return self.model.answer(found, self.support, given).cpu()
+        scores = hints.join(hints.score(found), given)
+        return score_alone(self.model.reasoner, scores, hints.calibration).cpu()
 
     def _embed(self, rows: Sequence[Any]) -> Tensor:
         """Return embeddings (n, layers of all views, hidden) of rows."""

@@ -94,7 +94,7 @@ def warn_about_hints(prepared: PreparedSupport) -> None:
     combination, hints = prepared.state.combination, prepared.support.hints
     if combination is None or hints is None or not len(prepared.support):
         return
-    for name, weight in zip(hints.names, combination.hints[0].tolist(), strict=True):
+    for name, weight in zip(hints.names, combination.hints.mean(0).tolist(), strict=True):
         if weight < LEAST_WEIGHT:
             logger.warning_once(
                 f"The label hint {name} does not predict the labels of the {len(prepared.support)} examples and "

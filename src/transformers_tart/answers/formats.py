@@ -8,7 +8,10 @@ import numpy as np
 from torch import Tensor
 from transformers.pipelines.text_classification import sigmoid, softmax
 
+from transformers_tart.answers.limits import Limits
 
+
+NO_LIMITS = Limits()
 FUNCTIONS: dict[str, Callable] = {"default": softmax, "softmax": softmax, "sigmoid": sigmoid, "none": np.asarray}
 
 
@@ -22,6 +25,7 @@ class AnswerFormat:
         top_k: number of classes to list, `None` for all, `""` for the best alone.
         with_sequence: whether an answer is `{"sequence", "labels", "scores"}`, as in zero-shot classification.
         is_alone: whether each label is scored on its own.
+        limits: limits within which there is an answer.
     """
 
     label_names: tuple[str | int | bool, ...]
@@ -29,23 +33,39 @@ class AnswerFormat:
     top_k: Any = ""
     with_sequence: bool = False
     is_alone: bool = False
+    limits: Limits = NO_LIMITS
 
-    def write(self, item: Any, logits: Tensor) -> Any:
-        """Return the answer for one input, given its logits (C,)."""
-        scores = FUNCTIONS[self.function](logits.float().numpy())
-        ranked = sorted(zip(self.label_names, map(float, scores), strict=True), key=lambda pair: -pair[1])
+    def write(self, item: Any, logits: Tensor, out_of_scope: float | None = None) -> Any:
+        """Return the answer for one input, given its logits (C,), and how far it is out of scope if that is known."""
+        values = logits.float().numpy()
+        scores = FUNCTIONS[self.function](values)
+        probabilities = FUNCTIONS["sigmoid" if self.is_alone else "softmax"](values)
+        ranked = sorted(zip(self.label_names, map(float, scores), probabilities, strict=True), key=lambda row: -row[1])
+        ranked = self._within_limits(ranked, out_of_scope)
         if self.with_sequence:
-            labels, values = zip(*ranked, strict=True)
-            return {"sequence": item, "labels": list(labels), "scores": list(values)}
-        results = [{"label": name, "score": score} for name, score in ranked]
-        return results[0] if isinstance(self.top_k, str) else results[: self.top_k]
+            labels, listed, _ = zip(*ranked, strict=True)
+            return {"sequence": item, "labels": list(labels), "scores": list(listed)}
+        more = {} if out_of_scope is None else {"out_of_scope": out_of_scope}
+        results = [{"label": name, "score": score, **more} for name, score, _ in ranked]
+        is_list = self.limits.excluded is not None or not isinstance(self.top_k, str)
+        return results[: None if isinstance(self.top_k, str) else self.top_k] if is_list else results[0]
+
+    def _within_limits(self, ranked: list[tuple[Any, float, float]], out_of_scope: float | None) -> list:
+        """Return labels, scores and probabilities that are within the limits; the label `None` alone if none is."""
+        best, limits = ranked[0], self.limits
+        is_unsure = limits.least is not None and best[2] < limits.least
+        if is_unsure or (limits.most is not None and out_of_scope is not None and out_of_scope > limits.most):
+            return [(None, *best[1:])]
+        if limits.excluded is None:
+            return ranked
+        return [best, *(row for row in ranked[1:] if row[2] >= limits.excluded)]
 
     def write_error(self, item: Any, error: Exception) -> Any:
         """Return the answer for an input that cannot be read."""
         if self.with_sequence:
             return {"sequence": item, "labels": [], "scores": [], "error": str(error)}
         result = {"label": None, "score": float("nan"), "error": str(error)}
-        return result if isinstance(self.top_k, str) else [result]
+        return result if isinstance(self.top_k, str) and self.limits.excluded is None else [result]
 
 
 def choose_format(
@@ -54,17 +74,20 @@ def choose_format(
     top_k: Any = "",
     function_to_apply: str = "default",
     multi_label: bool = False,
+    has_lists: bool = False,
+    limits: Limits = NO_LIMITS,
 ) -> AnswerFormat:
     """Return the format of answers: that of zero-shot classification where there are no examples and no `top_k`.
 
     Raises:
-        ValueError: When labels are to be scored alone, with examples.
+        ValueError: When labels are to be scored alone, with examples that have one label each (not `has_lists`).
     """
-    if multi_label and num_examples:
+    if multi_label and num_examples and not has_lists:
         raise ValueError(
-            "multi_label is True, which is for candidate_labels without examples, since each example has one label; "
-            "leave it out, or leave the examples out."
+            "multi_label is True, which is for candidate_labels without examples, and these have one label each; "
+            "leave it out, or give lists of labels."
         )
-    is_alone = multi_label or len(label_names) == 1
+    is_alone = multi_label or has_lists or len(label_names) == 1
     function = "sigmoid" if is_alone and function_to_apply == "default" else function_to_apply
-    return AnswerFormat(label_names, function, top_k, num_examples == 0 and isinstance(top_k, str), is_alone)
+    with_sequence = num_examples == 0 and isinstance(top_k, str)
+    return AnswerFormat(label_names, function, top_k, with_sequence, is_alone, limits)

@@ -10,7 +10,8 @@ from transformers import Pipeline, PreTrainedTokenizerBase
 
 from transformers_tart.answers.answering import Answerer
 from transformers_tart.answers.explanation import warn_about_hints
-from transformers_tart.answers.formats import AnswerFormat, choose_format
+from transformers_tart.answers.formats import choose_format
+from transformers_tart.answers.limits import OPTIONS, Calibration, limit_options
 from transformers_tart.backbones.digest import state_token
 from transformers_tart.backbones.forward import input_device
 from transformers_tart.checks.arguments import as_count, as_flag
@@ -46,10 +47,11 @@ class AnsweringPipeline(Pipeline):
 
     _cache_folder: str | None = None
     _cache: tuple[tuple, EmbeddingCache] | None = None
+    _calibration: Calibration | None = None  # of the support set of the latest call
     _lasting: Mapping[str, Any] = MappingProxyType({})  # arguments `LASTING` of the construction
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_cache": None}  # an open database
+        return {**vars(self), "_cache": None, "_calibration": None}  # the first is an open database
 
     @property
     def _processor(self) -> Any:
@@ -108,7 +110,8 @@ class AnsweringPipeline(Pipeline):
     def _sanitize_parameters(
         self, top_k: Any = "", function_to_apply: Any = None, multi_label: Any = None, **text_arguments: Any
     ) -> tuple[dict, dict, dict]:
-        postprocess = answer_options(top_k, function_to_apply)
+        given = {name: text_arguments.pop(name) for name in OPTIONS if name in text_arguments}
+        postprocess = {**answer_options(top_k, function_to_apply), **limit_options(given)}
         if multi_label is not None:
             postprocess["multi_label"] = as_flag(multi_label, "multi_label")
         return text_options(text_arguments, self.model.config.modality), {}, postprocess
@@ -150,7 +153,15 @@ class AnsweringPipeline(Pipeline):
             top_k (`int`, *optional*):
                 Number of classes to return, best first, as a list; `None` for all. Without it, the best alone.
             function_to_apply (`str`, *optional*, defaults to `"default"`):
-                `"default"` and `"softmax"` give probabilities, `"sigmoid"` the sigmoid of each logit, `"none"` logits.
+                `"default"` gives probabilities, of lists of labels the sigmoid; `"none"` gives logits.
+            abstain_below (`float`, *optional*):
+                Probability of the best label, below which the label is `None`, beside the same score.
+            out_of_scope (`bool`, *optional*, defaults to `False`), reject_above (`float`, *optional*):
+                Whether each answer holds `"out_of_scope"`, the share of the examples that are closer to the others
+                than the input is to all of them, from 0 to 1; and the share above which the label is `None`.
+            coverage (`float`, *optional*):
+                Give the labels that cannot be excluded, as a list: of inputs like the examples, it holds the true
+                label in about this share. It takes `coverage / (1 - coverage)` examples, 9 for 0.9, and time at first.
             max_length (`int`, *optional*), truncation (`bool` or `str`, *optional*, defaults to `True`):
                 Longest text in tokens, and whether longer texts are truncated; with `False` they are an error. Other
                 arguments for the tokenizer, such as `padding`, are accepted where they change no prediction.
@@ -160,8 +171,9 @@ class AnsweringPipeline(Pipeline):
                 Whether to show progress. The second is unused, since inputs are read in this process.
 
         Returns:
-            `dict` or `list`: `{"label", "score"}` for each input, or a list of them with `top_k`; without examples and
-            `top_k`, `{"sequence", "labels", "scores"}` with the labels sorted. Of many images or recordings, an
+            `dict` or `list`: `{"label", "score"}` for each input, or a list of them with `top_k` or `coverage`, which
+            holds the label `None` alone where there is no answer; without examples and `top_k`,
+            `{"sequence", "labels", "scores"}` with the labels sorted. Of many images or recordings, an
             unreadable one gives `{"label": None, "score": nan, "error": <the reason>}`.
 
         Raises:
@@ -244,12 +256,21 @@ class AnsweringPipeline(Pipeline):
     ) -> Answerer:
         """Return what answers a call, given its options."""
         written = {**self._postprocess_params, **postprocess}
-        form = choose_format(self._labels_of(support), len(support.support), **written)
+        asked = {name: written.pop(name) for name in OPTIONS if name in written}
+        with self._place():
+            limits = self._calibrate(support).limits(asked, has_top_k=not isinstance(written.get("top_k", ""), str))
+        labels, has_lists = self._labels_of(support), support.support.is_multi_label
+        form = choose_format(labels, len(support.support), has_lists=has_lists, limits=limits, **written)
         options = TextOptions(**{**self._preprocess_params, **preprocess})
-        batcher = Batcher.on(input_device(self.model.backbone), batch_size)
-        return Answerer(
-            self.model, self._processor, support, form, options, batcher, hints, self._open_cache, self._place
-        )
+        batcher, places = Batcher.on(input_device(self.model.backbone), batch_size), (self._open_cache, self._place)
+        return Answerer(self.model, self._processor, support, form, options, batcher, hints, *places)
+
+    def _calibrate(self, support: PreparedSupport) -> Calibration:
+        """Return the measurements of a support set for limits, which are kept until there is another."""
+        known = self._calibration
+        if known is None or known.prepared is not support:
+            known = self._calibration = Calibration(self.model, support)
+        return known
 
     @contextmanager
     def _place(self) -> Iterator[None]:
@@ -265,7 +286,7 @@ class AnsweringPipeline(Pipeline):
 
     def _forward(self, model_inputs: dict[str, Any], support: PreparedSupport) -> dict[str, Any]:
         logits = self.model(**model_inputs, support=support).logits
-        return {"logits": logits, "label_names": self._labels_of(support)}
+        return {"logits": logits, "label_names": self._labels_of(support), "has_lists": support.support.is_multi_label}
 
     def _labels_of(self, prepared: PreparedSupport) -> Any:
         """Return the labels of the classes, as they were given."""
@@ -274,4 +295,5 @@ class AnsweringPipeline(Pipeline):
     def postprocess(self, model_outputs: dict[str, Any], top_k: Any = "", function_to_apply: Any = "default") -> Any:
         """Return labels and scores of one input, by the conventions of the text-classification pipeline."""
         function = str(getattr(function_to_apply, "value", function_to_apply)).lower()
-        return AnswerFormat(model_outputs["label_names"], function, top_k).write(None, model_outputs["logits"][0])
+        form = choose_format(model_outputs["label_names"], 1, top_k, function, has_lists=model_outputs["has_lists"])
+        return form.write(None, model_outputs["logits"][0])

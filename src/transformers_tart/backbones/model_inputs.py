@@ -100,11 +100,27 @@ def check_features(batch: Mapping[str, Any], main: str, dims: tuple[int, ...]) -
     return given
 
 
-def check_labels(labels: Any, logits: Tensor) -> Tensor:
-    """Return the true classes of a batch on the device of its logits.
+def classification_loss(logits: Tensor, labels: Any, is_multi_label: bool) -> Tensor:
+    """Return the mean loss of logits (n, num_labels): cross-entropy, or binary cross-entropy of several labels.
+
+    Args:
+        logits (`torch.FloatTensor` of shape `(n, num_labels)`):
+            The logits.
+        labels (`torch.Tensor` of shape `(n,)` or `(n, num_labels)`):
+            True classes or -100; or, of several labels, 1 or 0 for each, of any dtype.
+        is_multi_label (`bool`):
+            Whether an input may have several labels.
 
     Raises:
-        TypeError, ValueError: Unless there is a class or -100 for each row.
+        TypeError, ValueError: On other labels.
     """
     check_tensor("labels", labels)
-    return check_query_labels(labels, logits.shape[:1], logits.shape[1], "labels").to(logits.device)
+    if not is_multi_label:
+        labels = check_query_labels(labels, logits.shape[:1], logits.shape[1], "labels").to(logits.device)
+        return torch.nn.functional.cross_entropy(logits, labels)
+    if labels.shape != logits.shape or not ((labels == 0) | (labels == 1)).all():
+        raise ValueError(
+            f"labels have the shape {tuple(labels.shape)}; of examples with several labels they must be 0 or 1, of "
+            f"shape {tuple(logits.shape)}."
+        )
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits))

@@ -122,6 +122,18 @@ def as_count(value: Any, name: str, otherwise: str = "") -> int:
     return int(value)
 
 
+def as_share(value: Any, name: str) -> float:
+    """Return a probability or a share, a number from 0 to 1 of Python or numpy, as a Python float.
+
+    Raises:
+        ValueError: On anything else; the message begins with `name`.
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 1:
+        raise ValueError(f"{name} is {shorten(value)}; it must be a number from 0 to 1.")
+    return float(value)
+
+
 # Arguments that callers of transformers models set to `None` or `False`.
 OPTIONAL = ("inputs_embeds", "output_attentions", "output_hidden_states", "position_ids", "use_cache")
 

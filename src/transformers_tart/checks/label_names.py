@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from transformers import PreTrainedConfig
 
 from transformers_tart.checks.arguments import as_count, shorten, well_formed
 from transformers_tart.checks.bounds import MAX_CLASSES, MAX_LABEL_NAME
+
+
+MULTI_LABEL: Final = "multi_label_classification"
 
 
 def check_label_names(field: str, names: Any, may_be_blank: bool = True) -> None:
@@ -68,6 +71,12 @@ def set_config_names(config: PreTrainedConfig, names: Sequence[str]) -> None:
     """Name the classes in a config."""
     config.id2label = dict(enumerate(names))
     config.label2id = {name: i for i, name in enumerate(names)}
+
+
+def set_problem_type(config: PreTrainedConfig, is_multi_label: bool) -> None:
+    """Set whether pipelines of transformers take the sigmoid of each logit; other types of problems stay."""
+    if is_multi_label or config.problem_type == MULTI_LABEL:
+        config.problem_type = MULTI_LABEL if is_multi_label else None
 
 
 def usual_names(count: int) -> tuple[str, ...]:

@@ -35,9 +35,11 @@ from transformers_tart.commands.inputs import (
     opened,
     show,
 )
+from transformers_tart.commands.limits import add_limit_options, limit_arguments
 from transformers_tart.commands.output import (
     FIELDS,
     LISTS,
+    SCOPE,
     Finished,
     Output,
     OutputRow,
@@ -76,11 +78,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="compile the backbone; worthwhile for many inputs")
     parser.add_argument(
         "--examples",
-        help="labeled examples: csv, tsv, json, jsonl or parquet with the columns text, image or audio, and label "
-        "(default: those of the model)",
+        help="labeled examples: csv, tsv, json, jsonl or parquet with the columns text, image or audio, and label, in "
+        "json and parquet perhaps a list of labels (default: those of the model)",
     )
     add_column_options(parser)
     add_class_options(parser)
+    add_limit_options(parser)
     parser.add_argument(
         "--input",
         required=True,
@@ -148,10 +151,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace, config: Any, table: InputTable, state: "PartialState") -> None:
-    needs_survey = state.is_main_process or args.keep_columns
-    total, columns = table.survey() if needs_survey else (None, [])
-    fields = (*FIELDS, *(LISTS if args.top_k else ()))
-    kept = names_of_kept(columns, (*FIELDS, *LISTS)) if args.keep_columns else {}
+    total, columns = table.survey() if state.is_main_process or args.keep_columns else (None, [])
+    scope = [SCOPE] if args.out_of_scope or args.reject_above is not None else []
+    fields = (*FIELDS, *(LISTS if args.top_k or args.coverage else ()), *scope)
+    kept = names_of_kept(columns, (*FIELDS, *LISTS, SCOPE)) if args.keep_columns else {}
     output = Output(None if args.output is None else Path(args.output), (*fields, *kept.values()))
     if output.is_parquet:
         from transformers_tart.commands.parquet import schema_of, write_parquet
@@ -180,6 +183,7 @@ def _check_arguments(args: argparse.Namespace, config: Any, path: str, folder: P
     modality = modality_of(config)
     check_template(args)
     check_classes(args, modality)
+    limit_arguments(args)
     if args.examples is None and args.candidate_labels is None and not getattr(config, "has_support", False):
         remedy = (
             "give labeled examples: --examples FILE, or the names of the classes: --candidate-labels a,b, or the "
@@ -238,15 +242,15 @@ def _classify(
             # a window that was written in part is computed again as a whole: other batches change the last digits
             for window in _windows(table, done - done % size, size):
                 with state.split_between_processes([given for given, _ in window]) as mine:
-                    found = gather_object(_predict(classify, mine, args.batch_size, args.top_k))
+                    found = gather_object(_predict(classify, mine, args))
                 pairs = zip(found, (row for _, row in window), strict=True)
                 rows = [{**own, **(kept_of(row, kept) if kept else {})} for own, row in pairs if own["row"] >= done]
-                first_bad = next((i for i, row in enumerate(rows) if row["label"] is None), None)
+                first_bad = next((i for i, row in enumerate(rows) if row["score"] is None), None)
                 allowed = rows[:first_bad] if args.strict else rows
                 if is_main:
                     write(allowed)
                 tally.written += len(allowed)
-                tally.bad += sum(row["label"] is None for row in allowed)
+                tally.bad += sum(row["score"] is None for row in allowed)
                 bar.update(len(allowed))
                 if args.strict and first_bad is not None:
                     raise ValueError(f"{table.path}: {rows[first_bad]['error']} (--strict)")
@@ -273,25 +277,24 @@ def _windows(table: InputTable, skip: int, size: int) -> Iterator[list[tuple[Giv
         yield window
 
 
-def _predict(
-    classify: TartClassificationPipeline, rows: Sequence[Given], batch_size: int | None, top_k: int | str | None
-) -> list[OutputRow]:
+def _predict(classify: TartClassificationPipeline, rows: Sequence[Given], args: argparse.Namespace) -> list[OutputRow]:
     """Return a prediction for each row, with an error in place of the label where the row is unreadable."""
     readable = [given for _, given in rows if not isinstance(given, Unreadable)]
     # with top_k the format is the same without examples
-    most = None if top_k == ALL else top_k or 1
-    found = iter(enumerate(classify(readable, batch_size=batch_size, top_k=most)) if readable else ())
+    most = {} if args.coverage else {"top_k": None if args.top_k == ALL else args.top_k or 1}
+    options = {"batch_size": args.batch_size, **most, **limit_arguments(args)}
+    found = iter(enumerate(classify(readable, **options)) if readable else ())
     predictions: list[OutputRow] = []
     for number, given in rows:
         if isinstance(given, Unreadable):
             predictions.append({"row": number, "label": None, "score": None, "error": str(given.error)})
             continue
         place, ranked = next(found)
-        prediction = dict(ranked[0])
-        if prediction["label"] is None:  # JSON has no NaN, and the pipeline counts inputs within the window
+        prediction, listed = dict(ranked[0]), [each for each in ranked if each["label"] is not None]
+        if "error" in prediction:  # JSON has no NaN, and the pipeline counts inputs within the window
             error = prediction["error"].replace(f"Input {place}", f"Row {number}", 1)
             prediction |= {"score": None, "error": error}
-        elif top_k is not None:
-            prediction |= {"labels": [each["label"] for each in ranked], "scores": [each["score"] for each in ranked]}
+        elif args.top_k is not None or args.coverage:
+            prediction |= {"labels": [each["label"] for each in listed], "scores": [each["score"] for each in listed]}
         predictions.append({"row": number, **prediction})
     return predictions

@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeAlias
 from transformers import PreTrainedConfig
 
 from transformers_tart import __version__
+from transformers_tart.answers.limits import OPTIONS as LIMITS
 from transformers_tart.backbones.dtype import with_dtype
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.checks.arguments import well_formed
@@ -37,7 +38,7 @@ FINGERPRINT_FORMAT = 1
 # Those that change predictions; batch sizes and devices do not.
 OPTIONS = (
     *("views", "protocol", "template", "prompt", "dtype", *VALUES, *COLUMN_OPTIONS),
-    *("keep_columns", "top_k"),
+    *("keep_columns", "top_k", *LIMITS),
 )
 NAMES = {
     "version": "version of transformers-tart",
@@ -46,7 +47,8 @@ NAMES = {
 REMEDY = "give another file, or pass --overwrite to start it anew."
 
 FIELDS = ("row", "label", "score", "error")
-LISTS = ("labels", "scores")  # of the best classes, with --top-k
+LISTS = ("labels", "scores")  # of the best classes, with --top-k, or of a label set
+SCOPE = "out_of_scope"
 FORMATS = (".jsonl", ".csv", ".parquet")
 SYNC_SECONDS = 5.0  # between two calls of fsync, which bounds the work that a power failure costs
 
@@ -55,7 +57,7 @@ class Finished(NamedTuple):
     """The finished part of an output file."""
 
     rows: int = 0  # complete ones
-    bad: int = 0  # complete rows without a label
+    bad: int = 0  # complete rows without a score, which were unreadable
     size: int = 0  # bytes up to the end of the last complete row
 
 
@@ -105,8 +107,8 @@ def read_finished(output: Output) -> Finished:
     if output.is_parquet and output.path is not None and output.path.exists():
         from pyarrow.parquet import read_table
 
-        labels = read_table(output.path, columns=["label"])["label"]
-        return Finished(len(labels), labels.null_count)
+        scores = read_table(output.path, columns=["score"])["score"]
+        return Finished(len(scores), scores.null_count)
     if not output.work.exists():
         return Finished()
     rows, bad, size = 0, 0, 0
@@ -119,7 +121,7 @@ def read_finished(output: Output) -> Finished:
             for content, row in _read_csv(file, output.fields) if output.is_csv else _read_jsonl(file):
                 if row["row"] != rows:
                     raise ValueError(f"row {rows} is missing")
-                rows, bad, size = rows + 1, bad + (row["label"] is None), size + len(content)
+                rows, bad, size = rows + 1, bad + (row["score"] is None), size + len(content)
         except (ValueError, KeyError, TypeError, csv.Error) as err:
             reason = f"after {rows} rows, {err}; {REMEDY}"
             raise ValueError(f"{output.work} is not an interrupted output of this command: {reason}") from err
@@ -141,7 +143,7 @@ def _read_csv(file: BinaryIO, fields: Sequence[str]) -> Iterator[tuple[bytes, Ou
         if line.endswith(b"\r\n") and quotes % 2 == 0:
             (cells,) = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
             row = dict(zip(fields, cells, strict=True))
-            yield bytes(content), {"row": int(row["row"]), "label": row["label"] if row["score"] else None}
+            yield bytes(content), {"row": int(row["row"]), "score": row["score"] or None}
             content, quotes = bytearray(), 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow.parquet import ParquetWriter
 
-from transformers_tart.commands.output import LISTS, Output
+from transformers_tart.commands.output import LISTS, SCOPE, Output
 from transformers_tart.files import replaced
 from transformers_tart.inputs.tables import Row, file_format, open_parquet, read_rows
 
@@ -76,7 +76,7 @@ def _schema(output: Output) -> pa.Schema:
     """Return the schema of predictions; labels may be strings, integers or booleans."""
     first = next((row["label"] for row in _read(output.work) if row["label"] is not None), "")
     label = pa.scalar(first).type
-    types = {"row": pa.int64(), "label": label, "score": pa.float64(), "error": pa.string()}
+    types = {"row": pa.int64(), "label": label, "score": pa.float64(), "error": pa.string(), SCOPE: pa.float64()}
     types |= dict(zip(LISTS, (pa.list_(label), pa.list_(pa.float64())), strict=True))
     return pa.schema([(name, types[name]) for name in types if name in output.fields])
 

@@ -102,9 +102,10 @@ def draw_probes(embeddings: Tensor) -> Tensor:
     return torch.cat([first, first / 2 + second / 2])
 
 
-def is_unchanged(logits: Tensor, packed_logits: Tensor) -> bool:
-    """Return whether the probabilities of logits (n, classes) are nearly the same with packed embeddings."""
-    change = (logits.softmax(-1) - packed_logits.softmax(-1)).abs().max()
+def is_unchanged(logits: Tensor, packed_logits: Tensor, is_alone: bool = False) -> bool:
+    """Return whether the probabilities of logits (n, classes), each on its own or not, are nearly the same."""
+    own, packed = (each.sigmoid() if is_alone else each.softmax(-1) for each in (logits, packed_logits))
+    change = (own - packed).abs().max()
     return bool(change <= MOST_CHANGE)  # not for NaN
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 
 
-def as_task(hints: Tensor, calibration: Tensor) -> Tensor:
+def as_task(hints: Tensor, calibration: Tensor, is_multi_label: bool = False) -> Tensor:
     """Return hints as a batch of one task for the reasoner; a single label is compared with inputs without content.
 
     Args:
@@ -14,11 +14,15 @@ def as_task(hints: Tensor, calibration: Tensor) -> Tensor:
             Hints of n inputs.
         calibration (`torch.FloatTensor` of shape `(m, num_hints, num_labels)`):
             Hints of inputs without content, or without labels.
+        is_multi_label (`bool`, *optional*, defaults to `False`):
+            Whether each label is a task of its own, as a single one is.
 
     Returns:
-        `torch.FloatTensor` of shape `(1, n, num_hints, num_labels)`, and of two labels instead of one.
+        `torch.FloatTensor` of shape `(1, n, num_hints, num_labels)`, or `(num_labels, n, num_hints, 2)`, as in
+        [`compare_labels`], of labels on their own.
     """
-    return hints[None] if hints.shape[2] > 1 else compare_labels(hints, calibration)
+    is_alone = is_multi_label or hints.shape[2] == 1
+    return compare_labels(hints, calibration) if is_alone else hints[None]
 
 
 def compare_labels(hints: Tensor, calibration: Tensor) -> Tensor:

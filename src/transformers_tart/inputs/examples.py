@@ -21,6 +21,7 @@ from transformers_tart.inputs.containers import (
     read_chosen,
     resolve_table,
 )
+from transformers_tart.inputs.label_lists import are_lists, number_label_lists
 from transformers_tart.inputs.labels import STRINGS, kind_of, number_labels, plain_label
 from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.inputs.more_labels import number_more
@@ -51,6 +52,7 @@ class Examples:
         label_names: names of the classes, in order.
         label_kind: kind of the labels that were given, as in [`kind_of`].
         weights: k positive weights, `None` for 1 each.
+        label_lists: k lists of indices, in place of `labels`, of examples that have several labels or none.
     """
 
     inputs: list[Any]
@@ -58,6 +60,7 @@ class Examples:
     label_names: tuple[str, ...]
     label_kind: str = STRINGS
     weights: list[float] | None = None
+    label_lists: list[list[int]] | None = None
 
 
 Row: TypeAlias = Mapping[str, Any] | tuple[Any, Any]
@@ -87,9 +90,9 @@ def parse_examples(
             Rows or columns of `text`, `label` and, for text pairs, `text_pair`; or of `image` or `audio`, and `label`.
             Other columns are ignored. Tuples are an input and its label. Tables are those of pandas, polars, Arrow
             and `datasets`, streams too, and files of csv, tsv, json, jsonl or parquet; of a `DatasetDict`, `"train"`
-            is read unless a split is given. Labels are strings, integers, whole floats or booleans. The order of the
-            classes is the `ClassLabel` feature's, else sorted. [`Examples`] are taken as they
-            are.
+            is read unless a split is given. Labels are strings, integers, whole floats or booleans, or a list of
+            these for each example. The order of the classes is the `ClassLabel` feature's, else sorted.
+            [`Examples`] are taken as they are.
         modality (`Modality`, *optional*, defaults to `TEXT`):
             The modality of the inputs.
         chosen_names (`list[str]`, *optional*):
@@ -120,17 +123,13 @@ def parse_examples(
     if lengths[key] == 0:
         raise ValueError(f"There are no examples; give {_forms(key)}.")
     items = _texts(columns) if modality.is_tokenized else columns[key]
-    kind = STRINGS
-    if known_names is not None:
-        labels, label_names = number_more(columns[LABEL], known_names, class_names, chosen_names)
-        kind = kind_of(plain_label(columns[LABEL][0]), "example 0")
-    elif candidate_labels is None:
-        labels, label_names = number_labels(columns[LABEL], class_names, chosen_names)
-        if class_names is None and chosen_names is None:
-            kind = kind_of(plain_label(columns[LABEL][0]), "example 0")
-    else:
-        candidates = parse_candidates(candidate_labels, chosen_names)
-        labels, label_names = match_candidates(*number_labels(columns[LABEL], class_names), candidates)
+    given = (class_names, chosen_names, candidate_labels)
+    if are_lists(columns[LABEL]):
+        found = _with_lists(items, columns[LABEL], known_names, *given)
+        if modality.is_tokenized:
+            _warn_about_texts(items, list(map(tuple, found.label_lists or ())))
+        return found
+    labels, label_names, kind = _number(columns[LABEL], known_names, *given)
     if len(set(labels)) < 2 and known_names is None:
         raise ValueError(
             f"All {len(labels)} examples have one label; a classifier needs examples of at least two classes."
@@ -141,6 +140,40 @@ def parse_examples(
     if absent and candidate_labels is None and known_names is None:
         logger.warning(f"{absent} of {len(label_names)} classes have no example, so they will hardly be predicted.")
     return Examples(items, labels, label_names, kind)
+
+
+def _number(
+    labels: list[Any], known_names: tuple[str, ...] | None, class_names: Any, chosen_names: Any, candidates: Any
+) -> tuple[list[int], tuple[str, ...], str]:
+    """Return class numbers, names of the classes and kind of the labels; the arguments are as in `parse_examples`."""
+    kind = STRINGS
+    if known_names is not None:
+        numbers, names = number_more(labels, known_names, class_names, chosen_names)
+        kind = kind_of(plain_label(labels[0]), "example 0")
+    elif candidates is None:
+        numbers, names = number_labels(labels, class_names, chosen_names)
+        if class_names is None and chosen_names is None:
+            kind = kind_of(plain_label(labels[0]), "example 0")
+    else:
+        parsed = parse_candidates(candidates, chosen_names)
+        numbers, names = match_candidates(*number_labels(labels, class_names), parsed)
+    return numbers, names, kind
+
+
+def _with_lists(
+    items: list[Any], lists: list[Any], known_names: Any, class_names: Any, chosen_names: Any, candidates: Any
+) -> Examples:
+    """Return examples with lists of labels; the arguments are as in `parse_examples`."""
+    if known_names is not None:
+        raise ValueError(
+            "The labels are lists, and the support set was made of examples with one label each; give one label to "
+            "each, or give all examples again (set_examples)."
+        )
+    parsed = None if candidates is None else parse_candidates(candidates, chosen_names)
+    numbers, names, first = number_label_lists(lists, class_names, None if parsed else chosen_names, parsed)
+    has_own = class_names is None and chosen_names is None and parsed is None
+    kind = kind_of(first, "the first example") if has_own else STRINGS
+    return Examples(items, [], names, kind, label_lists=numbers)
 
 
 def _texts(columns: Mapping[str, list]) -> list[Text]:
@@ -167,6 +200,7 @@ def _columns(
         values[key] = [beside(table.path, value) for value in values[key]]
     features = getattr(table, "features", None)
     feature = features.get(chosen.get(LABEL)) if isinstance(features, Mapping) else None
+    feature = getattr(feature, "feature", feature)  # of a list of them
     return values, getattr(feature, "names", None)
 
 
@@ -186,7 +220,7 @@ def _rows(examples: Any, key: str, columns: Columns) -> dict[str, list[Any]]:
     return {name: [row.get(name) for row in rows] for name in columns.keys if any(name in row for row in rows)}
 
 
-def _warn_about_texts(texts: list[Text], labels: list[int]) -> None:
+def _warn_about_texts(texts: list[Text], labels: Sequence[Any]) -> None:
     """Log how many texts are probably not meant as they are; never a text itself."""
     if blank := sum(not "".join(text).strip() for text in texts):
         logger.warning(f"{blank} of {len(texts)} examples have a blank text.")

@@ -19,7 +19,10 @@ UNKNOWN_CLASS = -1  # of an unlabeled row in a ClassLabel column of `datasets`
 
 
 def number_labels(
-    labels: Sequence[Any], class_names: Sequence[str] | None = None, chosen_names: Sequence[str] | None = None
+    labels: Sequence[Any],
+    class_names: Sequence[str] | None = None,
+    chosen_names: Sequence[str] | None = None,
+    places: Sequence[int] | None = None,
 ) -> tuple[list[int], tuple[str, ...]]:
     """Assign class numbers to labels, by the order of the classes.
 
@@ -30,6 +33,8 @@ def number_labels(
             The names of a `ClassLabel` feature.
         chosen_names (`list[str]`, *optional*):
             Names that the user set in `config.id2label`: the labels are these or their indices.
+        places (`list[int]`, *optional*):
+            Numbers of the examples that the labels are of, for messages; from 0 in turn when not given.
 
     Returns:
         `tuple[list[int], tuple[str, ...]]`: indices, and the names of the classes in order.
@@ -38,19 +43,19 @@ def number_labels(
         ValueError: On examples without a label, numbers that are not whole, and labels outside the names.
         TypeError: On labels of other kinds, or of several.
     """
-    plain = [plain_label(label) for label in labels]
-    _check_labeled(plain, class_names is not None)
-    kinds = {kind_of(label, f"example {i}") for i, label in enumerate(plain)}
+    plain, places = [plain_label(label) for label in labels], places or range(len(labels))
+    _check_labeled(plain, class_names is not None, places)
+    kinds = {kind_of(label, f"example {i}") for i, label in zip(places, plain, strict=True)}
     if len(kinds) > 1:
         first, second = sorted(kinds, reverse=True)[:2]
         raise TypeError(f"Some labels are {first} and some are {second}; use one kind.")
     values = plain if kinds == {STRINGS} else [int(label) for label in plain]
     if class_names is not None:
         names = check_names(class_names, "The ClassLabel feature of the examples")
-        found = _look_up(values, names, "its ClassLabel feature")
+        found = _look_up(values, names, "its ClassLabel feature", places)
         return (found, names) if chosen_names is None else _rename(found, names, tuple(chosen_names))
     if chosen_names is not None:
-        return _look_up(values, chosen_names, "config.id2label"), tuple(chosen_names)
+        return _look_up(values, chosen_names, "config.id2label", places), tuple(chosen_names)
     ordered = sorted(set(values))
     _check_spaces(ordered)
     index = {label: i for i, label in enumerate(ordered)}
@@ -77,7 +82,7 @@ def restore_labels(names: Sequence[str], kind: str) -> tuple[str | int | bool, .
     return tuple(names)
 
 
-def _check_labeled(labels: Sequence[Any], of_class_label: bool) -> None:
+def _check_labeled(labels: Sequence[Any], of_class_label: bool, places: Sequence[int]) -> None:
     """Raise a ValueError that counts the examples without a label."""
     markers = (IGNORED, UNKNOWN_CLASS) if of_class_label else (IGNORED,)
 
@@ -89,8 +94,8 @@ def _check_labeled(labels: Sequence[Any], of_class_label: bool) -> None:
     unlabeled = [i for i, label in enumerate(labels) if is_unlabeled(label)]
     if unlabeled:
         raise ValueError(
-            f"{len(unlabeled)} of {len(labels)} examples have no label, the first of them example {unlabeled[0]} "
-            f"({labels[unlabeled[0]]!r}); drop them, or label them."
+            f"{len(unlabeled)} of {len(labels)} examples have no label, the first of them example "
+            f"{places[unlabeled[0]]} ({labels[unlabeled[0]]!r}); drop them, or label them."
         )
 
 
@@ -119,14 +124,14 @@ def kind_of(label: Any, where: str) -> str:
     return "integers"
 
 
-def _look_up(labels: Sequence[str | int], names: Sequence[str], of: str) -> list[int]:
+def _look_up(labels: Sequence[str | int], names: Sequence[str], of: str, places: Sequence[int]) -> list[int]:
     """Return the class numbers of labels that are names, or already class numbers."""
     are_names = isinstance(labels[0] if labels else 0, str)
     index: dict[Any, int] = {name if are_names else i: i for i, name in enumerate(names)}
     outside = next((i for i, label in enumerate(labels) if label not in index), None)
     if outside is not None:
         raise ValueError(
-            f"The label of example {outside} is {labels[outside]!r}, outside the {len(names)} names of {of}, "
+            f"The label of example {places[outside]} is {labels[outside]!r}, outside the {len(names)} names of {of}, "
             f"{shorten(list(names))}; correct the label or the names."
         )
     return [index[label] for label in labels]

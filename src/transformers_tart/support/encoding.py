@@ -56,6 +56,11 @@ class SupportEncoder:
 
         `options` are as in [`Embedder.embed_examples`].
         """
+        if examples.label_lists is not None and self.embedder.options.has_prompt:
+            raise ValueError(
+                f'The examples have lists of labels, and the protocol "{self.embedder.options.protocol}" writes one '
+                'label beside each in its prompt; compose the model with protocol="stream".'
+            )
         found = self.embed(examples, tokenizer, **options)
         prompt = phrasing = None
         if found.reading is not None:
@@ -64,7 +69,7 @@ class SupportEncoder:
         weights = None if examples.weights is None else torch.tensor([examples.weights[i] for i in found.order])
         support = SupportSet(
             found.embeddings,
-            torch.tensor([examples.labels[i] for i in found.order], dtype=torch.int64, device=device),
+            _label_tensor(examples)[found.order].to(device),
             examples.label_names,
             inputs if keep_texts else None,
             prompt,
@@ -137,6 +142,16 @@ class SupportEncoder:
                 scores = score_given((name,), functions, self.request.calibrating, label_names)
                 found[:, number] = found[:, number] if scores is None else scores[:, 0]
         return found
+
+
+def _label_tensor(examples: Examples) -> Tensor:
+    """Return labels (k,) int64, or (k, num_labels) with 1 for each label of an example that may have several."""
+    if examples.label_lists is None:
+        return torch.tensor(examples.labels, dtype=torch.int64)
+    members = torch.zeros(len(examples.inputs), len(examples.label_names), dtype=torch.int64)
+    for row, own in zip(members, examples.label_lists, strict=True):
+        row[own] = 1
+    return members
 
 
 __all__ = ["SupportEncoder"]

@@ -54,6 +54,11 @@ class SupportGrower:
         support, prepared, embedder = model.support, model._prepared, model.embedder(cache)
         if support is None:
             raise ValueError("There is no support set yet; give the first examples to set_support or set_examples.")
+        if support.is_multi_label:
+            raise ValueError(
+                "Examples with lists of labels can be neither added nor removed; give all of them again "
+                "(set_examples), which reads the texts again, or their embeddings from an embedding_cache."
+            )
         model.check_support(support)
         known = prepared if prepared is not None and prepared.support is support else None
         reading = None
@@ -115,23 +120,12 @@ class SupportGrower:
                 f"{len(rows)} of {len(support)} examples would be left, of {count} classes; a support set needs "
                 "examples of two, or label hints and no example. Add others first."
             )
-        given = None if support.given_hints is None else support.given_hints[kept.to(support.given_hints.device)]
-        weights = None if support.weights is None else support.weights[kept.to(support.weights.device)]
+        fewer = take_rows(support, kept)
         if self.embedder.options.has_prompt:
             texts = self._texts("taken from")
-            kept_texts, names = [texts[row] for row in rows], support.label_names
-            whole = Examples(kept_texts, labels.tolist(), names, support.label_kind, _as_list(weights))
-            return self._encode(whole, given, tokenizer, options)
-        fewer = replace(
-            support,
-            embeddings=support.embeddings[kept.to(support.embeddings.device)],
-            labels=labels,
-            texts=None if support.texts is None else tuple(support.texts[row] for row in rows),
-            packed=None if support.packed is None else support.packed.take(kept),
-            given_hints=given,
-            keys=None if support.keys is None else support.keys[kept],
-            weights=weights,
-        )
+            kept_texts, names, weights = [texts[row] for row in rows], support.label_names, _as_list(fewer.weights)
+            whole = Examples(kept_texts, labels.tolist(), names, support.label_kind, weights)
+            return self._encode(whole, fewer.given_hints, tokenizer, options)
         return fewer, self.reading
 
     def _restored(self) -> SupportSet:
@@ -240,8 +234,22 @@ class SupportGrower:
             )
 
 
+def take_rows(support: SupportSet, rows: Tensor) -> SupportSet:
+    """Return the support set of some of the examples, given by their indices."""
+
+    def take(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor[rows.to(tensor.device)]
+
+    kept: dict[str, Any] = {
+        name: take(getattr(support, name)) for name in ("embeddings", "labels", "given_hints", "keys", "weights")
+    }
+    texts = None if support.texts is None else tuple(support.texts[row] for row in rows.tolist())
+    packed = None if support.packed is None else support.packed.take(rows)
+    return replace(support, texts=texts, packed=packed, **kept)
+
+
 def _as_list(weights: Tensor | None) -> list[float] | None:
     return None if weights is None else weights.tolist()
 
 
-__all__ = ["SupportGrower"]
+__all__ = ["SupportGrower", "take_rows"]

@@ -20,6 +20,7 @@ from transformers_tart.hints.base import LabelHints
 from transformers_tart.hub.card import HintFacts
 from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.inputs.labels import KINDS, STRINGS
+from transformers_tart.support.checks import check_hints, check_labels
 from transformers_tart.support.files import read_fields, write_fields
 from transformers_tart.support.keys import check_keys
 
@@ -40,8 +41,8 @@ class SupportSet:
         embeddings (`torch.FloatTensor` of shape `(k, hidden)` or `(k, layers, hidden)`):
             One embedding an example, or one a layer of each view, side by side, as the backbone gives them. `k` may be
             0 where there are hints.
-        labels (`torch.LongTensor` of shape `(k,)`):
-            Indices into `label_names`.
+        labels (`torch.LongTensor` of shape `(k,)` or `(k, num_labels)`):
+            Indices into `label_names`; or, of examples that may have several labels, 1 for each label and else 0.
         label_names (`tuple[str, ...]`):
             Names of the classes, in order.
         texts (`tuple`, *optional*):
@@ -70,8 +71,8 @@ class SupportSet:
             Weights of the examples, 1 each when not given; one of weight 2 counts as two copies of it.
 
     Raises:
-        ValueError: On lengths that do not fit, labels out of range, fewer than two classes, embeddings that are not
-            finite, or no examples without hints.
+        ValueError: On lengths that do not fit, labels out of range, fewer than two classes, of several labels one that
+            no example has or all have, embeddings that are not finite, or no examples without hints.
     """
 
     embeddings: Tensor
@@ -91,10 +92,11 @@ class SupportSet:
 
     def __post_init__(self) -> None:
         self._check_kinds()
-        if self.embeddings.dim() not in (2, 3) or self.labels.shape != self.embeddings.shape[:1]:
+        shapes = (self.embeddings.shape[:1], (len(self.embeddings), len(self.label_names)))
+        if self.embeddings.dim() not in (2, 3) or self.labels.shape not in shapes:
             raise ValueError(
-                "A support set needs embeddings (k, hidden) or (k, layers, hidden) and labels (k,); got "
-                f"{tuple(self.embeddings.shape)} and {tuple(self.labels.shape)}."
+                "A support set needs embeddings (k, hidden) or (k, layers, hidden) and labels (k,) or (k, "
+                f"{len(self.label_names)}); got {tuple(self.embeddings.shape)} and {tuple(self.labels.shape)}."
             )
         if self.embeddings.dtype not in FLOATS or 0 in self.embeddings.shape[1:]:
             raise ValueError(
@@ -103,10 +105,10 @@ class SupportSet:
             )
         if self.labels.dtype != torch.int64:
             raise ValueError(f"The labels of a support set must be int64, got {self.labels.dtype}.")
-        self._check_hints()
+        check_hints(self.hints, self.given_hints, len(self), self.num_labels)
         if len(self) > 0 or self.hints is None:
             self._check_examples()
-        if self.weights is not None and self.weights.shape != self.labels.shape:
+        if self.weights is not None and self.weights.shape != self.labels.shape[:1]:
             raise ValueError(f"There are weights {tuple(self.weights.shape)} for {len(self)} examples.")
         if self.texts is not None and len(self.texts) != len(self):
             raise ValueError(f"There are {len(self.texts)} texts for {len(self)} examples.")
@@ -115,10 +117,7 @@ class SupportSet:
             object.__setattr__(self, "packed", None)
 
     def _check_examples(self) -> None:
-        if len(self) == 0 or self.labels.min() < 0 or self.labels.max() >= len(self.label_names):
-            raise ValueError(f"The labels must be indices into the {len(self.label_names)} label names.")
-        if len(self.labels.unique()) < 2:
-            raise ValueError("A support set needs examples of at least two classes.")
+        check_labels(self.labels, self.label_names)
         if not torch.isfinite(self.embeddings).all():
             raise ValueError(
                 "The support embeddings hold NaN or infinite values: the backbone is broken, or overflows its dtype. "
@@ -126,18 +125,6 @@ class SupportSet:
             )
         if (self.embeddings == self.embeddings[:1]).all():
             raise ValueError("All support embeddings are equal, so nothing can be learned from them.")
-
-    def _check_hints(self) -> None:
-        num_given = 0 if self.hints is None else len(self.hints.given)
-        found = None if self.given_hints is None else tuple(self.given_hints.shape)
-        if found != ((len(self), num_given, self.num_labels) if num_given else None):
-            raise ValueError(
-                f"given_hints is of shape {found}, for {num_given} hints of the user, {len(self)} examples and "
-                f"{self.num_labels} classes; give a score for each."
-            )
-        too_few = len(self) > 0 and self.num_labels < 2
-        if self.hints is not None and (self.hints.num_labels != self.num_labels or too_few):
-            raise ValueError(f"The hints are for {self.hints.num_labels} classes, there are {self.num_labels}.")
 
     def _check_kinds(self) -> None:
         for name in ("embeddings", "labels"):
@@ -175,6 +162,11 @@ class SupportSet:
         return len(self.label_names)
 
     @property
+    def is_multi_label(self) -> bool:
+        """True where an example may have several labels, or none."""
+        return self.labels.dim() == 2
+
+    @property
     def storage(self) -> str:
         """Number of examples, and size and dtype of their stored embeddings, in words."""
         if len(self) == 0:
@@ -208,6 +200,11 @@ class SupportSet:
             return None
         embeddings = self.embeddings if self.embeddings.dim() == 3 else self.embeddings[:, None]
         return self.hints.join(self.hints.score(embeddings), self.given_hints)
+
+    def check_single_label(self, what: str) -> None:
+        """Raise a ValueError that begins with what there cannot be, where an example may have several labels."""
+        if self.is_multi_label:
+            raise ValueError(f"{what} are for support sets with one label for each example, and this one has lists.")
 
     def check_number_of_names(self, names: tuple[str, ...]) -> None:
         """Raise a ValueError unless `config.id2label` has as many names as the support set has classes."""

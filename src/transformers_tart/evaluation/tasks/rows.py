@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from transformers_tart.checks.arguments import shorten
 from transformers_tart.evaluation.tasks.registry import TaskSource
 from transformers_tart.evaluation.tasks.task import Item, Task, draw_with_shares
 from transformers_tart.inputs.modality import Modality
@@ -95,6 +96,11 @@ def split_of(path: Path) -> str | None:
 def _name_label(name: str, value: object, source: TaskSource, class_names: Sequence[str] | None) -> str:
     if value is None or value == "":
         raise ValueError(f"A row of {name} has no label in the column {source.label}.")
+    if isinstance(value, (list, tuple, set)):
+        raise ValueError(
+            f"A row of {name} has the labels {shorten(value)}; methods are compared on rows with one label each. "
+            "Choose a column of single labels."
+        )
     if source.threshold is not None:
         return "1" if float(str(value)) >= source.threshold else "0"
     label = str(value)
