@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("answers",),
     ("pipeline_tart",),
     (PACKAGE,),
-    ("evaluation", "bench", "sklearn"),
+    ("evaluation", "bench", "export", "sklearn"),
     ("commands",),
     ("cli", "__main__"),
 )
