@@ -22,22 +22,6 @@ from transformers_tart.export import export_task
 
 
 WORDS = ["match", "striker", "scored", "market", "shares", "bank", "profit", "phone", "chip", "software", "release"]
-    "the",
-    "match",
-    "ended",
-    "a",
-    "striker",
-    "scored",
-    "market",
-    "shares",
-    "fell",
-    "bank",
-    "profit",
-    "phone",
-    "chip",
-    "software",
-    "release",
-]
 NUM_EXAMPLES, NUM_INPUTS, BATCH, REPEATS = 32, 64, 16, 3
 
 

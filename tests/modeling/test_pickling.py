@@ -157,10 +157,7 @@ from datasets.fingerprint import Hasher
 from transformers import pipeline
 import transformers_tart
 classify = pipeline("tart-classification", model=sys.argv[1])
-before = Hasher.hash(classify)
-classify("w1 w2")
-assert Hasher.hash(classify) == before
-print(before)
+print(Hasher.hash(classify))
 """
 
 

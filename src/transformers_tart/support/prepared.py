@@ -24,10 +24,6 @@ class PreparedSupport:
     token: tuple[object, ...] | None = None  # `state_token` of backbone and reasoner when they read it
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)  # hints of the user, by their names
 
-    def __getstate__(self) -> dict[str, Any]:
-        # the token is one of objects of this process
-        return {**vars(self), "token": None}
-
     def score_given(self, inputs: Sequence[Any], hints: Any = None) -> Tensor | None:
         """Score queries by the hints of the user.
 
