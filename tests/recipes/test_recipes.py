@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from datasets import load_dataset
 from helpers.builders import make_examples, make_texts, save_backbone
+from helpers.launching import LAUNCH
 from helpers.scripts import load_script
 from transformers import pipeline
 
@@ -187,17 +188,8 @@ def test__batch_accelerate__two_processes__answers_of_the_pipeline(
     task: str, classify: TartClassificationPipeline, tmp_path: Path
 ) -> None:
     pandas = pytest.importorskip("pandas")
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch = [*LAUNCH, "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     recipe = [str(RECIPES / "batch_accelerate.py"), "--task", task, "--input", write_table(tmp_path / "in.csv")]
     subprocess.run([*launch, *recipe, "--output", str(tmp_path / "out")], check=True, timeout=300)
     assert len(list((tmp_path / "out").glob("*-of-00002.parquet"))) == 2

@@ -109,7 +109,7 @@ def _example(task: FittedTask, processor: Any) -> dict[str, Tensor]:
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     assert modality.read is not None
     assert modality.blank is not None
-    features = modality.read(processor, modality.blank(processor), "The blank input")
+    features = modality.read(processor, modality.blank(), "The blank input")
     return {name: x.expand(BATCH, *x.shape[1:]).contiguous() for name, x in features.items()}
 
 
