@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("answers",),
     ("pipeline_tart",),
     (PACKAGE,),
-    ("evaluation", "bench", "sklearn", "ui"),
+    ("evaluation", "bench", "export", "sklearn", "ui"),
     ("commands",),
     ("cli", "__main__"),
 )

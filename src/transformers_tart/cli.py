@@ -16,6 +16,7 @@ from transformers_tart.commands import (
     diagnose,
     evaluate,
     evaluate_reasoner,
+    export,
     push,
     report,
     train_reasoner,
@@ -24,7 +25,20 @@ from transformers_tart.commands import (
 from transformers_tart.commands.common import check_options
 
 
-COMMANDS = (demo, classify, ui, convert, push, train_reasoner, evaluate, evaluate_reasoner, report, diagnose, bench)
+COMMANDS = (
+    demo,
+    classify,
+    ui,
+    export,
+    convert,
+    push,
+    train_reasoner,
+    evaluate,
+    evaluate_reasoner,
+    report,
+    diagnose,
+    bench,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

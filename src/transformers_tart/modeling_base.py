@@ -337,8 +337,8 @@ class TartPreTrainedModel(HubMixin, SupportingModel):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        # the traits hold the backbone with its hooks; the copy probes it again
-        return {**state_without_capture_hooks(self), "_traits": None}
+        # the traits hold the backbone with its hooks, and what is prepared is of its objects; a copy makes them again
+        return {**state_without_capture_hooks(self), "_traits": None, "_prepared": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub import ModelCard
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from transformers_tart.answers.embedding import embed_inputs
 from transformers_tart.answers.pipeline import LASTING, AnsweringPipeline, take_classes
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.reference import choose_processor
@@ -206,6 +208,39 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
         n, size = as_count(n, "n"), as_limit(batch_size, "batch_size") or self._batch_size
         bar = tqdm(items, desc="suggesting", disable=not as_flag(progress_bar, "progress_bar"))
         return self._answerer(*self._find_support(examples, classes, **table), {}, {}, size).suggest(bar, n)
+
+    def embed(
+        self,
+        inputs: Any,
+        *,
+        view: str | None = None,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        **table: Any,
+    ) -> np.ndarray:
+        r"""
+        Embed inputs as the task reads them; no support set is needed.
+
+        Args:
+            inputs (`object`):
+                One input, or many, as in a call.
+            view (`str`, *optional*):
+                Name of a view in `model.config.views`, or `"all"` for all of them side by side; the first one when not
+                given, which for a sentence encoder is the embedding of sentence-transformers.
+            batch_size (`int`, *optional*), progress_bar (`bool`, *optional*, defaults to `False`), table:
+                As in a call.
+
+        Returns:
+            `np.ndarray` of shape `(n, dim)`, or `(dim,)` for one input: float32, as `SentenceTransformer.encode`
+            returns it. The layers of a view stand side by side, without the centering and scaling by a support set.
+        """
+        is_one, items, _ = self._read_inputs(inputs, table)
+        batching = {"batch_size": as_limit(batch_size, "batch_size") or self._batch_size}
+        batching["progress_bar"] = as_flag(progress_bar, "progress_bar")
+        with self._place():
+            embedder = self.model.embedder(self._open_cache(), self._preprocess_params.get("max_length"))
+            found = embed_inputs(embedder, self._processor, items, view, **batching)
+        return found[0] if is_one else found
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save the task: model, support set, tokenizer or processor, and card.

@@ -3,7 +3,10 @@
 import copy
 import io
 import multiprocessing
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +17,7 @@ import joblib
 import pytest
 import torch
 from datasets.fingerprint import Hasher
-from helpers.builders import compose, make_pipeline, make_texts
+from helpers.builders import compose, make_examples, make_pipeline, make_texts, save_backbone
 from helpers.media_backbones import make_media, make_media_examples, processor_of, shared_media
 from transformers import pipeline
 
@@ -146,3 +149,29 @@ def test__hasher__used_pipeline__same_hash_and_map_works() -> None:
     first = Hasher.hash(classify)
     classify(TEXTS)
     assert Hasher.hash(classify) == first
+
+
+HASH = """
+import sys
+from datasets.fingerprint import Hasher
+from transformers import pipeline
+import transformers_tart
+classify = pipeline("tart-classification", model=sys.argv[1])
+print(Hasher.hash(classify))
+"""
+
+
+@pytest.mark.slow
+def test__hasher__other_process__same_hash(tmp_path: Path) -> None:
+    classify = pipeline("tart-classification", model=save_backbone(tmp_path / "backbone"), examples=make_examples())
+    classify.save_pretrained(tmp_path / "task")
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", HASH, str(tmp_path / "task")],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(found) == 1

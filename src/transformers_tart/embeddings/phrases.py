@@ -80,6 +80,27 @@ class Passage:
         return max(self.read, key=lambda each: each.length)
 
     @property
+    def num_shared(self) -> int:
+        """The number of tokens behind the last text that all phrases share."""
+        return len(os.path.commonprefix([each.literals[-1] for each in self.read]))
+
+    @property
+    def owners(self) -> Ids:
+        """For each phrase the number of that among those read of which it is a beginning."""
+        return tuple(
+            next(i for i, other in enumerate(self.read) if each == other or each.begins(other))
+            for each in self.phrases
+        )
+
+    def straight(self) -> "list[Passage]":
+        """Return a passage for each phrase that is read."""
+        owners, found = self.owners, []
+        for number in range(len(self.read)):
+            own = [i for i, owner in enumerate(owners) if owner == number]
+            found.append(Passage(tuple(self.views[i] for i in own), tuple(self.phrases[i] for i in own)))
+        return found
+
+    @property
     def is_whole(self) -> bool:
         """`True` where each view has a phrase with a text, and all that are read are alike up to their last text."""
         return 0 < len(self.views) == len(self.phrases) and (
@@ -98,17 +119,14 @@ class Passage:
         if len(read) == 1:
             spans = [each.span(parts, pooling) for each, pooling in zip(self.phrases, poolings, strict=True)]
             return Continuation(ids[start:], tuple((begin - start, end - start) for begin, end in spans))
-        shared = len(os.path.commonprefix([each.literals[-1] for each in read]))
+        shared = self.num_shared
         stem = len(ids) - len(read[0].literals[-1]) + shared
         endings = [each.literals[-1][shared:] for each in read]
         forks = [stem - start + sum(map(len, endings[:i])) for i in range(len(endings))]
         spans = []
-        for each, pooling in zip(self.phrases, poolings, strict=True):
+        for each, pooling, owner in zip(self.phrases, poolings, self.owners, strict=True):
             begin, end = (bound - start for bound in each.span(parts, pooling))
-            moved = 0
-            if end > stem - start:
-                ending = next(i for i, other in enumerate(read) if each == other or each.begins(other))
-                moved = forks[ending] - forks[0]
+            moved = forks[owner] - forks[0] if end > stem - start else 0
             spans.append((begin + moved, end + moved))
         whole = ids[start:stem] + tuple(token for ending in endings for token in ending)
         return Continuation(whole, tuple(spans), tuple(forks))
@@ -170,7 +188,7 @@ class Phrasing:
     ) -> Continuation:
         """Return an input, truncated, as the continuation of the beginning of a passage, with a span for each view."""
         phrase = passage.phrase
-        parts = truncate_parts(self._texts(phrase, parts), self._room(phrase, max_length), self.truncation_side)
+        parts = truncate_parts(self._texts(phrase, parts), self.room(phrase, max_length), self.truncation_side)
         if not any(parts):
             parts[0] = [self.neutral]
         return passage.continuation(parts, [views[i].pooling for i in passage.views])
@@ -178,7 +196,7 @@ class Phrasing:
     def sizes(self, parts: Sequence[Sequence[int]], max_length: int | None) -> list[tuple[int, int | None]]:
         """Return the number of tokens of each text in each passage, and the number that is read, `None` for all."""
         phrases = [passage.phrase for passage in self.passages]
-        return [(len(part), self._room(each, max_length)) for each in phrases for part in self._texts(each, parts)]
+        return [(len(part), self.room(each, max_length)) for each in phrases for part in self._texts(each, parts)]
 
     def _texts(self, phrase: Phrase, parts: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
         """Return the texts of an input as a phrase asks for them: a pair as one, in a template of single texts."""
@@ -192,7 +210,7 @@ class Phrasing:
             )
         return parts
 
-    def _room(self, phrase: Phrase, max_length: int | None) -> int | None:
+    def room(self, phrase: Phrase, max_length: int | None) -> int | None:
         """Return the most tokens of each text that fit into a phrase."""
         if self.context is None:
             return max_length

@@ -80,7 +80,7 @@ def pool_rows(backbone: PreTrainedModel, batch: dict[str, Tensor], views: Sequen
     states, mask = run_views(encoder, views, **batch, **without_cache(encoder)), batch["attention_mask"]
     return stack_layers(
         [
-            apply_head(backbone, view.head, _pool(hidden, mask.to(hidden.device), view.pooling, view.skip))
+            apply_head(backbone, view.head, pool_tokens(hidden, mask.to(hidden.device), view.pooling, view.skip))
             for view, layers in zip(views, states, strict=True)
             for hidden in layers
         ]
@@ -112,10 +112,10 @@ def stack_layers(layers: Sequence[Tensor]) -> Tensor:
     return torch.stack([pad(layer.to(layers[-1].device), (0, width - layer.shape[-1])) for layer in layers], dim=1)
 
 
-def _pool(hidden: Tensor, mask: Tensor, pooling: str, skip: int = 0, energies: Tensor | None = None) -> Tensor:
+def pool_tokens(hidden: Tensor, mask: Tensor, pooling: str, skip: int = 0, energies: Tensor | None = None) -> Tensor:
     """Pool (n, length, hidden) to (n, hidden) float32, over the tokens of a mask; places need a right-padded one."""
     if "+" in pooling:
-        return torch.cat([_pool(hidden, mask, each, skip) for each in pooling.split("+")], dim=-1)
+        return torch.cat([pool_tokens(hidden, mask, each, skip) for each in pooling.split("+")], dim=-1)
     place, last = torch.arange(hidden.shape[1], device=hidden.device), mask.sum(1) - 1
     if pooling in ("first", "second", "last"):
         chosen = {"first": last.clamp(max=skip), "second": last.clamp(max=skip + 1), "last": last}[pooling]
@@ -179,7 +179,7 @@ def pool_map(
     length = hidden.shape[1]
     mask = torch.ones(hidden.shape[:2], dtype=torch.long) if frame_mask is None else frame_mask(length)
     weights = None if energies is None or pooling != "energy" else energies(length).to(hidden.device)
-    return _pool(hidden, mask.to(hidden.device), pooling, energies=weights)
+    return pool_tokens(hidden, mask.to(hidden.device), pooling, energies=weights)
 
 
 def pool_quarters(hidden: Tensor, image: Tensor, size: int | None = None) -> tuple[Tensor, ...]:

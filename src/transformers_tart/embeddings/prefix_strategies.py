@@ -60,7 +60,7 @@ def _encode_packed(backbone: PreTrainedModel, views: Views, prefix: Prefix, cont
     key_positions = torch.cat([before, positions], dim=1)
     inputs: dict[str, Any] = {
         "input_ids": ids,
-        "attention_mask": _additive_masks(backbone, visible, positions, key_positions),
+        "attention_mask": additive_masks(backbone, visible, positions, key_positions),
     }
     if accepts(backbone, "position_ids"):
         inputs["position_ids"] = positions
@@ -126,7 +126,7 @@ def _endings(continuations: Continuations) -> tuple[Tensor, Tensor]:
     return torch.tensor(numbers), torch.tensor(offsets)
 
 
-def _additive_masks(backbone: PreTrainedModel, visible: Tensor, positions: Tensor, key_positions: Tensor) -> Any:
+def additive_masks(backbone: PreTrainedModel, visible: Tensor, positions: Tensor, key_positions: Tensor) -> Any:
     """Return masks (rows, 1, n, keys) to be added to scores: one, or one for each type of layer."""
     config = backbone.config.get_text_config()
     window, layer_types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
