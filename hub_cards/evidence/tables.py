@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from transformers_tart.evaluation.records import Record, read_records
 from transformers_tart.evaluation.report.comparison import METRIC_FORMATS, Matched, MetricFormat, match_runs
@@ -17,8 +18,29 @@ from transformers_tart.files import write_whole
 
 
 ROWS = Path(__file__).parent
+CARDS = (ROWS.parents[1] / "README.md", *sorted(ROWS.parent.glob("*/*.md")))
 MARKS = re.compile(r"(<!-- tables of (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SECONDS = MetricFormat("cpu_seconds", "CPU seconds", digits=1, higher_is_better=False)
+
+
+HEADLINE = {"smollm2-135m": "SmolLM2-135M", "minilm": "all-MiniLM-L6-v2"}  # the tables of README's, and their names
+HEADLINE_RUN = (64, 42)  # k, and seed
+FOUR = ("sst2", "cr", "ag_news", "trec6")
+PEERS = {
+    "tart": "**TART**",
+    "tart_without_hints": "TART without hints",
+    "logistic_regression": "logistic regression on the same embeddings",
+    "logistic_regression_cv": "logistic regression, tuned",
+    "nearest_centroid": "nearest centroid",
+    "setfit": "SetFit",
+    "prompting": "prompting",
+    "prompting_calibrated": "calibrated prompting",
+    "fine_tune_head": "fine-tuning, of a head",
+    "fine_tune_last": "fine-tuning, of the last blocks",
+    "lora": "fine-tuning, LoRA",
+    "fine_tune": "fine-tuning, of everything",
+    "tfidf": "TF-IDF and logistic regression",
+}
 
 
 @dataclass(frozen=True)
@@ -84,18 +106,41 @@ def write_tables(table: str) -> Iterator[str]:
         yield f"<details><summary>Accuracy of each set</summary>\n\n{details}\n\n</details>\n"
 
 
+def write_headline() -> Iterator[str]:
+    """Yield the table of README: accuracy and CPU seconds of all methods on the same four support sets."""
+    cells = {}
+    for table in HEADLINE:
+        found = [r for r in read_records(ROWS / table) if (r.task in FOUR, r.k, r.seed) == (True, *HEADLINE_RUN)]
+        for method in PEERS:
+            runs = [r for r in found if r.method == method and r.error is None]
+            if len({r.task for r in runs}) == len(FOUR):
+                accuracy = 100 * fmean(METRIC_FORMATS["accuracy"].value(r) for r in runs)
+                cells[method, table] = f"{accuracy:.1f} | {fmean(r.cpu_seconds for r in runs):.0f}"
+    yield f"| accuracy in %, CPU seconds | {' | | '.join(HEADLINE.values())} | |"
+    yield "|---|" + "---:|" * 2 * len(HEADLINE)
+    for method, name in PEERS.items():
+        shown = [cells.get((method, table), " | ") for table in HEADLINE]
+        if any(cell.strip(" |") for cell in shown):
+            yield f"| {name} | {' | '.join(shown)} |"
+
+
 def fill(card: str) -> str:
     """Return the text of a card with its tables."""
-    return MARKS.sub(lambda found: "\n".join([found[1], *write_tables(found[2]), found[3]]), card)
+
+    def tables_of(found: re.Match[str]) -> str:
+        lines = write_headline() if found[2] == "peers" else write_tables(found[2])
+        return "\n".join([found[1], *lines, found[3]])
+
+    return MARKS.sub(tables_of, card)
 
 
 def main() -> None:
     """Write the tables into the cards."""
-    for path in sorted(ROWS.parent.glob("*/*.md")):
+    for path in CARDS:
         card = path.read_text(encoding="utf-8")
         if (filled := fill(card)) != card:
             write_whole(path, filled)
-            print(f"wrote {path.parent.name}")
+            print(f"wrote {path.parent.name}/{path.name}")
 
 
 if __name__ == "__main__":
