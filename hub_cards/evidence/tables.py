@@ -83,7 +83,8 @@ def peers_of(records: list[Record], group: Group) -> set[str]:
 
 def select(records: list[Record], group: Group, metric: MetricFormat) -> Matched:
     """Return the runs on tasks and sizes where most methods of a group were measured."""
-    present = [method for method in group.methods if any(r.method == method for r in records)]
+    unasked = {"nearest_centroid"} if metric.name == "log_loss" else set()  # its answers have no probabilities
+    present = [m for m in group.methods if m not in unasked and any(r.method == m for r in records)]
     peers = peers_of(records, group)
     cells = {(r.task, r.k) for r in records if r.method in peers and r.error is None}
     kept = [r for r in records if (r.task, r.k) in cells]
