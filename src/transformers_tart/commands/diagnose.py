@@ -6,6 +6,7 @@ from tqdm.auto import tqdm
 
 from transformers_tart.bench.machine import default_device
 from transformers_tart.commands.common import EVALUATION, add_shared, evaluation_options
+from transformers_tart.commands.inputs import add_column_options, named_columns
 from transformers_tart.files import write_whole
 
 
@@ -17,6 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_shared(parser, *EVALUATION, "--json")
     parser.add_argument("--task", required=True, help="name, file or folder of the task")
+    add_column_options(parser)
     parser.add_argument("--k", type=int, default=64, help="size of the support sets (default: 64)")
     parser.add_argument("--seeds", type=int, default=3, help="support sets (default: 3)")
     parser.add_argument(
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
 
     seeds = choose_seeds(args.seeds)
     models = Models(**evaluation_options(args, default_device()))
-    context = TaskContext(load_task(args.task, args.max_test), models)
+    context = TaskContext(load_task(args.task, args.max_test, columns=named_columns(args)), models)
     names = [FINE_TUNING, PROBE, TART, PROMPTING][args.no_fine_tuning :]
     with tqdm(desc="diagnosing", unit="step") as bar:
 

@@ -8,6 +8,7 @@ import argparse
 import sys
 
 from transformers_tart.commands.common import EVALUATION, add_shared, evaluation_options, join_processes
+from transformers_tart.commands.inputs import add_column_options, named_columns
 
 
 SUMMARY = "Measure TART and other methods on tasks; the same command continues where it was interrupted."
@@ -20,6 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", nargs="+", required=True, help="names (paper, raft, multiclass, or one of them), files or folders"
     )
+    add_column_options(parser)
     parser.add_argument(
         "--methods",
         nargs="+",
@@ -64,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     from transformers_tart.evaluation.runner import evaluate
 
     drawing = (choose_seeds(args.seeds), args.sampling, args.max_test)
-    plan = Plan(args.task, args.methods, args.k, *drawing, per_class=args.per_class)
+    plan = Plan(args.task, args.methods, args.k, *drawing, per_class=args.per_class, columns=named_columns(args))
     state = join_processes(args.device)
     models = Models(**evaluation_options(args, state.device), max_prompt=args.max_prompt)
     try:

@@ -42,6 +42,11 @@ def column_arguments(args: argparse.Namespace) -> dict[str, str]:
     return {name: getattr(args, name) for name in COLUMN_OPTIONS if getattr(args, name) is not None}
 
 
+def named_columns(args: argparse.Namespace) -> dict[str, str]:
+    """Return the options that name columns by the keys that these stand for."""
+    return {name.removesuffix(SUFFIX): column for name, column in column_arguments(args).items()}
+
+
 def read_stdin(kind: str | None, folder: Path) -> str:
     """Copy stdin to its end into a table in a folder, and return its path.
 

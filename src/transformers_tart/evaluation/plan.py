@@ -2,8 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from transformers.utils import logging
@@ -28,6 +28,7 @@ class Plan:
     max_test: int | None = None  # largest number of test inputs of a task
     test_seed: int = 0  # of the draw of test inputs
     per_class: Sequence[int] | None = None  # examples of each class, in place of `sizes`
+    columns: Mapping[str, str] = field(default_factory=dict)  # of files, as [`load_task`] takes them
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.methods if name not in METHODS]

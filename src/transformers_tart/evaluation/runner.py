@@ -168,6 +168,7 @@ def _settings(plan: Plan, models: Models) -> dict[str, Any]:
         "sampling": plan.sampling,
         "max_test": plan.max_test,
         "test_seed": plan.test_seed,
+        "columns": dict(plan.columns),
     }
 
 
@@ -184,7 +185,13 @@ def _read_finished(folder: Path, models: Models, settings: Mapping[str, Any]) ->
         return records
     try:
         # older files lack these
-        kept = {"views": None, "max_prompt": None, "prompts": None, **json.loads(file.read_text(encoding="utf-8"))}
+        kept = {
+            "views": None,
+            "max_prompt": None,
+            "prompts": None,
+            "columns": {},
+            **json.loads(file.read_text(encoding="utf-8")),
+        }
         if not any(record.method in PROMPTING for record in records):
             kept["prompts"] = settings["prompts"]
         changed = [name for name, given in settings.items() if kept[name] != given]
@@ -213,7 +220,7 @@ def _load_tasks(plan: Plan) -> Iterator[Task]:
     names, loaded = plan.task_names, dict[str, str]()
     for name in names:
         try:
-            task = load_task(name, plan.max_test, plan.test_seed)
+            task = load_task(name, plan.max_test, plan.test_seed, plan.columns)
         except (ValueError, TypeError, OSError) as err:
             if len(names) == 1:
                 raise

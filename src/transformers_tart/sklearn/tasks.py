@@ -161,7 +161,7 @@ def load_backbone(settings: Mapping[str, Any], entries: dict[bytes, Tensor]) -> 
 class _LogitFormat(AnswerFormat):
     """Logits in place of answers."""
 
-    def write(self, item: Any, logits: Tensor) -> Any:
+    def write(self, item: Any, logits: Tensor, out_of_scope: float | None = None) -> Any:
         """Return the logits (C,) of an input."""
         return logits
 

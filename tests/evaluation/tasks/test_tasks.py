@@ -130,8 +130,8 @@ def test__load_task__text_pairs_and_numbers__read_as_such(tmp_path: Path) -> Non
     ("rows", "message"),
     [
         ([], "is empty"),
-        ([{"word": "a", "label": "b"}] * 4, r"without \['text'\]; rename"),
-        ([{"text": "a"}] * 4, r"without \['label'\]; rename"),
+        ([{"word": "a", "label": "b"}] * 4, r"without \['text'\]; name those"),
+        ([{"text": "a"}] * 4, r"without \['label'\]; name those"),
         ([{"text": "a", "label": "b", "split": "odd"}] * 4, r"holds \['odd'\]"),
         ([{"text": 3, "label": "b"}] * 4, "must be a string"),
     ],
@@ -139,6 +139,19 @@ def test__load_task__text_pairs_and_numbers__read_as_such(tmp_path: Path) -> Non
 def test__load_task__broken_file__says_what_is_wrong(rows: list, message: str, tmp_path: Path) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         load_task(write(tmp_path / "broken.jsonl", rows))
+
+
+def test__load_task__columns_of_other_names__the_same_task(tmp_path: Path) -> None:
+    rows = rows_of(8)
+    odd = [{"review": row["text"], "stars": row["label"], "text": "other"} for row in rows]
+    columns = {"text": "review", "label": "stars"}
+    usual = load_task(write(tmp_path / "usual.jsonl", rows))
+    task = load_task(write(tmp_path / "odd.jsonl", odd), columns=columns)
+    assert task.train_texts == usual.train_texts
+    assert task.test_texts == usual.test_texts
+    assert task.label_names == usual.label_names
+    with pytest.raises(ValueError, match=r"without \['review', 'stars'\]"):
+        load_task(str(tmp_path / "usual.jsonl"), columns=columns)
 
 
 def test__load_task__no_table__value_error(tmp_path: Path) -> None:

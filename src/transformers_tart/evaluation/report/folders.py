@@ -81,9 +81,12 @@ def load_measured(names: Sequence[str], folders: Sequence[str | Path], records: 
     """
     if not names:
         return {}
-    drawn = {json.dumps([own.get("max_test"), own.get("test_seed", 0)]) for own in map(_read_settings, folders)}
+    settings = [_read_settings(folder) for folder in folders]
+    drawn = {json.dumps([own.get("max_test"), own.get("test_seed", 0), own.get("columns", {})]) for own in settings}
     if len(drawn) > 1:
-        raise ValueError(f"The folders hold different test rows, [number, seed] of {' and '.join(sorted(drawn))}.")
+        raise ValueError(
+            f"The folders hold different test rows, [number, seed, columns] of {' and '.join(sorted(drawn))}."
+        )
     tasks = [load_task(name, *json.loads(next(iter(drawn)))) for name in names]
     for task in tasks:
         _check_measured(task, [record for record in records if record.task == task.name and record.error is None])

@@ -1,6 +1,6 @@
 """Loading of tasks by name, from a file, or from a folder."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from transformers_tart.inputs.tables import FORMATS, FileTable, Row, read_rows
 from transformers_tart.inputs.texts import Text, parse_text
 
 
-def load_task(name: str, max_test: int | None = None, seed: int = 0) -> Task:
+def load_task(name: str, max_test: int | None = None, seed: int = 0, columns: Mapping[str, str] | None = None) -> Task:
     r"""
     Load a task.
 
@@ -32,6 +32,8 @@ def load_task(name: str, max_test: int | None = None, seed: int = 0) -> Task:
             Maximum number of test inputs, drawn with the shares of the classes; all by default.
         seed (`int`, *optional*, defaults to 0):
             Seed of that draw.
+        columns (`Mapping[str, str]`, *optional*):
+            Names of the columns of files that hold other names, by the names above, as in `{"text": "review"}`.
 
     Returns:
         [`Task`]: without training inputs that are in the test split too.
@@ -43,7 +45,7 @@ def load_task(name: str, max_test: int | None = None, seed: int = 0) -> Task:
     if Path(name).exists():
         path = Path(name)
         source, title = TaskSource(str(path)), path.name.split(".")[0]
-        data = _read_file(path) if path.is_file() else _read_folder(path)
+        data = (_read_file if path.is_file() else _read_folder)(path, columns or {})
     elif name in TASKS:
         source, title = TASKS[name], name
         data = _read_hub(name, source)
@@ -55,8 +57,8 @@ def load_task(name: str, max_test: int | None = None, seed: int = 0) -> Task:
     return build_task(title, data, source, max_test, seed).without_leaks().with_tests(max_test, seed)
 
 
-def _read_file(path: Path) -> Splits:
-    data, splits = _read_table(path)
+def _read_file(path: Path, columns: Mapping[str, str]) -> Splits:
+    data, splits = _read_table(path, columns)
     if not len(data.train):
         raise ValueError(f"{path} is empty; it must hold the columns text and label.")
     if splits is None:
@@ -71,12 +73,12 @@ def _read_file(path: Path) -> Splits:
     return replace(data, train=train, test=test)
 
 
-def _read_folder(path: Path) -> Splits:
+def _read_folder(path: Path, columns: Mapping[str, str]) -> Splits:
     files = [file for file in sorted(path.iterdir()) if file.is_file() and split_of(file)]
     files = [file for file in files if Path(file.name.lower().removesuffix(".gz")).suffix in FORMATS]
     if not files and (media := read_folders(path)) is not None:
         return media
-    tables = {file: _read_table(file)[0] for file in files}
+    tables = {file: _read_table(file, columns)[0] for file in files}
     held = {file.name: data.modality.name for file, data in tables.items()}
     if len(set(held.values())) > 1:
         raise ValueError(f"The files of {path} hold {held}; all must hold the same.")
@@ -93,17 +95,28 @@ def _read_folder(path: Path) -> Splits:
     return replace(parts["train"][0], train=train, test=test)
 
 
-def _read_table(path: Path) -> tuple[Splits, list[object] | None]:
+def _read_renamed(path: Path, columns: Mapping[str, str]) -> Iterator[Row]:
+    """Yield the rows of a table under the names that this package has for its columns."""
+    for row in read_rows(str(path)):
+        if absent := [column for column in columns.values() if column not in row]:
+            raise ValueError(f"{path} has the columns {list(row)}, without {absent}; name others.")
+        yield {**row, **{key: row[column] for key, column in columns.items()}} if columns else row
+
+
+def _read_table(path: Path, columns: Mapping[str, str]) -> tuple[Splits, list[object] | None]:
     """Read all rows of a table as training rows, with the column of splits if there is one."""
     table = str(path)
-    first = next(read_rows(table), {})
+    first = next(_read_renamed(path, columns), {})
     modality, source = _modality(first, path), TaskSource(table)
     if first and (absent := [name for name in (modality.name, source.label) if name not in first]):
-        raise ValueError(f"{path} has the columns {list(first)}, without {absent}; rename those that hold them.")
+        raise ValueError(
+            f"{path} has the columns {list(first)}, without {absent}; name those that hold them: "
+            "--text-column, --label-column and the like, or columns=."
+        )
     labels: list[object] = []
     splits: list[object] = []
     texts: list[Item] = []
-    for row in read_rows(table):
+    for row in _read_renamed(path, columns):
         labels.append(row.get("label"))
         splits.append(row.get("split"))
         if modality.is_tokenized:
@@ -111,13 +124,13 @@ def _read_table(path: Path) -> tuple[Splits, list[object] | None]:
 
     def read(indices: Sequence[int]) -> list[Item]:
         wanted, found = set(indices), dict[int, Item]()
-        for i, row in enumerate(read_rows(table)):
+        for i, row in enumerate(_read_renamed(path, columns)):
             if i in wanted:
                 found[i] = read_cell(row.get(modality.name), table, path.parent)
         return [found[i] for i in indices]
 
     rows = Rows.of(texts, labels) if modality.is_tokenized else Rows(labels, read)
-    names = getattr((FileTable(table).features or {}).get("label"), "names", None)
+    names = getattr((FileTable(table).features or {}).get(columns.get("label", "label")), "names", None)
     return Splits(modality, rows, class_names=names), splits if "split" in first else None
 
 
