@@ -4,20 +4,19 @@ python batch_datasets.py --task me/tart-sms-spam --input messages.csv --output l
 """
 
 import argparse
-from typing import Any
 
 from datasets import Dataset, load_dataset
 from transformers import pipeline
 
-import transformers_tart  # noqa: F401 (registers the pipeline)
+from transformers_tart import TartClassificationPipeline
 
 
-def label(batch: dict[str, list], classify: Any) -> dict[str, list]:
+def label(batch: dict[str, list], classify: TartClassificationPipeline) -> dict[str, list]:
     answers = classify(batch["text"], batch_size=64)
     return {name: [each[name] for each in answers] for name in ("label", "score")}
 
 
-def run(dataset: Dataset, classify: Any, processes: int) -> Dataset:
+def run(dataset: Dataset, classify: TartClassificationPipeline, processes: int) -> Dataset:
     options = {"batched": True, "batch_size": 512, "num_proc": processes}
     return dataset.map(label, fn_kwargs={"classify": classify}, **options)
 

@@ -143,9 +143,9 @@ def test__pickle__process_that_starts_anew__same_answers() -> None:
 
 
 @pytest.mark.slow
-def test__hasher__used_pipeline__same_hash_and_map_works() -> None:
-    classify = make_pipeline()
-    classify(TEXTS)
+@pytest.mark.parametrize("kind", ["stream", "views"])
+def test__hasher__used_pipeline__same_hash(kind: str) -> None:
+    classify = make_pipeline(compose(**MODELS[kind]))
     first = Hasher.hash(classify)
     classify(TEXTS)
     assert Hasher.hash(classify) == first

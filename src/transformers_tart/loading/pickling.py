@@ -52,8 +52,7 @@ def _strip(module: nn.Module, known: dict[int, nn.Module]) -> nn.Module:
         kept = {key: hook for key, hook in dict(hooks).items() if _can_be_pickled(hook)}
         if len(kept) < len(hooks):
             state[kind] = type(hooks)(kept)
-    if state.get(HOOKS_INSTALLED):
-        state[HOOKS_INSTALLED] = False
+    state.pop(HOOKS_INSTALLED, None)  # as before the first call
     vars(twin).update(state)
     return twin
 
