@@ -67,7 +67,7 @@ def test__paste__odd_columns__guessed_and_chosen(tmp_path: Path) -> None:
     ("pasted", "message"),
     [
         (" \n", "no examples yet"),
-        ("text;label\na;x", "with commas or tabs"),
+        ("text\na\nb", "with commas or tabs"),
         ("text,label", "no rows"),
         ("win a prize,spam\nsee you,ham\nfree cash,spam", "add one"),
         ('text,label\n"a,x\nb,y', "^The row that begins in line 2 of pasted.csv is not csv"),

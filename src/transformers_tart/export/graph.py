@@ -110,7 +110,7 @@ class Layout:
 
     @property
     def endings(self) -> list[tuple[int, ...]]:
-        """What follows the tokens that all phrases share."""
+        """The tokens that follow those that all phrases share."""
         return [(*each.literals[-1][self.passage.num_shared :], *each.end) for each in self.passage.read]
 
     def cut(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
