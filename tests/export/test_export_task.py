@@ -16,6 +16,7 @@ from transformers_tart.export import export_task
 
 SMALL = {"num_hidden_layers": 1, "kernel_sharpness": [0.0, 1.0], "ridge_strengths": [0.1]}
 TEXTS = [*make_texts(4, seed=5), "w1", ""]
+MEAN = View(pooling="mean", layers=-1)
 ECHO = View(template="{text} w9 {text} w8 w7", pooling="last", layers=-1)
 AFTER = View(template="w2 {text} w3 w4 w5", pooling="last", layers=-1)
 OTHER = View(template="w2 {text} w3 w6", pooling="last", layers=-1)
@@ -28,11 +29,11 @@ def need(format: str) -> None:
         pytest.importorskip(name, reason="needs the packages of the extra onnx")
 
 
-def run_readme(folder: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str]) -> Any:
-    """Run the code of the README with these inputs in place of its example."""
+def run_readme(folder: Path, monkeypatch: pytest.MonkeyPatch, batches: list[list[str]]) -> Any:
+    """Run the code of the README with these batches in place of its example."""
     code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
     before, _, _ = code.rpartition("print(")
-    (folder / "snippet.py").write_text(f"{before}found = classify({inputs!r})\n")
+    (folder / "snippet.py").write_text(f"{before}found = [classify(batch) for batch in {batches!r}]\n")
     monkeypatch.chdir(folder)
     return runpy.run_path("snippet.py")["found"]
 
@@ -40,8 +41,9 @@ def run_readme(folder: Path, monkeypatch: pytest.MonkeyPatch, inputs: list[str])
 def assert_same(
     classify: TartClassificationPipeline, folder: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str]
 ) -> None:
-    for batch in (texts, texts[:1]):
-        found, expected = run_readme(folder, monkeypatch, batch), classify(batch)
+    batches = [texts, texts[:1]]
+    for found, batch in zip(run_readme(folder, monkeypatch, batches), batches, strict=True):
+        expected = classify(batch)
         assert [each["label"] for each in found] == [each["label"] for each in expected]
         scores = [[each["score"] for each in answers] for answers in (found, expected)]
         np.testing.assert_allclose(*scores, atol=1e-4)
@@ -52,7 +54,7 @@ def assert_same(
 @pytest.mark.parametrize(
     ("model_type", "options"),
     [
-        ("bert", {"views": [View(pooling="mean", layers=-1)], "prompt": "w5 "}),
+        ("bert", {"views": [MEAN], "prompt": "w5 "}),
         ("llama", {"views": [AFTER, OTHER, WITHIN, ECHO]}),
     ],
 )
@@ -70,12 +72,33 @@ def test__export_task__texts__answers_of_the_pipeline(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model_type", "reasoner", "views", "labels"),
+    [
+        ("bert", "gpt2", [MEAN], ["a", "b", "c"]),  # one-vs-rest
+        ("bert", "kernel", [MEAN], [["a"], ["a", "b"], []]),
+        ("bloom", "kernel", [AFTER, OTHER], ["a", "b"]),  # whose endings share no row
+        ("gemma3_text", "kernel", [AFTER, OTHER], ["a", "b"]),  # whose layers have windows
+    ],
+)
+def test__export_task__kinds_of_tasks__answers_of_the_pipeline(
+    model_type: str, reasoner: str, views: list[View], labels: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = build_reasoner(**SMALL) if reasoner == "kernel" else build_reasoner("gpt2", num_hidden_layers=1)
+    model = TartForSequenceClassification.from_backbone(build_backbone(model_type), own, views=views)
+    examples = [{"text": text, "label": labels[i % len(labels)]} for i, text in enumerate(make_texts(12))]
+    classify = make_pipeline(model, examples=examples)
+    export_task(classify, tmp_path, "torch")
+    assert_same(classify, tmp_path, monkeypatch, TEXTS)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["torch", "onnx"])
 def test__export_task__images__answers_of_the_pipeline(
     format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need(format)
-    model = compose_media("vit", views=[View(pooling="mean", layers=-1)])
+    model = compose_media("vit", views=[MEAN])
     examples = make_media_examples("image", 12)
     classify = TartClassificationPipeline(model=model, image_processor=processor_of("vit"), examples=examples)
     export_task(classify, tmp_path, format)

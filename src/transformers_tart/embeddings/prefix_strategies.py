@@ -43,7 +43,7 @@ _REPLACING = threading.Lock()
 def packed_shape(backbone: PreTrainedModel, prefix: Prefix) -> tuple[int, int]:
     """Return the most rows of a packed batch, and the tokens that fill a row."""
     tokens = max(CPU_ROW if input_device(backbone).type == "cpu" else ACCELERATOR_ROW, prefix.length // 4)
-    if _has_linear_biases(backbone):  # which are the same for all rows
+    if has_linear_biases(backbone):  # which are the same for all rows
         return 1, tokens
     room = max(1, COPIED_BYTES // max(1, 0 if prefix.cache is None else prefix.cache.nbytes))
     return min(room, prefix.most_rows or room), tokens
@@ -141,7 +141,8 @@ def additive_masks(backbone: PreTrainedModel, visible: Tensor, positions: Tensor
     return masks if layer_types is not None else masks["sliding_attention"]
 
 
-def _has_linear_biases(backbone: PreTrainedModel) -> bool:
+def has_linear_biases(backbone: PreTrainedModel) -> bool:
+    """Return whether attention is biased by the distance of rows (ALiBi), whatever the positions given."""
     return hasattr(type(backbone), "build_alibi_tensor")
 
 

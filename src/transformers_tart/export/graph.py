@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers_tart.backbones.forward import run_views, text_encoder, without_cache
 from transformers_tart.embeddings.phrases import Passage
 from transformers_tart.embeddings.pooling import pool_rows, pool_tokens, stack_layers
-from transformers_tart.embeddings.prefix_strategies import additive_masks
+from transformers_tart.embeddings.prefix_strategies import additive_masks, has_linear_biases
 from transformers_tart.embeddings.views import join_views, normalized
 from transformers_tart.inputs.views import View
 from transformers_tart.modeling_base import TartPreTrainedModel
@@ -65,10 +65,11 @@ class PassageTask(FittedTask):
         assert reading is not None
         phrasing = reading.phrasing
         assert phrasing is not None
+        can_fork = not has_linear_biases(model.backbone)
         self.layouts = [
             Layout(part, phrasing.room(passage.phrase, model.config.max_length), phrasing.truncation_side)
             for passage, prefix in zip(phrasing.passages, reading.prefixes, strict=True)
-            for part in ([passage] if prefix.strategy == "packed" else passage.straight())
+            for part in ([passage] if can_fork and prefix.strategy == "packed" else passage.straight())
         ]
 
     @property

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, GPT2Config, GPT2Model
 
+from transformers_tart.checks.tracing import is_traced
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.reasoners.architectures.base import Architecture
 from transformers_tart.reasoners.kv_cache import PrefixCache, cache_argument
@@ -74,7 +75,7 @@ class GPT2Architecture(Architecture):
 
     def query(self, state: PrefixCache, embeddings: Tensor) -> Tensor:
         """Return logits (B, n, 2) of query embeddings (B, n, num_components); that of the first class is 0."""
-        blocks = embeddings.split(QUERY_BLOCK, dim=1)
+        blocks = [embeddings] if is_traced() else embeddings.split(QUERY_BLOCK, dim=1)
         log_odds = torch.cat([self._query_block(state, block) for block in blocks], dim=1)
         return torch.stack([torch.zeros_like(log_odds), log_odds], dim=-1)
 

@@ -27,8 +27,10 @@ def in_float32(function: F) -> F:
 
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        device = next(arg.device for arg in args if hasattr(arg, "device"))
-        with torch.autocast(device.type, enabled=False):
+        kind = next(arg.device.type for arg in args if hasattr(arg, "device"))
+        if not torch.is_autocast_enabled(kind):  # an exported program would hold each region as a graph of its own
+            return function(*args, **kwargs)
+        with torch.autocast(kind, enabled=False):
             return function(*args, **kwargs)
 
     return wrapped  # type: ignore[return-value]
