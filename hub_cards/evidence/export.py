@@ -79,10 +79,10 @@ def load(path: Path, folder: Path, classify: object, is_image: bool) -> Callable
             features = classify.image_processor(images=batch, return_tensors="np")
             return {"pixel_values": np.asarray(features["pixel_values"])}
         encoded = tokenizer.encode_batch(batch, add_special_tokens=config["add_special_tokens"])
-        length = max(len(row.ids) for row in encoded)
-        padded = [(row.ids + [0] * (length - len(row.ids)), [1] * len(row.ids)) for row in encoded]
-        ids = np.array([ids for ids, _ in padded])
-        mask = np.array([ones + [0] * (length - len(ones)) for _, ones in padded])
+        rows = [row.ids or [config["neutral_token_id"]] for row in encoded]
+        length = max(map(len, rows))
+        ids = np.array([row + [0] * (length - len(row)) for row in rows])
+        mask = np.array([[1] * len(row) + [0] * (length - len(row)) for row in rows])
         return {"input_ids": ids, "attention_mask": mask}
 
     if path.suffix == ".onnx":

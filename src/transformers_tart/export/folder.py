@@ -119,7 +119,8 @@ def _save(program: ExportedProgram, path: Path) -> None:
         return
     size = sum(x.numel() * x.element_size() for x in (*program.state_dict.values(), *program.constants.values()))
     names = ["logits", "probabilities"]
-    found = torch.onnx.export(program, output_names=names, dynamo=True, verbose=False, optimize=True)
+    # runtimes fold constants as they load a program; here that would take minutes for large backbones
+    found = torch.onnx.export(program, output_names=names, dynamo=True, verbose=False, optimize=False)
     assert found is not None
     found.save(path, external_data=size > MOST_BYTES)
 
