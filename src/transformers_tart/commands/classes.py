@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from transformers_tart.commands.inputs import InputTable, column_arguments
+from transformers_tart.commands.common import load_pipeline, modality_of
+from transformers_tart.commands.inputs import InputTable, check_examples, column_arguments
 from transformers_tart.embeddings.text import Unreadable
 from transformers_tart.inputs.modality import Modality
 from transformers_tart.inputs.tables import file_format, read_columns, read_rows
+from transformers_tart.pipeline_tart import TartClassificationPipeline
 
 
 VALUES = ("candidate_labels", "hypothesis_template", "hints")  # which are no files
@@ -75,6 +77,15 @@ def class_arguments(args: argparse.Namespace, modality: Modality) -> dict[str, A
         rows = InputTable.of(args, args.unlabeled, modality).inputs()
         given["unlabeled"] = [item for item, _ in rows if not isinstance(item, Unreadable)]
     return {**given, **column_arguments(args)}
+
+
+def load_fitted(args: argparse.Namespace, config: Any) -> TartClassificationPipeline:
+    """Return the pipeline of a command with its task: that of the options of examples and classes, or a saved one."""
+    modality = modality_of(config)
+    check_classes(args, modality)
+    if args.examples is not None:
+        check_examples(args, modality)
+    return load_pipeline(args, config, args.examples, **class_arguments(args, modality))
 
 
 def _read_descriptions(path: str) -> dict[str, Any]:

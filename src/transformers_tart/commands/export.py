@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from transformers_tart.commands.classes import add_class_options, check_classes, class_arguments
-from transformers_tart.commands.common import LOADING, add_shared, load_config, load_pipeline, modality_of
-from transformers_tart.commands.inputs import add_column_options, check_examples
+from transformers_tart.commands.classes import add_class_options, load_fitted
+from transformers_tart.commands.common import LOADING, add_shared, load_config
+from transformers_tart.commands.inputs import add_column_options
 
 
 SUMMARY = "Export a task fitted to examples to ONNX or torch.export, for use without this package."
@@ -28,11 +28,5 @@ def run(args: argparse.Namespace) -> None:
     """Export a task, and print the file of the program."""
     from transformers_tart.export import export_task
 
-    config = load_config(args)
-    modality = modality_of(config)
-    check_classes(args, modality)
-    if args.examples is not None:
-        check_examples(args, modality)
-    classify = load_pipeline(args, config, args.examples, **class_arguments(args, modality))
-    print(export_task(classify, args.output, args.format))
+    print(export_task(load_fitted(args, load_config(args)), args.output, args.format))
     print(f"wrote {args.output}, whose README.md shows how to use it", file=sys.stderr)

@@ -3,15 +3,9 @@
 import argparse
 from typing import Any
 
-from transformers_tart.commands.classes import FILES, VALUES, add_class_options, check_classes, class_arguments
-from transformers_tart.commands.common import (
-    LOADING,
-    add_shared,
-    load_config,
-    load_pipeline,
-    modality_of,
-)
-from transformers_tart.commands.inputs import add_column_options, check_examples
+from transformers_tart.commands.classes import FILES, VALUES, add_class_options, load_fitted
+from transformers_tart.commands.common import LOADING, add_shared, load_config
+from transformers_tart.commands.inputs import add_column_options
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.hub.card import CardFacts
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
@@ -52,10 +46,6 @@ def run(args: argparse.Namespace) -> None:
         pushed: Any = TartReasoner.from_pretrained(args.model, config=config, **hub)
         pushed.card_facts = facts
     else:
-        modality = modality_of(config)
-        check_classes(args, modality)
-        if args.examples is not None:
-            check_examples(args, modality)
-        pushed = load_pipeline(args, config, args.examples, **class_arguments(args, modality))
+        pushed = load_fitted(args, config)
         pushed.model.card_facts = facts
     print(pushed.push_to_hub(args.repo_id, **options))
