@@ -23,6 +23,7 @@ from transformers_tart.commands import (
     ui,
 )
 from transformers_tart.commands.common import check_options
+from transformers_tart.errors import SHOWN
 
 
 COMMANDS = (
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of stdout has closed it
         return 1
-    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as err:
+    except SHOWN as err:
         message = _name_options(" ".join(str(err).split()), vars(args))
         print(f"transformers-tart {args.command}: {message}", file=sys.stderr)
         return 1

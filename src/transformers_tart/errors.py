@@ -17,4 +17,7 @@ class MissingPackageError(ImportError, ValueError):
     """A backbone needs a package that is not installed, or another version of one."""
 
 
-__all__ = ["BackboneMismatchError", "BackboneNotFoundError", "CorruptFileError", "MissingPackageError"]
+# errors whose message is for the user, which the command and the page show without the stack
+SHOWN = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
+
+__all__ = ["SHOWN", "BackboneMismatchError", "BackboneNotFoundError", "CorruptFileError", "MissingPackageError"]

@@ -4,13 +4,13 @@ import html
 from collections.abc import Callable
 from typing import Any
 
+from transformers_tart.errors import SHOWN
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 from transformers_tart.ui.session import Session
 from transformers_tart.ui.sheets import Limits, Sheet, read_paste, read_sheet
 from transformers_tart.ui.tables import answers_table, explanation_tables, text_choices
 
 
-ERRORS = (ValueError, TypeError, OSError, ImportError, FloatingPointError)
 SECONDS = 20  # that a message is shown
 
 
@@ -38,7 +38,7 @@ class Handlers:
             session = session or self.open()
             try:
                 return session, *handler(session, *values)
-            except ERRORS as err:
+            except SHOWN as err:
                 message = " ".join(str(err).split()).replace("candidate_labels", "labels")
                 self.gr.Warning(html.escape(message, quote=False), duration=SECONDS, title="Not done")
                 return session, *[self.gr.skip()] * num_outputs
