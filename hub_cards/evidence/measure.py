@@ -72,6 +72,9 @@ def of_encoder(model: str) -> Table:
         Stage(methods),
         Stage(methods, ("banking77",), (256,)),
         Stage(("setfit",), SETS, (16, 64), 1),
+        Stage(("tart", "setfit"), ("sst2", "cr"), (16, 32), 1),  # 8 and 16 of each class
+        Stage(("tart", "setfit"), ("ag_news",), (32, 64), 1),
+        Stage(("tart", "setfit"), ("trec6",), (48, 96), 1),
         Stage(("setfit",), SETS, (16, 64), 3),
         Stage(("setfit",), FOUR, (256,), 1),
     )
