@@ -13,6 +13,7 @@ from helpers.builders import REAL_MODELS, build_backbone, build_tokenizer, make_
 from sklearn.base import clone
 from sklearn.datasets import make_blobs
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -136,6 +137,14 @@ def test__max_examples__drawn_by_seed__balanced() -> None:
     np.testing.assert_array_equal(same[0], same[1])
     assert np.abs(same[0] - same[2]).max() > 1e-3
     assert TartClassifier(max_examples=12).fit(rows, labels)._task.state.views[0].held_out.shape[1] == 12
+
+
+@pytest.mark.parametrize("y", [np.eye(3, dtype=int)[np.arange(60) % 3], [["a"], ["a", "b"]] * 30])
+def test__fit__several_labels__an_error_that_names_what_takes_them(y: object) -> None:
+    with pytest.raises(ValueError, match="OneVsRestClassifier"):
+        TartClassifier().fit(blobs()[0], y)
+    indicator = np.eye(3, dtype=int)[blobs()[1]]
+    assert OneVsRestClassifier(TartClassifier()).fit(blobs()[0], indicator).predict(blobs()[0]).shape == (60, 3)
 
 
 def test__fit__one_class__an_error() -> None:

@@ -89,6 +89,8 @@ def _name_options(message: str, options: Collection[str]) -> str:
 
     Names of one word are ordinary words too, and count before an equals sign alone.
     """
+    if "hints" in options:
+        message = message.replace("hints=None", "--no-hints")
     for name in options:
         end = "(=?)" if "_" in name else "(=)"
         pattern = rf"(?<![\w/.'\"-]){name}{end}(?![\w/'-]|\.\w)"

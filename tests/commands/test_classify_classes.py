@@ -80,7 +80,7 @@ def test__classify__other_hints__another_output(folder: Path, capsys: pytest.Cap
         (["--hypothesis-template", "w1 {}"], "Give --examples or --candidate-labels with --hypothesis-template"),
         (["--candidate-labels", ","], "--candidate-labels is empty"),
         (["--candidate-labels", "w1,w2", "--hints", "unknown"], "hints"),
-        (["--candidate-labels", "w1,w2", "--no-hints"], "hints"),
+        (["--candidate-labels", "w1,w2", "--no-hints"], "and --no-hints leaves"),
         (["--candidate-labels", "w1,w2", "--label-descriptions", "texts.jsonl"], "needs the columns"),
         (["--candidate-labels", "w1,w2", "--label-descriptions", "absent.json"], "There is no file"),
         ([], "--candidate-labels a,b"),

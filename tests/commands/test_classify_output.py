@@ -327,6 +327,7 @@ def test__classify__output_edited__refused_and_left_alone(
         (["--output", "{folder}/train.jsonl", "--overwrite"], "read and cannot be written"),
         (["--input", "{folder}/absent.jsonl"], "no file"),
         (["--input", "{folder}/out.xlsx"], "ending"),
+        (["--input", "{folder}"], "is a folder. Give a table"),
         (["--input", "{folder}/labels.csv"], "without ['text']; give --text-column "),
         (["--examples", "{folder}/in.jsonl"], "without ['label']; give --label-column "),
         (["--examples", "{folder}/labels.csv"], "without ['text']; give --text-column "),

@@ -91,6 +91,11 @@ def test__label_descriptions__of_one_class__take_the_place_of_its_name() -> None
         assert torch.allclose(scores[1], scores[2], atol=1e-5) == (name == "spam")
 
 
+def test__label_descriptions__of_integer_labels__by_integers_or_names() -> None:
+    requests = [parse_request("auto", ("0", "1"), "{}", each, None) for each in ({0: "w1"}, {"0": "w1"})]
+    assert requests[0].descriptions == requests[1].descriptions == {"0": "w1"}
+
+
 @pytest.mark.parametrize(
     ("descriptions", "error"), [({"eggs": "w1"}, ValueError), ({"ham": " "}, ValueError), ({"ham": 3}, TypeError)]
 )

@@ -99,6 +99,6 @@ def warn_about_hints(prepared: PreparedSupport) -> None:
             logger.warning_once(
                 f"The label hint {name} does not predict the labels of the {len(prepared.support)} examples and "
                 f"{'is almost ignored' if weight > -LEAST_WEIGHT else 'counts against itself'} (weight {weight:.2f}): "
-                "the names of the classes may be misleading. Describe the classes (label_descriptions=...), or leave "
-                "hints out (hints=None)."
+                "the names of the classes may be misleading. Describe the classes (label_descriptions), or leave "
+                "hints out (hints=None, on the command line --no-hints)."
             )

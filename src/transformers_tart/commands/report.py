@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", help="folder of the pages and the plots (default: DIR, if it is one)")
     parser.add_argument("--reference", help="method that the others are compared with (default: the first TART)")
     parser.add_argument("--metrics", nargs="+", choices=METRIC_NAMES, help="the first is plotted (default: all)")
-    parser.add_argument("--no-plots", dest="plots", action="store_false", help="tables alone, without matplotlib")
+    parser.add_argument("--no-plots", dest="plots", action="store_false", help="tables alone, as without matplotlib")
     parser.add_argument(
         "--show-texts",
         nargs="+",
@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> None:
         try:
             require_matplotlib()
         except ImportError as err:
-            raise ValueError(f"{err} Or leave the plots out with --no-plots.") from err
+            args.plots = False
+            print(f"{err} The report is written without plots, as with --no-plots.", file=sys.stderr)
     if len(args.folders) > 1 and args.output is None:
         raise ValueError("A report of several folders needs a folder of its own; name it with --output.")
     records = read_folders(args.folders)

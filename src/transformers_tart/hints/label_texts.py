@@ -32,7 +32,7 @@ def label_texts(names: Sequence[str], descriptions: Mapping[str, str] | None = N
 
 
 def check_descriptions(descriptions: Any, names: Sequence[str]) -> dict[str, str]:
-    """Return descriptions of classes as a dict of texts by the names of the classes.
+    """Return descriptions of classes, by their labels or names, as a dict of texts by their names.
 
     Raises:
         TypeError: When they are no mapping, or one is no string.
@@ -43,7 +43,7 @@ def check_descriptions(descriptions: Any, names: Sequence[str]) -> dict[str, str
             f"label_descriptions is {type(descriptions).__name__}; give a dict of label names and texts, such as "
             '{"spam": "unwanted advertising"}.'
         )
-    if unknown := [name for name in descriptions if name not in names]:
+    if unknown := [name for name in descriptions if str(name) not in names]:
         raise ValueError(
             f"label_descriptions names {shorten(unknown)}, which are none of the labels {shorten(list(names))}; "
             "correct the names."
@@ -53,7 +53,7 @@ def check_descriptions(descriptions: Any, names: Sequence[str]) -> dict[str, str
             raise TypeError(f"The description of {shorten(name)} is {type(text).__name__}; it must be a string.")
         if not text.strip():
             raise ValueError(f"The description of {shorten(name)} is blank; describe the class, or leave it out.")
-    return {name: well_formed(text) for name, text in descriptions.items()}
+    return {str(name): well_formed(text) for name, text in descriptions.items()}
 
 
 __all__ = ["check_descriptions", "label_texts", "readable"]

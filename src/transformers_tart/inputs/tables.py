@@ -30,8 +30,13 @@ def file_format(path: str) -> str:
     """Return the format of a table by its ending, with or without .gz.
 
     Raises:
-        ValueError: On another ending, and when the file does not exist.
+        ValueError: On another ending, on a folder, and when the file does not exist.
     """
+    if Path(path).is_dir():
+        raise ValueError(
+            f"{path} is a folder. Give a table ({', '.join(sorted(FORMATS))}); of files in a folder, one with a "
+            "column of their paths, image or audio."
+        )
     name = FORMATS.get(_ending(path))
     if name is None:
         raise ValueError(f"{path} has the ending {Path(path).suffix!r}; it must be one of {sorted(FORMATS)}.")

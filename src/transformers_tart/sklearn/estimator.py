@@ -11,13 +11,12 @@ from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
     check_is_fitted,
-    column_or_1d,
     validate_data,
 )
 
 from transformers_tart.inputs.examples import Examples
 from transformers_tart.sklearn.inputs import as_inputs
-from transformers_tart.sklearn.targets import choose, log_prior, log_shares, weigh
+from transformers_tart.sklearn.targets import check_one_label, choose, log_prior, log_shares, weigh
 from transformers_tart.sklearn.tasks import MEMORY, InputTask, Loaded, MatrixTask, Shared
 
 
@@ -179,7 +178,7 @@ class TartClassifier(ClassifierMixin, BaseEstimator):
         if y is None:
             raise ValueError("TartClassifier requires y to be passed, but the target y is None")
         rows = self._check_inputs(X, reset)
-        targets = column_or_1d(y, warn=True)
+        targets = check_one_label(y)
         check_consistent_length(rows, targets)
         check_classification_targets(targets)
         if sample_weight is not None:

@@ -7,9 +7,25 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import is_multilabel
+from sklearn.utils.validation import column_or_1d
 
 from transformers_tart.checks.arguments import as_count, shorten
 from transformers_tart.inputs.balance import classes_in_turn
+
+
+def check_one_label(y: Any) -> np.ndarray:
+    """Return the labels (n,) of examples with one label each.
+
+    Raises:
+        ValueError: When an example has several labels, or `y` another shape.
+    """
+    if is_multilabel(y) or any(isinstance(label, list | tuple | set) and len(label) > 1 for label in y):
+        raise ValueError(
+            "y holds several labels of an example; TartClassifier takes one. For several, give a matrix of zeros and "
+            "ones to OneVsRestClassifier(TartClassifier(...)) of scikit-learn, or lists of labels to the pipeline."
+        )
+    return column_or_1d(y, warn=True)
 
 
 def weigh(

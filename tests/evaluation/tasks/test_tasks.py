@@ -63,7 +63,11 @@ def test__draw_support__natural__shares_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     ("k", "sampling", "message"),
-    [(1, "balanced", "k is 1"), (99, "balanced", "has 20 training texts"), (4, "odd", 'sampling is "odd"')],
+    [
+        (1, "balanced", "k is 1"),
+        (99, "balanced", "has 20 training texts: give k from 2"),
+        (4, "odd", 'sampling is "odd"'),
+    ],
 )
 def test__draw_support__impossible__says_why(k: int, sampling: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -105,7 +105,8 @@ class Task:
             return []
         if not 2 <= k <= len(self.train_texts):
             raise ValueError(
-                f"k is {k}; {self.name} has {len(self.train_texts)} training {self.noun}, and 2 are needed."
+                f"k is {k}; {self.name} has {len(self.train_texts)} training {self.noun}: give k from 2 to these, "
+                'or more rows. A table without a column "split" keeps three quarters of its rows for tests.'
             )
         order = torch.randperm(len(self.train_texts), generator=torch.Generator().manual_seed(seed))
         if sampling == "balanced":
