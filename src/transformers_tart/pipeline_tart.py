@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers_tart.answers.embedding import embed_inputs
 from transformers_tart.answers.pipeline import LASTING, AnsweringPipeline, take_classes
 from transformers_tart.backbones.adapters import unwrap
+from transformers_tart.backbones.origin import check_folder
 from transformers_tart.backbones.reference import choose_processor
 from transformers_tart.checks.arguments import as_count, as_flag, as_source, check_device
 from transformers_tart.embeddings.arguments import as_limit
@@ -25,7 +26,6 @@ from transformers_tart.inputs.views import COMPOSITION, View
 from transformers_tart.loading.download import take
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.modeling_tart import PipelineModel, compose_any
-from transformers_tart.origin import check_folder
 from transformers_tart.repository import OWNED
 from transformers_tart.support import SupportSet
 
