@@ -1,8 +1,9 @@
 """The part of the composed classifiers that encodes examples and stores them: their support set, and its growth."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from transformers import PreTrainedTokenizerBase
 
@@ -19,6 +20,7 @@ from transformers_tart.checks.tensors import check_seed
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.hints.given import functions_of
 from transformers_tart.hints.requests import choose_texts, parse_request
+from transformers_tart.hub.card import CardFacts
 from transformers_tart.inputs.candidates import parse_candidates
 from transformers_tart.inputs.columns import TableOptions, take_table_arguments
 from transformers_tart.inputs.examples import Examples, RawExamples, parse_examples
@@ -35,6 +37,7 @@ class SupportingModel(AnsweringModel):
     """Base of composed classifiers with a support set, which examples make, and are added to and removed from."""
 
     origin: Origin
+    card_facts: CardFacts
     _names_of_examples: tuple[str, ...] | None
 
     def encode_support(
@@ -200,6 +203,15 @@ class SupportingModel(AnsweringModel):
         set_config_names(self.config, names)
         set_problem_type(self.config, support is not None and support.is_multi_label)
         self._prepared, self.support = prepared, support
+
+    def copy_task(self) -> Self:
+        """Return a model with the same task on the same backbone and reasoner; what either stores, the other lacks."""
+        copied = type(self)(copy.deepcopy(self.config), backbone=self.backbone, reasoner=self.reasoner)
+        copied.training, copied.card_facts = self.training, self.card_facts
+        copied.origin, copied.support, copied._prepared = self.origin, self.support, self._prepared
+        copied._names_of_examples = self._names_of_examples
+        copied.adopt(self.traits)
+        return copied
 
     def add_examples(self, examples: RawExamples, tokenizer: PreTrainedTokenizerBase, **options: Any) -> None:
         """Add examples to the stored support set; only these, and the texts of new classes, are embedded.

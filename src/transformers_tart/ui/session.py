@@ -44,7 +44,8 @@ class Session:
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self.classify = _fork(self.classify)
+        self.classify = copy.copy(self.classify)
+        self.classify.model = self.classify.model.copy_task()
         self._folder = tempfile.TemporaryDirectory(prefix="tart-page-")  # removed with the session
 
     @property
@@ -186,14 +187,3 @@ class Session:
         subject = f"{sum(counts):,} example{'s' * (sum(counts) > 1)} of" if any(counts) else "No examples,"
         waits = " What was added counts as soon as two classes have an example." if self.waiting else ""
         return f"{subject} {len(shown)} classes: {', '.join(shown[:SHOWN_CLASSES])}{more}.{waits}"
-
-
-def _fork(classify: TartClassificationPipeline) -> TartClassificationPipeline:
-    """Return a pipeline with a task of its own, on the same backbone and reasoner."""
-    model, forked = classify.model, copy.copy(classify)
-    twin = type(model)(copy.deepcopy(model.config), backbone=model.backbone, reasoner=model.reasoner).eval()
-    twin.origin, twin.support, twin._prepared = model.origin, model.support, model._prepared
-    twin._names_of_examples = model._names_of_examples
-    twin.adopt(model.traits)
-    forked.model = twin
-    return forked
