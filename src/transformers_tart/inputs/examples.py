@@ -62,6 +62,11 @@ class Examples:
     weights: list[float] | None = None
     label_lists: list[list[int]] | None = None
 
+    def label_sets(self) -> list[frozenset[str]]:
+        """Return the names of the labels of each example."""
+        lists = [[label] for label in self.labels] if self.label_lists is None else self.label_lists
+        return [frozenset(self.label_names[label] for label in own) for own in lists]
+
 
 Row: TypeAlias = Mapping[str, Any] | tuple[Any, Any]
 RawExamples: TypeAlias = Sequence[Row] | Mapping[str, Sequence[Any]] | TableOfExamples | Examples | str | os.PathLike
@@ -164,15 +169,11 @@ def _with_lists(
     items: list[Any], lists: list[Any], known_names: Any, class_names: Any, chosen_names: Any, candidates: Any
 ) -> Examples:
     """Return examples with lists of labels; the arguments are as in `parse_examples`."""
-    if known_names is not None:
-        raise ValueError(
-            "The labels are lists, and the support set was made of examples with one label each; give one label to "
-            "each, or give all examples again (set_examples)."
-        )
     parsed = None if candidates is None else parse_candidates(candidates, chosen_names)
-    numbers, names, first = number_label_lists(lists, class_names, None if parsed else chosen_names, parsed)
-    has_own = class_names is None and chosen_names is None and parsed is None
-    kind = kind_of(first, "the first example") if has_own else STRINGS
+    chosen_names = None if parsed else chosen_names
+    numbers, names, first = number_label_lists(lists, class_names, chosen_names, parsed, known_names)
+    has_own = known_names is not None or (class_names is None and chosen_names is None and parsed is None)
+    kind = kind_of(first, "the first example") if has_own and first is not None else STRINGS
     return Examples(items, [], names, kind, label_lists=numbers)
 
 

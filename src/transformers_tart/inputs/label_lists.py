@@ -6,6 +6,7 @@ from typing import Any
 from transformers_tart.checks.arguments import shorten
 from transformers_tart.inputs.candidates import match_candidates
 from transformers_tart.inputs.labels import number_labels, plain_label
+from transformers_tart.inputs.more_labels import number_more
 
 
 def are_lists(labels: Sequence[Any]) -> bool:
@@ -33,6 +34,7 @@ def number_label_lists(
     class_names: Sequence[str] | None = None,
     chosen_names: Sequence[str] | None = None,
     candidates: tuple[str, ...] | None = None,
+    known: tuple[str, ...] | None = None,
 ) -> tuple[list[list[int]], tuple[str, ...], Any]:
     """Assign class numbers to lists of labels; arguments and errors are as in [`number_labels`].
 
@@ -41,10 +43,12 @@ def number_label_lists(
             A list, tuple, set or array of labels for each example. It may be empty.
         candidates (`tuple[str]`, *optional*):
             Names of the classes, in order.
+        known (`tuple[str]`, *optional*):
+            Classes of the support set to which the examples are added, as in [`number_more`]. All lists may be empty.
 
     Returns:
         `tuple[list[list[int]], tuple[str, ...], Any]`: the class numbers of each example, the names of the classes,
-        and the first label of all.
+        and the first label of all, if there is one.
 
     Raises:
         ValueError: On no label at all, and on one that is twice in a list, as in rows of 0 and 1.
@@ -57,9 +61,14 @@ def number_label_lists(
                 "row with a 0 or 1 for each class."
             )
     flat, places = [label for own in lists for label in own], [i for i, own in enumerate(lists) for _ in own]
+    if not flat and known is not None:
+        return lists, known, None
     if not flat:
         raise ValueError(f"All {len(lists)} examples have empty lists of labels; a classifier needs labels.")
-    numbers, names = number_labels(flat, class_names, chosen_names, places)
+    if known is not None:
+        numbers, names = number_more(flat, known, class_names, chosen_names, places)
+    else:
+        numbers, names = number_labels(flat, class_names, chosen_names, places)
     if candidates is not None:
         numbers, names = match_candidates(numbers, names, candidates)
     ends = iter(numbers)

@@ -1,7 +1,8 @@
-"""Checks of the labels and hints of a support set."""
+"""Checks of the labels, embeddings and hints of a support set."""
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from transformers_tart.checks.arguments import shorten
@@ -36,6 +37,17 @@ def check_labels(labels: Tensor, label_names: Sequence[str]) -> None:
         )
 
 
+def check_embeddings(embeddings: Tensor) -> None:
+    """Raise a ValueError unless embeddings (k, ...) are finite, and not all equal."""
+    if not torch.isfinite(embeddings).all():
+        raise ValueError(
+            "The support embeddings hold NaN or infinite values: the backbone is broken, or overflows its dtype. "
+            "Load it with dtype=torch.float32 or torch.bfloat16."
+        )
+    if (embeddings == embeddings[:1]).all():
+        raise ValueError("All support embeddings are equal, so nothing can be learned from them.")
+
+
 def check_hints(hints: LabelHints | None, given_hints: Tensor | None, size: int, num_labels: int) -> None:
     """Raise a ValueError unless hints are those of all classes, and scores by hints of the user of all examples."""
     num_given = 0 if hints is None else len(hints.given)
@@ -50,4 +62,4 @@ def check_hints(hints: LabelHints | None, given_hints: Tensor | None, size: int,
         raise ValueError(f"The hints are for {hints.num_labels} classes, there are {num_labels}.")
 
 
-__all__ = ["check_hints", "check_labels"]
+__all__ = ["check_embeddings", "check_hints", "check_labels"]

@@ -17,7 +17,7 @@ from transformers_tart.hints.label_texts import label_texts
 from transformers_tart.hints.requests import HintRequest, parse_request
 from transformers_tart.inputs.examples import Examples
 from transformers_tart.inputs.labels import STRINGS
-from transformers_tart.support.encoding import EncodedExamples, SupportEncoder
+from transformers_tart.support.encoding import EncodedExamples, SupportEncoder, label_tensor
 from transformers_tart.support.keys import find_keys, keys_of
 from transformers_tart.support.support_set import SupportSet
 
@@ -54,11 +54,6 @@ class SupportGrower:
         support, prepared, embedder = model.support, model._prepared, model.embedder(cache)
         if support is None:
             raise ValueError("There is no support set yet; give the first examples to set_support or set_examples.")
-        if support.is_multi_label:
-            raise ValueError(
-                "Examples with lists of labels can be neither added nor removed; give all of them again "
-                "(set_examples), which reads the texts again, or their embeddings from an embedding_cache."
-            )
         model.check_support(support)
         known = prepared if prepared is not None and prepared.support is support else None
         reading = None
@@ -87,9 +82,7 @@ class SupportGrower:
         Raises:
             ValueError: When texts of present examples are needed and are not kept.
         """
-        kind = self.support.label_kind
-        if kind not in (STRINGS, more.label_kind):
-            raise ValueError(f"The labels are {more.label_kind}, and those of the support set are {kind}.")
+        self._check_labels(more)
         self._warn_about_copies(more)
         names = () if self.support.hints is None else self.support.hints.given
         scores = score_given(names, self.given, more.inputs, more.label_names)
@@ -101,7 +94,8 @@ class SupportGrower:
             texts = self._texts("added to")
             labels = [places[label] for label in self.support.labels.tolist()]
             inputs, weights = [*texts, *more.inputs], _as_list(self._join_weights(more))
-            whole = Examples(inputs, [*labels, *more.labels], more.label_names, kind, weights)
+            kind, lists = self.support.label_kind, more.label_lists
+            whole = Examples(inputs, [*labels, *more.labels], more.label_names, kind, weights, lists)
             return self._encode(whole, present, tokenizer, options)
         new = [name for name in more.label_names if name not in self.support.label_names]
         request = self._request(new, label_descriptions, unlabeled)
@@ -111,11 +105,27 @@ class SupportGrower:
         found = encoder.embed(more, tokenizer, reading=self.reading, **options)
         return self._join(more, found, places, present), self.reading or found.reading
 
+    def _check_labels(self, more: Examples) -> None:
+        """Raise a ValueError unless the labels of more examples are of the kind of the present ones."""
+        support, has_lists = self.support, more.label_lists is not None
+        if len(support) and has_lists != support.is_multi_label:
+            raise ValueError(
+                f"The labels are {'lists' if has_lists else 'single ones'}, and the support set was made of examples "
+                f"with {'one label each' if has_lists else 'lists of labels'}; give labels of that form, or give all "
+                "examples again (set_examples)."
+            )
+        has_labels = not has_lists or any(more.label_lists or ())
+        if has_labels and support.label_kind not in (STRINGS, more.label_kind):
+            raise ValueError(
+                f"The labels are {more.label_kind}, and those of the support set are {support.label_kind}."
+            )
+
     def take(self, rows: Sequence[int], tokenizer: Any, **options: Any) -> tuple[SupportSet, Reading | None]:
         """Return the support set of some of the examples, and the reading of its queries; see [`add`]."""
         support, kept = self._restored(), torch.tensor(rows, dtype=torch.int64)
         labels = support.labels[kept.to(support.labels.device)]
-        if (count := len(labels.unique())) < 2 and (rows or support.hints is None):
+        count, is_multi_label = len(labels.unique()), support.is_multi_label  # of lists, other checks count
+        if count < 2 and (not is_multi_label if rows else support.hints is None):
             raise ValueError(
                 f"{len(rows)} of {len(support)} examples would be left, of {count} classes; a support set needs "
                 "examples of two, or label hints and no example. Add others first."
@@ -183,8 +193,8 @@ class SupportGrower:
         support, size = self._restored(), len(more.label_names)
         added = found.embeddings.reshape(-1, *support.embeddings.shape[1:]).to(support.embeddings)
         packed = None if support.packed is None else support.packed.append(added)
-        labels = torch.tensor([*places, *more.labels], device=support.labels.device)
-        labels = torch.cat([labels[: len(places)][support.labels], labels[len(places) :]])
+        labels = _renumber(support.labels, places, size, is_multi_label=more.label_lists is not None)
+        labels = torch.cat([labels, label_tensor(more).to(labels)])
         hints = support.hints
         if hints is not None and size > len(places):
             hints = hints.with_classes(found.hints, places, size)
@@ -213,7 +223,7 @@ class SupportGrower:
         if present is None and more.weights is None:
             return None
         present = torch.ones(len(self.support)) if present is None else present
-        added = torch.ones(len(more.labels)) if more.weights is None else torch.tensor(more.weights)
+        added = torch.ones(len(more.inputs)) if more.weights is None else torch.tensor(more.weights)
         return torch.cat([present, added.to(present)])
 
     def _warn_about_copies(self, more: Examples) -> None:
@@ -221,15 +231,15 @@ class SupportGrower:
         if self.support.keys is None or not self.embedder.modality.is_tokenized:
             return
         copies = contradictions = 0
-        for label, rows in zip(more.labels, find_keys(self.support.keys, keys_of(more.inputs)), strict=True):
-            known = {self.support.label_names[int(self.support.labels[row])] for row in rows}
-            copies += more.label_names[label] in known
-            contradictions += bool(known - {more.label_names[label]})
+        for labels, rows in zip(more.label_sets(), find_keys(self.support.keys, keys_of(more.inputs)), strict=True):
+            known = {self.support.label_set(row) for row in rows}
+            copies += labels in known
+            contradictions += bool(known - {labels})
         if copies:
-            logger.warning(f"{copies} of {len(more.labels)} added examples are in the support set already.")
+            logger.warning(f"{copies} of {len(more.inputs)} added examples are in the support set already.")
         if contradictions:
             logger.warning(
-                f"{contradictions} of {len(more.labels)} added examples have texts that are in the support set with "
+                f"{contradictions} of {len(more.inputs)} added examples have texts that are in the support set with "
                 "another label; remove_examples removes these."
             )
 
@@ -246,6 +256,16 @@ def take_rows(support: SupportSet, rows: Tensor) -> SupportSet:
     texts = None if support.texts is None else tuple(support.texts[row] for row in rows.tolist())
     packed = None if support.packed is None else support.packed.take(rows)
     return replace(support, texts=texts, packed=packed, **kept)
+
+
+def _renumber(labels: Tensor, places: Sequence[int], size: int, is_multi_label: bool) -> Tensor:
+    """Return the labels of present examples, given the numbers of their classes among all."""
+    if not is_multi_label:
+        return torch.tensor(places, device=labels.device)[labels]
+    found = labels.new_zeros(len(labels), size)
+    if len(labels):
+        found[:, places] = labels
+    return found
 
 
 def _as_list(weights: Tensor | None) -> list[float] | None:

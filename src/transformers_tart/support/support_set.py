@@ -20,13 +20,12 @@ from transformers_tart.hints.base import LabelHints
 from transformers_tart.hub.card import HintFacts
 from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.inputs.labels import KINDS, STRINGS
-from transformers_tart.support.checks import check_hints, check_labels
+from transformers_tart.support.checks import check_embeddings, check_hints, check_labels
 from transformers_tart.support.files import read_fields, write_fields
 from transformers_tart.support.keys import check_keys
 
 
 logger = logging.get_logger(__name__)
-
 
 SUPPORT_FILE = "support.safetensors"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -106,8 +105,9 @@ class SupportSet:
         if self.labels.dtype != torch.int64:
             raise ValueError(f"The labels of a support set must be int64, got {self.labels.dtype}.")
         check_hints(self.hints, self.given_hints, len(self), self.num_labels)
-        if len(self) > 0 or self.hints is None:
-            self._check_examples()
+        if len(self) or self.hints is None:
+            check_labels(self.labels, self.label_names)
+            check_embeddings(self.embeddings)
         if self.weights is not None and self.weights.shape != self.labels.shape[:1]:
             raise ValueError(f"There are weights {tuple(self.weights.shape)} for {len(self)} examples.")
         if self.texts is not None and len(self.texts) != len(self):
@@ -115,16 +115,6 @@ class SupportSet:
         check_keys(self.keys, len(self))
         if self.packed is not None and not self.packed.is_of(self.embeddings):
             object.__setattr__(self, "packed", None)
-
-    def _check_examples(self) -> None:
-        check_labels(self.labels, self.label_names)
-        if not torch.isfinite(self.embeddings).all():
-            raise ValueError(
-                "The support embeddings hold NaN or infinite values: the backbone is broken, or overflows its dtype. "
-                "Load it with dtype=torch.float32 or torch.bfloat16."
-            )
-        if (self.embeddings == self.embeddings[:1]).all():
-            raise ValueError("All support embeddings are equal, so nothing can be learned from them.")
 
     def _check_kinds(self) -> None:
         for name in ("embeddings", "labels"):
@@ -166,6 +156,11 @@ class SupportSet:
         """True where an example may have several labels, or none."""
         return self.labels.dim() == 2
 
+    def label_set(self, row: int) -> frozenset[str]:
+        """Return the names of the labels of an example, given its index."""
+        numbers = self.labels[row].nonzero() if self.is_multi_label else self.labels[row]
+        return frozenset(self.label_names[number] for number in numbers.flatten().tolist())
+
     @property
     def storage(self) -> str:
         """Number of examples, and size and dtype of their stored embeddings, in words."""
@@ -178,9 +173,9 @@ class SupportSet:
 
     def hint_facts(self) -> HintFacts | None:
         """Return the facts of the label hints for cards, `None` without hints."""
-        if self.hints is None:
+        if (hints := self.hints) is None:
             return None
-        return HintFacts(self.hints.names, self.hints.template, self.hints.num_described, len(self) > 0)
+        return HintFacts(hints.names, hints.template, hints.num_described, len(self) > 0)
 
     def pack(self) -> "SupportSet | None":
         """Return the support set with its embeddings rounded to packed ones, `None` where these are not smaller."""
