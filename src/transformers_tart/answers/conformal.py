@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from transformers_tart.checks.progress import show_progress
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.support import PreparedSupport
 from transformers_tart.support.growing import take_rows
@@ -28,7 +29,7 @@ def predict_held_out(model: TartPreTrainedModel, prepared: PreparedSupport) -> T
     """
     support, found = replace(prepared.support, packed=None, texts=None), []
     _, group = support.embeddings.flatten(1).unique(dim=0, return_inverse=True)
-    for number in range(FOLDS):
+    for number in show_progress(range(FOLDS), "calibrating"):
         is_out = group % FOLDS == number
         rest = take_rows(support, (~is_out).nonzero().flatten()) if _has_two(support.labels[~is_out]) else None
         if rest is None:
