@@ -123,12 +123,14 @@ class AnsweringModel(PreTrainedModel):
         with torch.no_grad():
             is_multi, scores, labels = support.is_multi_label, support.scores(), support.labels.to(device)
             labels = 1 - labels.T if is_multi else labels[None]  # the first of two classes has the label
-            scaled = [view.expand(len(labels), -1, -1) for view in scale_views(embeddings, scalings)]
+            used = len(support) if support.has_two_classes else 0  # those of one class separate nothing
+            labels = labels[:, :used]
+            scaled = [view[:used].expand(len(labels), -1, -1) for view in scale_views(embeddings, scalings)]
             of_examples = unlabeled = None
             if hints is not None and scores is not None:
-                of_examples = as_task(scores, hints.calibration, is_multi).to(device)
+                of_examples = as_task(scores[:used], hints.calibration, is_multi).to(device)
                 unlabeled = as_task(hints.calibration, hints.calibration, is_multi).to(device)
-            of_task = None if weights is None else weights.expand(len(labels), -1)
+            of_task = None if weights is None else weights[:used].expand(len(labels), -1)
             hinted = (of_examples, unlabeled, 2 if is_multi else max(2, support.num_labels))
             state = self.reasoner.prepare(scaled, labels, *hinted, support_weights=of_task)
         return PreparedSupport(support, scalings, state, reading, self._token(), functions or {})

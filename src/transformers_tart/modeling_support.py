@@ -216,6 +216,8 @@ class SupportingModel(AnsweringModel):
     def add_examples(self, examples: RawExamples, tokenizer: PreTrainedTokenizerBase, **options: Any) -> None:
         """Add examples to the stored support set; only these, and the texts of new classes, are embedded.
 
+        Beside candidate labels, the first examples may be of one class; the hints alone decide until there are two.
+
         Args:
             examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`), tokenizer (`PreTrainedTokenizerBase`):
                 As in [`encode_support`]; one example will do. A new class stands where encoding all examples would
@@ -245,7 +247,8 @@ class SupportingModel(AnsweringModel):
                 As in [`add_examples`], for protocols with a prompt, which is written anew.
 
         Raises:
-            ValueError: When an example is not there, or those that are left are of fewer than two classes.
+            ValueError: When an example is not there, or those that are left are of fewer than two classes, without
+                label hints.
         """
         grower = SupportGrower.of(self, partial(read_vocabulary, self))
         removed = find_examples(grower.support, examples, self.config.modality, self.chosen_names)

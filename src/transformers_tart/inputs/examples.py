@@ -110,8 +110,8 @@ def parse_examples(
             Names of the columns, and the split of a dictionary of datasets.
 
     Raises:
-        ValueError: On no examples, absent columns, columns of unequal lengths, missing labels, a single class, or
-            a label that is not among the candidate labels.
+        ValueError: On no examples, absent columns, columns of unequal lengths, missing labels, a single class
+            without candidate labels, or a label that is not among the candidate labels.
         TypeError: On texts that are not strings, columns that are single values and labels of other or mixed kinds.
     """
     key = modality.name
@@ -135,7 +135,7 @@ def parse_examples(
             _warn_about_texts(items, list(map(tuple, found.label_lists or ())))
         return found
     labels, label_names, kind = _number(columns[LABEL], known_names, *given)
-    if len(set(labels)) < 2 and known_names is None:
+    if len(set(labels)) < 2 and known_names is None and candidate_labels is None:
         raise ValueError(
             f"All {len(labels)} examples have one label; a classifier needs examples of at least two classes."
         )

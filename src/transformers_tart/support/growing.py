@@ -124,11 +124,11 @@ class SupportGrower:
         """Return the support set of some of the examples, and the reading of its queries; see [`add`]."""
         support, kept = self._restored(), torch.tensor(rows, dtype=torch.int64)
         labels = support.labels[kept.to(support.labels.device)]
-        count, is_multi_label = len(labels.unique()), support.is_multi_label  # of lists, other checks count
-        if count < 2 and (not is_multi_label if rows else support.hints is None):
+        count, has_lists = len(labels.unique()), len(rows) > 0 and support.is_multi_label
+        if count < 2 and support.hints is None and not has_lists:
             raise ValueError(
                 f"{len(rows)} of {len(support)} examples would be left, of {count} classes; a support set needs "
-                "examples of two, or label hints and no example. Add others first."
+                "examples of two, or label hints. Add others first."
             )
         fewer = take_rows(support, kept)
         if self.embedder.options.has_prompt:
@@ -198,6 +198,7 @@ class SupportGrower:
         hints = support.hints
         if hints is not None and size > len(places):
             hints = hints.with_classes(found.hints, places, size)
+            self._warn_about_calibration(len(hints.calibration))
         has_texts = self.embedder.modality.is_tokenized and len(support) == 0
         texts = () if has_texts and support.texts is None else support.texts
         keys = keys_of(()) if has_texts else support.keys
@@ -225,6 +226,15 @@ class SupportGrower:
         present = torch.ones(len(self.support)) if present is None else present
         added = torch.ones(len(more.inputs)) if more.weights is None else torch.tensor(more.weights)
         return torch.cat([present, added.to(present)])
+
+    def _warn_about_calibration(self, count: int) -> None:
+        """Log that hints of new classes are calibrated by fewer inputs than those of the present ones were."""
+        before = 0 if self.support.hints is None else len(self.support.hints.calibration)
+        if count < before:
+            logger.warning(
+                f"The label hints were calibrated by {before} inputs, of which {count} are left: those without labels "
+                "are not stored, and new classes need them too. Give unlabeled=... with the examples."
+            )
 
     def _warn_about_copies(self, more: Examples) -> None:
         """Log how many examples are there already; never a text itself."""

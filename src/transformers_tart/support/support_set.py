@@ -70,8 +70,8 @@ class SupportSet:
             Weights of the examples, 1 each when not given; one of weight 2 counts as two copies of it.
 
     Raises:
-        ValueError: On lengths that do not fit, labels out of range, fewer than two classes, of several labels one that
-            no example has or all have, embeddings that are not finite, or no examples without hints.
+        ValueError: On lengths that do not fit, labels out of range, of several labels one that no example has or all
+            have, embeddings that are not finite, or, without hints, fewer than two classes.
     """
 
     embeddings: Tensor
@@ -106,8 +106,8 @@ class SupportSet:
             raise ValueError(f"The labels of a support set must be int64, got {self.labels.dtype}.")
         check_hints(self.hints, self.given_hints, len(self), self.num_labels)
         if len(self) or self.hints is None:
-            check_labels(self.labels, self.label_names)
-            check_embeddings(self.embeddings)
+            check_labels(self.labels, self.label_names, self.hints is not None)
+            check_embeddings(self.embeddings, self.has_two_classes)
         if self.weights is not None and self.weights.shape != self.labels.shape[:1]:
             raise ValueError(f"There are weights {tuple(self.weights.shape)} for {len(self)} examples.")
         if self.texts is not None and len(self.texts) != len(self):
@@ -155,6 +155,11 @@ class SupportSet:
     def is_multi_label(self) -> bool:
         """True where an example may have several labels, or none."""
         return self.labels.dim() == 2
+
+    @property
+    def has_two_classes(self) -> bool:
+        """True where the examples are of two classes or more; else hints alone are compared."""
+        return len(self) > 0 and (self.is_multi_label or bool((self.labels != self.labels[0]).any()))
 
     def label_set(self, row: int) -> frozenset[str]:
         """Return the names of the labels of an example, given its index."""
