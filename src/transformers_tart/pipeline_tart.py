@@ -202,7 +202,7 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
             `list[dict]`: `{"index", "score"}`, the best first: the place of an input, from 0, and its uncertainty
             multiplied by the share of all inputs that it alone covers; see [`Pool`]. There is no chance in it.
         """
-        is_one, items, table = self._read_inputs(inputs, classes)
+        _, is_one, items, table = self._read_inputs(inputs, classes)
         if is_one:
             raise TypeError(f"inputs is one {self.model.config.modality}; give a list of those from which to choose.")
         n, size = as_count(n, "n"), as_limit(batch_size, "batch_size") or self._batch_size
@@ -234,7 +234,7 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
             `np.ndarray` of shape `(n, dim)`, or `(dim,)` for one input: float32, as `SentenceTransformer.encode`
             returns it. The layers of a view stand side by side, without the centering and scaling by a support set.
         """
-        is_one, items, _ = self._read_inputs(inputs, table)
+        _, is_one, items, _ = self._read_inputs(inputs, table)
         batching = {"batch_size": as_limit(batch_size, "batch_size") or self._batch_size}
         batching["progress_bar"] = as_flag(progress_bar, "progress_bar")
         with self._place():
