@@ -230,7 +230,7 @@ class SupportingModel(AnsweringModel):
         Raises:
             ValueError: When there is no support set, or a prompt would have to be written anew without its texts.
         """
-        grower = SupportGrower.of(self, partial(read_vocabulary, self), **take(options, ("hints", "cache")))
+        grower = SupportGrower.of(self, **take(options, ("hints", "cache")))
         table, known = take_table_arguments(options), grower.support.label_names
         more = self._parse(examples, None, self.chosen_names, table, known)
         grown = grower.add(more, tokenizer, **options)
@@ -250,7 +250,7 @@ class SupportingModel(AnsweringModel):
             ValueError: When an example is not there, or those that are left are of fewer than two classes, without
                 label hints.
         """
-        grower = SupportGrower.of(self, partial(read_vocabulary, self))
+        grower = SupportGrower.of(self)
         removed = find_examples(grower.support, examples, self.config.modality, self.chosen_names)
         left = sorted(set(range(len(grower.support))) - set(removed))
         taken = grower.take(left, tokenizer, **batching)

@@ -44,7 +44,7 @@ def test__label_lists__class_label_feature__its_names() -> None:
         ([["a"], None], TypeError, "label of example 1 is None"),
         ([["a"], ["b", "b"]], ValueError, "Example 1 has a label twice"),
         ([[0, 1, 1], [1, 0, 0]], ValueError, "not a row with a 0 or 1"),
-        ([[], []], ValueError, "All 2 examples have empty lists"),
+        ([[], []], ValueError, "All examples have empty lists"),
         ([["a"], ["b", None]], ValueError, "first of them example 1"),
         ([["a"], ["b", 2]], TypeError, "use one kind"),
         ([["a"], [["b"]]], TypeError, "label of example 1 is list"),

@@ -21,7 +21,7 @@ from transformers_tart.inputs.containers import (
     read_chosen,
     resolve_table,
 )
-from transformers_tart.inputs.label_lists import are_lists, number_label_lists
+from transformers_tart.inputs.label_lists import are_lists, flatten_lists, group_numbers
 from transformers_tart.inputs.labels import STRINGS, kind_of, number_labels, plain_label
 from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.inputs.more_labels import number_more
@@ -128,13 +128,15 @@ def parse_examples(
     if lengths[key] == 0:
         raise ValueError(f"There are no examples; give {_forms(key)}.")
     items = _texts(columns) if modality.is_tokenized else columns[key]
-    given = (class_names, chosen_names, candidate_labels)
+    given = (known_names, class_names, chosen_names, candidate_labels)
     if are_lists(columns[LABEL]):
-        found = _with_lists(items, columns[LABEL], known_names, *given)
+        flat, places = flatten_lists(columns[LABEL])
+        numbers, label_names, kind = _number(flat, places, *given)
+        lists = group_numbers(numbers, places, len(items))
         if modality.is_tokenized:
-            _warn_about_texts(items, list(map(tuple, found.label_lists or ())))
-        return found
-    labels, label_names, kind = _number(columns[LABEL], known_names, *given)
+            _warn_about_texts(items, list(map(tuple, lists)))
+        return Examples(items, [], label_names, kind, label_lists=lists)
+    labels, label_names, kind = _number(columns[LABEL], range(len(items)), *given)
     if len(set(labels)) < 2 and known_names is None and candidate_labels is None:
         raise ValueError(
             f"All {len(labels)} examples have one label; a classifier needs examples of at least two classes."
@@ -148,33 +150,24 @@ def parse_examples(
 
 
 def _number(
-    labels: list[Any], known_names: tuple[str, ...] | None, class_names: Any, chosen_names: Any, candidates: Any
+    labels: list[Any], places: Sequence[int], known_names: Any, class_names: Any, chosen_names: Any, candidates: Any
 ) -> tuple[list[int], tuple[str, ...], str]:
     """Return class numbers, names of the classes and kind of the labels; the arguments are as in `parse_examples`."""
+    if not labels:
+        if known_names is None:
+            raise ValueError("All examples have empty lists of labels; a classifier needs labels.")
+        return [], known_names, STRINGS
     kind = STRINGS
     if known_names is not None:
-        numbers, names = number_more(labels, known_names, class_names, chosen_names)
-        kind = kind_of(plain_label(labels[0]), "example 0")
+        numbers, names = number_more(labels, known_names, class_names, chosen_names, places)
     elif candidates is None:
-        numbers, names = number_labels(labels, class_names, chosen_names)
-        if class_names is None and chosen_names is None:
-            kind = kind_of(plain_label(labels[0]), "example 0")
+        numbers, names = number_labels(labels, class_names, chosen_names, places)
     else:
         parsed = parse_candidates(candidates, chosen_names)
-        numbers, names = match_candidates(*number_labels(labels, class_names), parsed)
+        numbers, names = match_candidates(*number_labels(labels, class_names, places=places), parsed, places)
+    if known_names is not None or (class_names is None and chosen_names is None and candidates is None):
+        kind = kind_of(plain_label(labels[0]), f"example {places[0]}")
     return numbers, names, kind
-
-
-def _with_lists(
-    items: list[Any], lists: list[Any], known_names: Any, class_names: Any, chosen_names: Any, candidates: Any
-) -> Examples:
-    """Return examples with lists of labels; the arguments are as in `parse_examples`."""
-    parsed = None if candidates is None else parse_candidates(candidates, chosen_names)
-    chosen_names = None if parsed else chosen_names
-    numbers, names, first = number_label_lists(lists, class_names, chosen_names, parsed, known_names)
-    has_own = known_names is not None or (class_names is None and chosen_names is None and parsed is None)
-    kind = kind_of(first, "the first example") if has_own and first is not None else STRINGS
-    return Examples(items, [], names, kind, label_lists=numbers)
 
 
 def _texts(columns: Mapping[str, list]) -> list[Text]:

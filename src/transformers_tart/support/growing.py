@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 from transformers.utils import logging
 
+from transformers_tart.backbones.origin import read_vocabulary
 from transformers_tart.backbones.vocabulary import HeadRows
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.phrases import Reading
@@ -44,7 +46,7 @@ class SupportGrower:
     read_head: Callable[[Sequence[int]], HeadRows | None]
 
     @classmethod
-    def of(cls, model: Any, read_head: Any, hints: Any = None, cache: EmbeddingCache | None = None) -> Self:
+    def of(cls, model: Any, hints: Any = None, cache: EmbeddingCache | None = None) -> Self:
         """Return the stored support set of a model, with `hints` of the user beside those that are known.
 
         Raises:
@@ -61,8 +63,8 @@ class SupportGrower:
             reading = known.reading
         elif not embedder.options.has_prompt:
             reading = embedder.read_support(None, support.phrasing)
-        functions = {} if known is None else known.functions
-        return cls(support, embedder, reading, {**functions, **parse_given(hints)}, read_head)
+        given = {**({} if known is None else known.functions), **parse_given(hints)}
+        return cls(support, embedder, reading, given, partial(read_vocabulary, model))
 
     def add(
         self, more: Examples, tokenizer: Any, label_descriptions: Any = None, unlabeled: Any = None, **options: Any
