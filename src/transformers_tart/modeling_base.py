@@ -2,31 +2,26 @@
 
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from huggingface_hub import ModelCard
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
+from transformers_tart.backbones.origin import Origin, check_backbone, check_folder
 from transformers_tart.backbones.towers import build_tower
 from transformers_tart.backbones.traits import BackboneTraits
 from transformers_tart.checks.arguments import check_kind
-from transformers_tart.checks.label_names import config_names, set_config_names, set_problem_type, usual_names
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.files import staged
-from transformers_tart.hints.given import functions_of
 from transformers_tart.hub.card import CardFacts, classifier_card
 from transformers_tart.hub.push import HubMixin, keep_edited_card
-from transformers_tart.inputs.columns import take_table_arguments
-from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.views import View
 from transformers_tart.loading.checksums import add_checksums
-from transformers_tart.loading.download import explain_failures, take
+from transformers_tart.loading.download import explain_failures
 from transformers_tart.loading.pickling import restore, state_without_capture_hooks
 from transformers_tart.modeling_support import SupportingModel
-from transformers_tart.origin import Origin, check_backbone, check_folder, read_vocabulary
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.repository import (
     BACKBONE_KEYS,
@@ -36,9 +31,7 @@ from transformers_tart.repository import (
     load_composed,
     save_parts,
 )
-from transformers_tart.support import PreparedSupport, SupportSet, check_is_support
-from transformers_tart.support.growing import SupportGrower
-from transformers_tart.support.keys import find_examples
+from transformers_tart.support import PreparedSupport, SupportSet
 
 
 class TartPreTrainedModel(HubMixin, SupportingModel):
@@ -183,94 +176,6 @@ class TartPreTrainedModel(HubMixin, SupportingModel):
         """
         with explain_failures(pretrained_model_name_or_path):
             return load_composed(cls, pretrained_model_name_or_path, *model_args, **kwargs)
-
-    def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
-        """Store a support set with the model, or remove it.
-
-        The label names of the config become those of the support set, unless a user set them: then they name the
-        classes of any support set.
-
-        Raises:
-            BackboneMismatchError: When it was embedded by another backbone, or with other options.
-            ValueError: When there are not as many names as classes.
-        """
-        prepared = support if isinstance(support, PreparedSupport) else None
-        support = support.support if isinstance(support, PreparedSupport) else support
-        if support is not None:
-            check_is_support(support)
-            options = support.options if prepared is not None else None
-            if options is not None and options.max_length != self.config.embedding_options.max_length:
-                self.config.max_length = options.max_length  # given to the pipeline for all of its calls
-            self.check_support(support)
-        self._store(support, prepared)
-
-    def add_examples(self, examples: RawExamples, tokenizer: PreTrainedTokenizerBase, **options: Any) -> None:
-        """Add examples to the stored support set; only these, and the texts of new classes, are embedded.
-
-        Args:
-            examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`), tokenizer (`PreTrainedTokenizerBase`):
-                As in [`encode_support`]; one example will do. A new class stands where encoding all examples would
-                put it: by the `ClassLabel` feature of the new ones, or sorted; last where the others are not sorted.
-            options:
-                `hints`, those of the user, where a loaded support set was scored by them; `label_descriptions` of new
-                classes, and `unlabeled`, without which their hints are calibrated by inputs without content;
-                `batch_size`, `progress_bar`, `cache`, `text_column` and the like; as in [`prepare_examples`].
-
-        Raises:
-            ValueError: When there is no support set, or a prompt would have to be written anew without its texts.
-        """
-        grower = SupportGrower.of(self, partial(read_vocabulary, self), **take(options, ("hints", "cache")))
-        table, known = take_table_arguments(options), grower.support.label_names
-        more = self._parse(examples, None, self.chosen_names, table, known)
-        grown = grower.add(more, tokenizer, **options)
-        self.set_support(self._pack(self.prepare_embedded(*grown, functions_of(grower.given))))
-
-    def remove_examples(self, examples: Any, tokenizer: PreTrainedTokenizerBase, **batching: Any) -> None:
-        """Remove examples from the stored support set; their classes stay.
-
-        Args:
-            examples (`int`, `dict`, `list` or a table):
-                Their indices, in the order in which they were given, or the examples themselves: texts and labels, of
-                which all copies are removed.
-            tokenizer (`PreTrainedTokenizerBase`), batching:
-                As in [`add_examples`], for protocols with a prompt, which is written anew.
-
-        Raises:
-            ValueError: When an example is not there, or those that are left are of fewer than two classes.
-        """
-        grower = SupportGrower.of(self, partial(read_vocabulary, self))
-        removed = find_examples(grower.support, examples, self.config.modality, self.chosen_names)
-        left = sorted(set(range(len(grower.support))) - set(removed))
-        taken = grower.take(left, tokenizer, **batching)
-        self.set_support(self._pack(self.prepare_embedded(*taken, functions_of(grower.given))))
-
-    def restore_support(self, support: SupportSet, has_chosen_names: bool) -> None:
-        """Store a loaded support set, already compared with the backbone; the next examples keep chosen names."""
-        self._store(support)
-        if not has_chosen_names:
-            self._names_of_examples = config_names(self.config)
-        if support.prompt is None and support.phrasing is None:  # which are read with the first query
-            self._prepared = self.prepare_embedded(support)
-
-    def _store(self, support: SupportSet | None, prepared: PreparedSupport | None = None) -> None:
-        names = self.chosen_names
-        if names is not None and support is not None:
-            support.check_names(names)
-        elif names is None and support is not None:
-            names = self._names_of_examples = support.label_names
-        elif names is None:
-            names = usual_names(len(config_names(self.config)))
-        set_config_names(self.config, names)
-        set_problem_type(self.config, support is not None and support.is_multi_label)
-        self._prepared, self.support = prepared, support
-
-    def names_for(self, support: SupportSet) -> tuple[str, ...]:
-        """Return the names of the classes of a support set: for the stored one those of the config, if as many."""
-        if support is not self.support:
-            return support.label_names
-        names = config_names(self.config)
-        support.check_number_of_names(names)
-        return names
 
     def save_pretrained(
         self,

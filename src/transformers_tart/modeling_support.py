@@ -1,80 +1,44 @@
-"""The part of the composed classifiers that encodes examples, reads support sets and answers queries."""
+"""The part of the composed classifiers that encodes examples and stores them: their support set, and its growth."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import copy
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers import PreTrainedTokenizerBase
 
-from transformers_tart.backbones.digest import BackboneDigest, state_token
-from transformers_tart.backbones.model_inputs import classification_loss
-from transformers_tart.backbones.traits import BackboneTraits
+from transformers_tart.backbones.origin import Origin, read_vocabulary
 from transformers_tart.checks.arguments import as_flag
-from transformers_tart.checks.label_names import are_usual, config_names
+from transformers_tart.checks.label_names import (
+    are_usual,
+    config_names,
+    set_config_names,
+    set_problem_type,
+    usual_names,
+)
 from transformers_tart.checks.tensors import check_seed
-from transformers_tart.checks.tracing import is_traced
-from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.embeddings.packing import draw_probes, is_unchanged
-from transformers_tart.embeddings.phrases import Reading
-from transformers_tart.embeddings.text import Embedder
-from transformers_tart.embeddings.views import split_views
 from transformers_tart.hints.given import functions_of
-from transformers_tart.hints.requests import HintRequest, choose_texts, parse_request
-from transformers_tart.hints.single_labels import as_task
+from transformers_tart.hints.requests import choose_texts, parse_request
+from transformers_tart.hub.card import CardFacts
 from transformers_tart.inputs.candidates import parse_candidates
-from transformers_tart.inputs.columns import TableOptions
+from transformers_tart.inputs.columns import TableOptions, take_table_arguments
 from transformers_tart.inputs.examples import Examples, RawExamples, parse_examples
 from transformers_tart.inputs.text_options import DEFAULT_HYPOTHESIS
-from transformers_tart.origin import Origin, read_vocabulary
-from transformers_tart.projection import LayerScaling, scale_views
-from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.reasoners.state import Votes
+from transformers_tart.loading.download import take
+from transformers_tart.modeling_answers import AnsweringModel
 from transformers_tart.support import PreparedSupport, SupportSet, check_is_support
 from transformers_tart.support.encoding import SupportEncoder
+from transformers_tart.support.growing import SupportGrower
+from transformers_tart.support.keys import find_examples
 
 
-class SupportingModel(PreTrainedModel):
-    """Base of composed classifiers: a backbone that embeds, a reasoner, and the support set that they have read."""
+class SupportingModel(AnsweringModel):
+    """Base of composed classifiers with a support set, which examples make, and are added to and removed from."""
 
-    config: TartBaseConfig
-    backbone: PreTrainedModel
-    reasoner: TartReasoner
-    support: SupportSet | None
     origin: Origin
-    _prepared: PreparedSupport | None
-    _traits: BackboneTraits | None
+    card_facts: CardFacts
     _names_of_examples: tuple[str, ...] | None
-    _embedder_class = Embedder
-
-    def embedder(self, cache: EmbeddingCache | None = None, max_length: int | None = None) -> Embedder:
-        """Return the [`Embedder`] or [`MediaEmbedder`] of this model, its backbone in evaluation mode.
-
-        Args:
-            cache ([`EmbeddingCache`], *optional*), max_length (`int`, *optional*):
-                Where embeddings are looked up first, and kept; and the longest text in tokens, if not the config's.
-        """
-        if self.backbone.training:
-            self.backbone.eval()
-        options = self.config.embedding_options
-        if max_length is not None:
-            options = replace(options, max_length=max_length)
-        return self._embedder_class(self.traits, options, cache, self.config.modality)
-
-    @property
-    def traits(self) -> BackboneTraits:
-        """The backbone with the results of probing it."""
-        if self._traits is None or self._traits.backbone is not self.backbone:
-            self._traits = BackboneTraits(self.backbone)
-        return self._traits
-
-    def adopt(self, traits: BackboneTraits) -> None:
-        """Take over the results of probing the backbone."""
-        self._traits = traits
 
     def encode_support(
         self,
@@ -124,11 +88,22 @@ class SupportingModel(PreTrainedModel):
                 Names of the columns of the examples: `text_column`, `text_pair_column`, `image_column`,
                 `audio_column`, `label_column`; and `split`, of a `DatasetDict`.
         """
-        seed, keep_texts = check_seed(seed), as_flag(keep_texts, "keep_texts")
-        batching = {"batch_size": batch_size, "progress_bar": as_flag(progress_bar, "progress_bar")}
-        parsed = self._parse(examples, candidate_labels, self.chosen_names, table)
-        request = self._request(parsed, hints, hypothesis_template, label_descriptions, unlabeled, seed)
-        return self._embed(self.embedder(), parsed, request, tokenizer, keep_texts, **batching, seed=seed).support
+        prepared = self.prepare_examples(
+            examples,
+            tokenizer,
+            hints=hints,
+            candidate_labels=candidate_labels,
+            hypothesis_template=hypothesis_template,
+            label_descriptions=label_descriptions,
+            unlabeled=unlabeled,
+            batch_size=batch_size,
+            progress_bar=as_flag(progress_bar, "progress_bar"),
+            keep_texts=as_flag(keep_texts, "keep_texts"),
+            seed=check_seed(seed),
+            is_stored=True,
+            **table,
+        )
+        return prepared.support
 
     def prepare_examples(
         self,
@@ -143,6 +118,7 @@ class SupportingModel(PreTrainedModel):
         batch_size: int | None = None,
         progress_bar: bool = False,
         keep_texts: bool = False,
+        seed: int = 0,
         cache: EmbeddingCache | None = None,
         max_length: int | None = None,
         is_stored: bool = False,
@@ -154,11 +130,17 @@ class SupportingModel(PreTrainedModel):
         examples that become the support set of the model, labels must be those that a user named in
         `config.id2label`.
         """
-        names, embedder = self.chosen_names if is_stored else None, self.embedder(cache, max_length)
-        parsed = self._parse(examples, candidate_labels, names, table)
-        request = self._request(parsed, hints, hypothesis_template, label_descriptions, unlabeled)
-        batching = {"batch_size": batch_size, "progress_bar": progress_bar}
-        return self._embed(embedder, parsed, request, tokenizer, keep_texts, **batching)
+        embedder, modality = self.embedder(cache, max_length), self.config.modality
+        parsed = self._parse(examples, candidate_labels, self.chosen_names if is_stored else None, table)
+        default = getattr(self.config, "hypothesis_template", DEFAULT_HYPOTHESIS)
+        template = default if hypothesis_template is None else hypothesis_template
+        request = parse_request(hints, parsed.label_names, template, label_descriptions, unlabeled, seed)
+        given = (request, parsed.label_names, modality, embedder.options, self.reasoner.reads_hints)
+        texts = choose_texts(*given, has_examples=len(parsed.inputs) > 0)
+        encoder = SupportEncoder(embedder, self.backbone_digest(), request, texts, partial(read_vocabulary, self))
+        batching: dict[str, Any] = {"batch_size": batch_size, "progress_bar": progress_bar, "seed": seed}
+        support, reading = encoder.encode(parsed, tokenizer, keep_texts, **batching)
+        return self._pack(self.prepare_embedded(support, reading, functions_of(request.given)))
 
     def _parse(
         self, examples: Any, candidate_labels: Any, names: Any, table: Mapping[str, Any], known: Any = None
@@ -168,183 +150,111 @@ class SupportingModel(PreTrainedModel):
             return Examples([], [], parse_candidates(candidate_labels, names))
         return parse_examples(examples, self.config.modality, names, candidate_labels, options, known)
 
-    def _request(
-        self, parsed: Examples, hints: Any, template: str | None, descriptions: Any, unlabeled: Any, seed: int = 0
-    ) -> HintRequest:
-        default = getattr(self.config, "hypothesis_template", DEFAULT_HYPOTHESIS)
-        template = default if template is None else template
-        return parse_request(hints, parsed.label_names, template, descriptions, unlabeled, seed)
-
-    def _embed(
-        self, embedder: Embedder, parsed: Examples, request: HintRequest, tokenizer: Any, keep: bool, **options: Any
-    ) -> PreparedSupport:
-        names, reads_hints = parsed.label_names, self.reasoner.reads_hints
-        has_examples = len(parsed.inputs) > 0
-        texts = choose_texts(request, names, self.config.modality, embedder.options, reads_hints, has_examples)
-        encoder = SupportEncoder(embedder, self.backbone_digest(), request, texts, partial(read_vocabulary, self))
-        support, reading = encoder.encode(parsed, tokenizer, keep, **options)
-        return self._pack(self.prepare_embedded(support, reading, functions_of(request.given)))
-
-    def _pack(self, prepared: PreparedSupport) -> PreparedSupport:
-        """Prepare a support set with packed embeddings, unless they are not smaller or change predictions."""
-        packed = None if prepared.support.packed is not None else prepared.support.pack()
-        if packed is None:
-            return prepared
-        candidate = self.prepare_embedded(packed, prepared.reading, prepared.functions)
-        probes, given = draw_probes(packed.embeddings), packed.given_hints
-        given = None if given is None else draw_probes(given)
-        with torch.no_grad():
-            logits, packed_logits = (self.answer(probes, each, given) for each in (prepared, candidate))
-        if prepared.support.is_multi_label:  # each label beside none
-            logits, packed_logits = (
-                torch.nn.functional.pad(each[..., None], (0, 1)) for each in (logits, packed_logits)
-            )
-        return candidate if is_unchanged(logits, packed_logits) else prepared
-
     @property
     def chosen_names(self) -> tuple[str, ...] | None:
         """The names that a user gave the classes, `None` where they are those of the examples or of transformers."""
         names = config_names(self.config)
         return None if are_usual(names) or names == self._names_of_examples else names
 
-    def prepare_support(self, support: SupportSet | PreparedSupport | None = None) -> PreparedSupport:
-        """Read a support set once; [`forward`] takes the result as `support`.
+    def names_for(self, support: SupportSet) -> tuple[str, ...]:
+        """Return the names of the classes of a support set: for the stored one those of the config, if as many."""
+        if support is not self.support:
+            return support.label_names
+        names = config_names(self.config)
+        support.check_number_of_names(names)
+        return names
+
+    def set_support(self, support: SupportSet | PreparedSupport | None) -> None:
+        """Store a support set with the model, or remove it.
+
+        The label names of the config become those of the support set, unless a user set them: then they name the
+        classes of any support set.
+
+        Raises:
+            BackboneMismatchError: When it was embedded by another backbone, or with other options.
+            ValueError: When there are not as many names as classes.
+        """
+        prepared = support if isinstance(support, PreparedSupport) else None
+        support = support.support if isinstance(support, PreparedSupport) else support
+        if support is not None:
+            check_is_support(support)
+            options = support.options if prepared is not None else None
+            if options is not None and options.max_length != self.config.embedding_options.max_length:
+                self.config.max_length = options.max_length  # given to the pipeline for all of its calls
+            self.check_support(support)
+        self._store(support, prepared)
+
+    def restore_support(self, support: SupportSet, has_chosen_names: bool) -> None:
+        """Store a loaded support set, already compared with the backbone; the next examples keep chosen names."""
+        self._store(support)
+        if not has_chosen_names:
+            self._names_of_examples = config_names(self.config)
+        if support.prompt is None and support.phrasing is None:  # which are read with the first query
+            self._prepared = self.prepare_embedded(support)
+
+    def _store(self, support: SupportSet | None, prepared: PreparedSupport | None = None) -> None:
+        names = self.chosen_names
+        if names is not None and support is not None:
+            support.check_names(names)
+        elif names is None and support is not None:
+            names = self._names_of_examples = support.label_names
+        elif names is None:
+            names = usual_names(len(config_names(self.config)))
+        set_config_names(self.config, names)
+        set_problem_type(self.config, support is not None and support.is_multi_label)
+        self._prepared, self.support = prepared, support
+
+    def copy_task(self) -> Self:
+        """Return a model with the same task on the same backbone and reasoner; what either stores, the other lacks."""
+        copied = type(self)(copy.deepcopy(self.config), backbone=self.backbone, reasoner=self.reasoner)
+        copied.training, copied.card_facts = self.training, self.card_facts
+        copied.origin, copied.support, copied._prepared = self.origin, self.support, self._prepared
+        copied._names_of_examples = self._names_of_examples
+        copied.adopt(self.traits)
+        return copied
+
+    def add_examples(self, examples: RawExamples, tokenizer: PreTrainedTokenizerBase, **options: Any) -> None:
+        """Add examples to the stored support set; only these, and the texts of new classes, are embedded.
+
+        Beside candidate labels, the first examples may be of one class; the hints alone decide until there are two.
 
         Args:
-            support ([`SupportSet`], *optional*):
-                The stored one when not given, which is read at most once.
+            examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`), tokenizer (`PreTrainedTokenizerBase`):
+                As in [`encode_support`]; one example will do. A new class stands where encoding all examples would
+                put it: by the `ClassLabel` feature of the new ones, or sorted; last where the others are not sorted.
+            options:
+                `hints`, those of the user, where a loaded support set was scored by them; `label_descriptions` of new
+                classes, and `unlabeled`, without which their hints are calibrated by inputs without content;
+                `batch_size`, `progress_bar`, `cache`, `text_column` and the like; as in [`prepare_examples`].
+
+        Raises:
+            ValueError: When there is no support set, or a prompt would have to be written anew without its texts.
         """
-        if isinstance(support, PreparedSupport):
-            if self._is_current(support):
-                return support
-            support = support.support
-        support = self.support if support is None else support
-        if support is None:
-            raise ValueError(
-                "There is no support set: pass support=model.encode_support(examples, tokenizer) to the model, or "
-                "examples=... to the pipeline."
-            )
-        check_is_support(support)
-        cached = self._prepared
-        if cached is not None and cached.support is support and self._is_current(cached):
-            return cached
-        if is_traced():
-            raise ValueError(
-                "The support set has not been read yet, and reading it cannot be exported: call "
-                "model.prepare_support() first."
-            )
-        self.check_support(support)
-        prepared = self.prepare_embedded(support, self.embedder().read_support(support.prompt, support.phrasing))
-        if support is self.support:
-            self._prepared = prepared
-        return prepared
+        grower = SupportGrower.of(self, **take(options, ("hints", "cache")))
+        table, known = take_table_arguments(options), grower.support.label_names
+        more = self._parse(examples, None, self.chosen_names, table, known)
+        grown = grower.add(more, tokenizer, **options)
+        self.set_support(self._pack(self.prepare_embedded(*grown, functions_of(grower.given))))
 
-    def prepare_embedded(
-        self,
-        support: SupportSet,
-        reading: Reading | None = None,
-        functions: Mapping[str, Callable[..., Any]] | None = None,
-    ) -> PreparedSupport:
-        """Read a support set that this model has embedded, with the reading of its queries and hints if it has any."""
-        device = self.reasoner.device
-        embeddings = support.embeddings.to(device)
-        embeddings = embeddings[:, None] if embeddings.dim() == 2 else embeddings
-        # without examples there is nothing to scale, and constant layers become 0
-        fitted = embeddings if len(support) else embeddings.new_zeros(1, *embeddings.shape[1:])
-        views = split_views(fitted, self.config.embedding_options.views)
-        weights = None if support.weights is None else support.weights.to(device)
-        scalings, hints = tuple(LayerScaling.fit(view, weights) for view in views), support.hints
-        with torch.no_grad():
-            is_multi, scores, labels = support.is_multi_label, support.scores(), support.labels.to(device)
-            labels = 1 - labels.T if is_multi else labels[None]  # the first of two classes has the label
-            scaled = [view.expand(len(labels), -1, -1) for view in scale_views(embeddings, scalings)]
-            of_examples = unlabeled = None
-            if hints is not None and scores is not None:
-                of_examples = as_task(scores, hints.calibration, is_multi).to(device)
-                unlabeled = as_task(hints.calibration, hints.calibration, is_multi).to(device)
-            of_task = None if weights is None else weights.expand(len(labels), -1)
-            hinted = (of_examples, unlabeled, 2 if is_multi else max(2, support.num_labels))
-            state = self.reasoner.prepare(scaled, labels, *hinted, support_weights=of_task)
-        return PreparedSupport(support, scalings, state, reading, self._token(), functions or {})
-
-    def _is_current(self, prepared: PreparedSupport) -> bool:
-        """Return whether reasoner, backbone and options are those for which a support set was prepared."""
-        reading, options = prepared.reading, prepared.support.options
-        is_in_place = prepared.scalings[0].mean.device == self.reasoner.device
-        if not is_in_place or (reading is not None and reading.runtime != self.traits.runtime):
-            return False
-        has_options = options in (None, self.config.embedding_options)
-        return is_traced() or (has_options and prepared.token == self._token())
-
-    def _token(self) -> tuple[object, ...]:
-        return state_token(self.backbone), state_token(self.reasoner)
-
-    def backbone_digest(self) -> BackboneDigest:
-        """Return the digest of the backbone as it is now, under the name that the config refers to."""
-        digest = BackboneDigest.of(self.backbone)
-        return replace(digest, name=self.config.base_model_name_or_path or digest.name)
-
-    def check_support(self, support: SupportSet) -> None:
-        """Raise a BackboneMismatchError unless this backbone and the options of this config embedded a support set."""
-        support.check_options(self.config.embedding_options)
-        if support.digest is not None:
-            support.check_backbone(self.backbone_digest())
-
-    def _classify_batch(
-        self,
-        batch: dict[str, Tensor],
-        support: SupportSet | PreparedSupport | None,
-        labels: Tensor | None,
-        hints: Tensor | None = None,
-    ) -> SequenceClassifierOutput:
-        """Embed a batch of checked tensors and classify it."""
-        prepared = self.prepare_support(support)
-        logits = self.answer(self.embedder().embed_batch(batch, prepared.reading), prepared, hints)
-        loss = None if labels is None else classification_loss(logits, labels, prepared.support.is_multi_label)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
-
-    def answer(self, embeddings: Tensor, prepared: PreparedSupport, given_hints: Tensor | None = None) -> Tensor:
-        """Return the logits of query embeddings.
+    def remove_examples(self, examples: Any, tokenizer: PreTrainedTokenizerBase, **batching: Any) -> None:
+        """Remove examples from the stored support set; their classes stay.
 
         Args:
-            embeddings (`torch.FloatTensor` of shape `(n, layers, hidden)`):
-                Embeddings of queries, as an embedder returns them.
-            prepared ([`PreparedSupport`]):
-                The support set.
-            given_hints (`torch.FloatTensor` of shape `(n, hints of the user, num_labels)`, *optional*):
-                Scores of the queries by the hints of the user, from [`PreparedSupport.score_given`].
+            examples (`int`, `dict`, `list` or a table):
+                Their indices, in the order in which they were given, or the examples themselves: texts and labels, of
+                which all copies are removed.
+            tokenizer (`PreTrainedTokenizerBase`), batching:
+                As in [`add_examples`], for protocols with a prompt, which is written anew.
 
-        Returns:
-            `torch.FloatTensor` of shape `(n, num_labels)`: log-probabilities up to a constant; or the log-odds of each
-            label, of a single one or of a support set with several labels an example.
+        Raises:
+            ValueError: When an example is not there, or those that are left are of fewer than two classes, without
+                label hints.
         """
-        logits = self.reasoner.query(prepared.state, *self._scale(embeddings, prepared, given_hints))
-        if prepared.support.num_labels > 1 and not prepared.support.is_multi_label:
-            return logits[0]
-        return (logits[..., 0] - logits[..., 1]).T
-
-    def explain(self, embeddings: Tensor, prepared: PreparedSupport, given_hints: Tensor | None = None) -> Votes:
-        """Return the votes of views and hints, and the influence of examples; arguments are as in [`answer`]."""
-        prepared.support.check_single_label("Explanations")
-        with torch.no_grad():
-            return self.reasoner.explain(prepared.state, *self._scale(embeddings, prepared, given_hints))
-
-    def _scale(
-        self, embeddings: Tensor, prepared: PreparedSupport, given_hints: Tensor | None
-    ) -> tuple[list[Tensor], Tensor | None]:
-        """Return query embeddings as the reasoner reads them, and all hints (1, n, hints, num_labels)."""
-        embeddings = embeddings.to(self.reasoner.device)
-        if not is_traced() and not torch.isfinite(embeddings).all():
-            raise ValueError(
-                "The backbone gives NaN or infinite embeddings: it is broken, or overflows its dtype. Load it with "
-                "dtype=torch.float32 or torch.bfloat16."
-            )
-        hints, batch = prepared.support.hints, prepared.state.batch
-        scaled = [view.expand(batch, -1, -1) for view in scale_views(embeddings, prepared.scalings)]
-        if hints is None:
-            return scaled, None if given_hints is None else given_hints[None]
-        scores = hints.join(hints.score(embeddings), given_hints)
-        return scaled, as_task(scores, hints.calibration, prepared.support.is_multi_label)
+        grower = SupportGrower.of(self)
+        removed = find_examples(grower.support, examples, self.config.modality, self.chosen_names)
+        left = sorted(set(range(len(grower.support))) - set(removed))
+        taken = grower.take(left, tokenizer, **batching)
+        self.set_support(self._pack(self.prepare_embedded(*taken, functions_of(grower.given))))
 
 
 __all__ = ["SupportingModel"]

@@ -229,8 +229,7 @@ def _choose_config(reads: tuple[str, ...]) -> type[TartBaseConfig]:
 
 def class_for(modality: str) -> type[TartPreTrainedModel]:
     """Return the class of composed models for a modality."""
-    classes = [each for each in TartBaseConfig.__subclasses__() if each in AutoModel._model_mapping]
-    return _model_class(next(each for each in classes if each.modality == modality))
+    return _model_class(_choose_config((modality,)))
 
 
 def _model_class(config_class: type[TartBaseConfig]) -> type[TartPreTrainedModel]:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers_tart.answers.embedding import embed_inputs
 from transformers_tart.answers.pipeline import LASTING, AnsweringPipeline, take_classes
 from transformers_tart.backbones.adapters import unwrap
+from transformers_tart.backbones.origin import check_folder
 from transformers_tart.backbones.reference import choose_processor
 from transformers_tart.checks.arguments import as_count, as_flag, as_source, check_device
 from transformers_tart.embeddings.arguments import as_limit
@@ -25,7 +26,6 @@ from transformers_tart.inputs.views import COMPOSITION, View
 from transformers_tart.loading.download import take
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.modeling_tart import PipelineModel, compose_any
-from transformers_tart.origin import check_folder
 from transformers_tart.repository import OWNED
 from transformers_tart.support import SupportSet
 
@@ -202,7 +202,7 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
             `list[dict]`: `{"index", "score"}`, the best first: the place of an input, from 0, and its uncertainty
             multiplied by the share of all inputs that it alone covers; see [`Pool`]. There is no chance in it.
         """
-        is_one, items, table = self._read_inputs(inputs, classes)
+        _, is_one, items, table = self._read_inputs(inputs, classes)
         if is_one:
             raise TypeError(f"inputs is one {self.model.config.modality}; give a list of those from which to choose.")
         n, size = as_count(n, "n"), as_limit(batch_size, "batch_size") or self._batch_size
@@ -234,7 +234,7 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
             `np.ndarray` of shape `(n, dim)`, or `(dim,)` for one input: float32, as `SentenceTransformer.encode`
             returns it. The layers of a view stand side by side, without the centering and scaling by a support set.
         """
-        is_one, items, _ = self._read_inputs(inputs, table)
+        _, is_one, items, _ = self._read_inputs(inputs, table)
         batching = {"batch_size": as_limit(batch_size, "batch_size") or self._batch_size}
         batching["progress_bar"] = as_flag(progress_bar, "progress_bar")
         with self._place():

@@ -17,6 +17,7 @@ from transformers.utils import cached_file, logging
 from transformers_tart.backbones.adapters import unwrap
 from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.backbones.dtype import is_open
+from transformers_tart.backbones.origin import Origin
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.backbones.sentence_encoders import (
     SentenceEncoder,
@@ -41,7 +42,6 @@ from transformers_tart.loading.arguments import check_loading
 from transformers_tart.loading.checksums import check_sums
 from transformers_tart.loading.config import load_config, replace_views
 from transformers_tart.loading.download import ACCESS, PLACE, TRUST, pin_revision, select, take
-from transformers_tart.origin import Origin
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.support import SUPPORT_FILE, SupportSet
 

@@ -1,18 +1,21 @@
 """Answers that are withheld, degrees of being out of scope, and label sets."""
 
 import pickle
+import sys
 
 import pytest
 import torch
 from helpers.builders import compose, make_examples, make_pipeline, make_texts, score_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.utils import logging
 
 from transformers_tart import SupportSet
 from transformers_tart.answers.conformal import least_probability, predict_held_out
 from transformers_tart.answers.formats import AnswerFormat
 from transformers_tart.answers.limits import Limits, limit_options
 from transformers_tart.answers.scope import Scope
+from transformers_tart.checks import progress
 from transformers_tart.support import PreparedSupport
 
 
@@ -190,6 +193,21 @@ def test__label_sets__higher_coverage__hold_those_of_a_lower_one(held_out, logit
             assert {each["label"] for each in other} == set(found[-1])
     assert set(found[0]) <= set(found[1])
     assert max(logits) == logits[int(next(iter(found[0])))]
+
+
+def test__coverage__slow_on_a_terminal__progress_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging, "_tqdm_active", True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    fitted = make_pipeline(compose(views="plain"), examples=ROWS[:12])
+    for delay, is_shown in ((3600, False), (0, True)):
+        monkeypatch.setattr(progress, "DELAY", delay)
+        fitted.set_examples(ROWS[:12])
+        fitted(TEXTS[0], coverage=0.8)
+        captured = capsys.readouterr()
+        assert ("calibrating" in captured.err) == is_shown
+        assert captured.out == ""
 
 
 def test__coverage__call__list_with_the_best_and_no_smaller_for_more(classify) -> None:

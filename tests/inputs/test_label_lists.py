@@ -44,7 +44,7 @@ def test__label_lists__class_label_feature__its_names() -> None:
         ([["a"], None], TypeError, "label of example 1 is None"),
         ([["a"], ["b", "b"]], ValueError, "Example 1 has a label twice"),
         ([[0, 1, 1], [1, 0, 0]], ValueError, "not a row with a 0 or 1"),
-        ([[], []], ValueError, "All 2 examples have empty lists"),
+        ([[], []], ValueError, "All examples have empty lists"),
         ([["a"], ["b", None]], ValueError, "first of them example 1"),
         ([["a"], ["b", 2]], TypeError, "use one kind"),
         ([["a"], [["b"]]], TypeError, "label of example 1 is list"),
@@ -55,6 +55,11 @@ def test__label_lists__that_are_none__errors_name_the_example(labels: list, kind
         parse(labels)
 
 
-def test__label_lists__known_classes__refused() -> None:
-    with pytest.raises(ValueError, match="made of examples with one label each"):
-        parse([["a"], ["b"]], known_names=("a", "b"))
+def test__label_lists__known_classes__new_ones_in_order_and_none_at_all() -> None:
+    found = parse([["b", "c"], []], known_names=("a", "c"))
+    assert (found.label_names, found.label_lists) == (("a", "b", "c"), [[1, 2], []])
+    found = parse([[], []], known_names=("a", "c"))
+    assert (found.label_names, found.label_lists) == (("a", "c"), [[], []])
+    assert parse([[3]], known_names=("2", "10")).label_names == ("2", "3", "10")
+    with pytest.raises(ValueError, match="The label of example 1 is 'b', outside"):
+        parse([[], ["b"]], known_names=("a", "c"), chosen_names=("a", "c"))

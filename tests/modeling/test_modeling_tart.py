@@ -230,6 +230,24 @@ def test__set_support__label_names__reach_the_config() -> None:
         model(**draw_batch())
 
 
+def test__copy_task__copy_grows__original_keeps_its_answers() -> None:
+    model, tokenizer, batch = compose(), build_tokenizer(), draw_batch()
+    model.set_support(encode(model))
+    model.train()
+    before, names = model(**batch).logits, dict(model.config.id2label)
+    copied = model.copy_task()
+    assert (copied.backbone, copied.reasoner) == (model.backbone, model.reasoner)
+    assert copied.training
+    assert model.reasoner.training
+    assert torch.equal(copied(**batch).logits, before)
+    copied.add_examples([{"text": "w1 w2", "label": "new"}], tokenizer)
+    assert copied(**batch).logits.shape[1] == 3
+    assert torch.equal(model(**batch).logits, before)
+    assert dict(model.config.id2label) == names
+    model.set_support(None)
+    assert len(copied.support) == 13
+
+
 def test__encode_support__texts__kept_only_when_asked(tokenizer: PreTrainedTokenizerFast) -> None:
     model, examples = compose(), make_examples()
     assert model.encode_support(examples, tokenizer).texts is None

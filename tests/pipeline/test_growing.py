@@ -154,6 +154,39 @@ def test__labels_alone__get_examples__as_both_at_once() -> None:
     assert len(classify.model.support) == 0
 
 
+def test__labels_alone__first_examples_of_one_class__hints_decide_until_there_are_two(tmp_path: Path) -> None:
+    model = TartForSequenceClassification.from_backbone(save_backbone(tmp_path / "backbone"))
+    classify = make_pipeline(model, examples=None, candidate_labels=list(NAMES))
+    alone = score_all(classify, QUERIES)
+    for rows in (ROWS[:1], ROWS[2:5:2]):
+        classify.add_examples(rows)
+        assert score_all(classify, QUERIES).equal(alone)
+    assert len(classify.model.support) == 3
+    assert classify.explain(QUERIES[0])["examples"] == []
+    assert score_all(save_and_load(classify, tmp_path), QUERIES).equal(alone)
+    classify.add_examples(ROWS[1:2])
+    at_once = {"candidate_labels": list(NAMES)}
+    assert difference(classify, make_pipeline(compose(), examples=[*ROWS[:5:2], ROWS[1]], **at_once)) < 1e-5
+    classify.remove_examples(3)
+    assert score_all(classify, QUERIES).equal(alone)
+    whole = make_pipeline(compose(), examples=ROWS[:5:2], **at_once)
+    assert (score_all(whole, QUERIES) - alone).abs().max() < 1e-5
+    with pytest.raises(ValueError, match="at least two classes"):
+        make_pipeline(compose(), examples=ROWS[:5:2], hints=None, **at_once)
+
+
+def test__new_class__hints_calibrated_by_unlabeled_texts__warning_unless_given(
+    all_logs: pytest.LogCaptureFixture,
+) -> None:
+    with all_logs.at_level(logging.WARNING):
+        for more in ({}, {"unlabeled": QUERIES}):
+            all_logs.clear()
+            classify = make_pipeline(compose(), examples=ROWS, unlabeled=QUERIES)
+            classify.add_examples(MORE, **more)
+            assert ("hints were calibrated by" in all_logs.text) == (not more)
+            assert QUERIES[0] not in all_logs.text
+
+
 @pytest.mark.parametrize("protocol", ["vanilla", "loo"])
 def test__prompt__grows__written_anew(protocol: str) -> None:
     rows = [{"text": WORDS[i], "label": "ab"[i % 2]} for i in range(5)]
@@ -221,6 +254,8 @@ def test__labels_that_do_not_fit__added__errors() -> None:
         classify.remove_examples({**ROWS[0], "label": NAMES[1]})
     with pytest.raises(ValueError, match="numbered from 0"):
         classify.remove_examples(14)
+    assert len(classify.model.support) == 14
+    classify.set_examples(ROWS, hints=None)
     with pytest.raises(ValueError, match="of 1 classes"):
         classify.remove_examples(ROWS[::2])
     assert len(classify.model.support) == 14

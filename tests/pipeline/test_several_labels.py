@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 from transformers import AutoModel, pipeline
 
 from transformers_tart import SupportSet
+from transformers_tart.embeddings.text import Embedder
 
 
 NAMES = ("w1 w2", "w30 w31", "w60 w61")
+NEW = "w20 w21"
 TEXTS = make_texts(5, seed=7)
+QUERIES = make_texts(6, seed=9)
 
 
 def make_lists(count: int = 18, seed: int = 0) -> list[dict[str, Any]]:
@@ -114,9 +117,15 @@ def test__label_lists__where_they_cannot_be__errors(classify: Any) -> None:
     ):
         with pytest.raises(ValueError, match="this one has lists"):
             call()
-    for call in (lambda: classify.add_examples(make_lists(2)), lambda: classify.remove_examples(0)):
-        with pytest.raises(ValueError, match="neither added nor removed"):
-            call()
+    with pytest.raises(
+        ValueError, match="The labels are single ones, and the support set was made of examples with li"
+    ):
+        classify.add_examples([{"text": "w1", "label": NAMES[0]}])
+    with pytest.raises(ValueError, match="The labels are lists, and the support set was made of examples with one"):
+        make_pipeline().add_examples(make_lists(2))
+    with pytest.raises(ValueError, match="None of the 2 examples have the label 'w30 w31'"):
+        classify.remove_examples(range(2, 18))
+    assert len(classify.model.support) == 18
     with pytest.raises(ValueError, match='protocol="stream"'):
         make_pipeline(compose(protocol="vanilla"), examples=make_lists())
 
@@ -134,6 +143,62 @@ def test__label_lists__label_of_all_or_none__named(labels: list, message: str) -
     more = {"candidate_labels": ["a", "b", "candidate"]} if message == "candidate" else {}
     with pytest.raises(ValueError, match=message):
         make_pipeline(compose(), examples=rows, **more)
+
+
+@pytest.mark.parametrize("hints", ["auto", None])
+def test__label_lists__grow_and_shrink__as_encoded_anew(hints: Any) -> None:
+    more = [{"text": text, "label": own} for text, own in zip(TEXTS, ([NEW, NAMES[2]], [], [NEW]), strict=False)]
+    grown = make_pipeline(compose(), examples=make_lists()[:14], hints=hints)
+    grown.add_examples(make_lists()[14:])
+    grown.add_examples(more[:2])
+    grown.add_examples(more[2:])
+    whole = make_pipeline(compose(), examples=[*make_lists(), *more], hints=hints)
+    assert grown.model.support.label_names == whole.model.support.label_names == (NAMES[0], NEW, *NAMES[1:])
+    assert grown.model.support.labels.equal(whole.model.support.labels)
+    assert (score_all(grown, QUERIES) - score_all(whole, QUERIES)).abs().max() < 1e-5
+    grown.remove_examples([make_lists()[2], more[1]])
+    grown.remove_examples(0)
+    left = make_pipeline(compose(), examples=[make_lists()[1], *make_lists()[3:], more[0], more[2]], hints=hints)
+    assert (score_all(grown, QUERIES) - score_all(left, QUERIES)).abs().max() < 1e-5
+    with pytest.raises(ValueError, match="with this text and label"):
+        grown.remove_examples({"text": more[0]["text"], "label": [NEW]})
+
+
+def test__label_lists__one_added__only_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    classify, read = make_pipeline(compose(), examples=make_lists()), list[Any]()
+    tokenize = Embedder.tokenize
+    monkeypatch.setattr(Embedder, "tokenize", lambda *given: (read.extend(given[2]), tokenize(*given))[1])
+    classify.add_examples({"text": [TEXTS[0]], "label": [[NAMES[1], NAMES[0]]]})
+    assert read == TEXTS[:1]
+
+
+def test__label_lists__candidate_labels_alone__get_examples_and_lose_them() -> None:
+    names = list(NAMES[::-1])
+    grown = make_pipeline(compose(), examples=None, candidate_labels=names)
+    alone = grown(TEXTS[0], multi_label=True)
+    grown.add_examples(make_lists())
+    whole = make_pipeline(compose(), examples=make_lists(), candidate_labels=names)
+    assert (score_all(grown, QUERIES) - score_all(whole, QUERIES)).abs().max() < 1e-5
+    grown.remove_examples(range(18))
+    again = grown(TEXTS[0])
+    assert again["labels"] == alone["labels"]
+    assert again["scores"] == pytest.approx(alone["scores"], abs=1e-5)
+
+
+def test__label_lists__integers_saved__grow_after_loading(tmp_path: Path) -> None:
+    model = compose()
+    model.backbone.save_pretrained(tmp_path / "backbone")
+    build_tokenizer().save_pretrained(tmp_path / "backbone")
+    rows = [{**row, "label": [NAMES.index(name) for name in row["label"]]} for row in make_lists()]
+    classify = pipeline("tart-classification", model=str(tmp_path / "backbone"), examples=rows)
+    classify.save_pretrained(tmp_path / "task")
+    loaded = pipeline("tart-classification", model=str(tmp_path / "task"))
+    loaded.add_examples([{"text": TEXTS[0], "label": [3, 1]}, {"text": TEXTS[1], "label": []}])
+    loaded.remove_examples([{"text": TEXTS[1], "label": []}])
+    assert loaded.model.support.label_names == ("0", "1", "2", "3")
+    assert [each["label"] for each in loaded(TEXTS[0], top_k=None)][0] in range(4)
+    with pytest.raises(ValueError, match="The labels are strings, and those of the support set are integers"):
+        loaded.add_examples([{"text": TEXTS[2], "label": ["1"]}])
 
 
 def test__label_lists__other_reasoner__scores_of_its_own() -> None:

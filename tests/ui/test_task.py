@@ -144,7 +144,10 @@ def test__corrections__labels_alone__count_with_the_second_class(classify: TartC
         "1 example of 2 classes: ham (1), spam (0). What was added counts as soon as two classes have an example."
     )
     session.correct(1, "odd")
-    assert session.describe() == "2 examples of 3 classes: ham (1), spam (0), odd (1)."
+    assert session.describe() == "2 examples of 3 classes: ham (1), odd (1), spam (0)."
+    session.undo()
+    session.undo()
+    assert session.describe() == "No examples, 3 classes: ham, odd, spam."
     assert {each["label"] for each in session.answers[0]} == {"ham", "spam", "odd"}
 
 

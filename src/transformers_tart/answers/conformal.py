@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from transformers_tart.checks.progress import show_progress
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.support import PreparedSupport
 from transformers_tart.support.growing import take_rows
@@ -28,11 +29,11 @@ def predict_held_out(model: TartPreTrainedModel, prepared: PreparedSupport) -> T
     """
     support, found = replace(prepared.support, packed=None, texts=None), []
     _, group = support.embeddings.flatten(1).unique(dim=0, return_inverse=True)
-    for number in range(FOLDS):
+    for number in show_progress(range(FOLDS), "calibrating"):
         is_out = group % FOLDS == number
-        rest = take_rows(support, (~is_out).nonzero().flatten()) if _has_two(support.labels[~is_out]) else None
-        if rest is None:
+        if len(support.labels[~is_out].unique()) < 2:
             continue
+        rest = take_rows(support, (~is_out).nonzero().flatten())
         rows = (is_out & torch.isin(support.labels, rest.labels)).nonzero().flatten()
         if len(rows):
             embeddings = support.embeddings[rows]
@@ -41,10 +42,6 @@ def predict_held_out(model: TartPreTrainedModel, prepared: PreparedSupport) -> T
             logits = model.answer(embeddings, model.prepare_embedded(rest, prepared.reading), given)
             found.append(logits.softmax(-1).cpu().gather(1, support.labels[rows].cpu()[:, None])[:, 0])
     return torch.cat(found) if found else torch.zeros(0)
-
-
-def _has_two(labels: Tensor) -> bool:
-    return len(labels) > 0 and bool((labels != labels[0]).any())
 
 
 def least_probability(of_labels: Tensor, coverage: float) -> float:

@@ -92,7 +92,7 @@ def _list_examples(
 def warn_about_hints(prepared: PreparedSupport) -> None:
     """Log once the hints that predict the examples no better than chance; never a label."""
     combination, hints = prepared.state.combination, prepared.support.hints
-    if combination is None or hints is None or not len(prepared.support):
+    if combination is None or hints is None or not prepared.support.has_two_classes:
         return
     for name, weight in zip(hints.names, combination.hints.mean(0).tolist(), strict=True):
         if weight < LEAST_WEIGHT:

@@ -38,27 +38,32 @@ class AnswerFormat:
     def write(self, item: Any, logits: Tensor, out_of_scope: float | None = None) -> Any:
         """Return the answer for one input, given its logits (C,), and how far it is out of scope if that is known."""
         values = logits.float().numpy()
-        scores = FUNCTIONS[self.function](values)
-        probabilities = FUNCTIONS["sigmoid" if self.is_alone else "softmax"](values)
-        ranked = sorted(zip(self.label_names, map(float, scores), probabilities, strict=True), key=lambda row: -row[1])
-        ranked = self._within_limits(ranked, out_of_scope)
+        scores = list(map(float, FUNCTIONS[self.function](values)))
+        order = sorted(range(len(scores)), key=lambda i: -scores[i])
+        within: list[tuple[Any, float]] = [
+            (self.label_names[i], scores[i]) for i in self._within_limits(order, values, out_of_scope)
+        ]
+        ranked = within or [(None, scores[order[0]])]
         if self.with_sequence:
-            labels, listed, _ = zip(*ranked, strict=True)
+            labels, listed = zip(*ranked, strict=True)
             return {"sequence": item, "labels": list(labels), "scores": list(listed)}
         more = {} if out_of_scope is None else {"out_of_scope": out_of_scope}
-        results = [{"label": name, "score": score, **more} for name, score, _ in ranked]
+        results = [{"label": name, "score": score, **more} for name, score in ranked]
         is_list = self.limits.excluded is not None or not isinstance(self.top_k, str)
         return results[: None if isinstance(self.top_k, str) else self.top_k] if is_list else results[0]
 
-    def _within_limits(self, ranked: list[tuple[Any, float, float]], out_of_scope: float | None) -> list:
-        """Return labels, scores and probabilities that are within the limits; the label `None` alone if none is."""
-        best, limits = ranked[0], self.limits
-        is_unsure = limits.least is not None and best[2] < limits.least
-        if is_unsure or (limits.most is not None and out_of_scope is not None and out_of_scope > limits.most):
-            return [(None, *best[1:])]
-        if limits.excluded is None:
-            return ranked
-        return [best, *(row for row in ranked[1:] if row[2] >= limits.excluded)]
+    def _within_limits(self, order: list[int], values: np.ndarray, out_of_scope: float | None) -> list[int]:
+        """Return the classes that are within the limits, of these in order with their logits; none if not the best."""
+        limits = self.limits
+        if limits.most is not None and out_of_scope is not None and out_of_scope > limits.most:
+            return []
+        if limits.least is None and limits.excluded is None:
+            return order
+        probabilities = FUNCTIONS["sigmoid" if self.is_alone else "softmax"](values)
+        if limits.least is not None and probabilities[order[0]] < limits.least:
+            return []
+        least = -np.inf if limits.excluded is None else limits.excluded
+        return [i for i in order if i == order[0] or probabilities[i] >= least]
 
     def write_error(self, item: Any, error: Exception) -> Any:
         """Return the answer for an input that cannot be read."""

@@ -1,6 +1,6 @@
 """The calls of the `tart-classification` pipeline: classification and explanation of inputs."""
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence, Sized
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -183,23 +183,17 @@ class AnsweringPipeline(Pipeline):
         classes = take_classes(kwargs)
         if candidate_labels is not None:
             classes["candidate_labels"] = candidate_labels
-        table = {**self._lasting_columns, **take_table_arguments(kwargs)}
+        rows, is_one, items, table = self._read_inputs(inputs, kwargs)
         preprocess, _, postprocess = self._sanitize_parameters(**kwargs)
         progress_bar, batch_size = as_flag(progress_bar, "progress_bar"), as_limit(batch_size, "batch_size")
-        modality = self.model.config.modality
-        inputs, read = self._open_inputs(inputs, table)
-        is_one = modality.is_one(inputs)
         max_length, size = preprocess.get("max_length"), None if is_one else batch_size or self._batch_size
-        table.pop("split", None)  # that of the inputs
         found = self._find_support(examples, classes, max_length=max_length, progress_bar=progress_bar, **table)
         answerer = self._answerer(*found, preprocess, postprocess, size)
         if is_one:
-            return answerer.answer_one(read(inputs, "The input"))
-        total = len(inputs) if isinstance(inputs, Sized) else None
-        rows = (read(item, f"Input {i}") for i, item in enumerate(iterate(inputs)))
-        items = tqdm(rows, desc="classifying", unit=modality, total=total, disable=not progress_bar)
-        results = answerer.answer_many(items)
-        return list(results) if is_eager(inputs) else results
+            return answerer.answer_one(next(items))
+        bar = {"desc": "classifying", "unit": self.model.config.modality, "disable": not progress_bar}
+        results = answerer.answer_many(tqdm(items, total=len(rows) if isinstance(rows, Sized) else None, **bar))
+        return list(results) if is_eager(rows) else results
 
     def explain(
         self, inputs: Any, *, examples: RawExamples | SupportSet | None = None, num_examples: int = 5, **classes: Any
@@ -224,32 +218,28 @@ class AnsweringPipeline(Pipeline):
             alone; and `examples`, those of most influence first, each `{"index", "label", "weight"}` and the `"text"`
             where it is kept. A positive weight is in favor of the prediction. Values are those of JSON.
         """
-        is_one, items, table = self._read_inputs(inputs, classes)
+        _, is_one, items, table = self._read_inputs(inputs, classes)
         num_examples = as_count(num_examples, "num_examples")
         answerer = self._answerer(*self._find_support(examples, classes, **table), {}, {}, None)
         found = answerer.explain(list(items), num_examples)
         return found[0] if is_one else found
 
-    def _read_inputs(self, inputs: Any, classes: dict[str, Any]) -> tuple[bool, Iterator[Any], dict[str, Any]]:
-        """Return whether inputs are a single one, all of them, and the arguments of tables that examples share."""
-        table = {**self._lasting_columns, **take_table_arguments(classes)}
-        inputs, read = self._open_inputs(inputs, table)
-        table.pop("split", None)
-        is_one = self.model.config.modality.is_one(inputs)
-        items = [inputs] if is_one else iterate(inputs)
-        return is_one, (read(item, f"Input {i}") for i, item in enumerate(items)), table
+    def _read_inputs(
+        self, inputs: Any, arguments: MutableMapping[str, Any]
+    ) -> tuple[Any, bool, Iterator[Any], dict[str, Any]]:
+        """Return the inputs inside a table, whether they are one, their values, and the table of the examples."""
+        table, modality = {**self._lasting_columns, **take_table_arguments(arguments)}, self.model.config.modality
+        options = TableOptions.of(table, modality.columns)
+        rows = unpack(inputs, modality, options)
+        columns = columns_of(modality, options if rows is inputs else TableOptions())  # tables give the usual keys
+        table.pop("split", None)  # that of the inputs
+        is_one = modality.is_one(rows)
+        places = [("The input", rows)] if is_one else ((f"Input {i}", row) for i, row in enumerate(iterate(rows)))
+        return rows, is_one, (pick(row, modality, columns, where) for where, row in places), table
 
     @property
     def _lasting_columns(self) -> dict[str, Any]:
         return take_table_arguments(dict(self._lasting))
-
-    def _open_inputs(self, inputs: Any, table: Mapping[str, Any]) -> tuple[Any, Callable[[Any, str], Any]]:
-        """Return the inputs inside a table, and a function that returns the input of a row, given its place."""
-        modality = self.model.config.modality
-        options = TableOptions.of(table, modality.columns)
-        rows = unpack(inputs, modality, options)
-        columns = columns_of(modality, options if rows is inputs else TableOptions())  # tables give the usual keys
-        return rows, lambda item, where: pick(item, modality, columns, where)
 
     def _answerer(
         self, support: PreparedSupport, hints: dict, preprocess: dict, postprocess: dict, batch_size: int | None

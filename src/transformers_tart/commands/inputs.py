@@ -13,8 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import logging
-
+from transformers_tart.checks.progress import show_progress
 from transformers_tart.embeddings.text import Unreadable
 from transformers_tart.inputs.columns import LABEL, SUFFIX, Columns, TableOptions
 from transformers_tart.inputs.containers import choose_columns, columns_of, columns_of_examples
@@ -25,7 +24,6 @@ from transformers_tart.inputs.tables import FileTable, Row, beside, file_format,
 KEYS = (*dict.fromkeys(column for modality in reversed(MODALITIES) for column in modality.columns), LABEL)
 COLUMN_OPTIONS = tuple(f"{key}{SUFFIX}" for key in KEYS)
 STDIN = "-"
-DELAY = 3  # seconds before progress is shown
 STDIN_FORMATS = ("txt", "jsonl", "csv", "tsv")
 
 
@@ -128,8 +126,8 @@ class InputTable:
 
 
 def show(rows: Iterator[Row], activity: str) -> Iterator[Row]:
-    """Yield rows; an activity of more than a few seconds has a progress bar, on a terminal."""
-    yield from logging.tqdm(rows, desc=activity, unit="row", delay=DELAY, leave=False, disable=None)
+    """Return an iterator over rows; an activity of more than a few seconds has a progress bar, on a terminal."""
+    return show_progress(rows, activity, "row")
 
 
 def check_examples(args: argparse.Namespace, modality: Modality) -> None:

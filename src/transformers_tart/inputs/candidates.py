@@ -43,9 +43,9 @@ def parse_candidates(labels: Any, chosen_names: Sequence[str] | None = None) -> 
 
 
 def match_candidates(
-    labels: Sequence[int], label_names: Sequence[str], candidates: tuple[str, ...]
+    labels: Sequence[int], label_names: Sequence[str], candidates: tuple[str, ...], places: Sequence[int]
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Return labels as indices into the candidate labels, and these.
+    """Return labels, of the examples at some places, as indices into the candidate labels, and these.
 
     Raises:
         ValueError: On an example whose label is not among the candidate labels.
@@ -54,7 +54,7 @@ def match_candidates(
     outside = next((i for i, label in enumerate(labels) if label_names[label] not in index), None)
     if outside is not None:
         raise ValueError(
-            f"The label of example {outside} is {shorten(label_names[labels[outside]])}, which is not among the "
-            f"{len(candidates)} {ARGUMENT}, {shorten(list(candidates))}; add it there, or correct it."
+            f"The label of example {places[outside]} is {shorten(label_names[labels[outside]])}, which is not among "
+            f"the {len(candidates)} {ARGUMENT}, {shorten(list(candidates))}; add it there, or correct it."
         )
     return [index[label_names[label]] for label in labels], candidates

@@ -21,7 +21,7 @@ from transformers_tart.inputs.containers import (
     read_chosen,
     resolve_table,
 )
-from transformers_tart.inputs.label_lists import are_lists, number_label_lists
+from transformers_tart.inputs.label_lists import are_lists, flatten_lists, group_numbers
 from transformers_tart.inputs.labels import STRINGS, kind_of, number_labels, plain_label
 from transformers_tart.inputs.modality import TEXT, Modality
 from transformers_tart.inputs.more_labels import number_more
@@ -61,6 +61,11 @@ class Examples:
     label_kind: str = STRINGS
     weights: list[float] | None = None
     label_lists: list[list[int]] | None = None
+
+    def label_sets(self) -> list[frozenset[str]]:
+        """Return the names of the labels of each example."""
+        lists = [[label] for label in self.labels] if self.label_lists is None else self.label_lists
+        return [frozenset(self.label_names[label] for label in own) for own in lists]
 
 
 Row: TypeAlias = Mapping[str, Any] | tuple[Any, Any]
@@ -105,8 +110,8 @@ def parse_examples(
             Names of the columns, and the split of a dictionary of datasets.
 
     Raises:
-        ValueError: On no examples, absent columns, columns of unequal lengths, missing labels, a single class, or
-            a label that is not among the candidate labels.
+        ValueError: On no examples, absent columns, columns of unequal lengths, missing labels, a single class
+            without candidate labels, or a label that is not among the candidate labels.
         TypeError: On texts that are not strings, columns that are single values and labels of other or mixed kinds.
     """
     key = modality.name
@@ -123,14 +128,16 @@ def parse_examples(
     if lengths[key] == 0:
         raise ValueError(f"There are no examples; give {_forms(key)}.")
     items = _texts(columns) if modality.is_tokenized else columns[key]
-    given = (class_names, chosen_names, candidate_labels)
+    given = (known_names, class_names, chosen_names, candidate_labels)
     if are_lists(columns[LABEL]):
-        found = _with_lists(items, columns[LABEL], known_names, *given)
+        flat, places = flatten_lists(columns[LABEL])
+        numbers, label_names, kind = _number(flat, places, *given)
+        lists = group_numbers(numbers, places, len(items))
         if modality.is_tokenized:
-            _warn_about_texts(items, list(map(tuple, found.label_lists or ())))
-        return found
-    labels, label_names, kind = _number(columns[LABEL], known_names, *given)
-    if len(set(labels)) < 2 and known_names is None:
+            _warn_about_texts(items, list(map(tuple, lists)))
+        return Examples(items, [], label_names, kind, label_lists=lists)
+    labels, label_names, kind = _number(columns[LABEL], range(len(items)), *given)
+    if len(set(labels)) < 2 and known_names is None and candidate_labels is None:
         raise ValueError(
             f"All {len(labels)} examples have one label; a classifier needs examples of at least two classes."
         )
@@ -143,37 +150,24 @@ def parse_examples(
 
 
 def _number(
-    labels: list[Any], known_names: tuple[str, ...] | None, class_names: Any, chosen_names: Any, candidates: Any
+    labels: list[Any], places: Sequence[int], known_names: Any, class_names: Any, chosen_names: Any, candidates: Any
 ) -> tuple[list[int], tuple[str, ...], str]:
     """Return class numbers, names of the classes and kind of the labels; the arguments are as in `parse_examples`."""
+    if not labels:
+        if known_names is None:
+            raise ValueError("All examples have empty lists of labels; a classifier needs labels.")
+        return [], known_names, STRINGS
     kind = STRINGS
     if known_names is not None:
-        numbers, names = number_more(labels, known_names, class_names, chosen_names)
-        kind = kind_of(plain_label(labels[0]), "example 0")
+        numbers, names = number_more(labels, known_names, class_names, chosen_names, places)
     elif candidates is None:
-        numbers, names = number_labels(labels, class_names, chosen_names)
-        if class_names is None and chosen_names is None:
-            kind = kind_of(plain_label(labels[0]), "example 0")
+        numbers, names = number_labels(labels, class_names, chosen_names, places)
     else:
         parsed = parse_candidates(candidates, chosen_names)
-        numbers, names = match_candidates(*number_labels(labels, class_names), parsed)
+        numbers, names = match_candidates(*number_labels(labels, class_names, places=places), parsed, places)
+    if known_names is not None or (class_names is None and chosen_names is None and candidates is None):
+        kind = kind_of(plain_label(labels[0]), f"example {places[0]}")
     return numbers, names, kind
-
-
-def _with_lists(
-    items: list[Any], lists: list[Any], known_names: Any, class_names: Any, chosen_names: Any, candidates: Any
-) -> Examples:
-    """Return examples with lists of labels; the arguments are as in `parse_examples`."""
-    if known_names is not None:
-        raise ValueError(
-            "The labels are lists, and the support set was made of examples with one label each; give one label to "
-            "each, or give all examples again (set_examples)."
-        )
-    parsed = None if candidates is None else parse_candidates(candidates, chosen_names)
-    numbers, names, first = number_label_lists(lists, class_names, None if parsed else chosen_names, parsed)
-    has_own = class_names is None and chosen_names is None and parsed is None
-    kind = kind_of(first, "the first example") if has_own else STRINGS
-    return Examples(items, [], names, kind, label_lists=numbers)
 
 
 def _texts(columns: Mapping[str, list]) -> list[Text]:

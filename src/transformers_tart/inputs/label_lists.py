@@ -4,8 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from transformers_tart.checks.arguments import shorten
-from transformers_tart.inputs.candidates import match_candidates
-from transformers_tart.inputs.labels import number_labels, plain_label
+from transformers_tart.inputs.labels import plain_label
 
 
 def are_lists(labels: Sequence[Any]) -> bool:
@@ -28,26 +27,11 @@ def _is_list(label: Any) -> bool:
     return not is_text and getattr(label, "ndim", 1) == 1 and (isinstance(label, Collection) or hasattr(label, "ndim"))
 
 
-def number_label_lists(
-    labels: Sequence[Any],
-    class_names: Sequence[str] | None = None,
-    chosen_names: Sequence[str] | None = None,
-    candidates: tuple[str, ...] | None = None,
-) -> tuple[list[list[int]], tuple[str, ...], Any]:
-    """Assign class numbers to lists of labels; arguments and errors are as in [`number_labels`].
-
-    Args:
-        labels (`list`):
-            A list, tuple, set or array of labels for each example. It may be empty.
-        candidates (`tuple[str]`, *optional*):
-            Names of the classes, in order.
-
-    Returns:
-        `tuple[list[list[int]], tuple[str, ...], Any]`: the class numbers of each example, the names of the classes,
-        and the first label of all.
+def flatten_lists(labels: Sequence[Any]) -> tuple[list[Any], list[int]]:
+    """Return the labels of all lists in turn, and for each the number of its example.
 
     Raises:
-        ValueError: On no label at all, and on one that is twice in a list, as in rows of 0 and 1.
+        ValueError: On a label that is twice in a list, as in rows of 0 and 1.
     """
     lists = [[plain_label(label) for label in own] for own in labels]
     for i, own in enumerate(lists):
@@ -56,14 +40,15 @@ def number_label_lists(
                 f"Example {i} has a label twice, {shorten(own)}; give the names of its labels, each once, and not a "
                 "row with a 0 or 1 for each class."
             )
-    flat, places = [label for own in lists for label in own], [i for i, own in enumerate(lists) for _ in own]
-    if not flat:
-        raise ValueError(f"All {len(lists)} examples have empty lists of labels; a classifier needs labels.")
-    numbers, names = number_labels(flat, class_names, chosen_names, places)
-    if candidates is not None:
-        numbers, names = match_candidates(numbers, names, candidates)
-    ends = iter(numbers)
-    return [sorted(next(ends) for _ in own) for own in lists], names, flat[0]
+    return [label for own in lists for label in own], [i for i, own in enumerate(lists) for _ in own]
 
 
-__all__ = ["are_lists", "number_label_lists"]
+def group_numbers(numbers: Sequence[int], places: Sequence[int], count: int) -> list[list[int]]:
+    """Return the sorted class numbers of each of `count` examples, given all in turn and the examples they are of."""
+    lists: list[list[int]] = [[] for _ in range(count)]
+    for number, place in zip(numbers, places, strict=True):
+        lists[place].append(number)
+    return [sorted(own) for own in lists]
+
+
+__all__ = ["are_lists", "flatten_lists", "group_numbers"]

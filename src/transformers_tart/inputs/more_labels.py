@@ -12,6 +12,7 @@ def number_more(
     known: tuple[str, ...],
     class_names: Sequence[str] | None = None,
     chosen_names: Sequence[str] | None = None,
+    places: Sequence[int] | None = None,
 ) -> tuple[list[int], tuple[str, ...]]:
     """Assign class numbers to the labels of more examples, which may be of new classes.
 
@@ -24,6 +25,8 @@ def number_more(
             The names of a `ClassLabel` feature.
         chosen_names (`list[str]`, *optional*):
             Names that the user set in `config.id2label`, to which no class can be added.
+        places (`list[int]`, *optional*):
+            As in [`number_labels`].
 
     Returns:
         `tuple[list[int], tuple[str, ...]]`: indices, and the names of all classes in order: that of a `ClassLabel`
@@ -34,8 +37,8 @@ def number_more(
         TypeError: On labels of other kinds, or of several.
     """
     if chosen_names is not None:
-        return number_labels(labels, class_names, chosen_names)[0], known
-    found, own = number_labels(labels, class_names)
+        return number_labels(labels, class_names, chosen_names, places)[0], known
+    found, own = number_labels(labels, class_names, places=places)
     order = _merge(known, own, class_names is not None, isinstance(plain_label(labels[0]), str))
     return [order.index(own[number]) for number in found], order
 

@@ -69,7 +69,7 @@ class SupportEncoder:
         weights = None if examples.weights is None else torch.tensor([examples.weights[i] for i in found.order])
         support = SupportSet(
             found.embeddings,
-            _label_tensor(examples)[found.order].to(device),
+            label_tensor(examples)[found.order].to(device),
             examples.label_names,
             inputs if keep_texts else None,
             prompt,
@@ -144,7 +144,7 @@ class SupportEncoder:
         return found
 
 
-def _label_tensor(examples: Examples) -> Tensor:
+def label_tensor(examples: Examples) -> Tensor:
     """Return labels (k,) int64, or (k, num_labels) with 1 for each label of an example that may have several."""
     if examples.label_lists is None:
         return torch.tensor(examples.labels, dtype=torch.int64)
@@ -154,4 +154,4 @@ def _label_tensor(examples: Examples) -> Tensor:
     return members
 
 
-__all__ = ["SupportEncoder"]
+__all__ = ["EncodedExamples", "SupportEncoder", "label_tensor"]

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 from transformers.utils import logging
 
+from transformers_tart.backbones.origin import read_vocabulary
 from transformers_tart.backbones.vocabulary import HeadRows
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.phrases import Reading
@@ -17,7 +19,7 @@ from transformers_tart.hints.label_texts import label_texts
 from transformers_tart.hints.requests import HintRequest, parse_request
 from transformers_tart.inputs.examples import Examples
 from transformers_tart.inputs.labels import STRINGS
-from transformers_tart.support.encoding import EncodedExamples, SupportEncoder
+from transformers_tart.support.encoding import EncodedExamples, SupportEncoder, label_tensor
 from transformers_tart.support.keys import find_keys, keys_of
 from transformers_tart.support.support_set import SupportSet
 
@@ -44,7 +46,7 @@ class SupportGrower:
     read_head: Callable[[Sequence[int]], HeadRows | None]
 
     @classmethod
-    def of(cls, model: Any, read_head: Any, hints: Any = None, cache: EmbeddingCache | None = None) -> Self:
+    def of(cls, model: Any, hints: Any = None, cache: EmbeddingCache | None = None) -> Self:
         """Return the stored support set of a model, with `hints` of the user beside those that are known.
 
         Raises:
@@ -54,11 +56,6 @@ class SupportGrower:
         support, prepared, embedder = model.support, model._prepared, model.embedder(cache)
         if support is None:
             raise ValueError("There is no support set yet; give the first examples to set_support or set_examples.")
-        if support.is_multi_label:
-            raise ValueError(
-                "Examples with lists of labels can be neither added nor removed; give all of them again "
-                "(set_examples), which reads the texts again, or their embeddings from an embedding_cache."
-            )
         model.check_support(support)
         known = prepared if prepared is not None and prepared.support is support else None
         reading = None
@@ -66,8 +63,8 @@ class SupportGrower:
             reading = known.reading
         elif not embedder.options.has_prompt:
             reading = embedder.read_support(None, support.phrasing)
-        functions = {} if known is None else known.functions
-        return cls(support, embedder, reading, {**functions, **parse_given(hints)}, read_head)
+        given = {**({} if known is None else known.functions), **parse_given(hints)}
+        return cls(support, embedder, reading, given, partial(read_vocabulary, model))
 
     def add(
         self, more: Examples, tokenizer: Any, label_descriptions: Any = None, unlabeled: Any = None, **options: Any
@@ -87,9 +84,7 @@ class SupportGrower:
         Raises:
             ValueError: When texts of present examples are needed and are not kept.
         """
-        kind = self.support.label_kind
-        if kind not in (STRINGS, more.label_kind):
-            raise ValueError(f"The labels are {more.label_kind}, and those of the support set are {kind}.")
+        self._check_labels(more)
         self._warn_about_copies(more)
         names = () if self.support.hints is None else self.support.hints.given
         scores = score_given(names, self.given, more.inputs, more.label_names)
@@ -101,7 +96,8 @@ class SupportGrower:
             texts = self._texts("added to")
             labels = [places[label] for label in self.support.labels.tolist()]
             inputs, weights = [*texts, *more.inputs], _as_list(self._join_weights(more))
-            whole = Examples(inputs, [*labels, *more.labels], more.label_names, kind, weights)
+            kind, lists = self.support.label_kind, more.label_lists
+            whole = Examples(inputs, [*labels, *more.labels], more.label_names, kind, weights, lists)
             return self._encode(whole, present, tokenizer, options)
         new = [name for name in more.label_names if name not in self.support.label_names]
         request = self._request(new, label_descriptions, unlabeled)
@@ -111,14 +107,30 @@ class SupportGrower:
         found = encoder.embed(more, tokenizer, reading=self.reading, **options)
         return self._join(more, found, places, present), self.reading or found.reading
 
+    def _check_labels(self, more: Examples) -> None:
+        """Raise a ValueError unless the labels of more examples are of the kind of the present ones."""
+        support, has_lists = self.support, more.label_lists is not None
+        if len(support) and has_lists != support.is_multi_label:
+            raise ValueError(
+                f"The labels are {'lists' if has_lists else 'single ones'}, and the support set was made of examples "
+                f"with {'one label each' if has_lists else 'lists of labels'}; give labels of that form, or give all "
+                "examples again (set_examples)."
+            )
+        has_labels = not has_lists or any(more.label_lists or ())
+        if has_labels and support.label_kind not in (STRINGS, more.label_kind):
+            raise ValueError(
+                f"The labels are {more.label_kind}, and those of the support set are {support.label_kind}."
+            )
+
     def take(self, rows: Sequence[int], tokenizer: Any, **options: Any) -> tuple[SupportSet, Reading | None]:
         """Return the support set of some of the examples, and the reading of its queries; see [`add`]."""
         support, kept = self._restored(), torch.tensor(rows, dtype=torch.int64)
         labels = support.labels[kept.to(support.labels.device)]
-        if (count := len(labels.unique())) < 2 and (rows or support.hints is None):
+        count, has_lists = len(labels.unique()), len(rows) > 0 and support.is_multi_label
+        if count < 2 and support.hints is None and not has_lists:
             raise ValueError(
                 f"{len(rows)} of {len(support)} examples would be left, of {count} classes; a support set needs "
-                "examples of two, or label hints and no example. Add others first."
+                "examples of two, or label hints. Add others first."
             )
         fewer = take_rows(support, kept)
         if self.embedder.options.has_prompt:
@@ -183,11 +195,12 @@ class SupportGrower:
         support, size = self._restored(), len(more.label_names)
         added = found.embeddings.reshape(-1, *support.embeddings.shape[1:]).to(support.embeddings)
         packed = None if support.packed is None else support.packed.append(added)
-        labels = torch.tensor([*places, *more.labels], device=support.labels.device)
-        labels = torch.cat([labels[: len(places)][support.labels], labels[len(places) :]])
+        labels = _renumber(support.labels, places, size, is_multi_label=more.label_lists is not None)
+        labels = torch.cat([labels, label_tensor(more).to(labels)])
         hints = support.hints
         if hints is not None and size > len(places):
             hints = hints.with_classes(found.hints, places, size)
+            self._warn_about_calibration(len(hints.calibration))
         has_texts = self.embedder.modality.is_tokenized and len(support) == 0
         texts = () if has_texts and support.texts is None else support.texts
         keys = keys_of(()) if has_texts else support.keys
@@ -213,23 +226,32 @@ class SupportGrower:
         if present is None and more.weights is None:
             return None
         present = torch.ones(len(self.support)) if present is None else present
-        added = torch.ones(len(more.labels)) if more.weights is None else torch.tensor(more.weights)
+        added = torch.ones(len(more.inputs)) if more.weights is None else torch.tensor(more.weights)
         return torch.cat([present, added.to(present)])
+
+    def _warn_about_calibration(self, count: int) -> None:
+        """Log that hints of new classes are calibrated by fewer inputs than those of the present ones were."""
+        before = 0 if self.support.hints is None else len(self.support.hints.calibration)
+        if count < before:
+            logger.warning(
+                f"The label hints were calibrated by {before} inputs, of which {count} are left: those without labels "
+                "are not stored, and new classes need them too. Give unlabeled=... with the examples."
+            )
 
     def _warn_about_copies(self, more: Examples) -> None:
         """Log how many examples are there already; never a text itself."""
         if self.support.keys is None or not self.embedder.modality.is_tokenized:
             return
         copies = contradictions = 0
-        for label, rows in zip(more.labels, find_keys(self.support.keys, keys_of(more.inputs)), strict=True):
-            known = {self.support.label_names[int(self.support.labels[row])] for row in rows}
-            copies += more.label_names[label] in known
-            contradictions += bool(known - {more.label_names[label]})
+        for labels, rows in zip(more.label_sets(), find_keys(self.support.keys, keys_of(more.inputs)), strict=True):
+            known = {self.support.label_set(row) for row in rows}
+            copies += labels in known
+            contradictions += bool(known - {labels})
         if copies:
-            logger.warning(f"{copies} of {len(more.labels)} added examples are in the support set already.")
+            logger.warning(f"{copies} of {len(more.inputs)} added examples are in the support set already.")
         if contradictions:
             logger.warning(
-                f"{contradictions} of {len(more.labels)} added examples have texts that are in the support set with "
+                f"{contradictions} of {len(more.inputs)} added examples have texts that are in the support set with "
                 "another label; remove_examples removes these."
             )
 
@@ -246,6 +268,16 @@ def take_rows(support: SupportSet, rows: Tensor) -> SupportSet:
     texts = None if support.texts is None else tuple(support.texts[row] for row in rows.tolist())
     packed = None if support.packed is None else support.packed.take(rows)
     return replace(support, texts=texts, packed=packed, **kept)
+
+
+def _renumber(labels: Tensor, places: Sequence[int], size: int, is_multi_label: bool) -> Tensor:
+    """Return the labels of present examples, given the numbers of their classes among all."""
+    if not is_multi_label:
+        return torch.tensor(places, device=labels.device)[labels]
+    found = labels.new_zeros(len(labels), size)
+    if len(labels):
+        found[:, places] = labels
+    return found
 
 
 def _as_list(weights: Tensor | None) -> list[float] | None:

@@ -68,11 +68,8 @@ def find_examples(support: Any, examples: Any, modality: Modality, names: Sequen
         )
     parsed = parse_examples(examples, modality, names, known_names=support.label_names)
     found = find_keys(support.keys, keys_of(parsed.inputs))
-    labels = [parsed.label_names[label] for label in parsed.labels]
-    same = [
-        [row for row in rows if support.label_names[int(support.labels[row])] == label]
-        for rows, label in zip(found, labels, strict=True)
-    ]
+    pairs = zip(found, parsed.label_sets(), strict=True)
+    same = [[row for row in rows if support.label_set(row) == labels] for rows, labels in pairs]
     if absent := [number for number, rows in enumerate(same) if not rows]:
         raise ValueError(
             f"{len(absent)} of {len(same)} examples are not in the support set with this text and label, the first "
@@ -82,7 +79,8 @@ def find_examples(support: Any, examples: Any, modality: Modality, names: Sequen
 
 
 def _is_row(example: Mapping) -> bool:
-    return not any(isinstance(value, (list, tuple)) for value in example.values())
+    values = example.values()
+    return any(isinstance(value, str) for value in values) or not any(isinstance(x, (list, tuple)) for x in values)
 
 
 __all__ = ["check_keys", "find_examples", "find_keys", "keys_of"]

@@ -20,13 +20,12 @@ from transformers_tart.hints.base import LabelHints
 from transformers_tart.hub.card import HintFacts
 from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.inputs.labels import KINDS, STRINGS
-from transformers_tart.support.checks import check_hints, check_labels
+from transformers_tart.support.checks import check_embeddings, check_hints, check_labels
 from transformers_tart.support.files import read_fields, write_fields
 from transformers_tart.support.keys import check_keys
 
 
 logger = logging.get_logger(__name__)
-
 
 SUPPORT_FILE = "support.safetensors"
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -71,8 +70,8 @@ class SupportSet:
             Weights of the examples, 1 each when not given; one of weight 2 counts as two copies of it.
 
     Raises:
-        ValueError: On lengths that do not fit, labels out of range, fewer than two classes, of several labels one that
-            no example has or all have, embeddings that are not finite, or no examples without hints.
+        ValueError: On lengths that do not fit, labels out of range, of several labels one that no example has or all
+            have, embeddings that are not finite, or, without hints, fewer than two classes.
     """
 
     embeddings: Tensor
@@ -106,8 +105,9 @@ class SupportSet:
         if self.labels.dtype != torch.int64:
             raise ValueError(f"The labels of a support set must be int64, got {self.labels.dtype}.")
         check_hints(self.hints, self.given_hints, len(self), self.num_labels)
-        if len(self) > 0 or self.hints is None:
-            self._check_examples()
+        if len(self) or self.hints is None:
+            check_labels(self.labels, self.label_names, self.hints is not None)
+            check_embeddings(self.embeddings, self.has_two_classes)
         if self.weights is not None and self.weights.shape != self.labels.shape[:1]:
             raise ValueError(f"There are weights {tuple(self.weights.shape)} for {len(self)} examples.")
         if self.texts is not None and len(self.texts) != len(self):
@@ -115,16 +115,6 @@ class SupportSet:
         check_keys(self.keys, len(self))
         if self.packed is not None and not self.packed.is_of(self.embeddings):
             object.__setattr__(self, "packed", None)
-
-    def _check_examples(self) -> None:
-        check_labels(self.labels, self.label_names)
-        if not torch.isfinite(self.embeddings).all():
-            raise ValueError(
-                "The support embeddings hold NaN or infinite values: the backbone is broken, or overflows its dtype. "
-                "Load it with dtype=torch.float32 or torch.bfloat16."
-            )
-        if (self.embeddings == self.embeddings[:1]).all():
-            raise ValueError("All support embeddings are equal, so nothing can be learned from them.")
 
     def _check_kinds(self) -> None:
         for name in ("embeddings", "labels"):
@@ -167,6 +157,16 @@ class SupportSet:
         return self.labels.dim() == 2
 
     @property
+    def has_two_classes(self) -> bool:
+        """True where the examples are of two classes or more; else hints alone are compared."""
+        return len(self) > 0 and (self.is_multi_label or bool((self.labels != self.labels[0]).any()))
+
+    def label_set(self, row: int) -> frozenset[str]:
+        """Return the names of the labels of an example, given its index."""
+        numbers = self.labels[row].nonzero() if self.is_multi_label else self.labels[row]
+        return frozenset(self.label_names[number] for number in numbers.flatten().tolist())
+
+    @property
     def storage(self) -> str:
         """Number of examples, and size and dtype of their stored embeddings, in words."""
         if len(self) == 0:
@@ -178,9 +178,9 @@ class SupportSet:
 
     def hint_facts(self) -> HintFacts | None:
         """Return the facts of the label hints for cards, `None` without hints."""
-        if self.hints is None:
+        if (hints := self.hints) is None:
             return None
-        return HintFacts(self.hints.names, self.hints.template, self.hints.num_described, len(self) > 0)
+        return HintFacts(hints.names, hints.template, hints.num_described, len(self) > 0)
 
     def pack(self) -> "SupportSet | None":
         """Return the support set with its embeddings rounded to packed ones, `None` where these are not smaller."""

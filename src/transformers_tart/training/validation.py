@@ -9,8 +9,8 @@ from statistics import mean
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers.utils import logging
 
+from transformers_tart.checks.progress import show_progress
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.training.sources import TrainingBatch
 
@@ -19,7 +19,6 @@ from transformers_tart.training.sources import TrainingBatch
 Predictor = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 VALIDATION_SEED = 2**31 - 1  # unlikely to be the seed of a training run
-DELAY = 3  # seconds before progress is shown, on a terminal
 SMALLEST = 1e-12  # keeps the log loss of a wrong certain prediction finite
 
 
@@ -65,7 +64,7 @@ class Validation:
     def _each(self, predict: Callable[[TrainingBatch], Tensor]) -> dict[str, Score]:
         """Score log-probabilities (tasks, n, classes) of the queries of each batch."""
         scores = {}
-        for batch in logging.tqdm(self.batches, desc="validating", delay=DELAY, leave=False, disable=None):
+        for batch in show_progress(self.batches, "validating"):
             labels, log_probabilities = batch.labels[:, batch.support_size :], predict(batch)
             loss = cross_entropy(log_probabilities.transpose(1, 2), labels).item()
             accuracy = (log_probabilities.argmax(-1) == labels).double().mean().item()

@@ -29,7 +29,6 @@ class Session:
         is_local: whether the visitor is the user of this machine, its folders and its Hub token.
         texts: texts that were classified last.
         answers: their answers, all classes of each, the best first.
-        waiting: examples of a task of labels alone, until two classes have one.
         added: number of examples that were added.
         columns: columns of the table that was read last.
     """
@@ -39,12 +38,12 @@ class Session:
     is_local: bool = False
     texts: list[str] = field(default_factory=list)
     answers: list[list[dict[str, Any]]] = field(default_factory=list)
-    waiting: list[Row] = field(default_factory=list)
     added: int = 0
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        self.classify = _fork(self.classify)
+        self.classify = copy.copy(self.classify)
+        self.classify.model = self.classify.model.copy_task()
         self._folder = tempfile.TemporaryDirectory(prefix="tart-page-")  # removed with the session
 
     @property
@@ -73,7 +72,7 @@ class Session:
 
     def _begin(self, examples: Sequence[Row] | None, **classes: Any) -> None:
         self.classify.set_examples(examples, **classes)
-        self.texts, self.answers, self.waiting, self.added = [], [], [], 0
+        self.texts, self.answers, self.added = [], [], 0
 
     def answer(self, text: str, is_by_line: bool = True) -> list[list[dict[str, Any]]]:
         """Classify a text, or each line of one; return all classes of each text, the best first."""
@@ -102,35 +101,17 @@ class Session:
             raise ValueError("Choose the right label first, or write a new one.")
         support = self.classify.model.support
         present = 0 if support is None else len(support)
-        self.limits.check_count(present + len(self.waiting) + 1, "examples")
+        self.limits.check_count(present + 1, "examples")
         self.limits.check_count(len({*self.labels, name}), "classes")
-        example = {TEXT: text, LABEL: name}
-        if present:
-            self.classify.add_examples([example])
-        else:
-            self._add_first(example)
+        self.classify.add_examples([{TEXT: text, LABEL: name}])
         self.added += 1
         self.answers = self.classify(self.texts, top_k=None)
-
-    def _add_first(self, example: Row) -> None:
-        """Add an example to a task without any, which needs examples of two classes."""
-        labels = list(dict.fromkeys([*self.labels, example[LABEL]]))
-        waiting = [*self.waiting, example]
-        if len({row[LABEL] for row in waiting}) > 1:
-            self.classify.set_examples(waiting, candidate_labels=labels)
-            waiting = []
-        elif example[LABEL] not in self.labels:
-            self.classify.set_examples(None, candidate_labels=labels)
-        self.waiting = waiting
 
     def undo(self) -> None:
         """Remove the example that was added last, and classify the texts again."""
         if not self.added:
             raise ValueError("No example was added yet.")
-        if self.waiting:
-            self.waiting = self.waiting[:-1]
-        else:
-            self.classify.remove_examples(len(self.classify.model.support or ()) - 1)
+        self.classify.remove_examples(len(self.classify.model.support or ()) - 1)
         self.added -= 1
         self.answers = self.classify(self.texts, top_k=None)
 
@@ -178,22 +159,10 @@ class Session:
         if support is None:
             return "No task yet: give examples or labels above."
         counts = [int((support.labels == i).sum()) for i in range(len(self.labels))]
-        for row in self.waiting:
-            counts[self.labels.index(row[LABEL])] += 1
         pairs = zip(self.labels, counts, strict=True)
         shown = [f"{name} ({count})" if any(counts) else name for name, count in pairs]
         more = f" and {len(shown) - SHOWN_CLASSES} more" if len(shown) > SHOWN_CLASSES else ""
         subject = f"{sum(counts):,} example{'s' * (sum(counts) > 1)} of" if any(counts) else "No examples,"
-        waits = " What was added counts as soon as two classes have an example." if self.waiting else ""
+        is_waiting = any(counts) and not support.has_two_classes
+        waits = " What was added counts as soon as two classes have an example." if is_waiting else ""
         return f"{subject} {len(shown)} classes: {', '.join(shown[:SHOWN_CLASSES])}{more}.{waits}"
-
-
-def _fork(classify: TartClassificationPipeline) -> TartClassificationPipeline:
-    """Return a pipeline with a task of its own, on the same backbone and reasoner."""
-    model, forked = classify.model, copy.copy(classify)
-    twin = type(model)(copy.deepcopy(model.config), backbone=model.backbone, reasoner=model.reasoner).eval()
-    twin.origin, twin.support, twin._prepared = model.origin, model.support, model._prepared
-    twin._names_of_examples = model._names_of_examples
-    twin.adopt(model.traits)
-    forked.model = twin
-    return forked
