@@ -9,8 +9,7 @@ import torch
 from helpers.benchmarks import TINY, FakeClock, _tiny_model, compare, constant  # noqa: F401 - the fixture is used by name
 
 from transformers_tart import TartForSequenceClassification
-from transformers_tart.bench.pairs import PAIRS
-from transformers_tart.bench.published import SampledProcedure, whiten
+from transformers_tart.bench.pairs import PAIRS, SampledProcedure, whiten
 from transformers_tart.bench.timing import TOLERANCE, Meter, Times, check, format_row, measure, pair_result
 from transformers_tart.bench.workload import draw_embeddings, draw_texts, load_language_model
 from transformers_tart.embeddings.reference import LABEL_WORDS, PublishedProcedure

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from transformers.utils import logging
 
-from transformers_tart.commands.classes import FILES, add_class_options, check_classes, class_arguments
+from transformers_tart.commands.classes import (
+    FILES,
+    add_class_options,
+    add_limit_options,
+    check_classes,
+    class_arguments,
+    limit_arguments,
+)
 from transformers_tart.commands.common import (
     LOADING,
     add_shared,
@@ -35,7 +42,6 @@ from transformers_tart.commands.inputs import (
     opened,
     show,
 )
-from transformers_tart.commands.limits import add_limit_options, limit_arguments
 from transformers_tart.commands.output import (
     FIELDS,
     LISTS,

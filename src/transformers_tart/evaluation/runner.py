@@ -27,9 +27,8 @@ from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.prompting import PROMPTS
 from transformers_tart.evaluation.methods.registry import METHODS, PROMPTING
 from transformers_tart.evaluation.metrics import SUM_TOLERANCE, judge
-from transformers_tart.evaluation.plan import Plan, Run
+from transformers_tart.evaluation.plan import Durations, Plan, Run, format_seconds, in_time, share
 from transformers_tart.evaluation.records import SETTINGS_FILE, Record, append_record, find_files, read_records
-from transformers_tart.evaluation.schedule import Durations, format_seconds, in_time, share
 from transformers_tart.evaluation.tasks import Task, load_task
 from transformers_tart.files import locked, write_whole
 

@@ -8,8 +8,7 @@ from helpers.builders import build_reasoner, shared_reasoner
 from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor
 
-from transformers_tart.evaluation.diagnosis.episodes import MOVES, Episode, Shape, draw_episodes
-from transformers_tart.evaluation.diagnosis.features import choose_features
+from transformers_tart.evaluation.diagnosis.features import MOVES, Episode, Shape, choose_features, draw_episodes
 from transformers_tart.evaluation.diagnosis.shift import (
     Reference,
     SyntheticTasks,

@@ -18,7 +18,7 @@ from transformers import (
 from transformers_tart import TartForSequenceClassification
 from transformers_tart.backbones import MINI
 from transformers_tart.commands.demo import load_demo_task
-from transformers_tart.evaluation import label_scores
+from transformers_tart.evaluation import prompting as label_scores
 from transformers_tart.evaluation.methods import prompting as method
 from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models

@@ -8,11 +8,16 @@ import torch
 
 from transformers_tart.embeddings.views import split_views
 from transformers_tart.evaluation.diagnosis import gaps, held_out
-from transformers_tart.evaluation.diagnosis.episodes import QUERIES, Episode, Shape
+from transformers_tart.evaluation.diagnosis.features import QUERIES, Episode, Shape
 from transformers_tart.evaluation.diagnosis.gaps import PROBE, TART, Gaps, LearningCurve, Outcome
 from transformers_tart.evaluation.diagnosis.held_out import HeldOut, LayerScores
-from transformers_tart.evaluation.diagnosis.regret import RIVALS, RegretPrediction, seen_log_loss
-from transformers_tart.evaluation.diagnosis.shift import Shift, measure_synthetic
+from transformers_tart.evaluation.diagnosis.shift import (
+    RIVALS,
+    RegretPrediction,
+    Shift,
+    measure_synthetic,
+    seen_log_loss,
+)
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
 from transformers_tart.evaluation.methods.registry import METHODS
 from transformers_tart.evaluation.report.statistics import Estimate, estimate

@@ -15,7 +15,7 @@ from statistics import fmean, linear_regression
 
 import torch
 
-from transformers_tart.evaluation.diagnosis.regret import seen_log_loss
+from transformers_tart.evaluation.diagnosis.shift import seen_log_loss
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
 from transformers_tart.evaluation.metrics import accuracy
 from transformers_tart.evaluation.report.statistics import Estimate, estimate

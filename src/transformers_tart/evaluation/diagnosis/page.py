@@ -9,7 +9,7 @@ from typing import Any
 from transformers_tart.evaluation.diagnosis.diagnosis import Diagnosis
 from transformers_tart.evaluation.diagnosis.gaps import FINE_TUNING, PROBE, PROMPTING, TART, Gaps
 from transformers_tart.evaluation.report.page import render_template
-from transformers_tart.evaluation.report.table import escape_markdown
+from transformers_tart.evaluation.report.tables import escape_markdown
 
 
 TITLES = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from transformers_tart.evaluation.records import Record
 from transformers_tart.evaluation.report.comparison import Comparison
-from transformers_tart.evaluation.report.table import NOTHING, Cell, Table, format_seeds, shorten
+from transformers_tart.evaluation.report.tables import NOTHING, Cell, Table, format_seeds, shorten
 
 
 if TYPE_CHECKING:

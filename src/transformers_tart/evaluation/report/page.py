@@ -18,10 +18,9 @@ from transformers_tart.evaluation.report.classes import (
     tabulate_wrong,
 )
 from transformers_tart.evaluation.report.comparison import Comparison, mean_over_tasks
-from transformers_tart.evaluation.report.contrasts import contrast
+from transformers_tart.evaluation.report.contrasts import contrast, describe_results
 from transformers_tart.evaluation.report.plots import narrow_path, write_plots
-from transformers_tart.evaluation.report.table import Table, escape_markdown
-from transformers_tart.evaluation.report.verdict import describe_results
+from transformers_tart.evaluation.report.tables import Table, escape_markdown
 from transformers_tart.files import write_whole
 
 

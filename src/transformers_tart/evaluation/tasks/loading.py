@@ -4,9 +4,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from transformers_tart.evaluation.tasks.media import dataset_rows, read_cell, read_folders
 from transformers_tart.evaluation.tasks.registry import GROUPS, TASKS, TaskSource
-from transformers_tart.evaluation.tasks.rows import SPLIT_NAMES, Rows, Splits, build_task, split_of
+from transformers_tart.evaluation.tasks.rows import (
+    SPLIT_NAMES,
+    Rows,
+    Splits,
+    build_task,
+    dataset_rows,
+    read_cell,
+    read_folders,
+    split_of,
+)
 from transformers_tart.evaluation.tasks.task import Item, Task
 from transformers_tart.inputs.modality import MODALITIES, TEXT, Modality
 from transformers_tart.inputs.tables import FORMATS, FileTable, Row, read_rows
