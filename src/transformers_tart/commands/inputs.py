@@ -48,11 +48,7 @@ def named_columns(args: argparse.Namespace) -> dict[str, str]:
 
 
 def read_stdin(kind: str | None, folder: Path) -> str:
-    """Copy stdin to its end into a table in a folder, and return its path.
-
-    Raises:
-        ValueError: On lines that look like JSON where no format is given.
-    """
+    """Copy stdin to its end into a table in a folder, and return its path."""
     path = folder / f"stdin.{kind or STDIN_FORMATS[0]}"
     with open(path, "wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
@@ -71,19 +67,12 @@ def _is_json_object(line: bytes) -> bool:
 
 @dataclass(frozen=True)
 class InputTable:
-    """A table of inputs.
-
-    Attributes:
-        path: path of the file.
-        modality: modality of the inputs.
-        columns: names of its columns.
-        folder: folder at which relative paths in the table begin.
-    """
+    """A table of inputs."""
 
     path: str
     modality: Modality
     columns: Columns
-    folder: Path
+    folder: Path  # at which relative paths in the table begin
 
     @classmethod
     def of(cls, args: argparse.Namespace, path: str, modality: Modality, folder: Path | None = None) -> "InputTable":

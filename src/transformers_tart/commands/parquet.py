@@ -18,11 +18,7 @@ ROWS = 4096  # of a row group
 
 
 def schema_of(path: str, names: Mapping[str, str]) -> pa.Schema:
-    """Return the schema of the columns of an input, under their names in the output.
-
-    Raises:
-        ValueError: When a column of a JSON file holds values of several types.
-    """
+    """Return the schema of the columns of an input, under their names in the output."""
     if not names:
         return pa.schema([])
     kind = file_format(path)
@@ -51,11 +47,7 @@ def _infer(path: str) -> pa.Schema:
 def write_parquet(output: Output, kept: pa.Schema, rows: Iterator[Row]) -> None:
     """Write the parquet file of an output from its finished rows, unless it is there, and remove the file of these.
 
-    Args:
-        output ([`Output`]):
-            The output.
-        kept (`pyarrow.Schema`), rows (`Iterator[dict]`):
-            The schema of the columns of the input that are kept, and their values row by row.
+    `rows` are the values of the columns of the input that are kept, of the schema `kept`.
     """
     if output.path is None:
         return

@@ -38,10 +38,6 @@ def match_labels(
     of the pipeline. Integers are matched through the names of their `ClassLabel` feature, `class_names`, else as
     integers if the labels of the pipeline are integers, else by the order of the labels of the pipeline. Booleans and
     whole floats count as integers.
-
-    Raises:
-        ValueError: When a label is missing, or the pipeline cannot give it.
-        TypeError: On labels that are neither strings nor integers, booleans or whole floats.
     """
     labels = [_plain(label, i) for i, label in enumerate(labels)]
     given = _labels_of(names, isinstance(labels[0], str), class_names, label_mapping)

@@ -180,9 +180,6 @@ def prompt_log_probs(
     class in the rest, which is logged once. `batch_size` is the largest number of queries in a forward pass.
     `max_length` is the longest text in tokens, and `max_prompt` the longest prompt where that is less than the
     context.
-
-    Raises:
-        ValueError: Without queries, or when the context does not hold an example of each class.
     """
     if not query_texts:
         raise ValueError("There are no queries to prompt with.")

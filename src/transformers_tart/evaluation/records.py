@@ -144,9 +144,6 @@ def read_records(folder: str | os.PathLike) -> list[Record]:
 
     A torn last line is not read. Of several records of a run in one file the last counts; of several files, one that
     succeeded. Without a folder or files there are none.
-
-    Raises:
-        ValueError: When a line is no record; the message names file and line.
     """
     found: dict[Key, Record] = {}
     for path in find_files(folder):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import StrictUndefined, Template
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
@@ -17,7 +18,6 @@ from transformers_tart.backbones.forward import resolve_max_length
 from transformers_tart.checks.arguments import as_source, shorten
 from transformers_tart.checks.packages import import_package
 from transformers_tart.export.graph import FittedTask, ImageTask, PassageTask, TextTask
-from transformers_tart.export.readme import write_readme
 from transformers_tart.export.requirements import check_exportable
 from transformers_tart.files import staged
 from transformers_tart.inputs.labels import restore_labels
@@ -26,6 +26,7 @@ from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 
 
+README = Path(__file__).with_name("readme_template.md")
 FORMATS = {"onnx": "model.onnx", "torch": "model.pt2"}
 OWNED = ("model.onnx*", "model.pt2", "tokenizer*.json", "preprocessor_config.json", "README.md")
 MOST_BYTES = 2**31 - 2**24  # of a file of ONNX; larger weights are in a file beside it
@@ -76,7 +77,9 @@ def export_task(classify: TartClassificationPipeline, save_directory: str | os.P
         _save(trace(task, _example(task, processor)), stage / FORMATS[format])
         config = {"format": format, **_describe(task), **_save_processor(task, processor, stage)}
         (stage / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        write_readme(stage, config, classify.model.config.modality.is_tokenized)
+        page = Template(README.read_text(encoding="utf-8"), True, trim_blocks=True, undefined=StrictUndefined)
+        facts = {"config": config, "file": FORMATS[format], "is_text": classify.model.config.modality.is_tokenized}
+        (stage / "README.md").write_text(page.render(facts) + "\n", encoding="utf-8")
     return folder / FORMATS[format]
 
 

@@ -72,14 +72,7 @@ SECONDS = 20  # that a message is shown
 
 
 class Handlers:
-    """Handlers that take the session of a visitor first.
-
-    Args:
-        gr (`module`):
-            Gradio.
-        classify ([`TartClassificationPipeline`]), limits ([`Limits`]), is_local (`bool`):
-            As in [`Session`].
-    """
+    """Handlers that take the session of a visitor first; `gr` is Gradio, and the others are as in [`Session`]."""
 
     def __init__(self, gr: Any, classify: TartClassificationPipeline, limits: Limits, is_local: bool):
         self.gr, self.classify, self.limits, self.is_local = gr, classify, limits, is_local

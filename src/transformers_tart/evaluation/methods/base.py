@@ -29,23 +29,9 @@ from transformers_tart.support import SupportSet
 BLOCK = 32
 
 
-@dataclass(frozen=True)
-class Seconds:
-    """Seconds of the clock and of the CPUs that this process used."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
-
-    @classmethod
-    def now(cls) -> "Seconds":
-        """Return the time, of which only differences have a meaning."""
-        return cls(time.perf_counter(), time.process_time())
-
-    def __add__(self, other: "Seconds") -> "Seconds":
-        return Seconds(self.wall + other.wall, self.cpu + other.cpu)
-
-    def __sub__(self, other: "Seconds") -> "Seconds":
-        return Seconds(self.wall - other.wall, self.cpu - other.cpu)
+def read_clocks() -> np.ndarray:
+    """Return the seconds (2,) of the clock and of the CPUs of this process, of which differences have a meaning."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 @dataclass(frozen=True)
@@ -91,9 +77,11 @@ class TaskContext:
 
     def __init__(self, task: Task, models: Models):
         self.task, self.models = task, models
-        self.saved = Seconds()  # of methods for which others before them had embedded the same inputs
-        self._embedded: dict[Hashable, tuple[Any, Seconds]] = {}  # with the seconds that each took
-        self._in_prompts: dict[Hashable, tuple[Any, Seconds]] = {}  # of the latest support set alone
+        self.saved = np.zeros(
+            2
+        )  # seconds of the clock and of the CPUs, of methods for which others before them had embedded the same inputs
+        self._embedded: dict[Hashable, tuple[Any, np.ndarray]] = {}  # with the seconds that each took
+        self._in_prompts: dict[Hashable, tuple[Any, np.ndarray]] = {}  # of the latest support set alone
 
     @property
     def model(self) -> TartPreTrainedModel:
@@ -135,11 +123,7 @@ class TaskContext:
         return self._once(self._in_prompts, (kind, support), read)
 
     def embeddings(self, support: Support) -> tuple[Tensor, Tensor]:
-        """Return the features (k, dim) of a support set, in the order of its indices, and (n, dim) of the test inputs.
-
-        Raises:
-            ValueError: When a prompt does not hold all examples.
-        """
+        """Return the features (k, dim) of a support set, in the order of its indices, and (n, dim) of the tests."""
         embedded, k = self.embed(support), len(support.indices)
         if len(embedded.order) < k:
             raise ValueError(f"The prompt holds {len(embedded.order)} of the {k} examples; take a smaller k.")
@@ -199,13 +183,13 @@ class TaskContext:
         processor, size = self.models.processor(self.task.modality), self.models.batch_size
         return model.embedder().embed_examples(examples, processor, batch_size=size, seed=support.seed)
 
-    def _once(self, found: dict[Hashable, tuple[Any, Seconds]], key: Hashable, compute: Callable[[], Any]) -> Any:
+    def _once(self, found: dict[Hashable, tuple[Any, np.ndarray]], key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return what was computed before under a key, and count its seconds as saved; or compute it now."""
         if key in found:
-            self.saved += found[key][1]
+            self.saved = self.saved + found[key][1]
         else:
-            start = Seconds.now()
-            found[key] = compute(), Seconds.now() - start
+            start = read_clocks()
+            found[key] = compute(), read_clocks() - start
         return found[key][0]
 
 

@@ -51,22 +51,10 @@ Losses = Callable[[list[int]], Iterable[Tensor]]
 
 
 def fine_tune(part: str = "full", learning_rate: float | None = None) -> Method:
-    r"""
-    Return fine-tuning as a method. Each support set trains its own copy of the backbone.
+    """Return fine-tuning as a method. Each support set trains its own copy of the backbone.
 
-    Args:
-        part (`str`, *optional*, defaults to `"full"`):
-            Part of the backbone to train with the head: `"head"`: none; `"last"`: the last two blocks; `"full"`: all;
-            `"lora"`: adapters of rank 8 on every linear layer.
-        learning_rate (`float`, *optional*):
-            Peak for the backbone; by its width when not given.
-
-    Returns:
-        `Method`: raises a FloatingPointError when the loss is not finite, and a MissingPackageError for `"lora"`
-        without the library peft.
-
-    Raises:
-        ValueError: When there is no such part.
+    The part of the backbone that is trained with the head: `"head"`: none; `"last"`: the last two blocks; `"full"`:
+    all; `"lora"`: adapters of rank 8 on every linear layer. The peak learning rate goes by the width of the backbone.
     """
     if part not in LEARNING_RATES:
         raise ValueError(f'part is "{part}"; it must be one of {tuple(LEARNING_RATES)}.')
@@ -128,11 +116,7 @@ def write_rows(
 
 
 def choose_part(backbone: PreTrainedModel, part: str) -> None:
-    """Let gradients reach one part of a backbone only.
-
-    Raises:
-        MissingPackageError: For `"lora"` without the library peft.
-    """
+    """Let gradients reach one part of a backbone only."""
     backbone.requires_grad_(part == "full")
     if part == "last":
         for block in _blocks(backbone)[-LAST_BLOCKS:]:
@@ -254,9 +238,6 @@ def optimize(groups: list[dict[str, Any]], losses: Losses, batches: list[list[in
     """Minimize a loss by AdamW, with a step for each batch, linear warm-up and decay, and clipped gradients.
 
     Nothing is prepared with the accelerator: each process of a launch trains on its own.
-
-    Raises:
-        FloatingPointError: When the loss is not finite.
     """
     optimizer = torch.optim.AdamW(groups)
     scheduler = get_scheduler("linear", optimizer, math.ceil(WARMUP * len(batches)), len(batches))

@@ -87,10 +87,6 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
     """Train SetFit by its library, with the training arguments of its own, on a sentence encoder loaded anew.
 
     A class without an example has probability 0.
-
-    Raises:
-        ImportError: Without the library setfit.
-        ValueError: When the backbone is no model of sentence-transformers.
     """
     import_package("setfit", "setfit", "The method setfit")
     from datasets import Dataset

@@ -13,12 +13,7 @@ from transformers_tart.evaluation.tasks.task import Task
 
 
 def read_folders(folders: Sequence[str | Path]) -> list[Record]:
-    """Read the runs of folders of results; when a task has several models, methods become `method (model)`.
-
-    Raises:
-        ValueError: When a folder holds no runs, two folders hold the same run, or runs of two folders at one task are
-            not comparable, since their support sets or test rows differ.
-    """
+    """Read the runs of folders of results; when a task has several models, methods become `method (model)`."""
     found = {str(folder): read_records(folder) for folder in dict.fromkeys(map(str, folders))}
     for folder, records in found.items():
         if not records:
@@ -72,13 +67,7 @@ def _read_settings(folder: str | Path) -> dict[str, Any]:
 
 
 def load_measured(names: Sequence[str], folders: Sequence[str | Path], records: Sequence[Record]) -> dict[str, Task]:
-    """Load tasks with the test rows that were measured, by their names in the records.
-
-    Raises:
-        ValueError: When a task was not measured, its test rows are not those that were measured, or the folders hold
-            other numbers of test rows.
-        OSError: When a data set of the Hub cannot be reached.
-    """
+    """Load tasks with the test rows that were measured, by their names in the records."""
     if not names:
         return {}
     settings = [_read_settings(folder) for folder in folders]

@@ -142,17 +142,8 @@ def write_report(
 ) -> list[Path]:
     """Write `report.md`, `report.html`, the plots as PNG and SVG, and `model_index.yaml` if there is one model.
 
-    Args:
-        folder: where to write.
-        comparison: what to report.
-        with_plots: whether to draw plots, which `report.html` holds and `report.md` refers to.
-        shown: tasks by name whose most confidently wrong texts `report.html` shows.
-
-    Returns:
-        Paths of the files, without the SVGs.
-
-    Raises:
-        ImportError: When plots are requested and matplotlib is not installed.
+    `shown` are the tasks by name whose most confidently wrong texts `report.html` shows. Return the paths of the
+    files, without the SVGs.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
