@@ -26,7 +26,7 @@ BAD = (17, 140)
 
 @pytest.fixture(autouse=True)
 def fake_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "load_pipeline", lambda *args, **kwargs: FakePipeline())
+    monkeypatch.setattr(command.common, "load_pipeline", lambda *args, **kwargs: FakePipeline())
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test__classify__lone_surrogates__replaced_and_output_is_utf8(
             seen.extend(texts)
             return [[{"label": "\ud800", "score": 0.5}] for _ in texts]
 
-    monkeypatch.setattr(command, "load_pipeline", lambda *args, **kwargs: Echo())
+    monkeypatch.setattr(command.common, "load_pipeline", lambda *args, **kwargs: Echo())
     (folder / "in.jsonl").write_text('{"text": "a\\ud800b"}\n')
     for name in ("out.jsonl", "out.csv"):
         assert classify(folder, output=name) == 0
@@ -341,7 +341,7 @@ def test__classify__bad_argument__said_before_a_model_is_loaded(
     def load(*args: object, **kwargs: object) -> None:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(command, "load_pipeline", load)
+    monkeypatch.setattr(command.common, "load_pipeline", load)
     (folder / "labels.csv").write_text("name,label\na,b\n")
     (folder / "ragged.csv").write_text("text,label\na,b\nc\n")
     (folder / "empty.csv").write_text("")
@@ -405,7 +405,7 @@ def test__classify__output_that_another_run_writes__refused_and_left_alone(
                 contents.append((folder / "out.jsonl").read_bytes())
             return super().__call__(texts)
 
-    monkeypatch.setattr(command, "load_pipeline", lambda *args, **kwargs: Impatient())
+    monkeypatch.setattr(command.common, "load_pipeline", lambda *args, **kwargs: Impatient())
     assert classify(folder) == 0
     assert ended[0].returncode == 1
     assert "Another process is writing to" in ended[0].stderr

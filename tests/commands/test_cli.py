@@ -69,7 +69,7 @@ def answers(folder: Path) -> list[dict]:
     return read_jsonl(output)
 
 
-@pytest.mark.parametrize("command", [module.__name__.rsplit(".", 1)[1].replace("_", "-") for module in COMMANDS])
+@pytest.mark.parametrize("command", COMMANDS)
 def test__help__each_command__ends_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

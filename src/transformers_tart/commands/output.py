@@ -28,7 +28,7 @@ from transformers_tart.checks.arguments import well_formed
 from transformers_tart.commands.classes import FILES, VALUES
 from transformers_tart.commands.inputs import COLUMN_OPTIONS, InputTable
 from transformers_tart.configuration_tart import TartBaseConfig
-from transformers_tart.files import explain_full_disk, locked, write_all
+from transformers_tart.files import explain_full_disk, write_all
 from transformers_tart.inputs.tables import file_format
 
 
@@ -96,12 +96,6 @@ class Output(NamedTuple):
         return _to_csv([dict(zip(self.fields, self.fields, strict=True))], self.fields)
 
 
-def check_ending(path: Path) -> None:
-    """Check that an output file is of a known format, by its ending."""
-    if path.suffix not in FORMATS:
-        raise ValueError(f"{path} has the ending {path.suffix!r}; it must be one of {', '.join(FORMATS)}.")
-
-
 def read_finished(output: Output) -> Finished:
     """Read the finished part of an output file: all rows but a torn last one."""
     if output.is_parquet and output.path is not None and output.path.exists():
@@ -147,29 +141,10 @@ def _read_csv(file: BinaryIO, fields: Sequence[str]) -> Iterator[tuple[bytes, Ou
             content, quotes = bytearray(), 0
 
 
-def clear(output: Output) -> None:
-    """Remove all rows."""
-    if output.is_parquet and output.path is not None:
-        output.path.unlink(missing_ok=True)
-    os.truncate(output.work, 0)
-
-
 def cut_torn_row(output: Output, finished: Finished) -> None:
     """Truncate a torn last row, in place."""
     if output.work.exists() and output.work.stat().st_size > finished.size:
         os.truncate(output.work, finished.size)
-
-
-@contextlib.contextmanager
-def lock_output(output: Path) -> Iterator[None]:
-    """Lock an output file, which is made when it does not exist, or refuse it when another process writes to it."""
-    output.touch()
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(output, wait=False))
-        except BlockingIOError as err:
-            raise ValueError(f"Another process is writing to {output}; wait for it, or give another file.") from err
-        yield
 
 
 @contextlib.contextmanager

@@ -36,14 +36,8 @@ class Plan:
         unknown = [name for name in self.methods if name not in METHODS]
         if unknown or not self.methods:
             raise ValueError(f"Unknown methods {unknown}; choose from {', '.join(METHODS)}.")
-        sizes = self.sizes if self.per_class is None else self.per_class
-        if (
-            not self.tasks
-            or not sizes
-            or not self.seeds
-            or min(sizes) < 0
-            or 1 in (sizes if self.per_class is None else ())
-        ):
+        sizes = self._counts
+        if not (self.tasks and sizes and self.seeds) or min(sizes) < 0 or (self.per_class is None and 1 in sizes):
             raise ValueError(
                 "Give at least one task, one seed, and one k, 0 or 2 and more, or number of examples of each class, "
                 "0 or more."
@@ -52,6 +46,11 @@ class Plan:
             raise ValueError(
                 f'With a number of examples of each class, sampling is "balanced", not "{self.sampling}".'
             )
+
+    @property
+    def _counts(self) -> Sequence[int]:
+        """The numbers of examples, in all or of each class."""
+        return self.sizes if self.per_class is None else self.per_class
 
     @property
     def task_names(self) -> list[str]:
@@ -74,7 +73,7 @@ class Plan:
         Without examples nothing is drawn, so there is one seed, and only the methods that need no example are run.
         """
         seeds, methods = list(dict.fromkeys(self.seeds)), list(dict.fromkeys(self.methods))
-        starts = 0 in (self.sizes if self.per_class is None else self.per_class)
+        starts = 0 in self._counts
         unshown = [method for method in methods if method in (WITHOUT_EXAMPLES if starts else (ZERO_SHOT,))]
         if starts and len(unshown) < len(methods):
             absent = ", ".join(method for method in methods if method not in unshown)
@@ -91,7 +90,7 @@ class Plan:
         sizes: dict[int, int | None] = {}
         if ZERO_SHOT in self.methods:
             sizes[0] = None if self.per_class is None else 0
-        for count in self.sizes if self.per_class is None else self.per_class:
+        for count in self._counts:
             sizes.setdefault(*((count, None) if self.per_class is None else (task.size_of(count), count)))
         return sizes
 

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from types import UnionType
+from typing import Any, TypeAlias, get_args, get_origin
 
 from transformers_tart.evaluation.metrics import CALIBRATION_BINS
 from transformers_tart.files import explain_full_disk, write_all
@@ -62,26 +63,18 @@ class Record:
         return self.task, self.k, self.seed, self.method
 
 
-_KINDS: dict[Any, type | tuple[type, ...]] = {
-    str: str,
-    int: int,
-    float: (int, float),
-    dict[str, float]: dict,
-    list[list[float]]: list,
-    str | None: (str, type(None)),
-    list[str] | None: (list, type(None)),
-    list[list[int]] | None: (list, type(None)),
-    list[list[float]] | None: (list, type(None)),
-    float | None: (int, float, type(None)),
-    int | None: (int, type(None)),
-}
+def _kinds_of(annotation: Any) -> tuple[type, ...]:
+    """Return the classes of the JSON values of a field."""
+    parts = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    kinds = {get_origin(part) or part for part in parts}
+    return (*kinds, int) if float in kinds else (*kinds,)
 
 
 def _parse(line: bytes) -> Record:
     values = json.loads(line)
     if not isinstance(values, dict):
         raise ValueError("it is no JSON object")
-    kinds = {field.name: _KINDS[field.type] for field in fields(Record)}
+    kinds = {field.name: _kinds_of(field.type) for field in fields(Record)}
     if unknown := sorted(values.keys() - kinds.keys()):
         raise ValueError(f"it has the unknown fields {unknown}")
     if missing := sorted(

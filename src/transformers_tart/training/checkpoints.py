@@ -9,7 +9,7 @@ import pickle
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -67,13 +67,6 @@ class Progress:
             self.running[name] = 0.99 * self.running.get(name, value) + 0.01 * value
 
 
-class State(Protocol):
-    """State saved beside the model and optimizer, such as a scheduler; its values fit into JSON."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
 def _find_checkpoints(folder: Path) -> list[Path]:
     found = [path for path in folder.glob(PREFIX + "*") if path.name.removeprefix(PREFIX).isdigit()]
     return sorted(found, key=_step_of)
@@ -83,9 +76,10 @@ def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
-def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, *states: State) -> None:
+def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, *states: Any) -> None:
     """Save the objects that the accelerator has prepared and further states, then remove older checkpoints.
 
+    The values of the states, such as that of a scheduler, fit into JSON.
     Each process calls this function. After an OSError, such as that of a full disk, the previous checkpoint stays.
     """
     partial, whole = folder / PARTIAL, folder / f"{PREFIX}{step}"
@@ -111,7 +105,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, *states: 
     accelerator.wait_for_everyone()
 
 
-def load_checkpoint(accelerator: Accelerator, folder: Path, *states: State) -> int:
+def load_checkpoint(accelerator: Accelerator, folder: Path, *states: Any) -> int:
     """Load the last whole checkpoint and return its step, 0 when there is none."""
     found = _find_checkpoints(folder)
     if not found:

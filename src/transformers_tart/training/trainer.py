@@ -82,7 +82,10 @@ class Run:
         _check_trackers(self.accelerator, log_with)
         self.args, self.tasks = args, tasks
         set_seed(args.seed)
-        objective = Objective(_start(config, base))
+        objective = Objective(TartReasoner(config))
+        if base is not None:
+            objective.reasoner.architecture.load_state_dict(base.architecture.state_dict())
+            objective.reasoner.architecture.requires_grad_(False)
         learned = [parameter for parameter in objective.parameters() if parameter.requires_grad]
         decay = {"betas": (0.9, args.adam_beta2), "weight_decay": args.weight_decay}
         optimizer = torch.optim.AdamW(learned, lr=args.learning_rate, **decay)  # type: ignore[arg-type]
@@ -236,15 +239,6 @@ def train_reasoner(
         for tracker in run.accelerator.trackers:
             tracker.finish()
     return run.reasoner.eval()
-
-
-def _start(config: TartReasonerConfig, base: TartReasoner | None) -> TartReasoner:
-    """Return a new reasoner, with the frozen architecture of another one if there is one."""
-    reasoner = TartReasoner(config)
-    if base is not None:
-        reasoner.architecture.load_state_dict(base.architecture.state_dict())
-        reasoner.architecture.requires_grad_(False)
-    return reasoner
 
 
 def _check_trackers(accelerator: Accelerator, log_with: Tracker | Sequence[Tracker] | None) -> None:

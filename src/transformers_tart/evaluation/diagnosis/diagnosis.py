@@ -99,8 +99,10 @@ def diagnose(
     for size in gaps.curve_sizes(k, task.num_classes)[:-1]:
         smaller = gaps.measure_methods(context, _draw_supports(context, size, seeds), {TART: methods[TART]}, progress)
         accuracies[size] = smaller[0][TART].accuracies
-    shape = _choose_shape(context, k)
-    synthetic = measure_synthetic(context.model.reasoner, shape, num_tasks, seed, lambda: progress("synthetic tasks"))
+    reasoner, classes = context.model.reasoner, task.num_classes
+    queries = min(QUERIES, len(task.test_texts))
+    shape = Shape(min(k, reasoner.max_support), queries, min(classes, reasoner.max_classes or classes))
+    synthetic = measure_synthetic(reasoner, shape, num_tasks, seed, lambda: progress("synthetic tasks"))
     shift = synthetic.compare([synthetic.measure(_as_episodes(context, s, shape, seed)) for s in supports])
     reads_all_classes = shape.classes == task.num_classes
     return Diagnosis(
@@ -124,12 +126,6 @@ def diagnose(
 
 def _draw_supports(context: TaskContext, k: int, seeds: Sequence[int]) -> list[Support]:
     return [Support(tuple(context.task.draw_support(k, seed)), seed) for seed in seeds]
-
-
-def _choose_shape(context: TaskContext, k: int) -> Shape:
-    reasoner, classes = context.model.reasoner, context.task.num_classes
-    queries = min(QUERIES, len(context.task.test_texts))
-    return Shape(min(k, reasoner.max_support), queries, min(classes, reasoner.max_classes or classes))
 
 
 def _as_episodes(context: TaskContext, support: Support, shape: Shape, seed: int) -> list[Episode]:

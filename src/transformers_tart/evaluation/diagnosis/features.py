@@ -6,7 +6,7 @@ are functions of these, so they do not change when embeddings are rotated and ar
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from transformers_tart.configuration_tart import TartReasonerConfig
 from transformers_tart.reasoners.architectures.smoothers import Geometry, Smoothers, half_squared_distances, smooth
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
-from transformers_tart.training.priors.draws import choose, log_uniform, uniform
+from transformers_tart.training.priors.draws import log_uniform, uniform
 from transformers_tart.training.sources import PaperTasks, Ramp, RichTasks, draw_batch
 
 
@@ -116,14 +116,10 @@ def project_rows(episode: Episode, generator: Generator) -> Episode:
     return replace(episode, support=episode.support @ basis @ basis.T, query=episode.query @ basis @ basis.T)
 
 
+# Moves away from the prior; the labels stay.
 MOVES: dict[Callable[[Episode, Generator], Episode], float] = dict.fromkeys(
     (move_queries, scale_queries, scale_rows, project_rows), 1.0
 )
-
-
-def move_episodes(episodes: Sequence[Episode], generator: Generator) -> list[Episode]:
-    """Move each episode away from the prior by a random move; the labels stay."""
-    return [choose(MOVES, generator)(episode, generator) for episode in episodes]
 
 
 LEVELS = (0.0, 0.1, 0.5, 0.9, 1.0)  # quantiles of an example's distances and inner products

@@ -15,17 +15,18 @@ from torch import Generator, Tensor
 from torch.nn.functional import normalize
 
 from transformers_tart.evaluation.diagnosis.features import (
+    MOVES,
     Episode,
     FeatureSet,
     Shape,
     choose_features,
     draw_episodes,
-    move_episodes,
 )
 from transformers_tart.evaluation.methods.baselines import BASELINES
 from transformers_tart.evaluation.metrics import log_loss
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
+from transformers_tart.training.priors.draws import choose
 
 
 LINEAR = "logistic_regression"
@@ -108,11 +109,6 @@ def best_rival(episode: Episode) -> float:
         found = BASELINES[name](support, episode.labels, query, episode.num_classes)
         losses.append(_episode_loss(episode, found))
     return min(losses)
-
-
-def measure_regret(reasoner: TartReasoner, episode: Episode) -> float:
-    """Compute the reasoner's regret on a synthetic episode, in nats."""
-    return reasoner_loss(reasoner, episode) - best_rival(episode)
 
 
 def relate(distances: Sequence[float], regrets: Sequence[float]) -> Relation:
@@ -277,13 +273,14 @@ def measure_synthetic(
     training = draw_episodes(reasoner, shape, count, generator)
     reference = Reference.fit(torch.cat([features.points(episode) for episode in training]), generator)
     fresh = draw_episodes(reasoner, shape, count, generator)
-    moved = move_episodes(draw_episodes(reasoner, shape, count, generator), generator)
+    drawn = draw_episodes(reasoner, shape, count, generator)
+    moved = [choose(MOVES, generator)(episode, generator) for episode in drawn]
 
     def measure(episodes: Sequence[Episode]) -> tuple[Tensor, list[float]]:
         distances, regrets = [], []
         for episode in episodes:
             distances.append(reference.measure(features.points(episode))[0])
-            regrets.append(measure_regret(reasoner, episode))
+            regrets.append(reasoner_loss(reasoner, episode) - best_rival(episode))
             progress()
         return torch.stack(distances), regrets
 
