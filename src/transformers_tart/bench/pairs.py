@@ -136,11 +136,8 @@ def _compare(workload: Workload, reasoner: TartReasoner, head: TartReasoner) -> 
         ours=ours,
         rows=chosen,
         size=len(queries),
-        computed=len(chosen),
-        total=len(queries),
         model=f"{reasoner.config.architecture} reasoner",
         dtype=reasoner.dtype,
-        device=workload.device,
         agrees=reasoner is head,
     )
 
@@ -187,11 +184,9 @@ def compare_protocols(workload: Workload, protocol: str) -> Comparison:
         ours=ours,
         rows=rows,
         size=len(drawn),
-        computed=sum(len(made) for _, made in groups),
-        total=sum(total for total, _ in groups),
+        passes=(sum(len(made) for _, made in groups), sum(total for total, _ in groups)),
         model=workload.model,
         dtype=model.backbone.dtype,
-        device=workload.device,
         # the span of an example ends at its label in our prompts, and before the line of the label in the published
         agrees=protocol == "stream",
     )
@@ -235,11 +230,8 @@ def compare_streams(workload: Workload) -> Comparison:
         ours=ours,
         rows=chosen,
         size=len(texts),
-        computed=len(chosen),
-        total=len(texts),
         model=workload.model,
         dtype=model.backbone.dtype,
-        device=workload.device,
     )
 
 
@@ -259,11 +251,8 @@ def compare_views(workload: Workload, preset: str) -> Comparison:
         ours=lambda: embed_by("plain"),
         rows=list(range(len(texts))),
         size=len(texts),
-        computed=len(texts),
-        total=len(texts),
         model=workload.model,
         dtype=model.backbone.dtype,
-        device=workload.device,
         agrees=False,
     )
 

@@ -52,16 +52,12 @@ def write_parquet(output: Output, kept: pa.Schema, rows: Iterator[Row]) -> None:
     if output.path is None:
         return
     if not output.path.exists():
-        _write(output.path, output, kept, rows)
+        schema = pa.schema([*_schema(output), *kept])
+        together = ({**row, **own} for row, own in zip(_read(output.work), rows, strict=True))
+        with replaced(output.path) as partial, ParquetWriter(partial, schema) as writer:
+            for batch in _batches(together):
+                writer.write_table(pa.Table.from_pylist(batch, schema))
     output.work.unlink()
-
-
-def _write(path: Path, output: Output, kept: pa.Schema, rows: Iterator[Row]) -> None:
-    schema = pa.schema([*_schema(output), *kept])
-    together = ({**row, **own} for row, own in zip(_read(output.work), rows, strict=True))
-    with replaced(path) as partial, ParquetWriter(partial, schema) as writer:
-        for batch in _batches(together):
-            writer.write_table(pa.Table.from_pylist(batch, schema))
 
 
 def _schema(output: Output) -> pa.Schema:

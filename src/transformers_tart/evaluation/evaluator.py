@@ -10,8 +10,8 @@ from datasets import Dataset
 from evaluate.evaluator.utils import DatasetColumn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, pipeline
 
+from transformers_tart.evaluation import DEFAULT_METRIC, TASK
 from transformers_tart.evaluation.metric import Metric, TartMetric, load_metric
-from transformers_tart.evaluation.registration import DEFAULT_METRIC, TASK
 from transformers_tart.inputs.containers import is_missing
 from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.labels import kind_of, plain_label

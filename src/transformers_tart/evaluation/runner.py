@@ -21,8 +21,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from transformers_tart.backbones.reference import BackboneReference
-from transformers_tart.evaluation.memory import PeakMemory
-from transformers_tart.evaluation.methods.base import Support, TaskContext, read_clocks
+from transformers_tart.evaluation.methods.base import PeakMemory, Support, TaskContext, read_clocks
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.prompting import PROMPTS
 from transformers_tart.evaluation.methods.registry import METHODS, PROMPTING

@@ -69,8 +69,7 @@ def draw_task(shape: Shape, generator: Generator) -> Task:
     views = draw_views(latent * inputs.spread, labels, shape.views, generator)
     hints = torch.zeros(keep, 0, shape.classes), torch.zeros(shape.unlabeled, 0, shape.classes)
     if shape.hints:
-        drawn = draw_hints(latent, labels, shape.classes, shape.hints, shape.unlabeled, generator)
-        hints = drawn.rows, drawn.unlabeled
+        hints = draw_hints(latent, labels, shape.classes, shape.hints, shape.unlabeled, generator)
     return Task([view[:keep] for view in views], labels[:keep], *hints)
 
 

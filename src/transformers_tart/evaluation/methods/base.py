@@ -1,6 +1,7 @@
 """The arguments of every method: a task with its composed model and shared embeddings, and a support set."""
 
 import random
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from transformers_tart.backbones.forward import input_device
+from transformers_tart.checks.packages import import_package
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.phrases import Reading
 from transformers_tart.evaluation.methods.models import Models
@@ -208,3 +210,49 @@ def seeded(seed: int) -> Iterator[None]:
 
 # Probabilities (n, classes) float64 on the CPU of the test inputs, by a support set.
 Method = Callable[[TaskContext, Support], Tensor]
+
+
+INTERVAL = 0.05  # seconds between readings of the memory of the process
+
+
+@dataclass
+class PeakMemory:
+    """Peak memory of a block above what was in use before: the allocated memory of a CUDA device, else the resident
+    memory of the process.
+    """
+
+    device: torch.device
+    megabytes: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.device.type != "cuda":
+            self._process = import_package("psutil", "evaluation", "Measuring the memory of a run").Process()
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Measure a block, also one that raises."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            before = torch.cuda.memory_allocated(self.device)
+            try:
+                yield
+            finally:
+                self.megabytes = (torch.cuda.max_memory_allocated(self.device) - before) / 1e6
+            return
+        process, stop = self._process, threading.Event()
+        readings = [process.memory_info().rss]
+
+        def read() -> None:
+            is_last = False
+            while not is_last:
+                is_last = stop.wait(INTERVAL)
+                readings.append(process.memory_info().rss)
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            self.megabytes = (max(readings) - readings[0]) / 1e6

@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from transformers_tart.evaluation.report import tables
-from transformers_tart.evaluation.report.classes import (
-    group_runs,
-    tabulate_classes,
-    tabulate_confusion,
-    tabulate_wrong,
-)
+from transformers_tart.evaluation.report import classes, tables
 from transformers_tart.evaluation.report.comparison import Comparison, mean_over_tasks
 from transformers_tart.evaluation.report.contrasts import contrast, describe_results
 from transformers_tart.evaluation.report.plots import narrow_path, write_plots
@@ -98,11 +92,14 @@ def _embed(path: Path) -> tuple[str, int]:
 def _collect_classes(comparison: Comparison, shown: "Mapping[str, Task]") -> dict[str, Any]:
     """Return, for each task and k, the tables of each method with their captions."""
     found: dict[str, Any] = {}
-    for (task, k), group in groupby(group_runs(comparison), lambda runs: (runs.task, runs.k)):
+    for (task, k), group in groupby(classes.group_runs(comparison), lambda runs: (runs.task, runs.k)):
         for runs in group:
-            made: dict[str, Table] = {"Each class": tabulate_classes(runs), "Confusion": tabulate_confusion(runs)}
+            made: dict[str, Table] = {
+                "Each class": classes.tabulate_classes(runs),
+                "Confusion": classes.tabulate_confusion(runs),
+            }
             if task in shown:
-                made["Most confidently wrong"] = tabulate_wrong(runs, shown[task])
+                made["Most confidently wrong"] = classes.tabulate_wrong(runs, shown[task])
             found.setdefault(task, {}).setdefault(k, []).append((runs, made))
     return found
 

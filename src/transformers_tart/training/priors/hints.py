@@ -5,7 +5,6 @@ inputs, of noise, and of a bias towards classes, in an arbitrary unit.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -18,14 +17,6 @@ MISLEADING = 0.04
 USELESS = 0.1
 PARTIAL = 0.15
 CONTENT_FREE = 0.3  # of the rows without labels, the share of tasks in which they hold the bias alone
-
-
-@dataclass(frozen=True)
-class DrawnHints:
-    """Hints of a task."""
-
-    rows: Tensor  # (n, H, C)
-    unlabeled: Tensor  # (m, H, C)
 
 
 def draw_hint(latent: Tensor, labels: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -52,8 +43,8 @@ def draw_hint(latent: Tensor, labels: Tensor, classes: int, generator: Generator
 
 def draw_hints(
     latent: Tensor, labels: Tensor, classes: int, count: int, unlabeled: int, generator: Generator
-) -> DrawnHints:
-    """Draw hints of all rows, the last `unlabeled` of which are to be those without labels.
+) -> tuple[Tensor, Tensor]:
+    """Draw hints (n, H, C) of all rows, and (m, H, C) of the last `unlabeled`, which are to be without labels.
 
     Some hints are near copies of the one before, as two wordings of a label are; some miss classes.
     """
@@ -78,4 +69,4 @@ def draw_hints(
             hint[:, torch.randperm(classes, generator=generator)[: classes // 3]] = float("nan")
         found.append(hint)
     hints = torch.stack(found, dim=1)
-    return DrawnHints(hints[:keep], hints[keep:])
+    return hints[:keep], hints[keep:]
