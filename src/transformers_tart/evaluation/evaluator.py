@@ -1,4 +1,4 @@
-"""The evaluator of `evaluate` for the `tart-classification` pipeline."""
+"""The evaluator of `evaluate` for the `tart-classification` pipeline, and its matching of labels."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias

@@ -1,4 +1,4 @@
-"""Features of an episode as its reasoner reads it: a row for each example and query.
+"""Synthetic episodes as in training or moved away, and features of an episode: a row for each example and query.
 
 The `kernel` architecture reads only inner products and distances, centered and scaled by the support set. Its features
 are functions of these, so they do not change when embeddings are rotated and are comparable across dimensions. The
