@@ -1,15 +1,12 @@
-"""Peak memory of classifying a stream of inputs, measured in a process of its own.
+"""Peak memory of classifying a stream of inputs, measured in a process of its own."""
 
-The process is `python -m transformers_tart.bench.memory OPTIONS`, with options and result in JSON.
-"""
-
-import json
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
 
-import torch
 from transformers.utils import logging
 
 from transformers_tart.bench.machine import dtype_name
@@ -43,12 +40,11 @@ def classify_stream(workload: Workload) -> Peak:
 
 def measure_memory(workload: Workload) -> Peak:
     """Run [`classify_stream`] in a new process, whose messages are on stderr."""
-    options = json.dumps({**asdict(workload), "device": str(workload.device)})
-    command = [sys.executable, "-m", "transformers_tart.bench.memory", options]
-    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if finished.returncode != 0:
-        raise ValueError(f"The process of {workload.queries} inputs has failed; its messages are above.")
-    return Peak(**json.loads(finished.stdout))
+    try:
+        with ProcessPoolExecutor(1, get_context("spawn"), logging.disable_progress_bar) as pool:
+            return pool.submit(classify_stream, workload).result()
+    except BrokenProcessPool as err:
+        raise ValueError(f"The process of {workload.queries} inputs has failed; its messages are above.") from err
 
 
 def format_memory(peaks: Sequence[Peak]) -> str:
@@ -58,14 +54,3 @@ def format_memory(peaks: Sequence[Peak]) -> str:
     least, most = min(peaks, key=lambda peak: peak.inputs), max(peaks, key=lambda peak: peak.inputs)
     difference = most.megabytes - least.megabytes
     return "\n".join(lines) + f"\n\n{most.inputs:,} inputs take {difference:.1f} MB more than {least.inputs:,}"
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Print the peak memory for the options in the first argument."""
-    options = json.loads(arguments[0])
-    logging.disable_progress_bar()
-    print(json.dumps(asdict(classify_stream(Workload(**{**options, "device": torch.device(options["device"])})))))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

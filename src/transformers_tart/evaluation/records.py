@@ -1,4 +1,4 @@
-"""Files of results, a JSON line for each finished run, readable after a kill, and the folders that a report compares."""
+"""Files of results, a JSON line for each finished run, readable after a kill, and folders that a report compares."""
 
 import json
 import math

@@ -146,7 +146,7 @@ def test__prompting__both_methods__read_each_prompt_once(monkeypatch: pytest.Mon
     context, support = TaskContext(task, Models("mini")), Support(tuple(range(6)), seed=0)
     plain, calibrated = (METHODS[name](context, support) for name in ("prompting", "prompting_calibrated"))
     assert len(shown) == method.ORDERS
-    assert context.saved.wall > 0
+    assert context.saved[0] > 0
     assert all(names == ["w1", "w2 w3"] and sorted(own) == sorted(texts) for own, names in shown)
     assert shown[0][0] == texts != shown[1][0]
     for found in (plain, calibrated):

@@ -59,42 +59,17 @@ class Diagnosis:
 
 def diagnose(
     context: TaskContext,
-    k: int,
-    seeds: Sequence[int],
+    k: int,  # examples of a support set
+    seeds: Sequence[int],  # of the support sets; a single one gives no intervals
     *,
-    methods: Mapping[str, Method] | None = None,
-    layers: Sequence[int] | None = None,
-    num_tasks: int = 100,
-    seed: int = 0,
-    progress: Callable[[str], None] = lambda step: None,
+    methods: Mapping[str, Method] | None = None,  # besides TART and the linear probe, or in place of these by name
+    layers: Sequence[int] | None = None,  # hidden states to try alone in each view; by default all that are read
+    num_tasks: int = 100,  # synthetic ones of each kind
+    seed: int = 0,  # of these, and of the choice of queries that are compared with theirs
+    progress: Callable[[str], None] = lambda step: None,  # called with the name of each step
 ) -> Diagnosis:
-    r"""
-    Measure what limits TART on a task: the representation, its use, the data, or the training of the reasoner
+    """Measure what limits TART on a task: the representation, its use, the data, or the training of the reasoner
     (arXiv 2306.07536, section 3.1 and the section on generalization).
-
-    Args:
-        context ([`TaskContext`]):
-            The task, the backbone and the reasoner.
-        k (`int`):
-            Examples of a support set.
-        seeds (`list[int]`):
-            Seeds of the support sets; a single one gives no intervals.
-        methods (`dict[str, Method]`, *optional*):
-            Methods to measure besides TART and the linear probe, such as `"prompting"` and `"fine_tune"`; `"tart"` and
-            `"logistic_regression"` replace those of this package.
-        layers (`list[int]`, *optional*):
-            Hidden states to try alone, by their index in the backbone, in each view that reads them; all that are read
-            when not given.
-        num_tasks (`int`, *optional*, defaults to 100):
-            Number of synthetic tasks of each kind.
-        seed (`int`, *optional*, defaults to 0):
-            Seed of the synthetic tasks, and of the choice of queries that are compared with theirs.
-        progress (`Callable[[str], None]`, *optional*):
-            Called with the name of each step.
-
-    Raises:
-        ValueError: When a size does not fit the task, no view reads a layer, or the architecture has no synthetic
-            tasks.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"The seeds are {list(seeds)}; there must be at least one, each once.")
