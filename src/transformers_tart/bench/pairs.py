@@ -226,12 +226,7 @@ def compare_streams(workload: Workload) -> Comparison:
         return encode_texts(model.backbone, model.tokenizer, texts).squeeze(1).cpu()
 
     return Comparison(
-        naive=naive,
-        ours=ours,
-        rows=chosen,
-        size=len(texts),
-        model=workload.model,
-        dtype=model.backbone.dtype,
+        naive=naive, ours=ours, rows=chosen, size=len(texts), model=workload.model, dtype=model.backbone.dtype
     )
 
 

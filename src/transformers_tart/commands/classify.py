@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -93,19 +92,6 @@ def _top_k(given: str) -> int | str:
     if given == ALL or (given.isdecimal() and int(given) > 0):
         return given if given == ALL else int(given)
     raise argparse.ArgumentTypeError(f'{given!r} is neither a number of classes, at least 1, nor "{ALL}"')
-
-
-@dataclass
-class Tally:
-    """Numbers of rows: finished before, written now, and written with errors now."""
-
-    before: int
-    written: int = 0
-    bad: int = 0
-
-    def __str__(self) -> str:  # but for the rows that were written
-        before = f"; {self.before:,} rows were finished before" if self.before else ""
-        return f"{self.bad:,} with errors{before}"
 
 
 def run(args: argparse.Namespace) -> None:
@@ -220,7 +206,7 @@ def _classify(
 
     is_main, done = state.is_main_process, finished.rows
     size = (args.batch_size or USUAL_BATCH_SIZE) * BATCHES_PER_WINDOW * state.num_processes
-    tally, is_quiet = Tally(done), not (is_main and sys.stderr.isatty())
+    written, bad, is_quiet = 0, 0, not (is_main and sys.stderr.isatty())
     bar = logging.tqdm(desc="classifying", unit=table.modality, initial=done, total=total, disable=is_quiet)
     with open_output(output if is_main else Output(None)) as write, bar:
         place = "stdout" if output.path is None else output.work
@@ -239,15 +225,16 @@ def _classify(
                 allowed = rows[:first_bad] if args.strict else rows
                 if is_main:
                     write(allowed)
-                tally.written += len(allowed)
-                tally.bad += sum(row["score"] is None for row in allowed)
+                written += len(allowed)
+                bad += sum(row["score"] is None for row in allowed)
                 bar.update(len(allowed))
                 if args.strict and first_bad is not None:
                     raise ValueError(f"{table.path}: {rows[first_bad]['error']} (--strict)")
             place = output.path or place
         finally:
             if is_main:
-                print(f"classify: wrote {tally.written:,} rows to {place}, {tally}", file=sys.stderr)
+                before = f"; {done:,} rows were finished before" if done else ""
+                print(f"classify: wrote {written:,} rows to {place}, {bad:,} with errors{before}", file=sys.stderr)
 
 
 def _windows(table: inputs.InputTable, skip: int, size: int) -> Iterator[list[tuple[Given, Row]]]:

@@ -25,23 +25,18 @@ def schema_of(path: str, names: Mapping[str, str]) -> pa.Schema:
     if kind == "parquet":
         found = open_parquet(path).schema_arrow.remove_metadata()
     elif kind == "json":
-        found = _infer(path)
+        found = pa.schema([])
+        try:
+            for rows in _batches(read_rows(path)):
+                found = pa.unify_schemas([found, pa.Table.from_pylist(rows).schema], promote_options="permissive")
+        except pa.ArrowException as err:
+            raise ValueError(
+                f"A column of {path} holds values of several types, which parquet cannot keep ({err}); give a jsonl "
+                "output, or leave out --keep-columns."
+            ) from err
     else:
         found = pa.schema([(name, pa.string()) for name in names])
     return pa.schema([found.field(name).with_name(names[name]) for name in names])
-
-
-def _infer(path: str) -> pa.Schema:
-    found = pa.schema([])
-    try:
-        for rows in _batches(read_rows(path)):
-            found = pa.unify_schemas([found, pa.Table.from_pylist(rows).schema], promote_options="permissive")
-    except pa.ArrowException as err:
-        raise ValueError(
-            f"A column of {path} holds values of several types, which parquet cannot keep ({err}); give a jsonl "
-            "output, or leave out --keep-columns."
-        ) from err
-    return found
 
 
 def write_parquet(output: Output, kept: pa.Schema, rows: Iterator[Row]) -> None:

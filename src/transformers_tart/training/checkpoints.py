@@ -67,13 +67,9 @@ class Progress:
             self.running[name] = 0.99 * self.running.get(name, value) + 0.01 * value
 
 
-def _find_checkpoints(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob(PREFIX + "*") if path.name.removeprefix(PREFIX).isdigit()]
-    return sorted(found, key=_step_of)
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix(PREFIX))
+def _find_checkpoints(folder: Path) -> dict[int, Path]:
+    names = {path.name.removeprefix(PREFIX): path for path in folder.glob(PREFIX + "*")}
+    return {int(step): path for step, path in names.items() if step.isdigit()}
 
 
 def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, *states: Any) -> None:
@@ -99,7 +95,7 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, *states: 
     if accelerator.is_main_process:
         shutil.rmtree(whole, ignore_errors=True)
         partial.rename(whole)
-        for other in _find_checkpoints(folder):
+        for other in _find_checkpoints(folder).values():
             if other != whole:
                 shutil.rmtree(other)
     accelerator.wait_for_everyone()
@@ -110,22 +106,24 @@ def load_checkpoint(accelerator: Accelerator, folder: Path, *states: Any) -> int
     found = _find_checkpoints(folder)
     if not found:
         return 0
+    step = max(found)
+    last = found[step]
     try:
-        saved = read_object(found[-1] / STATES_FILE, STATES_FILE).get("states")
+        saved = read_object(last / STATES_FILE, STATES_FILE).get("states")
     except (OSError, ValueError) as err:
-        raise CorruptFileError(f"The checkpoint {found[-1]} cannot be continued: {err}") from err
+        raise CorruptFileError(f"The checkpoint {last} cannot be continued: {err}") from err
     if not isinstance(saved, list) or len(saved) != len(states):
-        raise CorruptFileError(f"{STATES_FILE} of the checkpoint {found[-1]} is of another kind of run.")
+        raise CorruptFileError(f"{STATES_FILE} of the checkpoint {last} is of another kind of run.")
     for state, values in zip(states, saved, strict=True):
         state.load_state_dict(values)
     try:
-        accelerator.load_state(str(found[-1]))
+        accelerator.load_state(str(last))
     except (pickle.UnpicklingError, AttributeError, EOFError, LookupError, RuntimeError, TypeError) as err:
         raise CorruptFileError(
-            f"The checkpoint {found[-1]} is damaged, or holds other things than tensors and numbers; remove it and "
+            f"The checkpoint {last} is damaged, or holds other things than tensors and numbers; remove it and "
             f"start anew: {err}"
         ) from err
-    return _step_of(found[-1])
+    return step
 
 
 def save_run(

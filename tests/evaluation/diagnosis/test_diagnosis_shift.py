@@ -93,10 +93,8 @@ def test__draw_episodes__same_seed__same_tasks_of_both_classes(architecture: str
 
 def test__synthetic_tasks__unknown_architecture_or_too_few__said() -> None:
     unknown = SimpleNamespace(config=SimpleNamespace(architecture="rnn"))
-    with pytest.raises(ValueError, match='no synthetic tasks for the architecture "rnn"'):
+    with pytest.raises(ValueError, match='no synthetic tasks and features for the architecture "rnn"'):
         draw_episodes(unknown, SHAPE, 1, seeded())  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match='no features for the architecture "rnn"'):
-        choose_features(unknown.config)
     with pytest.raises(ValueError, match="number of synthetic tasks is 5"):
         measure_synthetic(shared_reasoner(), SHAPE, 5, seed=0)
 

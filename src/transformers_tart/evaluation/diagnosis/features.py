@@ -6,9 +6,8 @@ are functions of these, so they do not change when embeddings are rotated and ar
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -21,8 +20,6 @@ from transformers_tart.training.sources import PaperTasks, Ramp, RichTasks, draw
 
 
 QUERIES = RichTasks.query_size
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,25 +62,10 @@ def _split(embeddings: Tensor, labels: Tensor, shape: Shape) -> Episode:
     return Episode(embeddings[: shape.k], labels[: shape.k], embeddings[shape.k :], shape.classes, labels[shape.k :])
 
 
-PRIORS: dict[str, Callable[[TartReasoner, Shape, Generator], Episode]] = {
-    "kernel": rich_episode,
-    "gpt2": paper_episode,
-}
-
-
 def draw_episodes(reasoner: TartReasoner, shape: Shape, count: int, generator: Generator) -> list[Episode]:
     """Draw synthetic tasks of the prior on which the reasoner's architecture is trained."""
-    draw = choose_by_architecture(PRIORS, reasoner.config, "synthetic tasks")
+    draw = _find(reasoner.config)[0]
     return [draw(reasoner, shape, generator) for _ in range(count)]
-
-
-def choose_by_architecture(table: Mapping[str, T], config: TartReasonerConfig, what: str) -> T:
-    """Return the entry of a reasoner's architecture, or raise a ValueError where there is none."""
-    if config.architecture not in table:
-        raise ValueError(
-            f'There are no {what} for the architecture "{config.architecture}"; it must be one of {sorted(table)}.'
-        )
-    return table[config.architecture]
 
 
 def move_queries(episode: Episode, generator: Generator) -> Episode:
@@ -237,12 +219,23 @@ def component_features(config: TartReasonerConfig) -> FeatureSet:
     return FeatureSet("whitened components, which are N(0, I) in training", names, points)
 
 
-FEATURE_SETS: dict[str, Callable[[TartReasonerConfig], FeatureSet]] = {
-    "kernel": geometry_features,
-    "gpt2": component_features,
+Prior = Callable[[TartReasoner, Shape, Generator], Episode]
+Features = Callable[[TartReasonerConfig], FeatureSet]
+PRIORS: dict[str, tuple[Prior, Features]] = {
+    "kernel": (rich_episode, geometry_features),
+    "gpt2": (paper_episode, component_features),
 }
 
 
 def choose_features(config: TartReasonerConfig) -> FeatureSet:
     """Return the features of a reasoner's architecture."""
-    return choose_by_architecture(FEATURE_SETS, config, "features")(config)
+    return _find(config)[1](config)
+
+
+def _find(config: TartReasonerConfig) -> tuple[Prior, Features]:
+    if config.architecture not in PRIORS:
+        raise ValueError(
+            f'There are no synthetic tasks and features for the architecture "{config.architecture}"; it must be one '
+            f"of {sorted(PRIORS)}."
+        )
+    return PRIORS[config.architecture]

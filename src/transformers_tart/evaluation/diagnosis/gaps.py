@@ -57,10 +57,7 @@ class LearningCurve:
 
 
 def measure_methods(
-    context: TaskContext,
-    supports: Sequence[Support],
-    methods: Mapping[str, Method],
-    progress: Callable[[str], None],
+    context: TaskContext, supports: Sequence[Support], methods: Mapping[str, Method], progress: Callable[[str], None]
 ) -> tuple[dict[str, Outcome], dict[str, str]]:
     """Measure methods, and return the outcomes and the errors of those that cannot be used on the task.
 

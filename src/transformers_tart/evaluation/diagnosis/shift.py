@@ -125,9 +125,7 @@ def relate(distances: Sequence[float], regrets: Sequence[float]) -> Relation:
 
 
 def predict_regret(
-    distance: float,
-    inside: tuple[Sequence[float], Sequence[float]],
-    moved: tuple[Sequence[float], Sequence[float]],
+    distance: float, inside: tuple[Sequence[float], Sequence[float]], moved: tuple[Sequence[float], Sequence[float]]
 ) -> RegretPrediction:
     """Predict the regret at a distance from the distances and regrets of synthetic tasks, new ones and moved ones."""
     relations = relate(*inside), relate(*moved)

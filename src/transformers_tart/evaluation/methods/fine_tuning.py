@@ -50,7 +50,7 @@ Rows = Sequence[dict[str, list[int]]]
 Losses = Callable[[list[int]], Iterable[Tensor]]
 
 
-def fine_tune(part: str = "full", learning_rate: float | None = None) -> Method:
+def fine_tune(part: str = "full") -> Method:
     """Return fine-tuning as a method. Each support set trains its own copy of the backbone.
 
     The part of the backbone that is trained with the head: `"head"`: none; `"last"`: the last two blocks; `"full"`:
@@ -61,12 +61,12 @@ def fine_tune(part: str = "full", learning_rate: float | None = None) -> Method:
 
     def predict(context: TaskContext, support: Support) -> Tensor:
         with seeded(support.seed):
-            return _fine_tune(context, support, part, learning_rate)
+            return _fine_tune(context, support, part)
 
     return predict
 
 
-def _fine_tune(context: TaskContext, support: Support, part: str, learning_rate: float | None) -> Tensor:
+def _fine_tune(context: TaskContext, support: Support, part: str) -> Tensor:
     texts, models, tokenizer = (context.texts(support), context.test_texts), context.models, context.models.tokenizer
     backbone, accelerator = copy.deepcopy(context.model.backbone).float(), make_accelerator(models.device)
     view = choose_view(context.model)
@@ -85,8 +85,8 @@ def _fine_tune(context: TaskContext, support: Support, part: str, learning_rate:
 
     encoder.train()
     scale = DIMENSIONS / features.shape[1]
-    rate = scale * LEARNING_RATES[part] if learning_rate is None else learning_rate
-    groups = [*group_parameters(head, scale * HEAD_LEARNING_RATE), *group_parameters(encoder, rate)]
+    rates: dict[nn.Module, float] = {head: HEAD_LEARNING_RATE, encoder: LEARNING_RATES[part]}
+    groups = [group for module, rate in rates.items() for group in group_parameters(module, scale * rate)]
     optimize(groups, losses, draw_batches(len(rows), support.seed), accelerator)
     encoder.eval()
     head.eval()
@@ -119,21 +119,17 @@ def choose_part(backbone: PreTrainedModel, part: str) -> None:
     """Let gradients reach one part of a backbone only."""
     backbone.requires_grad_(part == "full")
     if part == "last":
-        for block in _blocks(backbone)[-LAST_BLOCKS:]:
-            block.requires_grad_(True)
+        lists = [module for module in text_encoder(backbone).modules() if isinstance(module, nn.ModuleList)]
+        if not lists:
+            raise ValueError(f"{type(backbone).__name__} has no list of blocks; fine-tune another part of it.")
+        # the blocks are the list with the most parameters, which contains all other lists
+        blocks = max(lists, key=lambda own: sum(parameter.numel() for parameter in own.parameters()))
+        blocks[-LAST_BLOCKS:].requires_grad_(True)
     if part == "lora":
         peft = import_package("peft", "peft", "LoRA")
         adapters = peft.LoraConfig(target_modules="all-linear", r=RANK, lora_alpha=ALPHA)
         # by peft alone: some versions of transformers refuse the newest peft
         peft.inject_adapter_in_model(adapters, text_encoder(backbone))
-
-
-def _blocks(backbone: PreTrainedModel) -> nn.ModuleList:
-    """Return the transformer blocks: the list of modules with the most parameters, which contains all other lists."""
-    lists = [module for module in text_encoder(backbone).modules() if isinstance(module, nn.ModuleList)]
-    if not lists:
-        raise ValueError(f"{type(backbone).__name__} has no list of blocks; fine-tune another part of it.")
-    return max(lists, key=lambda blocks: sum(parameter.numel() for parameter in blocks.parameters()))
 
 
 class PooledEncoder(nn.Module):
@@ -249,8 +245,7 @@ def optimize(groups: list[dict[str, Any]], losses: Losses, batches: list[list[in
             loss += term.item()
         if not math.isfinite(loss):
             raise FloatingPointError(
-                f"The loss is {loss} at step {step} of {len(batches)}: fine-tune with a lower learning_rate, or leave "
-                "fine-tuning out for this backbone."
+                f"The loss is {loss} at step {step} of {len(batches)}: leave fine-tuning out for this backbone."
             )
         accelerator.clip_grad_norm_(parameters, MAX_GRAD_NORM)
         optimizer.step()

@@ -217,10 +217,7 @@ def _collect_classes(comparison: Comparison, shown: "Mapping[str, Task]") -> dic
     found: dict[str, Any] = {}
     for (task, k), group in groupby(group_runs(comparison), lambda runs: (runs.task, runs.k)):
         for runs in group:
-            made: dict[str, Table] = {
-                "Each class": tabulate_classes(runs),
-                "Confusion": tabulate_confusion(runs),
-            }
+            made: dict[str, Table] = {"Each class": tabulate_classes(runs), "Confusion": tabulate_confusion(runs)}
             if task in shown:
                 made["Most confidently wrong"] = tabulate_wrong(runs, shown[task])
             found.setdefault(task, {}).setdefault(k, []).append((runs, made))
@@ -255,10 +252,7 @@ def format_model_index(comparison: Comparison) -> str:
 
 
 def write_report(
-    folder: str | Path,
-    comparison: Comparison,
-    with_plots: bool = True,
-    shown: "Mapping[str, Task] | None" = None,
+    folder: str | Path, comparison: Comparison, with_plots: bool = True, shown: "Mapping[str, Task] | None" = None
 ) -> list[Path]:
     """Write `report.md`, `report.html`, the plots as PNG and SVG, and `model_index.yaml` if there is one model.
 
