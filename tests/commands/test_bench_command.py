@@ -14,7 +14,7 @@ from helpers.builders import make_texts
 from torch.autograd import DeviceType
 from transformers import ViTConfig
 
-from transformers_tart.bench import memory
+from transformers_tart.bench import profile as memory
 from transformers_tart.bench.machine import machine_facts, version_facts
 from transformers_tart.bench.pairs import PAIRS
 from transformers_tart.bench.profile import (

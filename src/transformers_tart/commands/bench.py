@@ -117,7 +117,7 @@ def run_profile(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def run_memory(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure the peak memory of two processes."""
-    from transformers_tart.bench.memory import format_memory, measure_memory
+    from transformers_tart.bench.profile import format_memory, measure_memory
 
     workloads = [replace(make_workload(args, PIPELINE_K, 1), queries=count) for count in args.memory_inputs]
     peaks = [measure_memory(workload) for workload in tqdm(workloads, desc="classifying", unit="process")]

@@ -20,12 +20,8 @@ from transformers_tart.commands.output import (
     Finished,
     Output,
     OutputRow,
-    check_fingerprint,
-    cut_torn_row,
     fingerprint_file,
     fingerprint_of,
-    open_output,
-    read_finished,
 )
 from transformers_tart.embeddings.text import Unreadable
 from transformers_tart.files import locked, write_whole
@@ -176,8 +172,8 @@ def _prepare_output(
     """Return the finished part of an output file, after writing its fingerprint and cutting a torn row."""
     fingerprint, finished = fingerprint_of(args, config, table), Finished()
     if not args.overwrite:
-        check_fingerprint(output, fingerprint)
-        finished = read_finished(output)
+        output.check_fingerprint(fingerprint)
+        finished = output.read_finished()
     state.wait_for_everyone()  # all processes read the file before the first one changes it
     if state.is_main_process and output.path is not None:
         if args.overwrite:  # first, as rows must not stand beside another fingerprint
@@ -185,7 +181,7 @@ def _prepare_output(
                 output.path.unlink(missing_ok=True)
             os.truncate(output.work, 0)
         write_whole(fingerprint_file(output.path), json.dumps(fingerprint, indent=1) + "\n")
-        cut_torn_row(output, finished)
+        output.cut_torn_row(finished)
     if args.strict and finished.bad:
         raise ValueError(f"{output.path} holds {finished.bad} rows that could not be read; --strict allows none.")
     return finished
@@ -208,7 +204,7 @@ def _classify(
     size = (args.batch_size or USUAL_BATCH_SIZE) * BATCHES_PER_WINDOW * state.num_processes
     written, bad, is_quiet = 0, 0, not (is_main and sys.stderr.isatty())
     bar = logging.tqdm(desc="classifying", unit=table.modality, initial=done, total=total, disable=is_quiet)
-    with open_output(output if is_main else Output(None)) as write, bar:
+    with (output if is_main else Output(None)).open() as write, bar:
         place = "stdout" if output.path is None else output.work
         try:
             # a window that was written in part is computed again as a whole: other batches change the last digits
