@@ -72,7 +72,10 @@ def export_task(classify: TartClassificationPipeline, save_directory: str | os.P
     folder = Path(as_source(save_directory, "save_directory"))
     processor = getattr(classify, classify.model.config.modality.processor_argument)
     check_exportable(classify.model, processor)
-    task = fitted_task(_in_float32(classify.model))
+    model = _in_float32(classify.model)
+    prepared = model.prepare_support()
+    kind = TextTask if model.config.modality.is_tokenized else ImageTask
+    task = (kind if prepared.reading is None else PassageTask)(model, prepared).eval()
     with staged(folder, OWNED) as stage:
         _save(trace(task, _example(task, processor)), stage / FORMATS[format])
         config = {"format": format, **_describe(task), **_save_processor(task, processor, stage)}
@@ -81,13 +84,6 @@ def export_task(classify: TartClassificationPipeline, save_directory: str | os.P
         facts = {"config": config, "file": FORMATS[format], "is_text": classify.model.config.modality.is_tokenized}
         (stage / "README.md").write_text(page.render(facts) + "\n", encoding="utf-8")
     return folder / FORMATS[format]
-
-
-def fitted_task(model: TartPreTrainedModel) -> FittedTask:
-    """Return a model with its support set as a function of tensors, in evaluation mode."""
-    prepared = model.prepare_support()
-    kind = TextTask if model.config.modality.is_tokenized else ImageTask
-    return (kind if prepared.reading is None else PassageTask)(model, prepared).eval()
 
 
 def trace(task: FittedTask, example: Mapping[str, Tensor]) -> ExportedProgram:
