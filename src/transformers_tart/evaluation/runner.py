@@ -174,7 +174,13 @@ def _read_finished(folder: Path, models: Models, settings: Mapping[str, Any]) ->
     if not records or not file.exists():  # version 0.1 wrote none
         return records
     try:
-        older = {"views": None, "prompt": None, "max_prompt": None, "prompts": None, "columns": {}}  # lack these
+        older: dict[str, Any] = {
+            "views": None,
+            "prompt": None,
+            "max_prompt": None,
+            "prompts": None,
+            "columns": {},
+        }  # lack these
         kept = {**older, **json.loads(file.read_text(encoding="utf-8"))}
         if not any(record.method in PROMPTING for record in records):
             kept["prompts"] = settings["prompts"]

@@ -80,7 +80,8 @@ def export_task(classify: TartClassificationPipeline, save_directory: str | os.P
         _save(trace(task, _example(task, processor)), stage / FORMATS[format])
         config = {"format": format, **_describe(task), **_save_processor(task, processor, stage)}
         (stage / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        page = Template(README.read_text(encoding="utf-8"), True, trim_blocks=True, undefined=StrictUndefined)
+        form = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+        page = Template(README.read_text(encoding="utf-8"), **form)  # type: ignore[arg-type]
         facts = {"config": config, "file": FORMATS[format], "is_text": classify.model.config.modality.is_tokenized}
         (stage / "README.md").write_text(page.render(facts) + "\n", encoding="utf-8")
     return folder / FORMATS[format]

@@ -119,8 +119,8 @@ class Models:
         if isinstance(self._config, TartBaseConfig):
             model = self._load_task(modality)
         else:
-            loading = {"revision": self.revision, "max_length": self.max_length, "dtype": self.loading_dtype}
-            model = class_for(modality).from_backbone(self.name, self.reasoner, **loading, **self._reading)
+            options: dict[str, Any] = {"max_length": self.max_length, "dtype": self.loading_dtype, **self._reading}
+            model = class_for(modality).from_backbone(self.name, self.reasoner, revision=self.revision, **options)
         return model.to(self.device).eval()  # type: ignore[arg-type]
 
     @property
