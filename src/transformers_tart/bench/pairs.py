@@ -33,6 +33,9 @@ from transformers_tart.training.presets import PRESETS
 
 
 LABEL = re.compile(r"\nLabel: \w+(?=\n)")
+PROMPT_WORDS = (3, 30)  # fewest and most of a text
+DIM = 768
+SPREAD = 0.1  # of random weights; with the usual 0.02 every probability is about one half
 
 
 def whiten(support: Tensor, queries: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
@@ -92,11 +95,6 @@ class SampledProcedure(PublishedProcedure):
             return torch.zeros(len(ids), self.backbone.config.get_text_config().hidden_size)
         with self.meter.sample(made, total):
             return super()._hidden(ids)
-
-
-PROMPT_WORDS = (3, 30)  # fewest and most of a text
-DIM = 768
-SPREAD = 0.1  # of random weights; with the usual 0.02 every probability is about one half
 
 
 def _random_head(workload: Workload) -> TartReasoner:

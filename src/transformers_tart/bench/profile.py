@@ -24,6 +24,7 @@ LABEL = "tart/"
 BACKBONE, REST = "backbone", "rest"
 TEXT_PARTS = ("tokenizing", BACKBONE, "pooling", "reasoner")
 MEDIA_PARTS = ("image processor", BACKBONE, "pooling", "reasoner")
+LENGTHS = (2, 8)  # in words
 
 
 def profile_pipeline(
@@ -79,9 +80,6 @@ def format_profile(seconds: dict[str, list[float]]) -> str:
     lines += [f"| {part} | {value:.3g} | {value / total:.1%} |" for part, value in medians.items()]
     lines.append(f"| **all** | {total:.3g} | 100% |")
     return "\n".join(lines) + f"\n\noutside the backbone's forward pass: {share_outside(seconds):.1%}"
-
-
-LENGTHS = (2, 8)  # in words
 
 
 @dataclass(frozen=True)

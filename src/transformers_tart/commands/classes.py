@@ -15,6 +15,12 @@ from transformers_tart.inputs.tables import file_format, read_columns, read_rows
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 
 
+VALUES = ("candidate_labels", "hypothesis_template", "hints")  # which are no files
+FILES = ("label_descriptions", "unlabeled")
+NO_HINTS = "none"
+COLUMNS = ("label", "description")
+
+
 def add_limit_options(parser: argparse.ArgumentParser) -> None:
     """Add the options to the parser of a command."""
     group = parser.add_argument_group("answers that are withheld, and label sets")
@@ -57,12 +63,6 @@ def limit_arguments(args: argparse.Namespace) -> dict[str, Any]:
     if needy and args.examples is None and args.candidate_labels is not None:
         raise ValueError(f"{names[needy[0]]} compares inputs with examples; give --examples, or leave it out.")
     return limit_options(given)
-
-
-VALUES = ("candidate_labels", "hypothesis_template", "hints")  # which are no files
-FILES = ("label_descriptions", "unlabeled")
-NO_HINTS = "none"
-COLUMNS = ("label", "description")
 
 
 def add_class_options(parser: argparse.ArgumentParser) -> None:

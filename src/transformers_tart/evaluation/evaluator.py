@@ -22,6 +22,7 @@ from transformers_tart.support import SupportSet
 Label: TypeAlias = int | float | str
 
 MAX_SHOWN = 5  # labels in an error message
+STRATEGIES = ("simple", "bootstrap")
 
 
 def match_labels(
@@ -94,8 +95,6 @@ def _show(labels: Sequence[Label]) -> str:
     distinct = list(dict.fromkeys(labels))
     return str(distinct[:MAX_SHOWN]).removesuffix("]") + (", ...]" if len(distinct) > MAX_SHOWN else "]")
 
-
-STRATEGIES = ("simple", "bootstrap")
 
 ModelOrPipeline: TypeAlias = str | PreTrainedModel | TartClassificationPipeline
 

@@ -16,6 +16,7 @@ from transformers_tart.evaluation.tasks import GROUPS, SEEDS, TASKS, Task
 
 
 logger = logging.get_logger(__name__)
+SLACK = 1.01  # of sums of equal numbers, which differ in their last bits with the order
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,6 @@ class Run(NamedTuple):
     def key(self) -> Key:
         """The key of its record."""
         return self.task.name, self.k, self.seed, self.method
-
-
-SLACK = 1.01  # of sums of equal numbers, which differ in their last bits with the order
 
 
 class Durations:

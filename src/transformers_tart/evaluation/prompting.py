@@ -28,6 +28,10 @@ from transformers_tart.inputs.views import View
 
 
 LOGITS_BYTES = 2**27  # of the logits that are in memory at a time
+QUESTION = "Sentence: {text}\nLabel:"
+ANSWER = " {label}"
+SEPARATOR = "\n\n"
+QUERY_SHARE = 0.25  # of the context, for the longest query
 
 
 class Row(NamedTuple):
@@ -136,12 +140,6 @@ def _run_head(model: PreTrainedModel, states: Tensor) -> Tensor:
         for part, hook in hooks.items():
             stack.callback(part.register_forward_hook(hook).remove)
         return model(input_ids=token, return_dict=True, **without_cache(model)).logits[0].float()
-
-
-QUESTION = "Sentence: {text}\nLabel:"
-ANSWER = " {label}"
-SEPARATOR = "\n\n"
-QUERY_SHARE = 0.25  # of the context, for the longest query
 
 
 class PromptResult(NamedTuple):

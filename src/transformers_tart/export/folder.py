@@ -31,6 +31,7 @@ FORMATS = {"onnx": "model.onnx", "torch": "model.pt2"}
 OWNED = ("model.onnx*", "model.pt2", "tokenizer*.json", "preprocessor_config.json", "README.md")
 MOST_BYTES = 2**31 - 2**24  # of a file of ONNX; larger weights are in a file beside it
 BATCH, LENGTH = 3, 5  # of the texts with which a task is traced
+ALLOWED = "Tasks of texts or images, with the protocol stream and hints by name, can be exported; fit one of these"
 
 
 def export_task(classify: TartClassificationPipeline, save_directory: str | os.PathLike, format: str = "onnx") -> Path:
@@ -158,9 +159,6 @@ def _save_processor(task: FittedTask, processor: Any, folder: Path) -> dict[str,
         "max_length": limit,
         "neutral_token_id": neutral_token(processor),
     }
-
-
-ALLOWED = "Tasks of texts or images, with the protocol stream and hints by name, can be exported; fit one of these"
 
 
 def check_exportable(model: TartPreTrainedModel, processor: Any) -> None:

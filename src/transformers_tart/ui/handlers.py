@@ -14,6 +14,7 @@ LONGEST_TEXT = 300  # characters in a table
 LONGEST_CHOICE = 60
 BRACES = str.maketrans({"{": "&#123;", "}": "&#125;", "$": "&#36;"})  # Gradio fills them in
 NUMBER = ' class="tart-number"'
+SECONDS = 20  # that a message is shown
 
 
 def answers_table(texts: Sequence[str], answers: Sequence[Sequence[dict[str, Any]]]) -> str:
@@ -66,9 +67,6 @@ def cut(text: Any, longest: int = LONGEST_TEXT) -> str:
     """Return a text, or pair of texts, without what follows its longest part that is shown."""
     whole = text if isinstance(text, str) else " / ".join(text)
     return whole if len(whole) <= longest else f"{whole[:longest]}…"
-
-
-SECONDS = 20  # that a message is shown
 
 
 class Handlers:

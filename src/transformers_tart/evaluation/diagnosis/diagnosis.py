@@ -36,6 +36,15 @@ from transformers_tart.evaluation.report.tables import escape_markdown
 from transformers_tart.projection import fit_projection
 
 
+TITLES = {
+    FINE_TUNING: "fine-tuning",
+    PROBE: "linear probe of the frozen representation",
+    TART: "TART",
+    PROMPTING: "in-context prompting",
+}
+MIN_GAIN = 1.0  # points below which a gap is harmless, and twice the examples are not worth it
+
+
 @dataclass(frozen=True)
 class Diagnosis:
     """Measurements of TART on a task."""
@@ -144,15 +153,6 @@ def _measure_regret(context: TaskContext, supports: Sequence[Support], outcomes:
         rivals = [seen_log_loss(METHODS[name](context, support), truth, labels) for name in RIVALS if name != PROBE]
         regrets.append(outcomes[TART].log_losses[i] - min(outcomes[PROBE].log_losses[i], *rivals))
     return estimate(regrets)
-
-
-TITLES = {
-    FINE_TUNING: "fine-tuning",
-    PROBE: "linear probe of the frozen representation",
-    TART: "TART",
-    PROMPTING: "in-context prompting",
-}
-MIN_GAIN = 1.0  # points below which a gap is harmless, and twice the examples are not worth it
 
 
 def _sort_gaps(gaps: Gaps) -> dict[str, list[str]]:

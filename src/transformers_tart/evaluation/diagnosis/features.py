@@ -20,6 +20,29 @@ from transformers_tart.training.sources import PaperTasks, Ramp, RichTasks, draw
 
 
 QUERIES = RichTasks.query_size
+LEVELS = (0.0, 0.1, 0.5, 0.9, 1.0)  # quantiles of an example's distances and inner products
+SMALLEST = 1e-9
+LEADING = 1 / 8  # share of the support set's directions that count as leading
+ROW_FEATURES = (
+    "norm",
+    "distance to the nearest example",
+    "10% quantile of the distances",
+    "median distance",
+    "90% quantile of the distances",
+    "smallest inner product",
+    "10% quantile of the inner products",
+    "90% quantile of the inner products",
+    "largest inner product",
+    "held-out margin",
+)
+EPISODE_FEATURES = (
+    "participation ratio",
+    "variance in the first direction",
+    "variance in the leading eighth of directions",
+    "spread of the norms",
+    "size of the queries relative to the examples",
+    "held-out error of the smoothers",
+)
 
 
 @dataclass(frozen=True)
@@ -101,32 +124,6 @@ def project_rows(episode: Episode, generator: Generator) -> Episode:
 # Moves away from the prior; the labels stay.
 MOVES: dict[Callable[[Episode, Generator], Episode], float] = dict.fromkeys(
     (move_queries, scale_queries, scale_rows, project_rows), 1.0
-)
-
-
-LEVELS = (0.0, 0.1, 0.5, 0.9, 1.0)  # quantiles of an example's distances and inner products
-SMALLEST = 1e-9
-LEADING = 1 / 8  # share of the support set's directions that count as leading
-
-ROW_FEATURES = (
-    "norm",
-    "distance to the nearest example",
-    "10% quantile of the distances",
-    "median distance",
-    "90% quantile of the distances",
-    "smallest inner product",
-    "10% quantile of the inner products",
-    "90% quantile of the inner products",
-    "largest inner product",
-    "held-out margin",
-)
-EPISODE_FEATURES = (
-    "participation ratio",
-    "variance in the first direction",
-    "variance in the leading eighth of directions",
-    "spread of the norms",
-    "size of the queries relative to the examples",
-    "held-out error of the smoothers",
 )
 
 

@@ -34,6 +34,13 @@ RIVALS = (LINEAR, "kernel_ridge")
 BAND = (0.1, 0.5, 0.9)
 WEAK, STRONG = 0.3, 0.6  # correlations below and from which a relation is called so
 MIN_NEIGHBORS, NEIGHBORS = 20, 0.25  # tasks of a similar distance: at least so many, and this share
+OUTSIDE = 95.0  # percentile from which a task is outside: one in twenty training tasks is
+MIN_TASKS = 20
+SHOWN_FEATURES = 4
+NUM_DIRECTIONS = 64
+MAX_POINTS = 20_000  # of a reference
+SMALLEST_SPREAD = 1e-6  # standard deviation of a feature that is constant in the reference
+SLICED, LARGEST = 0, 1  # columns of distances; those of the features follow
 
 
 @dataclass(frozen=True)
@@ -136,15 +143,6 @@ def predict_regret(
     count = min(len(distances), max(MIN_NEIGHBORS, round(NEIGHBORS * len(distances))))
     nearest = (distances.log() - math.log(distance)).abs().argsort()[:count]
     return RegretPrediction(*relations, count, *regrets[nearest].quantile(regrets.new_tensor(BAND)).tolist())
-
-
-OUTSIDE = 95.0  # percentile from which a task is outside: one in twenty training tasks is
-MIN_TASKS = 20
-SHOWN_FEATURES = 4
-NUM_DIRECTIONS = 64
-MAX_POINTS = 20_000  # of a reference
-SMALLEST_SPREAD = 1e-6  # standard deviation of a feature that is constant in the reference
-SLICED, LARGEST = 0, 1  # columns of distances; those of the features follow
 
 
 @dataclass(frozen=True)

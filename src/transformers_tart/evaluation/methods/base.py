@@ -29,6 +29,7 @@ from transformers_tart.support import SupportSet
 
 
 BLOCK = 32
+INTERVAL = 0.05  # seconds between readings of the memory of the process
 
 
 def read_clocks() -> np.ndarray:
@@ -210,9 +211,6 @@ def seeded(seed: int) -> Iterator[None]:
 
 # Probabilities (n, classes) float64 on the CPU of the test inputs, by a support set.
 Method = Callable[[TaskContext, Support], Tensor]
-
-
-INTERVAL = 0.05  # seconds between readings of the memory of the process
 
 
 @dataclass

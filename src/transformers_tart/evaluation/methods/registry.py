@@ -32,6 +32,8 @@ CONTENT_FREE = ("N/A", "[MASK]", "")
 ORDERS = 2  # of the examples: that of the support set, and permutations by its seed
 # Settings on which records of both methods depend.
 PROMPTS = {"template": QUESTION + ANSWER + SEPARATOR, "labels": "words", "orders": ORDERS}
+MODULES_FILE = "modules.json"  # of every repository of sentence-transformers
+ZERO_SHOT = "zero_shot"
 
 
 def prompting(context: TaskContext, support: Support) -> Tensor:
@@ -139,9 +141,6 @@ def join_pairs(texts: Sequence[Text]) -> list[str]:
     return [text if isinstance(text, str) else "\n".join(text) for text in texts]
 
 
-MODULES_FILE = "modules.json"  # of every repository of sentence-transformers
-
-
 def setfit(context: TaskContext, support: Support) -> Tensor:
     """Train SetFit by its library, with the training arguments of its own, on a sentence encoder loaded anew.
 
@@ -188,7 +187,6 @@ def _find_sentence_encoder(models: Models) -> BackboneReference:
     return reference
 
 
-ZERO_SHOT = "zero_shot"
 PROMPTING: dict[str, Method] = {"prompting": prompting, "prompting_calibrated": calibrated_prompting}
 METHODS: dict[str, Method] = {
     "tart": tart(),

@@ -17,6 +17,11 @@ from transformers_tart.evaluation.report.statistics import (
 )
 
 
+AHEAD, BEHIND, UNCLEAR = "ahead of", "behind", "no clear difference from"
+EQUAL_COST = 1.05  # largest ratio that counts as equal
+FROM_DIGITS = 10  # ratio from which decimals are left out
+
+
 @dataclass(frozen=True)
 class Contrast:
     """A method against the reference at one k, over the support sets that both have."""
@@ -76,11 +81,6 @@ def _contrast_method(comparison: Comparison, metric: MetricFormat, method: str) 
             )
         )
     return contrasts
-
-
-AHEAD, BEHIND, UNCLEAR = "ahead of", "behind", "no clear difference from"
-EQUAL_COST = 1.05  # largest ratio that counts as equal
-FROM_DIGITS = 10  # ratio from which decimals are left out
 
 
 def judge_contrast(each: Contrast, metric: MetricFormat) -> str:

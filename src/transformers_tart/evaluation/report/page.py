@@ -31,6 +31,7 @@ MAX_MATRIX = 20  # classes; of more, only the pairs that are confused most are l
 MAX_PAIRS = 15
 MAX_WRONG = 10
 MAX_TEXT = 400  # characters
+POINT = 4 / 3 * 1.2  # pixels of a point of a plot, whose text then is as large as that of the tables
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,6 @@ def tabulate_confusion(runs: Runs) -> Table:
     )
     listed = [[names[i], names[j], str(count), f"{100 * count / rows[i]:.1f}"] for count, i, j in pairs[:MAX_PAIRS]]
     return Table.of(["class", "predicted", "rows", "of the class, %"], listed, 2)
-
-
-POINT = 4 / 3 * 1.2  # pixels of a point of a plot, whose text then is as large as that of the tables
 
 
 def render_template(path: Path, content: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ MAX_TRAIN = 5000
 TEST_SHARE = 0.75  # of rows without splits, as in the published code
 SPLIT_SEED = 42
 SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "validation": "test", "dev": "test"}
+ENDINGS = {suffix: each for each in MODALITIES for suffix in each.suffixes}
 
 
 @dataclass(frozen=True)
@@ -132,9 +133,6 @@ def _order_classes(found: Collection[str], source: TaskSource, class_names: Sequ
 def _natural(label: str) -> tuple[int, int, str]:
     """Return a sort key with numbers by value, before words."""
     return (0, int(label), "") if label.lstrip("-").isdecimal() else (1, 0, label)
-
-
-ENDINGS = {suffix: each for each in MODALITIES for suffix in each.suffixes}
 
 
 def read_folders(path: Path) -> Splits | None:

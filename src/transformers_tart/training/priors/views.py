@@ -14,6 +14,12 @@ from torch.nn.functional import one_hot
 from transformers_tart.training.priors.draws import chance, choose, log_uniform, power_law, uniform
 
 
+MISLEADING = 0.04
+USELESS = 0.1
+PARTIAL = 0.15
+CONTENT_FREE = 0.3  # of the rows without labels, the share of tasks in which they hold the bias alone
+
+
 def plain_embeddings(rows: Tensor, generator: Generator) -> Tensor:
     """Return the coordinates, each with its spread."""
     return rows
@@ -114,12 +120,6 @@ def draw_views(rows: Tensor, labels: Tensor, count: int, generator: Generator) -
         seen = choose(VIEWS, generator)(rows, labels, generator)
         views.append(choose(PRESENTATIONS, generator)(seen, generator))
     return views
-
-
-MISLEADING = 0.04
-USELESS = 0.1
-PARTIAL = 0.15
-CONTENT_FREE = 0.3  # of the rows without labels, the share of tasks in which they hold the bias alone
 
 
 def draw_hint(latent: Tensor, labels: Tensor, classes: int, generator: Generator) -> tuple[Tensor, Tensor]:
