@@ -4,41 +4,18 @@ import argparse
 import re
 import sys
 from collections.abc import Collection, Sequence
+from importlib import import_module
 
 from transformers.utils import logging
 
 from transformers_tart import __version__
-from transformers_tart.commands import (
-    bench,
-    classify,
-    convert,
-    demo,
-    diagnose,
-    evaluate,
-    evaluate_reasoner,
-    export,
-    push,
-    report,
-    train_reasoner,
-    ui,
-)
 from transformers_tart.commands.common import check_options
 from transformers_tart.errors import SHOWN
 
 
 COMMANDS = (
-    demo,
-    classify,
-    ui,
-    export,
-    convert,
-    push,
-    train_reasoner,
-    evaluate,
-    evaluate_reasoner,
-    report,
-    diagnose,
-    bench,
+    *("demo", "classify", "ui", "export", "convert", "push"),
+    *("train-reasoner", "evaluate", "evaluate-reasoner", "report", "diagnose", "bench"),
 )
 
 
@@ -49,8 +26,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(title="commands", dest="command", required=True)
-    for command in COMMANDS:
-        name = command.__name__.rpartition(".")[2].replace("_", "-")
+    for name in COMMANDS:
+        command = import_module(f"transformers_tart.commands.{name.replace('-', '_')}")
         parser_of_command = subparsers.add_parser(
             name,
             help=command.SUMMARY,

@@ -1,11 +1,9 @@
 """The `bench` command, where the time of the pipeline goes, and its memory."""
 
-import contextlib
-import io
 import json
-import subprocess
-import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -16,7 +14,7 @@ from helpers.builders import make_texts
 from torch.autograd import DeviceType
 from transformers import ViTConfig
 
-from transformers_tart.bench import memory
+from transformers_tart.bench import profile as memory
 from transformers_tart.bench.machine import machine_facts, version_facts
 from transformers_tart.bench.pairs import PAIRS
 from transformers_tart.bench.profile import (
@@ -30,7 +28,7 @@ from transformers_tart.bench.profile import (
     share_outside,
 )
 from transformers_tart.bench.timing import Pair, Times, format_row
-from transformers_tart.bench.workload import RANDOM_VISION, make_pipeline, stream_queries
+from transformers_tart.bench.workload import RANDOM_VISION, Workload, make_pipeline, stream_queries
 from transformers_tart.cli import main
 
 
@@ -64,7 +62,7 @@ def test__bench__unknown_pair__exit_code_2(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as stop:
         run_bench("loo", "unknown")
     assert stop.value.code == 2
-    assert 'no pair "unknown"' in capsys.readouterr().err
+    assert "no 'unknown'" in capsys.readouterr().err
 
 
 def test__bench__sides_disagree__exit_code_1_and_no_row(
@@ -142,13 +140,7 @@ def test__bench__profile__table_and_json(tmp_path: Any, capsys: pytest.CaptureFi
 def test__bench__memory__a_process_for_each_number_of_texts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run_here(command: list[str], **options: Any) -> subprocess.CompletedProcess:
-        assert command[:3] == [sys.executable, "-m", "transformers_tart.bench.memory"]
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            memory.main(command[3:])
-        return subprocess.CompletedProcess(command, 0, out.getvalue())
-
-    monkeypatch.setattr(subprocess, "run", run_here)
+    monkeypatch.setattr(memory, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
     assert run_bench("--memory", "--memory-inputs", 3, 9, "--k", 4, "--json", tmp_path / "memory.json") == 0
     found = json.loads((tmp_path / "memory.json").read_text())["memory"]
     peaks = [memory.Peak(**peak) for peak in found["peaks"]]
@@ -158,7 +150,11 @@ def test__bench__memory__a_process_for_each_number_of_texts(
 
 
 def test__memory__process_fails__error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "run", lambda command, **options: subprocess.CompletedProcess(command, 1, ""))
+    def fail(workload: Workload) -> None:
+        raise BrokenProcessPool("killed")
+
+    monkeypatch.setattr(memory, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+    monkeypatch.setattr(memory, "classify_stream", fail)
     with pytest.raises(ValueError, match="of 5 inputs has failed"):
         memory.measure_memory(TINY)
 

@@ -30,7 +30,7 @@ KEPT = ("id", "body", "label", "when")
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "load_pipeline", lambda *args, **kwargs: FakePipeline())
+    monkeypatch.setattr(command.common, "load_pipeline", lambda *args, **kwargs: FakePipeline())
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test__new_options__output_cut_or_finished__same_in_the_end(
         assert run(folder, *options, output=output) == 1
         assert f"wrote 96 rows to {work}" in capsys.readouterr().err
         assert not (folder / output).exists()
-        monkeypatch.setattr(command, "load_pipeline", lambda *args, **kwargs: FakePipeline())
+        monkeypatch.setattr(command.common, "load_pipeline", lambda *args, **kwargs: FakePipeline())
         assert run(folder, "--keep-columns", output=output) == 1
         assert "was made with another choice of" in capsys.readouterr().err
     os.truncate(work, work.stat().st_size - 9)
@@ -147,7 +147,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
                 raise OSError("out of memory")
             return super().__call__(texts, top_k)
 
-    monkeypatch.setattr(command, "load_pipeline", lambda *args, **kwargs: Failing())
+    monkeypatch.setattr(command.common, "load_pipeline", lambda *args, **kwargs: Failing())
 
 
 @pytest.mark.usefixtures("fake")

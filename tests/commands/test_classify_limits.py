@@ -7,7 +7,7 @@ import pytest
 from helpers.builders import make_examples
 
 from transformers_tart.cli import main
-from transformers_tart.commands.output import Output, read_finished
+from transformers_tart.commands.output import Output
 
 
 def write(folder: Path, rows: list[dict]) -> list[str]:
@@ -22,7 +22,7 @@ def test__limits__withheld_answers__are_finished_and_not_bad(ending: str, tmp_pa
     output = tmp_path / f"out.{ending}"
     options = ["--abstain-below", "1", "--coverage", "0.9", "--out-of-scope", "--output", str(output)]
     assert main([*write(tmp_path, make_examples(20)), *options]) == 0
-    finished = read_finished(Output(output, ("row", "label", "score", "error", "labels", "scores", "out_of_scope")))
+    finished = Output(output, ("row", "label", "score", "error", "labels", "scores", "out_of_scope")).read_finished()
     assert (finished.rows, finished.bad) == (3, 1)
     if ending == "jsonl":
         first, bad, _ = map(json.loads, output.read_text().splitlines())

@@ -17,7 +17,7 @@ from helpers.full_disk import fill
 
 from transformers_tart.cli import main
 from transformers_tart.commands import classify as command
-from transformers_tart.commands.output import FIELDS, Finished, Output, cut_torn_row, fingerprint_file, read_finished
+from transformers_tart.commands.output import FIELDS, Finished, Output, fingerprint_file
 
 
 ROWS = 300
@@ -26,7 +26,7 @@ BAD = (17, 140)
 
 @pytest.fixture(autouse=True)
 def fake_pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "load_pipeline", lambda *args, **kwargs: FakePipeline())
+    monkeypatch.setattr(command.common, "load_pipeline", lambda *args, **kwargs: FakePipeline())
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test__classify__strict__stops_at_the_first_bad_row_with_the_rows_before(
 ) -> None:
     assert classify(folder, "--strict", output=name) == 1
     assert "Row 17 has no text" in capsys.readouterr().err
-    assert read_finished(Output(folder / name)) == Finished(17, 0, (folder / name).stat().st_size)
+    assert Output(folder / name).read_finished() == Finished(17, 0, (folder / name).stat().st_size)
     assert classify(folder, output=name) == 0
     assert classify(folder, "--strict", output=name) == 1
     assert "2 rows that could not be read" in capsys.readouterr().err
@@ -151,7 +151,7 @@ def test__classify__lone_surrogates__replaced_and_output_is_utf8(
             seen.extend(texts)
             return [[{"label": "\ud800", "score": 0.5}] for _ in texts]
 
-    monkeypatch.setattr(command, "load_pipeline", lambda *args, **kwargs: Echo())
+    monkeypatch.setattr(command.common, "load_pipeline", lambda *args, **kwargs: Echo())
     (folder / "in.jsonl").write_text('{"text": "a\\ud800b"}\n')
     for name in ("out.jsonl", "out.csv"):
         assert classify(folder, output=name) == 0
@@ -170,7 +170,7 @@ def test__classify__output_cut_anywhere__same_bytes_in_the_end(
     whole = output.read_bytes()
     for size in range(len(whole) + 1):
         output.write_bytes(whole[:size])
-        kept = read_finished(Output(output))
+        kept = Output(output).read_finished()
         assert kept.size <= size
         assert whole.startswith(output.read_bytes()[: kept.size])
         assert classify(folder, output=name) == 0
@@ -186,8 +186,8 @@ def test__classify__killed_output__cut_in_place(folder: Path, name: str) -> None
     output, inode = folder / name, (folder / name).stat().st_ino
     with open(output, "ab") as file:
         file.write(b'300,"half a')
-    kept = read_finished(Output(output))
-    cut_torn_row(Output(output), kept)
+    kept = Output(output).read_finished()
+    Output(output).cut_torn_row(kept)
     assert kept.rows == ROWS
     assert (output.stat().st_size, output.stat().st_ino) == (kept.size, inode)
 
@@ -201,7 +201,7 @@ def test__read_finished__many_rows__in_little_memory(tmp_path: Path, name: str) 
             row = json.dumps({"row": i, "label": "ham", "score": 0.5}) + "\n"
             file.write(row if name.endswith("jsonl") else f"{i},ham,0.5,\r\n")
     tracemalloc.start()
-    assert read_finished(Output(tmp_path / name)).rows == 100_000
+    assert Output(tmp_path / name).read_finished().rows == 100_000
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
@@ -342,7 +342,7 @@ def test__classify__bad_argument__said_before_a_model_is_loaded(
     def load(*args: object, **kwargs: object) -> None:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(command, "load_pipeline", load)
+    monkeypatch.setattr(command.common, "load_pipeline", load)
     (folder / "labels.csv").write_text("name,label\na,b\n")
     (folder / "ragged.csv").write_text("text,label\na,b\nc\n")
     (folder / "empty.csv").write_text("")
@@ -381,7 +381,7 @@ def test__classify__full_disk__said_and_finished_rows_kept(
     assert classify(folder, "--output", output, output=None) == 1
     assert f"No space left on device: '{output}'" in capsys.readouterr().err
     assert whole.startswith(output.read_bytes())
-    rows = read_finished(Output(output)).rows
+    rows = Output(output).read_finished().rows
     assert 100 < rows < 3000
     (small_disk / "filler").unlink()
     assert classify(folder, "--output", output, output=None) == 0
@@ -406,7 +406,7 @@ def test__classify__output_that_another_run_writes__refused_and_left_alone(
                 contents.append((folder / "out.jsonl").read_bytes())
             return super().__call__(texts)
 
-    monkeypatch.setattr(command, "load_pipeline", lambda *args, **kwargs: Impatient())
+    monkeypatch.setattr(command.common, "load_pipeline", lambda *args, **kwargs: Impatient())
     assert classify(folder) == 0
     assert ended[0].returncode == 1
     assert "Another process is writing to" in ended[0].stderr

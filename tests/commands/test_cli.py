@@ -18,7 +18,7 @@ from transformers_tart.backbones import MINI
 from transformers_tart.cli import COMMANDS, build_parser, main
 from transformers_tart.commands import demo
 from transformers_tart.commands.demo import load_demo_task
-from transformers_tart.commands.output import Output, fingerprint_file, read_finished
+from transformers_tart.commands.output import Output, fingerprint_file
 from transformers_tart.embeddings.views import PRESETS
 
 
@@ -69,7 +69,7 @@ def answers(folder: Path) -> list[dict]:
     return read_jsonl(output)
 
 
-@pytest.mark.parametrize("command", [module.__name__.rsplit(".", 1)[1].replace("_", "-") for module in COMMANDS])
+@pytest.mark.parametrize("command", COMMANDS)
 def test__help__each_command__ends_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -341,7 +341,7 @@ def test__classify__killed_in_the_middle__finished_rows_are_whole(folder: Path, 
         os.sched_yield()
     process.kill()
     process.wait()
-    assert 0 < read_finished(Output(output)).rows < 20_000
+    assert 0 < Output(output).read_finished().rows < 20_000
 
 
 @pytest.mark.parametrize("name", ["examples.csv", "examples.parquet"])

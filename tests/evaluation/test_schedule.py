@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 from helpers.results import DONE
 
-from transformers_tart.evaluation.plan import Run
+from transformers_tart.evaluation.plan import Durations, Run, format_seconds, in_time, share
 from transformers_tart.evaluation.records import Record
-from transformers_tart.evaluation.schedule import Durations, format_seconds, in_time, share
 from transformers_tart.evaluation.tasks import Task
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from transformers_tart.evaluation.labels import match_labels
+from transformers_tart.evaluation.evaluator import match_labels
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from torch import Generator
 from transformers_tart import TartReasoner, TartReasonerConfig
 from transformers_tart.training.evidence_tasks import EvidenceTasks, Shape, draw_batch
 from transformers_tart.training.presets import ReasonerTrainingArguments
-from transformers_tart.training.priors.hints import draw_hints
-from transformers_tart.training.priors.views import VIEWS, draw_views
+from transformers_tart.training.priors.views import VIEWS, draw_hints, draw_views
 from transformers_tart.training.trainer import train_reasoner
 from transformers_tart.training.validation import Validation
 
@@ -73,8 +72,8 @@ def test__hints__many_tasks__right_more_often_than_by_chance_and_seldom_misleadi
     for seed in range(200):
         generator = Generator().manual_seed(seed)
         latent, labels = torch.randn(200, 8, generator=generator), torch.arange(200) % 4
-        drawn = draw_hints(latent, labels, 4, 1, 0, generator)
-        hint = drawn.rows[:, 0].nan_to_num(float("-inf"))
+        rows, _ = draw_hints(latent, labels, 4, 1, 0, generator)
+        hint = rows[:, 0].nan_to_num(float("-inf"))
         hint = hint - torch.stack([hint[labels == c].mean(0) for c in range(4)]).mean(0).nan_to_num(0.0)
         rates.append((hint.argmax(-1) == labels).float().mean().item())
     rates = torch.tensor(rates)

@@ -11,7 +11,7 @@ from torch import Generator
 from transformers_tart.inputs.balance import classes_in_turn
 from transformers_tart.training.priors.inputs import INPUTS, Inputs
 from transformers_tart.training.priors.labels import SCORES, label_weights
-from transformers_tart.training.priors.presentations import PRESENTATIONS
+from transformers_tart.training.priors.views import PRESENTATIONS
 from transformers_tart.training.sources import draw_batch, draw_task
 
 

@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerFast, pipeline
 
 from transformers_tart import TartClassificationPipeline
 from transformers_tart.inputs.tables import Row
+from transformers_tart.ui.handlers import answers_table, explanation_tables, text_choices
 from transformers_tart.ui.session import Session
 from transformers_tart.ui.sheets import Limits, Sheet, read_paste, read_sheet
-from transformers_tart.ui.tables import answers_table, explanation_tables, text_choices
 
 
 LIMITS = Limits(num_bytes=500, examples=20, classes=4, texts=3)

@@ -1,14 +1,16 @@
 """Pairs of the published procedure and ours; a new pair is a function that builds a comparison, and an entry below."""
 
 import functools
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from transformers_tart.backbones.forward import backbone_max_length, resolve_max_length
 from transformers_tart.backbones.traits import BackboneTraits
-from transformers_tart.bench.published import SampledProcedure, predict_one_by_one
 from transformers_tart.bench.timing import Comparison, Meter, Pair
 from transformers_tart.bench.workload import (
     POSITIONS,
@@ -19,7 +21,7 @@ from transformers_tart.bench.workload import (
     load_language_model,
 )
 from transformers_tart.embeddings import embed, encode_texts
-from transformers_tart.embeddings.reference import LABEL_WORDS
+from transformers_tart.embeddings.reference import LABEL_WORDS, MAX_TOKENS, PublishedProcedure
 from transformers_tart.embeddings.text import Embedder
 from transformers_tart.embeddings.views import choose_views
 from transformers_tart.inputs.embedding_options import EmbeddingOptions
@@ -30,9 +32,69 @@ from transformers_tart.repository import DEFAULT_REASONER
 from transformers_tart.training.presets import PRESETS
 
 
+LABEL = re.compile(r"\nLabel: \w+(?=\n)")
 PROMPT_WORDS = (3, 30)  # fewest and most of a text
 DIM = 768
 SPREAD = 0.1  # of random weights; with the usual 0.02 every probability is about one half
+
+
+def whiten(support: Tensor, queries: Tensor, n_components: int) -> tuple[Tensor, Tensor]:
+    """Project on the principal components of the support set, and whiten, on the CPU."""
+    from sklearn.decomposition import PCA
+
+    pca = PCA(n_components, random_state=0).fit(support.cpu().numpy())
+    known, new = (pca.transform(rows.cpu().numpy()) for rows in (support, queries))
+    values, vectors = np.linalg.eigh(np.cov(known, rowvar=False))
+    matrix = vectors @ np.diag(1 / np.sqrt(values)) @ vectors.T
+    center = known.mean(0)
+    known, new = (torch.from_numpy((rows - center) @ matrix).float().to(support.device) for rows in (known, new))
+    return known, new
+
+
+@torch.no_grad()
+def predict_one_by_one(
+    head: GPT2Architecture, support: Tensor, labels: Tensor, queries: Tensor, chosen: Sequence[int], meter: Meter
+) -> Tensor:
+    """Return the probability of the second class, by a run of the head on the support set and each chosen query."""
+    known, new = whiten(support, queries, head.input_dim)
+    all_labels = torch.cat([labels, labels.new_zeros(1)])[None]  # that of the query is masked
+    probabilities = []
+    with meter.sample(len(chosen), len(queries)):
+        for i in chosen:
+            sequence = torch.cat([known, new[i : i + 1]])[None]
+            probabilities.append(torch.sigmoid(head.sequence_logits(sequence, all_labels)[0, -1]).item())
+    return torch.tensor(probabilities)
+
+
+class SampledProcedure(PublishedProcedure):
+    """The published protocols with only some of their forward passes; the others return zeros.
+
+    `groups` are groups of forward passes of equal cost, in order: the size of each, and the indices that are computed.
+    `args` are the arguments of [`PublishedProcedure`].
+    """
+
+    def __init__(self, groups: Sequence[tuple[int, Collection[int]]], meter: Meter, *args: Any):
+        super().__init__(*args)
+        self.calls = iter([(i in made, len(made), total) for total, made in groups for i in range(total)])
+        self.meter = meter
+        self.places: list[int] = []
+
+    def _prompt_ids(self, prompt: str) -> Tensor:
+        encoded = self.tokenizer(prompt, truncation=True, max_length=MAX_TOKENS)
+        # the published search needs label words of one token, which not every tokenizer has
+        places = [encoded.char_to_token(match.end() - 1) for match in LABEL.finditer(prompt)]
+        self.places = [place for place in places if place is not None]
+        return torch.tensor(encoded["input_ids"])
+
+    def _label_places(self, ids: Tensor) -> list[int]:
+        return self.places
+
+    def _hidden(self, ids: Tensor) -> Tensor:
+        is_made, made, total = next(self.calls)
+        if not is_made:
+            return torch.zeros(len(ids), self.backbone.config.get_text_config().hidden_size)
+        with self.meter.sample(made, total):
+            return super()._hidden(ids)
 
 
 def _random_head(workload: Workload) -> TartReasoner:
@@ -72,11 +134,8 @@ def _compare(workload: Workload, reasoner: TartReasoner, head: TartReasoner) -> 
         ours=ours,
         rows=chosen,
         size=len(queries),
-        computed=len(chosen),
-        total=len(queries),
         model=f"{reasoner.config.architecture} reasoner",
         dtype=reasoner.dtype,
-        device=workload.device,
         agrees=reasoner is head,
     )
 
@@ -123,11 +182,9 @@ def compare_protocols(workload: Workload, protocol: str) -> Comparison:
         ours=ours,
         rows=rows,
         size=len(drawn),
-        computed=sum(len(made) for _, made in groups),
-        total=sum(total for total, _ in groups),
+        passes=(sum(len(made) for _, made in groups), sum(total for total, _ in groups)),
         model=workload.model,
         dtype=model.backbone.dtype,
-        device=workload.device,
         # the span of an example ends at its label in our prompts, and before the line of the label in the published
         agrees=protocol == "stream",
     )
@@ -167,15 +224,7 @@ def compare_streams(workload: Workload) -> Comparison:
         return encode_texts(model.backbone, model.tokenizer, texts).squeeze(1).cpu()
 
     return Comparison(
-        naive=naive,
-        ours=ours,
-        rows=chosen,
-        size=len(texts),
-        computed=len(chosen),
-        total=len(texts),
-        model=workload.model,
-        dtype=model.backbone.dtype,
-        device=workload.device,
+        naive=naive, ours=ours, rows=chosen, size=len(texts), model=workload.model, dtype=model.backbone.dtype
     )
 
 
@@ -195,11 +244,8 @@ def compare_views(workload: Workload, preset: str) -> Comparison:
         ours=lambda: embed_by("plain"),
         rows=list(range(len(texts))),
         size=len(texts),
-        computed=len(texts),
-        total=len(texts),
         model=workload.model,
         dtype=model.backbone.dtype,
-        device=workload.device,
         agrees=False,
     )
 

@@ -44,12 +44,15 @@ class Comparison:
     ours: Callable[[], Tensor]  # returns all rows of the result
     rows: list[int]  # that the naive way computes
     size: int  # number of all rows
-    computed: int  # forward passes of the naive way
-    total: int  # forward passes that the naive way needs for the whole work
     model: str
     dtype: torch.dtype
-    device: torch.device
     agrees: bool = True  # both ways must give the same values; else only the number of rows is compared
+    passes: tuple[int, int] | None = None  # forward passes for `rows` and for all, where one is not a row
+
+    @property
+    def computed(self) -> tuple[int, int]:
+        """Forward passes that the naive way computes, and that it needs for the whole work."""
+        return self.passes or (len(self.rows), self.size)
 
 
 @dataclass(frozen=True)
@@ -117,15 +120,16 @@ def measure(
 
 def pair_result(pair: Pair, workload: Workload, comparison: Comparison, times: Times) -> dict[str, Any]:
     """Collect the times of a pair, with the sizes they were measured at, for JSON and [`format_row`]."""
+    computed, total = comparison.computed
     return {
         "pair": pair.name,
         "model": comparison.model,
         "dtype": dtype_name(comparison.dtype),
-        "device": str(comparison.device),
+        "device": str(workload.device),
         "k": None if pair.k is None else workload.k,
         "queries": workload.queries,
-        "computed": comparison.computed,
-        "total": comparison.total,
+        "computed": computed,
+        "total": total,
         "times": asdict(times),
         "ratio": median(times.scaled) / median(times.ours),
     }

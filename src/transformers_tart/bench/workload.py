@@ -33,7 +33,7 @@ POSITIONS = 2048  # longest prompt of the published code, in tokens
 RANDOM_PREFIX = "random:"
 # Random language models with the tokenizer of the mini backbone, whose vocabulary is padded.
 RANDOM: dict[str, Callable[[], PreTrainedConfig]] = {
-    "gpt2-small": lambda: GPT2Config(n_positions=POSITIONS, vocab_size=50257, bos_token_id=0, eos_token_id=0),
+    "gpt2-small": lambda: GPT2Config(n_positions=POSITIONS, vocab_size=50257, bos_token_id=0, eos_token_id=0)
 }
 RANDOM_VISION: dict[str, Callable[[], ViTConfig]] = {
     "vit-tiny": lambda: ViTConfig(hidden_size=192, num_attention_heads=3, intermediate_size=768),

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from transformers_tart.bench import SUMMARIES
 from transformers_tart.bench.machine import default_device, describe, dtype_name, machine_facts, version_facts
-from transformers_tart.commands.common import add_shared
+from transformers_tart.commands.common import add_shared, one_of
 from transformers_tart.files import write_whole
 
 
@@ -30,7 +30,9 @@ EXAMPLE = "vanilla loo --backbone random:gpt2-small --json times.json"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     summaries = "; ".join(f"{name}: {summary}" for name, summary in SUMMARIES.items())
-    parser.add_argument("pairs", nargs="*", type=_pair_name, metavar="PAIR", help=f"(default: all) {summaries}")
+    parser.add_argument(
+        "pairs", nargs="*", type=one_of("bench.pairs", "PAIRS"), metavar="PAIR", help=f"(default: all) {summaries}"
+    )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--profile", action="store_true", help="instead: split the pipeline's time into parts")
     instead.add_argument("--memory", action="store_true", help="instead: peak memory of few and of many inputs")
@@ -60,14 +62,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_shared(parser, "--device", "--json")
     parser.add_argument("--compile", action="store_true", help="compile the backbone of our side")
     parser.add_argument("--seed", type=int, default=0, help="seed of texts, embeddings and weights (default: 0)")
-
-
-def _pair_name(name: str) -> str:  # `choices` would refuse the empty list in Python 3.11
-    from transformers_tart.bench.pairs import PAIRS
-
-    if name not in PAIRS:
-        raise argparse.ArgumentTypeError(f'there is no pair "{name}"; choose from {", ".join(PAIRS)}')
-    return name
 
 
 def run(args: argparse.Namespace) -> None:
@@ -123,7 +117,7 @@ def run_profile(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def run_memory(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure the peak memory of two processes."""
-    from transformers_tart.bench.memory import format_memory, measure_memory
+    from transformers_tart.bench.profile import format_memory, measure_memory
 
     workloads = [replace(make_workload(args, PIPELINE_K, 1), queries=count) for count in args.memory_inputs]
     peaks = [measure_memory(workload) for workload in tqdm(workloads, desc="classifying", unit="process")]

@@ -3,58 +3,28 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from transformers.utils import logging
 
-from transformers_tart.commands.classes import FILES, add_class_options, check_classes, class_arguments
-from transformers_tart.commands.common import (
-    LOADING,
-    add_shared,
-    check_output_file,
-    check_template,
-    join_processes,
-    load_config,
-    load_pipeline,
-    modality_of,
-)
-from transformers_tart.commands.inputs import (
-    STDIN,
-    STDIN_FORMATS,
-    InputTable,
-    add_column_options,
-    check_examples,
-    check_keepable,
-    check_rows,
-    kept_of,
-    names_of_kept,
-    opened,
-    show,
-)
-from transformers_tart.commands.limits import add_limit_options, limit_arguments
+from transformers_tart.commands import classes, common, inputs
 from transformers_tart.commands.output import (
     FIELDS,
+    FORMATS,
     LISTS,
     SCOPE,
     Finished,
     Output,
     OutputRow,
-    check_ending,
-    check_fingerprint,
-    clear,
-    cut_torn_row,
     fingerprint_file,
     fingerprint_of,
-    lock_output,
-    open_output,
-    read_finished,
 )
 from transformers_tart.embeddings.text import Unreadable
-from transformers_tart.files import write_whole
+from transformers_tart.files import locked, write_whole
 from transformers_tart.inputs.tables import Row, read_rows
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 
@@ -73,7 +43,7 @@ EXAMPLE = "--model EleutherAI/pythia-160m --examples train.csv --input new.csv -
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    add_shared(parser, *LOADING, "--batch-size")
+    common.add_shared(parser, *common.LOADING, "--batch-size")
     parser.add_argument("--embedding-cache", metavar="FOLDER", help="folder to keep embeddings in for later runs")
     parser.add_argument("--compile", action="store_true", help="compile the backbone; worthwhile for many inputs")
     parser.add_argument(
@@ -81,9 +51,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="labeled examples: csv, tsv, json, jsonl or parquet with the columns text, image or audio, and label, in "
         "json and parquet perhaps a list of labels (default: those of the model)",
     )
-    add_column_options(parser)
-    add_class_options(parser)
-    add_limit_options(parser)
+    inputs.add_column_options(parser)
+    classes.add_class_options(parser)
+    classes.add_limit_options(parser)
     parser.add_argument(
         "--input",
         required=True,
@@ -91,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "input in each line, or - for stdin, which is read to its end first",
     )
     parser.add_argument(
-        "--input-format", choices=STDIN_FORMATS, help="format of stdin (default: txt, an input in each line)"
+        "--input-format", choices=inputs.STDIN_FORMATS, help="format of stdin (default: txt, an input in each line)"
     )
     parser.add_argument(
         "--output",
@@ -120,100 +90,98 @@ def _top_k(given: str) -> int | str:
     raise argparse.ArgumentTypeError(f'{given!r} is neither a number of classes, at least 1, nor "{ALL}"')
 
 
-@dataclass
-class Tally:
-    """Numbers of rows: finished before, written now, and written with errors now."""
-
-    before: int
-    written: int = 0
-    bad: int = 0
-
-    def __str__(self) -> str:  # but for the rows that were written
-        before = f"; {self.before:,} rows were finished before" if self.before else ""
-        return f"{self.bad:,} with errors{before}"
-
-
 def run(args: argparse.Namespace) -> None:
     """Classify; under `accelerate launch` the processes share the rows and the first one writes."""
-    state = join_processes(args.device)
+    state = common.join_processes(args.device)
     if state.num_processes > 1 and args.device is None and args.device_map is None:
         args.device_map = {"": state.device}
-    if args.input == STDIN and state.num_processes > 1:
+    if args.input == inputs.STDIN and state.num_processes > 1:
         raise ValueError("--input is -, but several processes cannot share stdin; write it to a file.")
-    if args.input_format is not None and args.input != STDIN:
+    if args.input_format is not None and args.input != inputs.STDIN:
         raise ValueError(f"--input-format is for --input -; the format of {args.input} is that of its ending.")
-    config = load_config(args)
-    with opened(args) as (path, folder):
+    config = common.load_config(args)
+    with inputs.opened(args) as (path, folder):
         table = _check_arguments(args, config, path, folder)
         _run(args, config, table, state)
     state.wait_for_everyone()
     state.destroy_process_group()  # ending without may break the connections of other processes
 
 
-def _run(args: argparse.Namespace, config: Any, table: InputTable, state: "PartialState") -> None:
+def _run(args: argparse.Namespace, config: Any, table: inputs.InputTable, state: "PartialState") -> None:
     total, columns = table.survey() if state.is_main_process or args.keep_columns else (None, [])
     scope = [SCOPE] if args.out_of_scope or args.reject_above is not None else []
     fields = (*FIELDS, *(LISTS if args.top_k or args.coverage else ()), *scope)
-    kept = names_of_kept(columns, (*FIELDS, *LISTS, SCOPE)) if args.keep_columns else {}
+    kept = inputs.names_of_kept(columns, (*FIELDS, *LISTS, SCOPE)) if args.keep_columns else {}
     output = Output(None if args.output is None else Path(args.output), (*fields, *kept.values()))
     if output.is_parquet:
         from transformers_tart.commands.parquet import schema_of, write_parquet
 
         schema = schema_of(table.path, kept)
     elif kept:
-        check_keepable(table.path)
+        inputs.check_keepable(table.path)
     with contextlib.ExitStack() as stack:
         if output.path is not None and state.is_main_process:
-            stack.enter_context(lock_output(output.work))
+            output.work.touch()
+            try:
+                stack.enter_context(locked(output.work, wait=False))
+            except BlockingIOError as err:
+                raise ValueError(
+                    f"Another process is writing to {output.work}; wait for it, or give another file."
+                ) from err
         finished = Finished() if output.path is None else _prepare_output(args, output, config, table, state)
-        if args.examples is not None:
-            check_rows(args.examples)
-        classes = class_arguments(args, table.modality)
-        classify = load_pipeline(args, config, args.examples, embedding_cache=args.embedding_cache, **classes)
+        if args.examples is not None and not sum(1 for _ in inputs.show(read_rows(args.examples), "checking")):
+            raise ValueError(f"{args.examples} holds no examples below its header; give a file with some.")
+        task = classes.class_arguments(args, table.modality)
+        classify = common.load_pipeline(args, config, args.examples, embedding_cache=args.embedding_cache, **task)
         if args.compile:
             classify.model.backbone.compile(dynamic=True)
         _classify(args, classify, table, kept, output, finished, total, state)
         if output.is_parquet and state.is_main_process:
-            own = ({kept[name]: row.get(name) for name in kept} for row in show(read_rows(table.path), "writing"))
+            own = (
+                {kept[name]: row.get(name) for name in kept} for row in inputs.show(read_rows(table.path), "writing")
+            )
             write_parquet(output, schema, own)
 
 
-def _check_arguments(args: argparse.Namespace, config: Any, path: str, folder: Path | None) -> InputTable:
+def _check_arguments(args: argparse.Namespace, config: Any, path: str, folder: Path | None) -> inputs.InputTable:
     """Check the arguments before a model is loaded, and return the table of the inputs."""
-    modality = modality_of(config)
-    check_template(args)
-    check_classes(args, modality)
-    limit_arguments(args)
+    modality = common.modality_of(config)
+    common.check_template(args)
+    classes.check_classes(args, modality)
+    classes.limit_arguments(args)
     if args.examples is None and args.candidate_labels is None and not getattr(config, "has_support", False):
         remedy = (
             "give labeled examples: --examples FILE, or the names of the classes: --candidate-labels a,b, or the "
             "folder or Hub id of a saved task."
         )
         raise ValueError(f"{args.model} holds no support set; {remedy}")
-    table = InputTable.of(args, path, modality, folder)
+    table = inputs.InputTable.of(args, path, modality, folder)
     if args.examples is not None:
-        check_examples(args, modality)
+        inputs.check_examples(args, modality)
     if args.output is not None:
         output = Path(args.output)
-        check_ending(output)
-        check_output_file(output, [path, args.examples, *(vars(args)[name] for name in FILES)])
+        if output.suffix not in FORMATS:
+            raise ValueError(f"{output} has the ending {output.suffix!r}; it must be one of {', '.join(FORMATS)}.")
+        common.check_output_file(output, [path, args.examples, *(vars(args)[name] for name in classes.FILES)])
     return table
 
 
 def _prepare_output(
-    args: argparse.Namespace, output: Output, config: Any, table: InputTable, state: "PartialState"
+    args: argparse.Namespace, output: Output, config: Any, table: inputs.InputTable, state: "PartialState"
 ) -> Finished:
     """Return the finished part of an output file, after writing its fingerprint and cutting a torn row."""
     fingerprint, finished = fingerprint_of(args, config, table), Finished()
     if not args.overwrite:
-        check_fingerprint(output, fingerprint)
-        finished = read_finished(output)
+        output.check_fingerprint(fingerprint)
+        finished = output.read_finished()
     state.wait_for_everyone()  # all processes read the file before the first one changes it
     if state.is_main_process and output.path is not None:
-        if args.overwrite:
-            clear(output)  # first, as rows must not stand beside another fingerprint
+        if args.overwrite:  # first, as rows must not stand beside another fingerprint
+            if output.is_parquet:
+                output.path.unlink(missing_ok=True)
+            os.truncate(output.work, 0)
         write_whole(fingerprint_file(output.path), json.dumps(fingerprint, indent=1) + "\n")
-        cut_torn_row(output, finished)
+        output.cut_torn_row(finished)
     if args.strict and finished.bad:
         raise ValueError(f"{output.path} holds {finished.bad} rows that could not be read; --strict allows none.")
     return finished
@@ -222,7 +190,7 @@ def _prepare_output(
 def _classify(
     args: argparse.Namespace,
     classify: TartClassificationPipeline,
-    table: InputTable,
+    table: inputs.InputTable,
     kept: dict[str, str],
     output: Output,
     finished: Finished,
@@ -234,9 +202,9 @@ def _classify(
 
     is_main, done = state.is_main_process, finished.rows
     size = (args.batch_size or USUAL_BATCH_SIZE) * BATCHES_PER_WINDOW * state.num_processes
-    tally, is_quiet = Tally(done), not (is_main and sys.stderr.isatty())
+    written, bad, is_quiet = 0, 0, not (is_main and sys.stderr.isatty())
     bar = logging.tqdm(desc="classifying", unit=table.modality, initial=done, total=total, disable=is_quiet)
-    with open_output(output if is_main else Output(None)) as write, bar:
+    with (output if is_main else Output(None)).open() as write, bar:
         place = "stdout" if output.path is None else output.work
         try:
             # a window that was written in part is computed again as a whole: other batches change the last digits
@@ -244,23 +212,28 @@ def _classify(
                 with state.split_between_processes([given for given, _ in window]) as mine:
                     found = gather_object(_predict(classify, mine, args))
                 pairs = zip(found, (row for _, row in window), strict=True)
-                rows = [{**own, **(kept_of(row, kept) if kept else {})} for own, row in pairs if own["row"] >= done]
+                rows = [
+                    own | {kept[name]: inputs.as_json(value) for name, value in row.items() if name in kept}
+                    for own, row in pairs
+                    if own["row"] >= done
+                ]
                 first_bad = next((i for i, row in enumerate(rows) if row["score"] is None), None)
                 allowed = rows[:first_bad] if args.strict else rows
                 if is_main:
                     write(allowed)
-                tally.written += len(allowed)
-                tally.bad += sum(row["score"] is None for row in allowed)
+                written += len(allowed)
+                bad += sum(row["score"] is None for row in allowed)
                 bar.update(len(allowed))
                 if args.strict and first_bad is not None:
                     raise ValueError(f"{table.path}: {rows[first_bad]['error']} (--strict)")
             place = output.path or place
         finally:
             if is_main:
-                print(f"classify: wrote {tally.written:,} rows to {place}, {tally}", file=sys.stderr)
+                before = f"; {done:,} rows were finished before" if done else ""
+                print(f"classify: wrote {written:,} rows to {place}, {bad:,} with errors{before}", file=sys.stderr)
 
 
-def _windows(table: InputTable, skip: int, size: int) -> Iterator[list[tuple[Given, Row]]]:
+def _windows(table: inputs.InputTable, skip: int, size: int) -> Iterator[list[tuple[Given, Row]]]:
     """Yield rows in lists; in a damaged file, the rows before the damage come first and then the error."""
     window: list[tuple[Given, Row]] = []
     try:
@@ -282,7 +255,7 @@ def _predict(classify: TartClassificationPipeline, rows: Sequence[Given], args: 
     readable = [given for _, given in rows if not isinstance(given, Unreadable)]
     # with top_k the format is the same without examples
     most = {} if args.coverage else {"top_k": None if args.top_k == ALL else args.top_k or 1}
-    options = {"batch_size": args.batch_size, **most, **limit_arguments(args)}
+    options = {"batch_size": args.batch_size, **most, **classes.limit_arguments(args)}
     found = iter(enumerate(classify(readable, **options)) if readable else ())
     predictions: list[OutputRow] = []
     for number, given in rows:

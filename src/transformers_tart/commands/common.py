@@ -5,8 +5,9 @@ Commands import heavy packages when they run, so that `--help` is fast.
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,10 @@ LOADING = (
     *("--model", "--revision", "--token", "--dtype", "--device", "--device-map"),
     *("--views", "--protocol", "--template", "--prompt"),
 )
-EVALUATION = ("--model", "--revision", "--reasoner", "--views", "--max-length", "--batch-size", "--dtype", "--device")
+EVALUATION = (
+    *("--model", "--revision", "--reasoner", "--views", "--prompt"),
+    *("--max-length", "--batch-size", "--dtype", "--device"),
+)
 SHARED_OPTIONS: dict[str, dict[str, Any]] = {
     "--model": {"required": True, "help": "Hub id or folder of a TART repository or of any backbone, or mini"},
     "--revision": {"help": "branch, tag or commit of the model"},
@@ -91,6 +95,21 @@ SHARED_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+def one_of(module: str, registry: str) -> Callable[[str], str]:
+    """Return the type of an option that takes a name of a registry, which is imported when a name is given.
+
+    `choices` would import it for the help, and in Python 3.11 refuse an empty list of names.
+    """
+
+    def check(name: str) -> str:
+        names = getattr(import_module(f"transformers_tart.{module}"), registry)
+        if name not in names:
+            raise argparse.ArgumentTypeError(f"there is no {name!r}; choose from {', '.join(names)}")
+        return name
+
+    return check
+
+
 def add_shared(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> None:
     """Add options that several commands have."""
     for name in names:
@@ -100,7 +119,7 @@ def add_shared(parser: argparse.ArgumentParser, *names: str, **changes: Any) -> 
 def evaluation_options(args: argparse.Namespace, default_device: torch.device) -> dict[str, Any]:
     """Return the options `EVALUATION` as arguments of `evaluation.methods.Models`."""
     device = default_device if args.device is None else torch.device(args.device)
-    names = ("revision", "reasoner", "views", "dtype", "batch_size", "max_length")
+    names = ("revision", "reasoner", "views", "prompt", "dtype", "batch_size", "max_length")
     return {"name": args.model, "device": device, **{name: vars(args)[name] for name in names}}
 
 

@@ -15,15 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from transformers_tart.backbones.dtype import with_dtype
-from transformers_tart.commands.common import (
-    LOADING,
-    add_shared,
-    embedding_options,
-    hub_options,
-    load_config,
-    load_pipeline,
-    loading_options,
-)
+from transformers_tart.commands import common
 from transformers_tart.configuration_tart import TartBaseConfig
 from transformers_tart.embeddings.views import choose_task_views
 from transformers_tart.inputs.examples import Examples
@@ -63,7 +55,7 @@ EXAMPLE = "--model EleutherAI/pythia-160m"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    add_shared(parser, *LOADING, required=False)
+    common.add_shared(parser, *common.LOADING, required=False)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -98,14 +90,14 @@ def _load(args: argparse.Namespace) -> tuple[TartClassificationPipeline, PreTrai
     """Load the pipeline, and its backbone with a vocabulary head where it can be prompted."""
     from transformers_tart.evaluation.prompting import can_be_prompted
 
-    config = load_config(args)
+    config = common.load_config(args)
     if isinstance(config, TartBaseConfig) or not can_be_prompted(config):
-        return load_pipeline(args, config), None
-    name, hub = hub_options(args)
-    loading = with_dtype(loading_options(args), config, args.device)
+        return common.load_pipeline(args, config), None
+    name, hub = common.hub_options(args)
+    loading = with_dtype(common.loading_options(args), config, args.device)
     language_model = load_auto_model(AutoModelForCausalLM, name, **hub, **loading)
     tokenizer = load_auto(AutoTokenizer, name, **hub)
-    model = compose_any(language_model, **embedding_options(args))
+    model = compose_any(language_model, **common.embedding_options(args))
     classify = TartClassificationPipeline(model=model, tokenizer=tokenizer, device=args.device)
     if not hasattr(language_model, "hf_device_map"):
         language_model.to(classify.device)

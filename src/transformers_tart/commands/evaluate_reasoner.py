@@ -9,7 +9,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import __version__ as transformers_version
 
-from transformers_tart.commands.common import check_output_file
+from transformers_tart.commands.common import check_output_file, one_of
 from transformers_tart.files import write_whole
 from transformers_tart.reasoners.modeling_reasoner import TartReasoner
 from transformers_tart.repository import DEFAULT_REASONER
@@ -43,21 +43,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baselines",
         nargs="*",
-        type=_baseline,
+        type=one_of("evaluation.methods.baselines", "BASELINES"),
         metavar="NAME",
         help="other methods by name; an unknown one lists them (default: all)",
     )
     parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(METRICS), help="(default: all)")
     parser.add_argument("--device", default="cpu", help="device of the reasoner (default: cpu)")
     parser.add_argument("--output", help="JSON file for the measurements, written after each data set")
-
-
-def _baseline(name: str) -> str:
-    from transformers_tart.evaluation.methods.baselines import BASELINES
-
-    if name not in BASELINES:
-        raise argparse.ArgumentTypeError(f"there is no {name!r}; choose from {', '.join(BASELINES)}")
-    return name
 
 
 def run(args: argparse.Namespace) -> None:

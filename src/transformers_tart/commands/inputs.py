@@ -45,21 +45,6 @@ def named_columns(args: argparse.Namespace) -> dict[str, str]:
     return {name.removesuffix(SUFFIX): column for name, column in column_arguments(args).items()}
 
 
-def read_stdin(kind: str | None, folder: Path) -> str:
-    """Copy stdin to its end into a table in a folder, and return its path.
-
-    Raises:
-        ValueError: On lines that look like JSON where no format is given.
-    """
-    path = folder / f"stdin.{kind or STDIN_FORMATS[0]}"
-    with open(path, "wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-    with open(path, "rb") as file:
-        if kind is None and _is_json_object(file.readline()):
-            raise ValueError("The first line of stdin is a JSON object; give --input-format jsonl, or txt for texts.")
-    return str(path)
-
-
 def _is_json_object(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
@@ -69,19 +54,12 @@ def _is_json_object(line: bytes) -> bool:
 
 @dataclass(frozen=True)
 class InputTable:
-    """A table of inputs.
-
-    Attributes:
-        path: path of the file.
-        modality: modality of the inputs.
-        columns: names of its columns.
-        folder: folder at which relative paths in the table begin.
-    """
+    """A table of inputs."""
 
     path: str
     modality: Modality
     columns: Columns
-    folder: Path
+    folder: Path  # at which relative paths in the table begin
 
     @classmethod
     def of(cls, args: argparse.Namespace, path: str, modality: Modality, folder: Path | None = None) -> "InputTable":
@@ -141,12 +119,6 @@ def check_examples(args: argparse.Namespace, modality: Modality) -> None:
     choose_columns(table, columns, f"{table.path} has the columns")
 
 
-def check_rows(path: str) -> None:
-    """Read a file of examples, which finds damage before a model is loaded."""
-    if not sum(1 for _ in show(read_rows(path), "checking")):
-        raise ValueError(f"{path} holds no examples below its header; give a file with some.")
-
-
 def names_of_kept(columns: Sequence[str], taken: Sequence[str]) -> dict[str, str]:
     """Return the name in the output of each column of the input: its own, or `input_<name>` where that is taken."""
     names = {name: f"input_{name}" if name in taken else name for name in columns}
@@ -167,16 +139,12 @@ def check_keepable(path: str) -> None:
             )
 
 
-def kept_of(row: Row, names: dict[str, str]) -> Row:
-    """Return the values of a row that JSON has, under their names in the output."""
-    return {names[name]: _as_json(value) for name, value in row.items()}
-
-
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """Return a value of a row, or what stands for it in JSON."""
     if isinstance(value, dict):
-        return {str(key): _as_json(each) for key, each in value.items()}
+        return {str(key): as_json(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_as_json(each) for each in value]
+        return [as_json(each) for each in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (str, int)) else str(value)
@@ -184,9 +152,17 @@ def _as_json(value: Any) -> Any:
 
 @contextlib.contextmanager
 def opened(args: argparse.Namespace) -> Iterator[tuple[str, Path | None]]:
-    """Yield the path of the input, and the folder of its relative paths where that is another."""
+    """Yield the path of the input, a copy for stdin, and the folder of its relative paths where that is another."""
     if args.input != STDIN:
         yield args.input, None
         return
     with tempfile.TemporaryDirectory(prefix="tart-") as folder:
-        yield read_stdin(args.input_format, Path(folder)), Path.cwd()
+        path = Path(folder, f"stdin.{args.input_format or STDIN_FORMATS[0]}")
+        with open(path, "wb+") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+            file.seek(0)
+            if args.input_format is None and _is_json_object(file.readline()):
+                raise ValueError(
+                    "The first line of stdin is a JSON object; give --input-format jsonl, or txt for texts."
+                )
+        yield str(path), Path.cwd()

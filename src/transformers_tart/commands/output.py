@@ -28,7 +28,7 @@ from transformers_tart.checks.arguments import well_formed
 from transformers_tart.commands.classes import FILES, VALUES
 from transformers_tart.commands.inputs import COLUMN_OPTIONS, InputTable
 from transformers_tart.configuration_tart import TartBaseConfig
-from transformers_tart.files import explain_full_disk, locked, write_all
+from transformers_tart.files import explain_full_disk, write_all
 from transformers_tart.inputs.tables import file_format
 
 
@@ -95,37 +95,77 @@ class Output(NamedTuple):
         """The first line of a csv file."""
         return _to_csv([dict(zip(self.fields, self.fields, strict=True))], self.fields)
 
+    def read_finished(self) -> Finished:
+        """Read the finished part of an output file: all rows but a torn last one."""
+        if self.is_parquet and self.path is not None and self.path.exists():
+            from pyarrow.parquet import read_table
 
-def check_ending(path: Path) -> None:
-    """Check that an output file is of a known format, by its ending."""
-    if path.suffix not in FORMATS:
-        raise ValueError(f"{path} has the ending {path.suffix!r}; it must be one of {', '.join(FORMATS)}.")
+            scores = read_table(self.path, columns=["score"])["score"]
+            return Finished(len(scores), scores.null_count)
+        if not self.work.exists():
+            return Finished()
+        rows, bad, size = 0, 0, 0
+        with open(self.work, "rb") as file:
+            try:
+                if self.is_csv and (header := file.readline()).endswith(b"\n"):
+                    size = len(header)
+                    if header != self.header:
+                        raise ValueError(f"the header is not {self.header.decode().strip()}")
+                for content, row in _read_csv(file, self.fields) if self.is_csv else _read_jsonl(file):
+                    if row["row"] != rows:
+                        raise ValueError(f"row {rows} is missing")
+                    rows, bad, size = rows + 1, bad + (row["score"] is None), size + len(content)
+            except (ValueError, KeyError, TypeError, csv.Error) as err:
+                reason = f"after {rows} rows, {err}; {REMEDY}"
+                raise ValueError(f"{self.work} is not an interrupted output of this command: {reason}") from err
+        return Finished(rows, bad, size)
 
+    def cut_torn_row(self, finished: Finished) -> None:
+        """Truncate a torn last row, in place."""
+        if self.work.exists() and self.work.stat().st_size > finished.size:
+            os.truncate(self.work, finished.size)
 
-def read_finished(output: Output) -> Finished:
-    """Read the finished part of an output file: all rows but a torn last one."""
-    if output.is_parquet and output.path is not None and output.path.exists():
-        from pyarrow.parquet import read_table
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Callable[[Sequence[OutputRow]], None]]:
+        """Yield a function that appends rows to a file, or writes them to stdout, without buffering."""
+        if self.path is None:
+            yield _print_rows
+            return
+        path = self.work
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        synced = time.monotonic()
 
-        scores = read_table(output.path, columns=["score"])["score"]
-        return Finished(len(scores), scores.null_count)
-    if not output.work.exists():
-        return Finished()
-    rows, bad, size = 0, 0, 0
-    with open(output.work, "rb") as file:
+        def append(rows: Sequence[OutputRow]) -> None:
+            nonlocal synced
+            with explain_full_disk(path):
+                write_all(file, _to_csv(rows, self.fields) if self.is_csv else _to_jsonl(rows))
+                if time.monotonic() - synced > SYNC_SECONDS:
+                    os.fsync(file)
+                    synced = time.monotonic()
+
         try:
-            if output.is_csv and (header := file.readline()).endswith(b"\n"):
-                size = len(header)
-                if header != output.header:
-                    raise ValueError(f"the header is not {output.header.decode().strip()}")
-            for content, row in _read_csv(file, output.fields) if output.is_csv else _read_jsonl(file):
-                if row["row"] != rows:
-                    raise ValueError(f"row {rows} is missing")
-                rows, bad, size = rows + 1, bad + (row["score"] is None), size + len(content)
-        except (ValueError, KeyError, TypeError, csv.Error) as err:
-            reason = f"after {rows} rows, {err}; {REMEDY}"
-            raise ValueError(f"{output.work} is not an interrupted output of this command: {reason}") from err
-    return Finished(rows, bad, size)
+            if self.is_csv and os.fstat(file).st_size == 0:
+                with explain_full_disk(path):
+                    write_all(file, self.header)
+            yield append
+            os.fsync(file)
+        finally:
+            os.close(file)
+
+    def check_fingerprint(self, fingerprint: Mapping[str, Any]) -> None:
+        """Check that an output file is empty or has the same fingerprint; the error names the differences."""
+        if self.path is None or not self.is_begun:
+            return
+        path, file = self.path, fingerprint_file(self.path)
+        try:
+            kept = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as err:
+            raise ValueError(f"{path} is not empty and has no {file.name} beside it; {REMEDY}") from err
+        except ValueError as err:
+            raise ValueError(f"{file} is damaged; {REMEDY}") from err
+        kept = kept if isinstance(kept, dict) else {}
+        if differing := [NAMES.get(name, name) for name, value in fingerprint.items() if kept.get(name) != value]:
+            raise ValueError(f"{path} was made with another {' and another '.join(differing)}; {REMEDY}")
 
 
 def _read_jsonl(file: BinaryIO) -> Iterator[tuple[bytes, OutputRow]]:
@@ -145,59 +185,6 @@ def _read_csv(file: BinaryIO, fields: Sequence[str]) -> Iterator[tuple[bytes, Ou
             row = dict(zip(fields, cells, strict=True))
             yield bytes(content), {"row": int(row["row"]), "score": row["score"] or None}
             content, quotes = bytearray(), 0
-
-
-def clear(output: Output) -> None:
-    """Remove all rows."""
-    if output.is_parquet and output.path is not None:
-        output.path.unlink(missing_ok=True)
-    os.truncate(output.work, 0)
-
-
-def cut_torn_row(output: Output, finished: Finished) -> None:
-    """Truncate a torn last row, in place."""
-    if output.work.exists() and output.work.stat().st_size > finished.size:
-        os.truncate(output.work, finished.size)
-
-
-@contextlib.contextmanager
-def lock_output(output: Path) -> Iterator[None]:
-    """Lock an output file, which is made when it does not exist, or refuse it when another process writes to it."""
-    output.touch()
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(output, wait=False))
-        except BlockingIOError as err:
-            raise ValueError(f"Another process is writing to {output}; wait for it, or give another file.") from err
-        yield
-
-
-@contextlib.contextmanager
-def open_output(output: Output) -> Iterator[Callable[[Sequence[OutputRow]], None]]:
-    """Yield a function that appends rows to a file, or writes them to stdout, without buffering."""
-    if output.path is None:
-        yield _print_rows
-        return
-    path = output.work
-    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-    synced = time.monotonic()
-
-    def append(rows: Sequence[OutputRow]) -> None:
-        nonlocal synced
-        with explain_full_disk(path):
-            write_all(file, _to_csv(rows, output.fields) if output.is_csv else _to_jsonl(rows))
-            if time.monotonic() - synced > SYNC_SECONDS:
-                os.fsync(file)
-                synced = time.monotonic()
-
-    try:
-        if output.is_csv and os.fstat(file).st_size == 0:
-            with explain_full_disk(path):
-                write_all(file, output.header)
-        yield append
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def _print_rows(rows: Sequence[OutputRow]) -> None:
@@ -261,19 +248,3 @@ def _describe_model(name: str, revision: str | None, config: PreTrainedConfig) -
 def fingerprint_file(output: Path) -> Path:
     """Return the path of an output file's fingerprint."""
     return output.with_name(f"{output.name}.fingerprint.json")
-
-
-def check_fingerprint(output: Output, fingerprint: Mapping[str, Any]) -> None:
-    """Check that an output file is empty or has the same fingerprint; the error names the differences."""
-    if output.path is None or not output.is_begun:
-        return
-    path, file = output.path, fingerprint_file(output.path)
-    try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as err:
-        raise ValueError(f"{path} is not empty and has no {file.name} beside it; {REMEDY}") from err
-    except ValueError as err:
-        raise ValueError(f"{file} is damaged; {REMEDY}") from err
-    kept = kept if isinstance(kept, dict) else {}
-    if differing := [NAMES.get(name, name) for name, value in fingerprint.items() if kept.get(name) != value]:
-        raise ValueError(f"{path} was made with another {' and another '.join(differing)}; {REMEDY}")

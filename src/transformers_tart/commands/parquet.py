@@ -18,58 +18,41 @@ ROWS = 4096  # of a row group
 
 
 def schema_of(path: str, names: Mapping[str, str]) -> pa.Schema:
-    """Return the schema of the columns of an input, under their names in the output.
-
-    Raises:
-        ValueError: When a column of a JSON file holds values of several types.
-    """
+    """Return the schema of the columns of an input, under their names in the output."""
     if not names:
         return pa.schema([])
     kind = file_format(path)
     if kind == "parquet":
         found = open_parquet(path).schema_arrow.remove_metadata()
     elif kind == "json":
-        found = _infer(path)
+        found = pa.schema([])
+        try:
+            for rows in _batches(read_rows(path)):
+                found = pa.unify_schemas([found, pa.Table.from_pylist(rows).schema], promote_options="permissive")
+        except pa.ArrowException as err:
+            raise ValueError(
+                f"A column of {path} holds values of several types, which parquet cannot keep ({err}); give a jsonl "
+                "output, or leave out --keep-columns."
+            ) from err
     else:
         found = pa.schema([(name, pa.string()) for name in names])
     return pa.schema([found.field(name).with_name(names[name]) for name in names])
 
 
-def _infer(path: str) -> pa.Schema:
-    found = pa.schema([])
-    try:
-        for rows in _batches(read_rows(path)):
-            found = pa.unify_schemas([found, pa.Table.from_pylist(rows).schema], promote_options="permissive")
-    except pa.ArrowException as err:
-        raise ValueError(
-            f"A column of {path} holds values of several types, which parquet cannot keep ({err}); give a jsonl "
-            "output, or leave out --keep-columns."
-        ) from err
-    return found
-
-
 def write_parquet(output: Output, kept: pa.Schema, rows: Iterator[Row]) -> None:
     """Write the parquet file of an output from its finished rows, unless it is there, and remove the file of these.
 
-    Args:
-        output ([`Output`]):
-            The output.
-        kept (`pyarrow.Schema`), rows (`Iterator[dict]`):
-            The schema of the columns of the input that are kept, and their values row by row.
+    `rows` are the values of the columns of the input that are kept, of the schema `kept`.
     """
     if output.path is None:
         return
     if not output.path.exists():
-        _write(output.path, output, kept, rows)
+        schema = pa.schema([*_schema(output), *kept])
+        together = ({**row, **own} for row, own in zip(_read(output.work), rows, strict=True))
+        with replaced(output.path) as partial, ParquetWriter(partial, schema) as writer:
+            for batch in _batches(together):
+                writer.write_table(pa.Table.from_pylist(batch, schema))
     output.work.unlink()
-
-
-def _write(path: Path, output: Output, kept: pa.Schema, rows: Iterator[Row]) -> None:
-    schema = pa.schema([*_schema(output), *kept])
-    together = ({**row, **own} for row, own in zip(_read(output.work), rows, strict=True))
-    with replaced(path) as partial, ParquetWriter(partial, schema) as writer:
-        for batch in _batches(together):
-            writer.write_table(pa.Table.from_pylist(batch, schema))
 
 
 def _schema(output: Output) -> pa.Schema:

@@ -35,8 +35,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the report, and print the tables of the first metric."""
+    from transformers_tart.evaluation.records import load_measured, read_folders
     from transformers_tart.evaluation.report import Comparison, tables, write_report
-    from transformers_tart.evaluation.report.folders import load_measured, read_folders
     from transformers_tart.evaluation.report.plots import require_matplotlib
 
     if args.plots:

@@ -21,15 +21,12 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from transformers_tart.backbones.reference import BackboneReference
-from transformers_tart.evaluation.memory import PeakMemory
-from transformers_tart.evaluation.methods.base import Seconds, Support, TaskContext
+from transformers_tart.evaluation.methods.base import PeakMemory, Support, TaskContext, read_clocks
 from transformers_tart.evaluation.methods.models import Models
-from transformers_tart.evaluation.methods.prompting import PROMPTS
-from transformers_tart.evaluation.methods.registry import METHODS, PROMPTING
+from transformers_tart.evaluation.methods.registry import METHODS, PROMPTING, PROMPTS
 from transformers_tart.evaluation.metrics import SUM_TOLERANCE, judge
-from transformers_tart.evaluation.plan import Plan, Run
+from transformers_tart.evaluation.plan import Durations, Plan, Run, format_seconds, in_time, share
 from transformers_tart.evaluation.records import SETTINGS_FILE, Record, append_record, find_files, read_records
-from transformers_tart.evaluation.schedule import Durations, format_seconds, in_time, share
 from transformers_tart.evaluation.tasks import Task, load_task
 from transformers_tart.files import locked, write_whole
 
@@ -53,15 +50,7 @@ def evaluate(plan: Plan, models: Models, folder: str | Path, max_minutes: float 
     The folder gets `results.jsonl`, or `results.N.jsonl` of process N of all machines. Machines may share the folder,
     or have one each: what is finished in any of them is not repeated.
 
-    Args:
-        max_minutes: Time after which no process begins another run; each makes one at least.
-
-    Raises:
-        ValueError: When no task can be loaded, the folder holds results of another model or of other settings,
-            processes have other settings or tasks than others, or all runs of the plan have failed.
-        OSError: When nothing can be written, what was finished before stays; or when another command writes results
-            to the folder.
-        MissingPackageError: If psutil is not installed, and the model is not on a CUDA device.
+    After `max_minutes` no process begins another run; each makes one at least.
     """
     if max_minutes is not None and not max_minutes > 0:
         raise ValueError(f"max_minutes is {max_minutes}; it must be above 0.")
@@ -161,6 +150,7 @@ def _settings(plan: Plan, models: Models) -> dict[str, Any]:
         "revision": reference.revision,
         "reasoner": models.reasoner_name,
         "views": "default" if models.views is None else models.views,
+        "prompt": models.prompt,
         "dtype": models.loading_dtype,
         "max_length": models.max_length,
         "max_prompt": models.max_prompt,
@@ -184,14 +174,14 @@ def _read_finished(folder: Path, models: Models, settings: Mapping[str, Any]) ->
     if not records or not file.exists():  # version 0.1 wrote none
         return records
     try:
-        # older files lack these
-        kept = {
+        older: dict[str, Any] = {
             "views": None,
+            "prompt": None,
             "max_prompt": None,
             "prompts": None,
             "columns": {},
-            **json.loads(file.read_text(encoding="utf-8")),
-        }
+        }  # lack these
+        kept = {**older, **json.loads(file.read_text(encoding="utf-8"))}
         if not any(record.method in PROMPTING for record in records):
             kept["prompts"] = settings["prompts"]
         changed = [name for name, given in settings.items() if kept[name] != given]
@@ -252,7 +242,7 @@ def _measure(
 def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
     """Return the record of a run; an error becomes part of it."""
     task, models = context.task, context.models
-    start, saved, memory = Seconds.now(), context.saved, PeakMemory(models.device)
+    start, saved, memory = read_clocks(), context.saved, PeakMemory(models.device)
     found: dict[str, Any] = {"metrics": {}, "calibration": []}
     error = None
     try:
@@ -264,7 +254,7 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
         logger.error(f"{run.method} has failed on {task.name}, k={run.k}, seed {run.seed}: {error}")
     # embeddings that another method has computed before count as if this one had computed them
     shared = context.saved - saved
-    spent = Seconds.now() - start + shared
+    wall, cpu = (read_clocks() - start + shared).tolist()
     return Record(
         task=task.name,
         num_classes=task.num_classes,
@@ -272,16 +262,16 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
         seed=run.seed,
         method=run.method,
         model=models.title,
-        seconds=spent.wall,
+        seconds=wall,
         memory_mb=memory.megabytes,
         device=str(models.device),
         test_rows=len(task.test_texts),
         error=error,
         views=models.composed_views(task.modality),
-        cpu_seconds=spent.cpu,
+        cpu_seconds=cpu,
         per_class=run.per_class,
         label_names=list(task.label_names),
-        shared_seconds=shared.wall,
+        shared_seconds=float(shared[0]),
         **found,
     )
 

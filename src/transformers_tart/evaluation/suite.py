@@ -21,36 +21,18 @@ PAPER = ("sst2", "rotten_tomatoes", "sms_spam", "imdb", "civil_comments", "ag_ne
 
 @dataclass
 class TartSubTask(SubTask):
-    r"""
-    A task of a [`TartSuite`], with a support set drawn from its data.
+    """A task of a [`TartSuite`], with a support set drawn from its data.
 
-    Args:
-        task_type (`str`, *optional*, defaults to `"tart-classification"`):
-            No other is allowed.
-        data (`datasets.Dataset` or `str`):
-            Data set to classify, or its Hub id or folder.
-        subset (`str`, *optional*), split (`str`, *optional*):
-            Subset and split of a data set that is loaded.
-        data_preprocessor (`Callable`, *optional*):
-            Function of a row, applied first to queries and support set.
-        args_for_task (`dict`, *optional*):
-            Further arguments of [`TartEvaluator.compute`], such as `label_column`, `metric` or `examples`.
-        support (`datasets.Dataset` or `str`, *optional*):
-            Data set, or split of `data`, to draw examples from. Without it, the support set is that of the pipeline
-            or `examples`.
-        k (`int`, *optional*, defaults to 64):
-            Number of examples, the classes in turn.
-        seed (`int`, *optional*, defaults to 0):
-            Seed of the draw.
-        name (`str`, *optional*):
-            Name of the task in the results; the name of the data when not given.
+    `data`, `subset`, `split` and `data_preprocessor`, which is applied to queries and support set, are as in
+    `evaluate.evaluation_suite.SubTask`, and `args_for_task` are further arguments of [`TartEvaluator.compute`], such
+    as `label_column`, `metric` or `examples`.
     """
 
-    task_type: str = TASK
-    support: Dataset | str | None = None
-    k: int = 64
-    seed: int = 0
-    name: str | None = None
+    task_type: str = TASK  # no other is allowed
+    support: Dataset | str | None = None  # or split of `data`; that of the pipeline or `examples` by default
+    k: int = 64  # examples, the classes in turn
+    seed: int = 0  # of the draw
+    name: str | None = None  # of the task in the results; that of the data by default
 
     def __post_init__(self) -> None:
         super().__post_init__()

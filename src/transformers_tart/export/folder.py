@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import StrictUndefined, Template
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from transformers_tart import __version__
-from transformers_tart.backbones.forward import resolve_max_length
+from transformers_tart.backbones.forward import resolve_max_length, switch_length
 from transformers_tart.checks.arguments import as_source, shorten
 from transformers_tart.checks.packages import import_package
+from transformers_tart.checks.templates import template_fields
 from transformers_tart.export.graph import FittedTask, ImageTask, PassageTask, TextTask
-from transformers_tart.export.readme import write_readme
-from transformers_tart.export.requirements import check_exportable
 from transformers_tart.files import staged
 from transformers_tart.inputs.labels import restore_labels
 from transformers_tart.inputs.tokenization import neutral_token
@@ -26,10 +26,12 @@ from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.pipeline_tart import TartClassificationPipeline
 
 
+README = Path(__file__).with_name("readme_template.md")
 FORMATS = {"onnx": "model.onnx", "torch": "model.pt2"}
 OWNED = ("model.onnx*", "model.pt2", "tokenizer*.json", "preprocessor_config.json", "README.md")
 MOST_BYTES = 2**31 - 2**24  # of a file of ONNX; larger weights are in a file beside it
 BATCH, LENGTH = 3, 5  # of the texts with which a task is traced
+ALLOWED = "Tasks of texts or images, with the protocol stream and hints by name, can be exported; fit one of these"
 
 
 def export_task(classify: TartClassificationPipeline, save_directory: str | os.PathLike, format: str = "onnx") -> Path:
@@ -71,20 +73,19 @@ def export_task(classify: TartClassificationPipeline, save_directory: str | os.P
     folder = Path(as_source(save_directory, "save_directory"))
     processor = getattr(classify, classify.model.config.modality.processor_argument)
     check_exportable(classify.model, processor)
-    task = fitted_task(_in_float32(classify.model))
+    model = _in_float32(classify.model)
+    prepared = model.prepare_support()
+    kind = TextTask if model.config.modality.is_tokenized else ImageTask
+    task = (kind if prepared.reading is None else PassageTask)(model, prepared).eval()
     with staged(folder, OWNED) as stage:
         _save(trace(task, _example(task, processor)), stage / FORMATS[format])
         config = {"format": format, **_describe(task), **_save_processor(task, processor, stage)}
         (stage / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        write_readme(stage, config, classify.model.config.modality.is_tokenized)
+        form = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+        page = Template(README.read_text(encoding="utf-8"), **form)  # type: ignore[arg-type]
+        facts = {"config": config, "file": FORMATS[format], "is_text": classify.model.config.modality.is_tokenized}
+        (stage / "README.md").write_text(page.render(facts) + "\n", encoding="utf-8")
     return folder / FORMATS[format]
-
-
-def fitted_task(model: TartPreTrainedModel) -> FittedTask:
-    """Return a model with its support set as a function of tensors, in evaluation mode."""
-    prepared = model.prepare_support()
-    kind = TextTask if model.config.modality.is_tokenized else ImageTask
-    return (kind if prepared.reading is None else PassageTask)(model, prepared).eval()
 
 
 def trace(task: FittedTask, example: Mapping[str, Tensor]) -> ExportedProgram:
@@ -158,3 +159,37 @@ def _save_processor(task: FittedTask, processor: Any, folder: Path) -> dict[str,
         "max_length": limit,
         "neutral_token_id": neutral_token(processor),
     }
+
+
+def check_exportable(model: TartPreTrainedModel, processor: Any) -> None:
+    """Raise a ValueError with the reason unless a task can be exported."""
+    if model.support is None:
+        raise ValueError(
+            "The task has no support set, which an exported one is fitted to: give examples=... to the pipeline, or "
+            "call set_examples."
+        )
+    if reason := _obstacle(model, processor):
+        raise ValueError(f"The task cannot be exported: {reason}. {ALLOWED}.")
+
+
+def _obstacle(model: TartPreTrainedModel, processor: Any) -> str | None:
+    options, modality = model.config.embedding_options, model.config.modality
+    hints = None if model.support is None else model.support.hints
+    templates = [view.template for view in options.views]
+    if modality.is_padded:
+        return f"its inputs are {modality}, whose padding is found by trial"
+    if options.has_prompt:
+        return f'with the protocol "{options.protocol}" texts are read after a prompt of the examples'
+    if hints is not None and hints.given:
+        return f"the hints {list(hints.given)} are of the user and are not functions of the embeddings"
+    if getattr(model.backbone, "hf_quantizer", None) is not None:
+        return "the weights of the backbone are quantized"
+    if modality.is_tokenized and switch_length(model.backbone) is not None:
+        return "the backbone rotates positions differently for long texts"
+    if any("text_pair" in template_fields(template) for template in templates if template is not None):
+        return "a template asks for pairs of texts"
+    if any(templates) and not all(templates):
+        return "some views have templates and others do not, so that texts would be tokenized twice"
+    if modality.is_tokenized and not getattr(processor, "is_fast", False):
+        return f"the tokenizer {type(processor).__name__} has no tokenizer.json"
+    return None

@@ -9,7 +9,7 @@ import pickle
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -67,25 +67,15 @@ class Progress:
             self.running[name] = 0.99 * self.running.get(name, value) + 0.01 * value
 
 
-class State(Protocol):
-    """State saved beside the model and optimizer, such as a scheduler; its values fit into JSON."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+def _find_checkpoints(folder: Path) -> dict[int, Path]:
+    names = {path.name.removeprefix(PREFIX): path for path in folder.glob(PREFIX + "*")}
+    return {int(step): path for step, path in names.items() if step.isdigit()}
 
 
-def _find_checkpoints(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob(PREFIX + "*") if path.name.removeprefix(PREFIX).isdigit()]
-    return sorted(found, key=_step_of)
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix(PREFIX))
-
-
-def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, *states: State) -> None:
+def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, *states: Any) -> None:
     """Save the objects that the accelerator has prepared and further states, then remove older checkpoints.
 
+    The values of the states, such as that of a scheduler, fit into JSON.
     Each process calls this function. After an OSError, such as that of a full disk, the previous checkpoint stays.
     """
     partial, whole = folder / PARTIAL, folder / f"{PREFIX}{step}"
@@ -105,33 +95,35 @@ def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, *states: 
     if accelerator.is_main_process:
         shutil.rmtree(whole, ignore_errors=True)
         partial.rename(whole)
-        for other in _find_checkpoints(folder):
+        for other in _find_checkpoints(folder).values():
             if other != whole:
                 shutil.rmtree(other)
     accelerator.wait_for_everyone()
 
 
-def load_checkpoint(accelerator: Accelerator, folder: Path, *states: State) -> int:
+def load_checkpoint(accelerator: Accelerator, folder: Path, *states: Any) -> int:
     """Load the last whole checkpoint and return its step, 0 when there is none."""
     found = _find_checkpoints(folder)
     if not found:
         return 0
+    step = max(found)
+    last = found[step]
     try:
-        saved = read_object(found[-1] / STATES_FILE, STATES_FILE).get("states")
+        saved = read_object(last / STATES_FILE, STATES_FILE).get("states")
     except (OSError, ValueError) as err:
-        raise CorruptFileError(f"The checkpoint {found[-1]} cannot be continued: {err}") from err
+        raise CorruptFileError(f"The checkpoint {last} cannot be continued: {err}") from err
     if not isinstance(saved, list) or len(saved) != len(states):
-        raise CorruptFileError(f"{STATES_FILE} of the checkpoint {found[-1]} is of another kind of run.")
+        raise CorruptFileError(f"{STATES_FILE} of the checkpoint {last} is of another kind of run.")
     for state, values in zip(states, saved, strict=True):
         state.load_state_dict(values)
     try:
-        accelerator.load_state(str(found[-1]))
+        accelerator.load_state(str(last))
     except (pickle.UnpicklingError, AttributeError, EOFError, LookupError, RuntimeError, TypeError) as err:
         raise CorruptFileError(
-            f"The checkpoint {found[-1]} is damaged, or holds other things than tensors and numbers; remove it and "
+            f"The checkpoint {last} is damaged, or holds other things than tensors and numbers; remove it and "
             f"start anew: {err}"
         ) from err
-    return _step_of(found[-1])
+    return step
 
 
 def save_run(

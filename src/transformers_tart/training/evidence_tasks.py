@@ -7,10 +7,9 @@ from torch import Generator, Tensor
 
 from transformers_tart.inputs.balance import classes_in_turn
 from transformers_tart.training.priors.draws import chance, choose, log_uniform, uniform
-from transformers_tart.training.priors.hints import draw_hints
 from transformers_tart.training.priors.inputs import draw_inputs
 from transformers_tart.training.priors.labels import label_weights
-from transformers_tart.training.priors.views import draw_views
+from transformers_tart.training.priors.views import draw_hints, draw_views
 from transformers_tart.training.sources import TaskSource, TrainingBatch, stack_padded
 
 
@@ -69,8 +68,7 @@ def draw_task(shape: Shape, generator: Generator) -> Task:
     views = draw_views(latent * inputs.spread, labels, shape.views, generator)
     hints = torch.zeros(keep, 0, shape.classes), torch.zeros(shape.unlabeled, 0, shape.classes)
     if shape.hints:
-        drawn = draw_hints(latent, labels, shape.classes, shape.hints, shape.unlabeled, generator)
-        hints = drawn.rows, drawn.unlabeled
+        hints = draw_hints(latent, labels, shape.classes, shape.hints, shape.unlabeled, generator)
     return Task([view[:keep] for view in views], labels[:keep], *hints)
 
 

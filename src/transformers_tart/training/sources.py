@@ -16,7 +16,7 @@ from transformers_tart.inputs.balance import classes_in_turn
 from transformers_tart.training.priors.draws import chance, choose, log_uniform
 from transformers_tart.training.priors.inputs import draw_inputs
 from transformers_tart.training.priors.labels import label_weights
-from transformers_tart.training.priors.presentations import PRESENTATIONS
+from transformers_tart.training.priors.views import PRESENTATIONS
 
 
 # support sizes and numbers of classes

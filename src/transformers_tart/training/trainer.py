@@ -82,7 +82,10 @@ class Run:
         _check_trackers(self.accelerator, log_with)
         self.args, self.tasks = args, tasks
         set_seed(args.seed)
-        objective = Objective(_start(config, base))
+        objective = Objective(TartReasoner(config))
+        if base is not None:
+            objective.reasoner.architecture.load_state_dict(base.architecture.state_dict())
+            objective.reasoner.architecture.requires_grad_(False)
         learned = [parameter for parameter in objective.parameters() if parameter.requires_grad]
         decay = {"betas": (0.9, args.adam_beta2), "weight_decay": args.weight_decay}
         optimizer = torch.optim.AdamW(learned, lr=args.learning_rate, **decay)  # type: ignore[arg-type]
@@ -164,51 +167,21 @@ class Run:
 
 def train_reasoner(
     config: TartReasonerConfig,
-    output_dir: str | Path,
+    output_dir: str | Path,  # of the weights, the config, the last checkpoint, a card and `training.json`
     args: ReasonerTrainingArguments | None = None,
-    tasks: TaskSource | None = None,
+    tasks: TaskSource | None = None,  # `RichTasks` by default
     *,
-    validation: Validation | None = None,
-    resume: bool = False,
-    max_minutes: float | None = None,
-    log_with: Tracker | list[Tracker] | None = None,
-    preset: str | None = None,
-    base: TartReasoner | None = None,
+    validation: Validation | None = None,  # at every save; it does not change the training
+    resume: bool = False,  # from the checkpoint in the folder, if there is one
+    max_minutes: float | None = None,  # after which to save and stop
+    log_with: Tracker | list[Tracker] | None = None,  # trackers of accelerate, such as "tensorboard"
+    preset: str | None = None,  # its name, for the card
+    base: TartReasoner | None = None,  # whose reading of a view is kept, so that only the weighing is trained
 ) -> TartReasoner:
-    """Train a reasoner and save it where [`TartReasoner.from_pretrained`] finds it.
+    """Train a reasoner, save it where [`TartReasoner.from_pretrained`] finds it, and return it in evaluation mode.
 
-    Args:
-        config ([`TartReasonerConfig`]):
-            Config of the reasoner.
-        output_dir (`str` or `Path`):
-            Folder for the weights, the config, the last checkpoint, a card and `training.json`, the record of the run.
-        args ([`ReasonerTrainingArguments`], *optional*):
-            Optimizer, schedule and seed.
-        tasks ([`TaskSource`], *optional*):
-            Source of the tasks; [`RichTasks`] when not given.
-        validation ([`Validation`], *optional*):
-            Tasks to validate on at every save, and reference classifiers. Validation does not change the training.
-        resume (`bool`, *optional*, defaults to `False`):
-            Whether to continue from the checkpoint in `output_dir`, if there is one, instead of replacing it. On a CPU
-            with as many threads, the weights are the same, bit for bit, as those of an uninterrupted run.
-        max_minutes (`float`, *optional*):
-            Time after which to save and stop; `resume` continues.
-        log_with (`str`, `GeneralTracker` or a list of them, *optional*):
-            Trackers of accelerate, such as `"tensorboard"`, for the loss and accuracy of every step and of validation.
-        preset (`str`, *optional*):
-            Name of the preset, for the card.
-        base ([`TartReasoner`], *optional*):
-            A trained reasoner whose reading of a view is kept as it is; only the weighing of views and hints is
-            trained.
-
-    Returns:
-        [`TartReasoner`]: the trained reasoner, in evaluation mode.
-
-    Raises:
-        FloatingPointError: When the loss is not finite or training has diverged; the last saved weights stay in
-            `output_dir`.
-        ValueError: When the checkpoint to resume is of a run with other arguments.
-        OSError: When the disk is full or the folder cannot be written; the last checkpoint stays.
+    On a CPU with as many threads, the weights of a resumed run are the same, bit for bit, as those of an uninterrupted
+    one. When the loss is not finite, training has diverged, or the disk is full, the last checkpoint stays.
     """
     args, output_dir, begin = args or ReasonerTrainingArguments(), Path(output_dir), time.monotonic()
     output_dir.mkdir(parents=True, exist_ok=True)  # fail before training where the folder cannot be made
@@ -236,15 +209,6 @@ def train_reasoner(
         for tracker in run.accelerator.trackers:
             tracker.finish()
     return run.reasoner.eval()
-
-
-def _start(config: TartReasonerConfig, base: TartReasoner | None) -> TartReasoner:
-    """Return a new reasoner, with the frozen architecture of another one if there is one."""
-    reasoner = TartReasoner(config)
-    if base is not None:
-        reasoner.architecture.load_state_dict(base.architecture.state_dict())
-        reasoner.architecture.requires_grad_(False)
-    return reasoner
 
 
 def _check_trackers(accelerator: Accelerator, log_with: Tracker | Sequence[Tracker] | None) -> None:

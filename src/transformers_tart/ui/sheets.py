@@ -17,19 +17,12 @@ ENDINGS = (".csv", ".tsv", ".json", ".jsonl")
 
 @dataclass(frozen=True)
 class Limits:
-    """Largest amounts that a visitor may give.
+    """Largest amounts that a visitor may give."""
 
-    Attributes:
-        num_bytes: size of a file or a pasted text.
-        examples: examples of a task.
-        classes: classes of a task.
-        texts: texts to classify at once.
-    """
-
-    num_bytes: int = 5_000_000
+    num_bytes: int = 5_000_000  # of a file or a pasted text
     examples: int = 2_000
     classes: int = 100
-    texts: int = 200
+    texts: int = 200  # to classify at once
 
     def check_size(self, size: int) -> None:
         """Raise a ValueError when a file or a pasted text is too large."""
@@ -45,12 +38,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table of examples.
-
-    Attributes:
-        columns: names of its columns.
-        rows: its rows.
-    """
+    """A table of examples."""
 
     columns: tuple[str, ...]
     rows: Sequence[Row]
@@ -70,11 +58,7 @@ class Sheet:
         return found.get(TEXT), found.get(LABEL)
 
     def examples(self, text: str | None, label: str | None) -> list[Row]:
-        """Return the examples in two columns.
-
-        Raises:
-            ValueError: When these are one column, are not in the table, or are not chosen.
-        """
+        """Return the examples in two columns."""
         if text is None or label is None:
             raise ValueError("Choose the column of the texts and that of the labels first.")
         if text == label:
@@ -99,11 +83,7 @@ def read_paste(text: str, folder: Path, limits: Limits) -> Sheet:
 
 
 def read_sheet(path: str | os.PathLike | None, limits: Limits) -> Sheet:
-    """Read the table of a file.
-
-    Raises:
-        ValueError: When there is none, it is too large or damaged, or it has fewer than two columns.
-    """
+    """Read the table of a file."""
     if path is None:
         raise ValueError("There is no file yet: upload one first.")
     if Path(path).suffix.lower() not in ENDINGS:

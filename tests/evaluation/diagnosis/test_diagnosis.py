@@ -20,8 +20,8 @@ from transformers_tart.evaluation.diagnosis import (
     gaps,
     held_out,
 )
-from transformers_tart.evaluation.diagnosis.episodes import Shape, draw_episodes
-from transformers_tart.evaluation.diagnosis.regret import (
+from transformers_tart.evaluation.diagnosis.features import Shape, draw_episodes
+from transformers_tart.evaluation.diagnosis.shift import (
     RegretPrediction,
     Relation,
     predict_regret,

@@ -18,8 +18,8 @@ from transformers import (
 from transformers_tart import TartForSequenceClassification
 from transformers_tart.backbones import MINI
 from transformers_tart.commands.demo import load_demo_task
-from transformers_tart.evaluation import label_scores
-from transformers_tart.evaluation.methods import prompting as method
+from transformers_tart.evaluation import prompting as label_scores
+from transformers_tart.evaluation.methods import registry as method
 from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.registry import METHODS
@@ -146,7 +146,7 @@ def test__prompting__both_methods__read_each_prompt_once(monkeypatch: pytest.Mon
     context, support = TaskContext(task, Models("mini")), Support(tuple(range(6)), seed=0)
     plain, calibrated = (METHODS[name](context, support) for name in ("prompting", "prompting_calibrated"))
     assert len(shown) == method.ORDERS
-    assert context.saved.wall > 0
+    assert context.saved[0] > 0
     assert all(names == ["w1", "w2 w3"] and sorted(own) == sorted(texts) for own, names in shown)
     assert shown[0][0] == texts != shown[1][0]
     for found in (plain, calibrated):

@@ -200,6 +200,18 @@ def test__tart__reasoner_of_a_backbone__read_with_its_projection(task: Task, tmp
     torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-3)  # of a support set in float16
 
 
+def test__models__prompt__before_each_text(task: Task, tmp_path: Path) -> None:
+    folder = save_backbone(tmp_path / "backbone")
+    found = [Models(folder, prompt=prompt).model("text").config.prompt for prompt in (None, "w1 ")]
+    assert found == [None, "w1 "]
+    support = Support.draw(task, K, seed=0)
+    with_prompt = TaskContext(task, Models(folder, views="plain", prompt="w1 ")).embeddings(support)
+    written = replace(task, train_texts=[f"w1 {text}" for text in task.train_texts])
+    torch.testing.assert_close(
+        with_prompt[0], TaskContext(written, Models(folder, views="plain")).embeddings(support)[0]
+    )
+
+
 def test__models__task_that_does_not_fit__refused(task: Task, tmp_path: Path) -> None:
     folder = save_task(tmp_path)
     with pytest.raises(ValueError, match="task is a TART repository with its own reasoner"):

@@ -13,9 +13,15 @@ from helpers.results import draw, make_record, write_results
 from transformers_tart.cli import main
 from transformers_tart.evaluation.records import Record
 from transformers_tart.evaluation.report import Comparison, write_report
-from transformers_tart.evaluation.report.classes import MAX_MATRIX, group_runs, tabulate_classes, tabulate_confusion
-from transformers_tart.evaluation.report.page import format_html, format_markdown
-from transformers_tart.evaluation.report.verdict import describe_results
+from transformers_tart.evaluation.report.contrasts import describe_results
+from transformers_tart.evaluation.report.page import (
+    MAX_MATRIX,
+    format_html,
+    format_markdown,
+    group_runs,
+    tabulate_classes,
+    tabulate_confusion,
+)
 
 
 VOID = {"meta", "img", "source", "br", "link"}

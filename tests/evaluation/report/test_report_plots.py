@@ -111,7 +111,8 @@ def test__means__curves__numbers_of_the_tables() -> None:
     records += [make_record("b", 8, 0, "probe", 0.75)]
     matched = Comparison.of(records).match(ACCURACY)
     with plots.plotting():
-        (axes,) = plots.draw_means(matched, ACCURACY, plots.choose_styles(["tart", "probe"], "tart")).axes
+        styles = plots.choose_styles(["tart", "probe"], "tart")
+        (axes,) = plots.draw_against_size(matched, ACCURACY, styles, matched.panels(), plots.LARGE).axes
     curves = [line for line in axes.lines if line.get_marker() != "None"]
     assert [curve.get_ydata()[0] for curve in curves] == pytest.approx([60, 50])
 

@@ -33,7 +33,7 @@ from transformers_tart.evaluation.report.statistics import (
     paired_test,
     wins_ties_losses,
 )
-from transformers_tart.evaluation.report.table import Table, code_cell, escape_markdown, format_seeds
+from transformers_tart.evaluation.report.tables import Table, code_cell, escape_markdown, format_seeds
 
 
 ACCURACY, LOG_LOSS = METRIC_FORMATS["accuracy"], METRIC_FORMATS["log_loss"]

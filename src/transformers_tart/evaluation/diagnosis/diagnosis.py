@@ -1,22 +1,48 @@
-"""The diagnosis of a backbone, a reasoner and a task."""
+"""The diagnosis of a backbone, a reasoner and a task, its page of markdown, and the advice from its numbers."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from transformers_tart.embeddings.views import split_views
 from transformers_tart.evaluation.diagnosis import gaps, held_out
-from transformers_tart.evaluation.diagnosis.episodes import QUERIES, Episode, Shape
-from transformers_tart.evaluation.diagnosis.gaps import PROBE, TART, Gaps, LearningCurve, Outcome
+from transformers_tart.evaluation.diagnosis.features import QUERIES, Episode, Shape
+from transformers_tart.evaluation.diagnosis.gaps import (
+    FINE_TUNING,
+    PROBE,
+    PROMPTING,
+    TART,
+    Gaps,
+    LearningCurve,
+    Outcome,
+)
 from transformers_tart.evaluation.diagnosis.held_out import HeldOut, LayerScores
-from transformers_tart.evaluation.diagnosis.regret import RIVALS, RegretPrediction, seen_log_loss
-from transformers_tart.evaluation.diagnosis.shift import Shift, measure_synthetic
+from transformers_tart.evaluation.diagnosis.shift import (
+    RIVALS,
+    RegretPrediction,
+    Shift,
+    measure_synthetic,
+    seen_log_loss,
+)
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
 from transformers_tart.evaluation.methods.registry import METHODS
+from transformers_tart.evaluation.report.page import render_template
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
+from transformers_tart.evaluation.report.tables import escape_markdown
 from transformers_tart.projection import fit_projection
+
+
+TITLES = {
+    FINE_TUNING: "fine-tuning",
+    PROBE: "linear probe of the frozen representation",
+    TART: "TART",
+    PROMPTING: "in-context prompting",
+}
+MIN_GAIN = 1.0  # points below which a gap is harmless, and twice the examples are not worth it
 
 
 @dataclass(frozen=True)
@@ -42,42 +68,17 @@ class Diagnosis:
 
 def diagnose(
     context: TaskContext,
-    k: int,
-    seeds: Sequence[int],
+    k: int,  # examples of a support set
+    seeds: Sequence[int],  # of the support sets; a single one gives no intervals
     *,
-    methods: Mapping[str, Method] | None = None,
-    layers: Sequence[int] | None = None,
-    num_tasks: int = 100,
-    seed: int = 0,
-    progress: Callable[[str], None] = lambda step: None,
+    methods: Mapping[str, Method] | None = None,  # besides TART and the linear probe, or in place of these by name
+    layers: Sequence[int] | None = None,  # hidden states to try alone in each view; by default all that are read
+    num_tasks: int = 100,  # synthetic ones of each kind
+    seed: int = 0,  # of these, and of the choice of queries that are compared with theirs
+    progress: Callable[[str], None] = lambda step: None,  # called with the name of each step
 ) -> Diagnosis:
-    r"""
-    Measure what limits TART on a task: the representation, its use, the data, or the training of the reasoner
+    """Measure what limits TART on a task: the representation, its use, the data, or the training of the reasoner
     (arXiv 2306.07536, section 3.1 and the section on generalization).
-
-    Args:
-        context ([`TaskContext`]):
-            The task, the backbone and the reasoner.
-        k (`int`):
-            Examples of a support set.
-        seeds (`list[int]`):
-            Seeds of the support sets; a single one gives no intervals.
-        methods (`dict[str, Method]`, *optional*):
-            Methods to measure besides TART and the linear probe, such as `"prompting"` and `"fine_tune"`; `"tart"` and
-            `"logistic_regression"` replace those of this package.
-        layers (`list[int]`, *optional*):
-            Hidden states to try alone, by their index in the backbone, in each view that reads them; all that are read
-            when not given.
-        num_tasks (`int`, *optional*, defaults to 100):
-            Number of synthetic tasks of each kind.
-        seed (`int`, *optional*, defaults to 0):
-            Seed of the synthetic tasks, and of the choice of queries that are compared with theirs.
-        progress (`Callable[[str], None]`, *optional*):
-            Called with the name of each step.
-
-    Raises:
-        ValueError: When a size does not fit the task, no view reads a layer, or the architecture has no synthetic
-            tasks.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"The seeds are {list(seeds)}; there must be at least one, each once.")
@@ -94,8 +95,10 @@ def diagnose(
     for size in gaps.curve_sizes(k, task.num_classes)[:-1]:
         smaller = gaps.measure_methods(context, _draw_supports(context, size, seeds), {TART: methods[TART]}, progress)
         accuracies[size] = smaller[0][TART].accuracies
-    shape = _choose_shape(context, k)
-    synthetic = measure_synthetic(context.model.reasoner, shape, num_tasks, seed, lambda: progress("synthetic tasks"))
+    reasoner, classes = context.model.reasoner, task.num_classes
+    queries = min(QUERIES, len(task.test_texts))
+    shape = Shape(min(k, reasoner.max_support), queries, min(classes, reasoner.max_classes or classes))
+    synthetic = measure_synthetic(reasoner, shape, num_tasks, seed, lambda: progress("synthetic tasks"))
     shift = synthetic.compare([synthetic.measure(_as_episodes(context, s, shape, seed)) for s in supports])
     reads_all_classes = shape.classes == task.num_classes
     return Diagnosis(
@@ -119,12 +122,6 @@ def diagnose(
 
 def _draw_supports(context: TaskContext, k: int, seeds: Sequence[int]) -> list[Support]:
     return [Support(tuple(context.task.draw_support(k, seed)), seed) for seed in seeds]
-
-
-def _choose_shape(context: TaskContext, k: int) -> Shape:
-    reasoner, classes = context.model.reasoner, context.task.num_classes
-    queries = min(QUERIES, len(context.task.test_texts))
-    return Shape(min(k, reasoner.max_support), queries, min(classes, reasoner.max_classes or classes))
 
 
 def _as_episodes(context: TaskContext, support: Support, shape: Shape, seed: int) -> list[Episode]:
@@ -156,3 +153,66 @@ def _measure_regret(context: TaskContext, supports: Sequence[Support], outcomes:
         rivals = [seen_log_loss(METHODS[name](context, support), truth, labels) for name in RIVALS if name != PROBE]
         regrets.append(outcomes[TART].log_losses[i] - min(outcomes[PROBE].log_losses[i], *rivals))
     return estimate(regrets)
+
+
+def _sort_gaps(gaps: Gaps) -> dict[str, list[str]]:
+    """Sort the parts of TART by their gaps: limiting if shown to be above 0, harmless if below a point."""
+    lost = None if gaps.reasoning is None else -gaps.reasoning
+    parts = (
+        ("the representation (fine-tuning minus linear probe", gaps.representation, "; try another backbone"),
+        ("the reasoner (linear probe minus TART", gaps.remaining, ""),
+        ("what the embeddings lose (prompting minus linear probe", lost, "; prompt instead"),
+    )
+    found: dict[str, list[str]] = {"limiting": [], "harmless": [], "undecided": []}
+    for name, gap, remedy in parts:
+        if gap is not None:
+            kind = "limiting" if gap.low > 0 else "harmless" if gap.high < MIN_GAIN else "undecided"
+            found[kind].append(f"{name}: {gap.format()} points{remedy if kind == 'limiting' else ''})")
+    return found
+
+
+def _render(name: str, content: Mapping[str, Any]) -> str:
+    return render_template(Path(__file__).with_name(name), content)
+
+
+def advise(diagnosis: Diagnosis) -> tuple[str, ...]:
+    """Return a paragraph on each question: what limits, whether to label more, which layers to read, what to trust."""
+    predicted = diagnosis.predicted_regret
+    content = {
+        "diagnosis": diagnosis,
+        "parts": _sort_gaps(diagnosis.gaps),
+        "min_gain": MIN_GAIN,
+        "costs_are_shown": predicted is not None and predicted.moved.is_shown and predicted.moved.correlation > 0,
+    }
+    paragraphs = _render("advice_template.md", content).split("\n\n")
+    return tuple(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def as_json(diagnosis: Diagnosis) -> str:
+    """Format every number, and the advice."""
+    return json.dumps({**asdict(diagnosis), "advice": advise(diagnosis)}, indent=1) + "\n"
+
+
+def _compare_regret(diagnosis: Diagnosis) -> str:
+    predicted = diagnosis.predicted_regret
+    if predicted is None or predicted.low is None or predicted.high is None:
+        return ""
+    if diagnosis.regret.mean < predicted.low:
+        return ", less than predicted"
+    return ", more than predicted" if diagnosis.regret.mean > predicted.high else ", as predicted"
+
+
+def format_diagnosis(diagnosis: Diagnosis) -> str:
+    """Format the whole page."""
+    measured = diagnosis.gaps.accuracies
+    names = [name for name in TITLES if name in measured] + [name for name in measured if name not in TITLES]
+    missing = {name: "It was left out." for name in (FINE_TUNING, PROMPTING) if name not in measured}
+    titles = {name: TITLES.get(name, escape_markdown(name)) for name in [*names, *missing, *diagnosis.gaps.missing]}
+    content = {
+        "diagnosis": diagnosis,
+        "advice": advise(diagnosis),
+        "accuracies": {titles[name]: measured[name] for name in names},
+        "missing": {titles[name]: why for name, why in (missing | diagnosis.gaps.missing).items()},
+        "regret_place": _compare_regret(diagnosis),
+    }
+    return _render("page_template.md", content)

@@ -15,7 +15,7 @@ from statistics import fmean, linear_regression
 
 import torch
 
-from transformers_tart.evaluation.diagnosis.regret import seen_log_loss
+from transformers_tart.evaluation.diagnosis.shift import seen_log_loss
 from transformers_tart.evaluation.methods.base import Method, Support, TaskContext
 from transformers_tart.evaluation.metrics import accuracy
 from transformers_tart.evaluation.report.statistics import Estimate, estimate
@@ -57,10 +57,7 @@ class LearningCurve:
 
 
 def measure_methods(
-    context: TaskContext,
-    supports: Sequence[Support],
-    methods: Mapping[str, Method],
-    progress: Callable[[str], None],
+    context: TaskContext, supports: Sequence[Support], methods: Mapping[str, Method], progress: Callable[[str], None]
 ) -> tuple[dict[str, Outcome], dict[str, str]]:
     """Measure methods, and return the outcomes and the errors of those that cannot be used on the task.
 

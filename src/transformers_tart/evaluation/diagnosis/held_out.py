@@ -7,7 +7,6 @@ be rarer among the others, and a reasoner that predicts the most frequent class 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,11 +52,7 @@ class HeldOut:
         return self.p_value > LEVEL
 
 
-class LayerPlace(NamedTuple):
-    """A layer of a view."""
-
-    view: str
-    layer: int  # index of the hidden state, 0 for the input embedding
+LayerPlace = tuple[str, int]  # the name of a view, and the index of the hidden state
 
 
 @dataclass(frozen=True)
@@ -165,26 +160,22 @@ def count_hidden_states(context: TaskContext) -> int:
 
 def list_places(views: Sequence[View], count: int) -> list[LayerPlace]:
     """Return the view and hidden state of each layer of an embedding, of `count` hidden states."""
-    return [LayerPlace(str(view.name), layer) for view in views for layer in view.indices(count)]
+    return [(str(view.name), layer) for view in views for layer in view.indices(count)]
 
 
 def choose_layers(layers: Sequence[int] | None, places: Sequence[LayerPlace], count: int) -> list[int]:
-    """Return the positions in an embedding of the layers to try alone, by default all.
-
-    Raises:
-        ValueError: When the backbone, of `count` hidden states, lacks a layer, or no view reads it.
-    """
+    """Return the positions in an embedding of the layers to try alone, by default all; a backbone has `count`."""
     wrong = [layer for layer in layers or () if not -count <= layer < count]
     if wrong:
         raise ValueError(f"The backbone has the hidden states 0 to {count - 1}, or -{count} to -1; it has no {wrong}.")
-    read = {place.layer for place in places}
+    read = {layer for _, layer in places}
     chosen = read if layers is None else {layer % count for layer in layers}
     if unread := sorted(chosen - read):
         raise ValueError(
             f"The views read the hidden states {sorted(read)} and not {unread}; give some of these, or views of other "
             "layers."
         )
-    return [i for i, place in enumerate(places) if place.layer in chosen]
+    return [i for i, (_, layer) in enumerate(places) if layer in chosen]
 
 
 def predict_supports(
@@ -200,7 +191,7 @@ def predict_supports(
     """
     joined: dict[int, Prediction] = {}
     for support in supports:
-        read = "all layers" if place is None else f"{place.view} {place.layer}"
+        read = "all layers" if place is None else f"{place[0]} {place[1]}"
         progress(f"held-out examples, {read}, seed {support.seed}")
         rows = context.layers(support)[0]
         views = split_views(rows, context.model.config.embedding_options.views)

@@ -1,6 +1,7 @@
 """The arguments of every method: a task with its composed model and shared embeddings, and a support set."""
 
 import random
+import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from transformers_tart.backbones.forward import input_device
+from transformers_tart.checks.packages import import_package
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.phrases import Reading
 from transformers_tart.evaluation.methods.models import Models
@@ -27,25 +29,12 @@ from transformers_tart.support import SupportSet
 
 
 BLOCK = 32
+INTERVAL = 0.05  # seconds between readings of the memory of the process
 
 
-@dataclass(frozen=True)
-class Seconds:
-    """Seconds of the clock and of the CPUs that this process used."""
-
-    wall: float = 0.0
-    cpu: float = 0.0
-
-    @classmethod
-    def now(cls) -> "Seconds":
-        """Return the time, of which only differences have a meaning."""
-        return cls(time.perf_counter(), time.process_time())
-
-    def __add__(self, other: "Seconds") -> "Seconds":
-        return Seconds(self.wall + other.wall, self.cpu + other.cpu)
-
-    def __sub__(self, other: "Seconds") -> "Seconds":
-        return Seconds(self.wall - other.wall, self.cpu - other.cpu)
+def read_clocks() -> np.ndarray:
+    """Return the seconds (2,) of the clock and of the CPUs of this process, of which differences have a meaning."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 @dataclass(frozen=True)
@@ -91,9 +80,11 @@ class TaskContext:
 
     def __init__(self, task: Task, models: Models):
         self.task, self.models = task, models
-        self.saved = Seconds()  # of methods for which others before them had embedded the same inputs
-        self._embedded: dict[Hashable, tuple[Any, Seconds]] = {}  # with the seconds that each took
-        self._in_prompts: dict[Hashable, tuple[Any, Seconds]] = {}  # of the latest support set alone
+        self.saved = np.zeros(
+            2
+        )  # seconds of the clock and of the CPUs, of methods for which others before them had embedded the same inputs
+        self._embedded: dict[Hashable, tuple[Any, np.ndarray]] = {}  # with the seconds that each took
+        self._in_prompts: dict[Hashable, tuple[Any, np.ndarray]] = {}  # of the latest support set alone
 
     @property
     def model(self) -> TartPreTrainedModel:
@@ -135,11 +126,7 @@ class TaskContext:
         return self._once(self._in_prompts, (kind, support), read)
 
     def embeddings(self, support: Support) -> tuple[Tensor, Tensor]:
-        """Return the features (k, dim) of a support set, in the order of its indices, and (n, dim) of the test inputs.
-
-        Raises:
-            ValueError: When a prompt does not hold all examples.
-        """
+        """Return the features (k, dim) of a support set, in the order of its indices, and (n, dim) of the tests."""
         embedded, k = self.embed(support), len(support.indices)
         if len(embedded.order) < k:
             raise ValueError(f"The prompt holds {len(embedded.order)} of the {k} examples; take a smaller k.")
@@ -199,13 +186,13 @@ class TaskContext:
         processor, size = self.models.processor(self.task.modality), self.models.batch_size
         return model.embedder().embed_examples(examples, processor, batch_size=size, seed=support.seed)
 
-    def _once(self, found: dict[Hashable, tuple[Any, Seconds]], key: Hashable, compute: Callable[[], Any]) -> Any:
+    def _once(self, found: dict[Hashable, tuple[Any, np.ndarray]], key: Hashable, compute: Callable[[], Any]) -> Any:
         """Return what was computed before under a key, and count its seconds as saved; or compute it now."""
         if key in found:
-            self.saved += found[key][1]
+            self.saved = self.saved + found[key][1]
         else:
-            start = Seconds.now()
-            found[key] = compute(), Seconds.now() - start
+            start = read_clocks()
+            found[key] = compute(), read_clocks() - start
         return found[key][0]
 
 
@@ -224,3 +211,46 @@ def seeded(seed: int) -> Iterator[None]:
 
 # Probabilities (n, classes) float64 on the CPU of the test inputs, by a support set.
 Method = Callable[[TaskContext, Support], Tensor]
+
+
+@dataclass
+class PeakMemory:
+    """Peak memory of a block above what was in use before: the allocated memory of a CUDA device, else the resident
+    memory of the process.
+    """
+
+    device: torch.device
+    megabytes: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.device.type != "cuda":
+            self._process = import_package("psutil", "evaluation", "Measuring the memory of a run").Process()
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Measure a block, also one that raises."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            before = torch.cuda.memory_allocated(self.device)
+            try:
+                yield
+            finally:
+                self.megabytes = (torch.cuda.max_memory_allocated(self.device) - before) / 1e6
+            return
+        process, stop = self._process, threading.Event()
+        readings = [process.memory_info().rss]
+
+        def read() -> None:
+            is_last = False
+            while not is_last:
+                is_last = stop.wait(INTERVAL)
+                readings.append(process.memory_info().rss)
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            self.megabytes = (max(readings) - readings[0]) / 1e6

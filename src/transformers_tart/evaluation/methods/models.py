@@ -32,6 +32,7 @@ class Models:
     revision: str | None = None
     reasoner: str | None = None  # of a backbone, as [`TartReasoner.from_pretrained`] takes it; "kernel" if None
     views: str | list[str] | None = None  # as [`TartForSequenceClassification.from_backbone`] takes them
+    prompt: str | None = None  # text before each text; that of the model by default
     dtype: str = "auto"  # of the backbone
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int | None = None  # largest number of inputs in a forward pass
@@ -53,9 +54,6 @@ class Models:
         """Return the composed model for inputs of a modality, without a support set.
 
         With a protocol in place of the model's own, backbone and reasoner are the same objects.
-
-        Raises:
-            ValueError: When the model does not classify such inputs, or has a reasoner besides the one given.
         """
         if protocol is None:
             return self._once("model", modality, self._compose)
@@ -121,10 +119,15 @@ class Models:
         if isinstance(self._config, TartBaseConfig):
             model = self._load_task(modality)
         else:
-            loading: dict[str, Any] = {"revision": self.revision, "max_length": self.max_length}
-            loading |= {"views": self.views, "dtype": self.loading_dtype}
-            model = class_for(modality).from_backbone(self.name, self.reasoner, **loading)
+            options: dict[str, Any] = {"max_length": self.max_length, "dtype": self.loading_dtype, **self._reading}
+            model = class_for(modality).from_backbone(self.name, self.reasoner, revision=self.revision, **options)
         return model.to(self.device).eval()  # type: ignore[arg-type]
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        """The views and the prompt, as far as they are given."""
+        given = {"views": self.views, "prompt": self.prompt}
+        return {name: value for name, value in given.items() if value is not None}
 
     def _load_task(self, modality: str) -> TartPreTrainedModel:
         if self.reasoner is not None:
@@ -132,8 +135,7 @@ class Models:
         own = self._config.modality
         if own != modality:
             raise ValueError(f"{self.title} classifies {own} inputs, and the task has {MODALITIES[modality].plural}.")
-        views: dict[str, Any] = {} if self.views is None else {"views": self.views}
-        model = load_any(self._reference.path, dtype=self.loading_dtype, **views, **self._reference.place)
+        model = load_any(self._reference.path, dtype=self.loading_dtype, **self._reading, **self._reference.place)
         model.set_support(None)
         if self.max_length is not None:
             if not model.config.modality.is_tokenized:

@@ -169,9 +169,6 @@ class Comparison:
         """Choose what to compare: by default the first TART method with all others, by all measured metrics.
 
         Where all runs were made for a number of examples of each class, it takes the place of k.
-
-        Raises:
-            ValueError: When no run succeeded, or when the reference or a metric was not measured.
         """
         methods = list(dict.fromkeys(record.method for record in records if record.error is None))
         if not methods:

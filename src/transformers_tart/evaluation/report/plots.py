@@ -120,30 +120,16 @@ def _title(tasks: Sequence[str]) -> str:
     return _shorten(tasks[0], 30) if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
 
 
-def draw_tasks(
-    matched: Matched, metric: MetricFormat, styles: dict[str, Style], x: str = EXAMPLES, is_narrow: bool = False
-) -> "Figure":
-    """Draw a metric against k, with a panel for each task."""
-    panels = [([task], sizes) for task, sizes in matched.sizes_of.items()]
-    return _draw_against_size(matched, metric, styles, panels, SMALL, x, is_narrow)
-
-
-def draw_means(
-    matched: Matched, metric: MetricFormat, styles: dict[str, Style], x: str = EXAMPLES, is_narrow: bool = False
-) -> "Figure":
-    """Draw the mean of a metric over tasks against k, with a panel for the tasks of the same sizes."""
-    return _draw_against_size(matched, metric, styles, matched.panels(), LARGE, x, is_narrow)
-
-
-def _draw_against_size(
+def draw_against_size(
     matched: Matched,
     metric: MetricFormat,
     styles: dict[str, Style],
     panels: Sequence[Panel],
     layout: tuple[int, float, float],
-    x_label: str,
-    is_narrow: bool,
+    x_label: str = EXAMPLES,
+    is_narrow: bool = False,
 ) -> "Figure":
+    """Draw the mean of a metric over the tasks of each panel against k."""
     titles = [_title(tasks) for tasks, _ in panels]
     figure, drawn = _make_panels(titles, layout, x_label, metric.label, _method_legend(styles), is_narrow)
     step = min(STEP, SPREAD / len(matched.methods))
@@ -261,12 +247,11 @@ def write_plots(folder: Path, comparison: Comparison) -> dict[Path, str]:
 
     Each plot is a PNG, an SVG, and a narrow SVG, whose name is that of [`narrow_path`].
     """
-    with plotting():
+    with plotting(), explain_full_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         wide = draw_all(comparison)
         for name, _, figure in draw_all(comparison, is_narrow=True):
-            folder.mkdir(parents=True, exist_ok=True)
-            with explain_full_disk(folder):
-                figure.savefig(narrow_path(folder / name), metadata={"Date": None})
+            figure.savefig(narrow_path(folder / name), metadata={"Date": None})
         return {save(figure, folder, name): caption for name, caption, figure in wide}
 
 
@@ -285,10 +270,11 @@ def draw_all(comparison: Comparison, is_narrow: bool = False) -> list[tuple[str,
     against = "k" if size == "k" else x
     pooled = pool_calibration(comparison.records, matched)
     tasks = f"{metric.title} against {against} for every task."
-    figures = [("tasks", tasks, draw_tasks(matched, metric, styles, x, is_narrow))]
-    if matched.panels():
+    single: list[Panel] = [([task], sizes) for task, sizes in matched.sizes_of.items()]
+    figures = [("tasks", tasks, draw_against_size(matched, metric, styles, single, SMALL, x, is_narrow))]
+    if panels := matched.panels():
         means = f"{metric.title} against {against}, mean over tasks."
-        figures.insert(0, ("means", means, draw_means(matched, metric, styles, x, is_narrow)))
+        figures.insert(0, ("means", means, draw_against_size(matched, metric, styles, panels, LARGE, x, is_narrow)))
         costs = f"{metric.title} against the seconds of a run; a point for each size, joined from small to large."
         figures.append(("seconds", costs, draw_costs(matched, seconds, metric, styles, size, is_narrow)))
     if pooled:

@@ -165,18 +165,14 @@ def measure_task(
         for seed in seeds[: None if k else 1]:
             chosen = task.draw_support(k, seed)
             for name, predict in methods.items():
-                if k == 0 and not _answers_alone(predict, task):
+                reads_hints = isinstance(predict, ReasonerPredictor) and predict.reads_hints
+                if k == 0 and not (reads_hints and task.hints is not None):
                     continue
                 start = time.perf_counter()
                 probabilities = _predict(predict, task, chosen)
                 seconds = time.perf_counter() - start
                 values = {metric: measure(probabilities, truth) for metric, measure in METRICS.items()}
                 yield Measurement(task.name, task.num_classes, k, seed, name, seconds, values, counts.get(k))
-
-
-def _answers_alone(predict: Predictor, task: EmbeddedTask) -> bool:
-    """Return whether a method needs no example."""
-    return isinstance(predict, ReasonerPredictor) and predict.reads_hints and task.hints is not None
 
 
 def _predict(predict: Predictor, task: EmbeddedTask, chosen: Tensor) -> Tensor:

@@ -4,43 +4,40 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from transformers_tart.evaluation.tasks.media import dataset_rows, read_cell, read_folders
 from transformers_tart.evaluation.tasks.registry import GROUPS, TASKS, TaskSource
-from transformers_tart.evaluation.tasks.rows import SPLIT_NAMES, Rows, Splits, build_task, split_of
+from transformers_tart.evaluation.tasks.rows import (
+    SPLIT_NAMES,
+    Rows,
+    Splits,
+    build_task,
+    dataset_rows,
+    read_cell,
+    read_folders,
+    split_of,
+)
 from transformers_tart.evaluation.tasks.task import Item, Task
 from transformers_tart.inputs.modality import MODALITIES, TEXT, Modality
 from transformers_tart.inputs.tables import FORMATS, FileTable, Row, read_rows
 from transformers_tart.inputs.texts import Text, parse_text
 
 
-def load_task(name: str, max_test: int | None = None, seed: int = 0, columns: Mapping[str, str] | None = None) -> Task:
-    r"""
-    Load a task.
+def load_task(
+    name: str,
+    max_test: int | None = None,  # most test inputs, drawn with the shares of the classes; all by default
+    seed: int = 0,  # of that draw
+    columns: Mapping[str, str] | None = None,  # of files that have other names, as in {"text": "review"}
+) -> Task:
+    """Load a task, without training inputs that are in the test split too.
+
+    `name` is one of the registry; a csv, tsv, json, jsonl or parquet file (.gz too) with the columns `text`, `label`
+    and perhaps `text_pair` and `split`; or a folder with a `train` and a `test` file. A column `image` or `audio` in
+    place of `text` holds paths, relative to the file, or, in parquet, what `datasets` writes. A folder may also hold
+    images (png, jpg, bmp, gif, webp, tiff) or recordings (wav, flac, ogg, mp3) as `train/<label>/<file>` and
+    `test/<label>/<file>`, or as `<label>/<file>`.
 
     A task holds images and recordings as the bytes of their files. Their labels are read first, and only the files
     that are drawn come into memory: `max_test` for tests, and at most 5,000 for support sets, by a fixed seed and with
     the shares of the classes.
-
-    Args:
-        name (`str`):
-            Name in the registry; a csv, tsv, json, jsonl or parquet file (.gz too) with the columns `text`, `label`
-            and perhaps `text_pair` and `split`; or a folder with a `train` and a `test` file. A column `image` or
-            `audio` in place of `text` holds paths, relative to the file, or, in parquet, what `datasets` writes. A
-            folder may also hold images (png, jpg, bmp, gif, webp, tiff) or recordings (wav, flac, ogg, mp3) as
-            `train/<label>/<file>` and `test/<label>/<file>`, or as `<label>/<file>`.
-        max_test (`int`, *optional*):
-            Maximum number of test inputs, drawn with the shares of the classes; all by default.
-        seed (`int`, *optional*, defaults to 0):
-            Seed of that draw.
-        columns (`Mapping[str, str]`, *optional*):
-            Names of the columns of files that hold other names, by the names above, as in `{"text": "review"}`.
-
-    Returns:
-        [`Task`]: without training inputs that are in the test split too.
-
-    Raises:
-        ValueError: On an unknown name, missing columns, splits or files, or a single class.
-        OSError: If the Hub cannot be reached, or the data set does not exist.
     """
     if Path(name).exists():
         path = Path(name)

@@ -52,17 +52,9 @@ PAPER = {
     },
 }
 RAFT_NAMES = (
-    "ade_corpus_v2",
-    "banking_77",
-    "neurips_impact_statement_risks",
-    "one_stop_english",
-    "overruling",
-    "semiconductor_org_types",
-    "systematic_review_inclusion",
-    "tai_safety_research",
-    "terms_of_service",
-    "tweet_eval_hate",
-    "twitter_complaints",
+    *("ade_corpus_v2", "banking_77", "neurips_impact_statement_risks", "one_stop_english", "overruling"),
+    *("semiconductor_org_types", "systematic_review_inclusion", "tai_safety_research", "terms_of_service"),
+    *("tweet_eval_hate", "twitter_complaints"),
 )
 # the labels of its test split are secret, so three quarters of the 50 labeled texts are classified
 RAFT = {

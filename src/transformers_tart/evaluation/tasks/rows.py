@@ -1,15 +1,20 @@
-"""Labeled rows of data sets: their splits, their classes, and the task that is built from them."""
+"""Labeled rows of data sets and folders: their splits, their classes, and the task that is built from them."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from transformers_tart.checks.arguments import shorten
 from transformers_tart.evaluation.tasks.registry import TaskSource
 from transformers_tart.evaluation.tasks.task import Item, Task, draw_with_shares
-from transformers_tart.inputs.modality import Modality
+from transformers_tart.inputs.modality import MODALITIES, Modality
+
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 # Images and recordings of which support sets are drawn. It bounds the memory: 160 MB for Speech Commands.
@@ -17,6 +22,7 @@ MAX_TRAIN = 5000
 TEST_SHARE = 0.75  # of rows without splits, as in the published code
 SPLIT_SEED = 42
 SPLIT_NAMES = {"train": "train", "training": "train", "test": "test", "validation": "test", "dev": "test"}
+ENDINGS = {suffix: each for each in MODALITIES for suffix in each.suffixes}
 
 
 @dataclass(frozen=True)
@@ -127,3 +133,93 @@ def _order_classes(found: Collection[str], source: TaskSource, class_names: Sequ
 def _natural(label: str) -> tuple[int, int, str]:
     """Return a sort key with numbers by value, before words."""
     return (0, int(label), "") if label.lstrip("-").isdecimal() else (1, 0, label)
+
+
+def read_folders(path: Path) -> Splits | None:
+    """Read a folder for each class, perhaps inside folders of splits; `None` without folders and media files."""
+    folders = _subfolders(path)
+    if not folders and not _media_files(path):
+        return None
+    named = [folder for folder in folders if split_of(folder)]
+    # a class may be called "train", but then there are others and it holds files
+    if folders and (len(named) == len(folders) or any(_subfolders(folder) for folder in named)):
+        splits = {split: [f for f in named if split_of(f) == split] for split in ("train", "test")}
+        if not all(splits.values()):
+            raise ValueError(
+                f"The folder {path} must hold a folder train and a folder test, or a folder for each class; it holds "
+                f"{[folder.name for folder in folders]}. Names of splits are {sorted(SPLIT_NAMES)}."
+            )
+        files = {split: [file for f in parents for file in _class_files(f)] for split, parents in splits.items()}
+    else:
+        files = {"train": _class_files(path)}
+    modalities = {ENDINGS[file.suffix.lower()] for found in files.values() for file in found}
+    if len(modalities) > 1:
+        found = " and ".join(each.plural for each in MODALITIES if each in modalities)
+        raise ValueError(f"The folder {path} holds {found}; a task has one of them.")
+    rows = {split: _file_rows(found) for split, found in files.items()}
+    return Splits(modalities.pop(), rows["train"], rows.get("test"))
+
+
+def _subfolders(path: Path) -> list[Path]:
+    return [folder for folder in sorted(path.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
+
+
+def _media_files(path: Path) -> list[Path]:
+    return [file for file in sorted(path.iterdir()) if file.is_file() and file.suffix.lower() in ENDINGS]
+
+
+def _class_files(folder: Path) -> list[Path]:
+    """Return the files of all classes, each in the folder of its class."""
+    classes, loose = _subfolders(folder), [file.name for file in _media_files(folder)]
+    if loose or not classes:
+        raise ValueError(
+            f"The folder {folder} must hold a folder for each class, named as the class; it holds the files "
+            f"{loose[:3]} and the folders {[own.name for own in classes]}."
+        )
+    files = []
+    for own in classes:
+        found = [file for file in sorted(own.iterdir()) if not file.name.startswith(".")]
+        odd = [file.name for file in found if not file.is_file() or file.suffix.lower() not in ENDINGS]
+        if odd or not found:
+            raise ValueError(
+                f"The folder {own} of a class holds {odd[:3] if odd else 'no files'}; it must hold files with the "
+                f"endings {sorted(ENDINGS)}, and nothing else."
+            )
+        files.extend(found)
+    return files
+
+
+def _file_rows(files: Sequence[Path]) -> Rows:
+    return Rows([file.parent.name for file in files], lambda indices: [_read_file(files[i]) for i in indices])
+
+
+def dataset_rows(split: "Dataset", column: str, label: str, modality: Modality, where: str) -> Rows:
+    """Read the labels of a data set; its images or recordings are read when drawn, and never decoded."""
+    encoded = modality.keep_encoded(split.select_columns([column]), column)
+    return Rows(
+        split.select_columns([label])[:][label],
+        lambda indices: [read_cell(row[column], where) for row in encoded.select(indices)],
+    )
+
+
+def read_cell(cell: object, where: str, folder: Path | None = None) -> bytes:
+    """Return the encoded file of a row, given as bytes, as a path relative to `folder`, or as `{"bytes", "path"}`."""
+    if isinstance(cell, Mapping):
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, bytes) and cell:
+        return cell
+    if not isinstance(cell, str) or not cell:
+        raise ValueError(
+            f"A row of {where} holds {type(cell).__name__}; it must hold the bytes of an encoded file, or its path."
+        )
+    file = Path(cell) if folder is None else folder / cell
+    if not file.is_file():
+        raise ValueError(f"A row of {where} names the file {file}, which does not exist; correct the path.")
+    return _read_file(file)
+
+
+def _read_file(file: Path) -> bytes:
+    content = file.read_bytes()
+    if not content:
+        raise ValueError(f"The file {file} is empty; leave it out.")
+    return content

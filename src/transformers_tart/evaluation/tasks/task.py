@@ -24,26 +24,15 @@ MODALITIES = {each.name: each for each in RECORDS}
 
 @dataclass(frozen=True)
 class Task:
-    """A classification task.
-
-    Attributes:
-        name: name in tables.
-        label_names: names of the classes, in order.
-        train_texts: n texts or (text, text_pair) tuples for support sets; for images and audio, the bytes of encoded
-            files (png, jpeg, wav, flac, ...).
-        train_labels: indices of their classes in `label_names`.
-        test_texts: m texts, pairs or encoded files to classify.
-        test_labels: indices of their classes in `label_names`.
-        modality: what is classified, a [`Modality`] or its name.
-    """
+    """A classification task. Images and audio are the bytes of encoded files (png, jpeg, wav, flac, ...)."""
 
     name: str
-    label_names: tuple[str, ...]
-    train_texts: list[Item]
-    train_labels: list[int]
-    test_texts: list[Item]
+    label_names: tuple[str, ...]  # of the classes, in order
+    train_texts: list[Item]  # texts, (text, text_pair) tuples or files for support sets
+    train_labels: list[int]  # indices in `label_names`
+    test_texts: list[Item]  # to classify
     test_labels: list[int]
-    modality: Modality = TEXT
+    modality: Modality = TEXT  # or its name
 
     def __post_init__(self) -> None:
         if not isinstance(self.modality, Modality):
@@ -82,22 +71,9 @@ class Task:
         return self.modality.plural
 
     def draw_support(self, k: int, seed: int, sampling: str = "balanced") -> list[int]:
-        r"""
-        Draw a support set; with one seed, larger support sets contain the smaller ones.
+        """Draw the indices of k training inputs; with one seed, larger support sets contain the smaller ones.
 
-        Args:
-            k (`int`):
-                Number of examples, 0 for none.
-            seed (`int`):
-                Seed of the draw.
-            sampling (`str`, *optional*, defaults to `"balanced"`):
-                `"balanced"` takes the classes in turn, as long as they last; `"natural"` ignores the classes.
-
-        Returns:
-            `list[int]`: k indices into `train_texts`.
-
-        Raises:
-            ValueError: If there are fewer training inputs, or all drawn examples are of one class.
+        The sampling `"balanced"` takes the classes in turn, as long as they last; `"natural"` ignores the classes.
         """
         if sampling not in SAMPLINGS:
             raise ValueError(f'sampling is "{sampling}"; it must be one of {SAMPLINGS}.')
