@@ -92,7 +92,12 @@ def stand_in_for_library(monkeypatch: pytest.MonkeyPatch) -> None:
     library = SimpleNamespace(
         SetFitModel=SimpleNamespace, Trainer=StandInTrainer, TrainingArguments=lambda folder, **options: options
     )
-    encoders = SimpleNamespace(SentenceTransformer=lambda *_, **__: SimpleNamespace(max_seq_length=8))
+
+    def load_encoder(*_: object, model_kwargs: dict, **__: object) -> SimpleNamespace:
+        assert model_kwargs["dtype"] == "float32"  # the library would train in the dtype of the file, such as float16
+        return SimpleNamespace(max_seq_length=8)
+
+    encoders = SimpleNamespace(SentenceTransformer=load_encoder)
     monkeypatch.setitem(sys.modules, "setfit", library)
     monkeypatch.setitem(sys.modules, "sentence_transformers", encoders)
 

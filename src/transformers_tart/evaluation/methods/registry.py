@@ -161,7 +161,7 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
             revision=reference.place.get("revision"),
             device=str(models.device),
             trust_remote_code=False,
-            model_kwargs={"use_safetensors": True},
+            model_kwargs={"use_safetensors": True, "dtype": "float32"},  # trained in that, however it is stored
         )
         if models.max_length is not None:
             encoder.max_seq_length = min(models.max_length, encoder.max_seq_length or models.max_length)
