@@ -1,6 +1,6 @@
 """Labels of an estimator: their weights, a choice of examples, and priors of the classes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ def check_one_label(y: Any) -> np.ndarray:
     Raises:
         ValueError: When an example has several labels, or `y` another shape.
     """
-    if is_multilabel(y) or any(isinstance(label, list | tuple | set) and len(label) > 1 for label in y):
+    each = y if isinstance(y, Iterable) else ()
+    if is_multilabel(y) or any(isinstance(label, list | tuple | set) and len(label) > 1 for label in each):
         raise ValueError(
             "y holds several labels of an example; TartClassifier takes one. For several, give a matrix of zeros and "
             "ones to OneVsRestClassifier(TartClassifier(...)) of scikit-learn, or lists of labels to the pipeline."
