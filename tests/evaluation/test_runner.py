@@ -335,6 +335,7 @@ def count_lines(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive  # what resumes with other numbers of processes covers it
 def test__evaluate_command__two_processes__same_rows_as_one(backbone: str, task: str, tmp_path: Path) -> None:
     assert main(arguments(backbone, task, tmp_path / "one")) == 0
     command = launch_command(arguments(backbone, task, tmp_path / "two"), 2)

@@ -125,7 +125,7 @@ def test__shipped_reasoner__own_reasoner_in_a_folder_of_that_name__its_own_weigh
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak memory as Linux counts it")
-@pytest.mark.parametrize("classes", [2, 20])
+@pytest.mark.parametrize("classes", [pytest.param(2, marks=pytest.mark.exhaustive), 20])
 def test__kernel__ten_thousand_examples__within_four_gigabytes(classes: int) -> None:
     done = run(
         [sys.executable, "-c", READ_MANY, str(classes)], capture_output=True, text=True, timeout=500, check=False

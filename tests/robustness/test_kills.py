@@ -59,7 +59,7 @@ def classify(folder: Path, output: Path) -> list[object]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+@pytest.mark.parametrize("ending", [pytest.param("jsonl", marks=pytest.mark.exhaustive), "csv"])
 @pytest.mark.parametrize("kills", FEW_AND_MANY)
 def test__classify__killed_and_resumed__nothing_lost_and_same_bytes(
     folder: Path, tmp_path: Path, ending: str, kills: int
