@@ -23,7 +23,8 @@ from transformers.utils import logging
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.evaluation.methods.base import PeakMemory, Support, TaskContext, read_clocks
 from transformers_tart.evaluation.methods.models import Models
-from transformers_tart.evaluation.methods.registry import METHODS, PROMPTING, PROMPTS
+from transformers_tart.evaluation.methods.prompting import PROMPTS
+from transformers_tart.evaluation.methods.registry import METHODS, PROMPTING
 from transformers_tart.evaluation.metrics import SUM_TOLERANCE, judge
 from transformers_tart.evaluation.plan import Durations, Plan, Run, format_seconds, in_time, share
 from transformers_tart.evaluation.records import SETTINGS_FILE, Record, append_record, find_files, read_records

@@ -10,7 +10,8 @@ from helpers.builders import save_backbone
 
 from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models
-from transformers_tart.evaluation.methods.registry import majority, setfit, tfidf
+from transformers_tart.evaluation.methods.plain import majority, tfidf
+from transformers_tart.evaluation.methods.setfit import setfit
 from transformers_tart.evaluation.tasks import Task
 from transformers_tart.inputs.texts import Text
 

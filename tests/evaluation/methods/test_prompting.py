@@ -19,7 +19,7 @@ from transformers_tart import TartForSequenceClassification
 from transformers_tart.backbones import MINI
 from transformers_tart.commands.demo import load_demo_task
 from transformers_tart.evaluation import prompting as label_scores
-from transformers_tart.evaluation.methods import registry as method
+from transformers_tart.evaluation.methods import prompting as method
 from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.registry import METHODS
