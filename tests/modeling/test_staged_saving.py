@@ -13,7 +13,7 @@ from helpers.builders import build_reasoner, make_examples, make_pipeline, read_
 from helpers.full_disk import fill, small_disk  # noqa: F401 (a fixture)
 from transformers import AutoModel, pipeline
 
-from transformers_tart import TartClassificationPipeline, TartForSequenceClassification
+from transformers_tart import TartClassificationPipeline, TartForSequenceClassification, View
 from transformers_tart.errors import CorruptFileError
 from transformers_tart.files import staged
 
@@ -133,7 +133,8 @@ def test__save__full_disk__says_so_and_keeps_the_former_task(
 ) -> None:
     base = save_backbone(tmp_path / "base")
     small = make_pipeline(TartForSequenceClassification.from_backbone(base))
-    large = make_pipeline(TartForSequenceClassification.from_backbone(base), examples=make_examples(3000))
+    wide = View(pooling="mean+max+first+second+last", layers="all")  # more bytes an example, which are soon read
+    large = make_pipeline(TartForSequenceClassification.from_backbone(base, views=[wide]), examples=make_examples(1000))
     small.save_pretrained(small_disk / "task")
     before, kept = answers(small_disk / "task"), read_files(small_disk / "task")
     for save in (large.save_pretrained, large.model.reasoner.save_pretrained):
