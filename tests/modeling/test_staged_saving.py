@@ -134,7 +134,9 @@ def test__save__full_disk__says_so_and_keeps_the_former_task(
     base = save_backbone(tmp_path / "base")
     small = make_pipeline(TartForSequenceClassification.from_backbone(base))
     wide = View(pooling="mean+max+first+second+last", layers="all")  # more bytes an example, which are soon read
-    large = make_pipeline(TartForSequenceClassification.from_backbone(base, views=[wide]), examples=make_examples(1000))
+    large = make_pipeline(
+        TartForSequenceClassification.from_backbone(base, views=[wide]), examples=make_examples(1000)
+    )
     small.save_pretrained(small_disk / "task")
     before, kept = answers(small_disk / "task"), read_files(small_disk / "task")
     for save in (large.save_pretrained, large.model.reasoner.save_pretrained):
