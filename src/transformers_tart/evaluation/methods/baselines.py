@@ -6,7 +6,7 @@ second.
 """
 
 import warnings
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,40 +26,70 @@ def fill_classes(probabilities: Any, classes: Any, num_classes: int) -> Tensor:
     return result
 
 
-def _predict(name: str, support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
-    from sklearn.exceptions import ConvergenceWarning
+def _predictor(choose: Callable[[Tensor], Any]) -> Predictor:
+    """Return a predictor by the estimator that is chosen for the labels of a support set."""
 
-    estimator = _choose(name, labels)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the predictions have settled before the weights
-        estimator.fit(support.double().cpu().numpy(), labels.cpu().numpy())
-    probabilities = estimator.predict_proba(query.double().cpu().numpy())
-    return fill_classes(probabilities, estimator.classes_, num_classes)
+    def predict(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
+        from sklearn.exceptions import ConvergenceWarning
+
+        estimator = choose(labels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the predictions have settled before the weights
+            estimator.fit(support.double().cpu().numpy(), labels.cpu().numpy())
+        probabilities = estimator.predict_proba(query.double().cpu().numpy())
+        return fill_classes(probabilities, estimator.classes_, num_classes)
+
+    return predict
 
 
-def _choose(name: str, labels: Tensor) -> Any:
-    """Return the estimator of a name for the labels of a support set."""
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+def _choose_logistic_regression(labels: Tensor) -> Any:
+    """Return the linear probe: logistic regression with C=1 on the embeddings as they are."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(max_iter=2000)
+
+
+def _choose_logistic_regression_cv(labels: Tensor) -> Any:
+    """Return logistic regression on standardized embeddings, with C chosen by cross-validated log loss.
+
+    There are at most as many folds as examples in the smallest class; with a single one, C is 1.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
-    from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    smallest = int(labels.unique(return_counts=True)[1].min())
-    tuned: Any = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
-    if smallest > 1:  # at most as many folds as examples in the smallest class; with a single one, C is 1
-        folds = StratifiedKFold(min(FOLDS, smallest), shuffle=True, random_state=0)
-        tuned = GridSearchCV(tuned, {"logisticregression__C": STRENGTHS}, cv=folds, scoring="neg_log_loss")
-    neighbors = KNeighborsClassifier(max(1, round(len(labels) ** 0.5)), weights="distance")
-    has_one_each = len(labels) == len(labels.unique())
-    return {
-        "logistic_regression": LogisticRegression(max_iter=2000),  # the linear probe: C=1, embeddings as they are
-        "logistic_regression_cv": tuned,
-        "linear_discriminant": neighbors if has_one_each else LinearDiscriminantAnalysis("lsqr", shrinkage="auto"),
-        "nearest_centroid": neighbors if has_one_each else NearestCentroid(priors="empirical"),
-        "nearest_neighbours": neighbors,
-    }[name]
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    folds = min(FOLDS, int(labels.unique(return_counts=True)[1].min()))
+    if folds < 2:
+        return probe
+    splits = StratifiedKFold(folds, shuffle=True, random_state=0)
+    return GridSearchCV(probe, {"logisticregression__C": STRENGTHS}, cv=splits, scoring="neg_log_loss")
+
+
+def _choose_linear_discriminant(labels: Tensor) -> Any:
+    """Return linear discriminant analysis with Ledoit-Wolf shrinkage, or nearest neighbors on one example a class."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    if len(labels) == len(labels.unique()):
+        return _choose_nearest_neighbors(labels)
+    return LinearDiscriminantAnalysis("lsqr", shrinkage="auto")
+
+
+def _choose_nearest_centroid(labels: Tensor) -> Any:
+    """Return normals about the class means with shared variances, or nearest neighbors on one example a class."""
+    from sklearn.neighbors import NearestCentroid
+
+    if len(labels) == len(labels.unique()):
+        return _choose_nearest_neighbors(labels)
+    return NearestCentroid(priors="empirical")
+
+
+def _choose_nearest_neighbors(labels: Tensor) -> Any:
+    """Return the sqrt(k) nearest examples, weighted by distance."""
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return KNeighborsClassifier(max(1, round(len(labels) ** 0.5)), weights="distance")
 
 
 def kernel_ridge(support: Tensor, labels: Tensor, query: Tensor, num_classes: int) -> Tensor:
@@ -79,12 +109,13 @@ def kernel_ridge(support: Tensor, labels: Tensor, query: Tensor, num_classes: in
     return scores / scores.sum(1, keepdim=True)
 
 
-ESTIMATORS = (
-    *("logistic_regression", "logistic_regression_cv", "linear_discriminant", "nearest_centroid"),
-    "nearest_neighbours",
-)
+logistic_regression = _predictor(_choose_logistic_regression)
+
 BASELINES: dict[str, Predictor] = {
-    **{name: partial(_predict, name) for name in ESTIMATORS},
+    "logistic_regression": logistic_regression,
+    "logistic_regression_cv": _predictor(_choose_logistic_regression_cv),
+    "linear_discriminant": _predictor(_choose_linear_discriminant),
+    "nearest_centroid": _predictor(_choose_nearest_centroid),
+    "nearest_neighbours": _predictor(_choose_nearest_neighbors),
     "kernel_ridge": kernel_ridge,
 }
-logistic_regression = BASELINES["logistic_regression"]
