@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from transformers_tart.backbones.reference import BackboneReference
-from transformers_tart.evaluation.methods.base import PeakMemory, Support, TaskContext, read_clocks
+from transformers_tart.evaluation.memory import PeakMemory
+from transformers_tart.evaluation.methods.base import Support, TaskContext, read_clocks
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.prompting import PROMPTS
 from transformers_tart.evaluation.methods.registry import METHODS, PROMPTING
@@ -175,14 +176,8 @@ def _read_finished(folder: Path, models: Models, settings: Mapping[str, Any]) ->
     if not records or not file.exists():  # version 0.1 wrote none
         return records
     try:
-        older: dict[str, Any] = {
-            "views": None,
-            "prompt": None,
-            "max_prompt": None,
-            "prompts": None,
-            "columns": {},
-        }  # lack these
-        kept = {**older, **json.loads(file.read_text(encoding="utf-8"))}
+        lacking = dict.fromkeys(("views", "prompt", "max_prompt", "prompts"))  # from older files
+        kept = {**lacking, "columns": {}, **json.loads(file.read_text(encoding="utf-8"))}
         if not any(record.method in PROMPTING for record in records):
             kept["prompts"] = settings["prompts"]
         changed = [name for name, given in settings.items() if kept[name] != given]

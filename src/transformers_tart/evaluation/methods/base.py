@@ -1,7 +1,6 @@
 """The arguments of every method: a task with its composed model and shared embeddings, and a support set."""
 
 import random
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from accelerate.utils import set_seed
 from torch import Tensor
 
 from transformers_tart.backbones.forward import input_device
-from transformers_tart.checks.packages import import_package
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.phrases import Reading
 from transformers_tart.evaluation.methods.models import Models
@@ -29,7 +27,6 @@ from transformers_tart.support import SupportSet
 
 
 BLOCK = 32
-INTERVAL = 0.05  # seconds between readings of the memory of the process
 
 
 def read_clocks() -> np.ndarray:
@@ -80,9 +77,8 @@ class TaskContext:
 
     def __init__(self, task: Task, models: Models):
         self.task, self.models = task, models
-        self.saved = np.zeros(
-            2
-        )  # seconds of the clock and of the CPUs, of methods for which others before them had embedded the same inputs
+        # seconds of the clock and of the CPUs, of methods for which others before them had embedded the same inputs
+        self.saved = np.zeros(2)
         self._embedded: dict[Hashable, tuple[Any, np.ndarray]] = {}  # with the seconds that each took
         self._in_prompts: dict[Hashable, tuple[Any, np.ndarray]] = {}  # of the latest support set alone
 
@@ -211,46 +207,3 @@ def seeded(seed: int) -> Iterator[None]:
 
 # Probabilities (n, classes) float64 on the CPU of the test inputs, by a support set.
 Method = Callable[[TaskContext, Support], Tensor]
-
-
-@dataclass
-class PeakMemory:
-    """Peak memory of a block above what was in use before: the allocated memory of a CUDA device, else the resident
-    memory of the process.
-    """
-
-    device: torch.device
-    megabytes: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.device.type != "cuda":
-            self._process = import_package("psutil", "evaluation", "Measuring the memory of a run").Process()
-
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Measure a block, also one that raises."""
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-            before = torch.cuda.memory_allocated(self.device)
-            try:
-                yield
-            finally:
-                self.megabytes = (torch.cuda.max_memory_allocated(self.device) - before) / 1e6
-            return
-        process, stop = self._process, threading.Event()
-        readings = [process.memory_info().rss]
-
-        def read() -> None:
-            is_last = False
-            while not is_last:
-                is_last = stop.wait(INTERVAL)
-                readings.append(process.memory_info().rss)
-
-        thread = threading.Thread(target=read, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-            self.megabytes = (max(readings) - readings[0]) / 1e6
