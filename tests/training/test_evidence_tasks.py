@@ -12,7 +12,8 @@ from torch import Generator
 from transformers_tart import TartReasoner, TartReasonerConfig
 from transformers_tart.training.evidence_tasks import EvidenceTasks, Shape, draw_batch
 from transformers_tart.training.presets import ReasonerTrainingArguments
-from transformers_tart.training.priors.views import VIEWS, draw_hints, draw_views
+from transformers_tart.training.priors.hints import draw_hints
+from transformers_tart.training.priors.views import VIEWS, draw_views
 from transformers_tart.training.trainer import train_reasoner
 from transformers_tart.training.validation import Validation
 

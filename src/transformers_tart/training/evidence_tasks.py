@@ -7,9 +7,10 @@ from torch import Generator, Tensor
 
 from transformers_tart.inputs.balance import classes_in_turn
 from transformers_tart.training.priors.draws import chance, choose, log_uniform, uniform
+from transformers_tart.training.priors.hints import draw_hints
 from transformers_tart.training.priors.inputs import draw_inputs
 from transformers_tart.training.priors.labels import label_weights
-from transformers_tart.training.priors.views import draw_hints, draw_views
+from transformers_tart.training.priors.views import draw_views
 from transformers_tart.training.sources import TaskSource, TrainingBatch, stack_padded
 
 
