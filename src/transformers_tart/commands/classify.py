@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from transformers.utils import logging
 
+from transformers_tart.checks.progress import show_progress
 from transformers_tart.commands import classes, common, inputs
 from transformers_tart.commands.output import (
     FIELDS,
@@ -129,17 +130,16 @@ def _run(args: argparse.Namespace, config: Any, table: inputs.InputTable, state:
                     f"Another process is writing to {output.work}; wait for it, or give another file."
                 ) from err
         finished = Finished() if output.path is None else _prepare_output(args, output, config, table, state)
-        if args.examples is not None and not sum(1 for _ in inputs.show(read_rows(args.examples), "checking")):
-            raise ValueError(f"{args.examples} holds no examples below its header; give a file with some.")
+        if args.examples is not None:
+            inputs.check_rows(args.examples)
         task = classes.class_arguments(args, table.modality)
         classify = common.load_pipeline(args, config, args.examples, embedding_cache=args.embedding_cache, **task)
         if args.compile:
             classify.model.backbone.compile(dynamic=True)
         _classify(args, classify, table, kept, output, finished, total, state)
         if output.is_parquet and state.is_main_process:
-            own = (
-                {kept[name]: row.get(name) for name in kept} for row in inputs.show(read_rows(table.path), "writing")
-            )
+            rows = show_progress(read_rows(table.path), "writing", "row")
+            own = ({kept[name]: row.get(name) for name in kept} for row in rows)
             write_parquet(output, schema, own)
 
 

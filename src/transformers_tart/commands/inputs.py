@@ -94,18 +94,13 @@ class InputTable:
             return open_parquet(self.path).metadata.num_rows, columns
         count, found = 0, dict[str, None]()
         try:
-            for row in show(read_rows(self.path), "counting"):
+            for row in show_progress(read_rows(self.path), "counting", "row"):
                 found.update(dict.fromkeys(row))
                 count += 1
         except ValueError as err:
             rest = f"The {count:,} rows before are classified first; mended, the file is another input."
             print(f"classify: {err} {rest}", file=sys.stderr)
         return count, list(found or FileTable(self.path).columns or ())
-
-
-def show(rows: Iterator[Row], activity: str) -> Iterator[Row]:
-    """Return an iterator over rows; an activity of more than a few seconds has a progress bar, on a terminal."""
-    return show_progress(rows, activity, "row")
 
 
 def check_examples(args: argparse.Namespace, modality: Modality) -> None:
@@ -117,6 +112,12 @@ def check_examples(args: argparse.Namespace, modality: Modality) -> None:
         needed = " and ".join(columns.names[key] for key in columns.needed)
         raise ValueError(f"{table.path} is empty; it must hold the columns {needed}.")
     choose_columns(table, columns, f"{table.path} has the columns")
+
+
+def check_rows(path: str) -> None:
+    """Read a file of examples, which finds damage before a model is loaded."""
+    if not sum(1 for _ in show_progress(read_rows(path), "checking", "row")):
+        raise ValueError(f"{path} holds no examples below its header; give a file with some.")
 
 
 def names_of_kept(columns: Sequence[str], taken: Sequence[str]) -> dict[str, str]:
