@@ -15,11 +15,14 @@ import time
 import wave
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from transformers_tart.evaluation.plan import choose_seeds
+from transformers_tart.evaluation.records import Key
 from transformers_tart.files import write_whole
 
 
@@ -48,6 +51,15 @@ class Table:
     model: str
     stages: tuple[Stage, ...]
     options: dict[str, str] = field(default_factory=lambda: {"max-length": "64", "max-test": "300"})
+
+    @property
+    def runs(self) -> set[Key]:
+        """Task, k, seed and method of every run."""
+        return {
+            run
+            for stage in self.stages
+            for run in product(stage.sets, stage.sizes, choose_seeds(stage.seeds), stage.methods)
+        }
 
 
 def of_language_model(model: str, *more: Stage) -> Table:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from claims import write_claims, write_gaps
+from measure import FOUR
+
 from transformers_tart.evaluation.records import Record, read_records
 from transformers_tart.evaluation.report.comparison import METRIC_FORMATS, Matched, MetricFormat, match_runs
 from transformers_tart.evaluation.report.tables import tabulate_means, tabulate_tasks
@@ -25,7 +28,6 @@ SECONDS = MetricFormat("cpu_seconds", "CPU seconds", digits=1, higher_is_better=
 
 HEADLINE = {"smollm2-135m": "SmolLM2-135M", "minilm": "all-MiniLM-L6-v2"}  # the tables of README's, and their names
 HEADLINE_RUN = (64, 42)  # k, and seed
-FOUR = ("sst2", "cr", "ag_news", "trec6")
 PEERS = {
     "tart": "**TART**",
     "tart_without_hints": "TART without hints",
@@ -125,11 +127,14 @@ def write_headline() -> Iterator[str]:
             yield f"| {name} | {' | '.join(shown)} |"
 
 
+SUMMARIES = {"peers": write_headline, "claims": write_claims, "gaps": write_gaps}
+
+
 def fill(card: str) -> str:
     """Return the text of a card with its tables."""
 
     def tables_of(found: re.Match[str]) -> str:
-        lines = write_headline() if found[2] == "peers" else write_tables(found[2])
+        lines = SUMMARIES[found[2]]() if found[2] in SUMMARIES else write_tables(found[2])
         return "\n".join([found[1], *lines, found[3]])
 
     return MARKS.sub(tables_of, card)

@@ -1,18 +1,21 @@
 """Scripts beside the cards, as modules."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import patch
 
 
 CARDS = Path(__file__).parents[2] / "hub_cards"
 
 
 def load_script(path: str) -> ModuleType:
-    """Import a script by its path in the folder of the cards."""
+    """Import a script by its path in the folder of the cards, as if it was run: it may import those beside it."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, CARDS / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with patch.object(sys, "path", [str(CARDS / Path(path).parent), *sys.path]):
+        spec.loader.exec_module(module)
     return module
