@@ -22,6 +22,7 @@ from transformers_tart.files import staged
 from transformers_tart.hub.push import HubMixin, keep_edited_card
 from transformers_tart.inputs.columns import TableOptions, take_table_arguments
 from transformers_tart.inputs.examples import RawExamples
+from transformers_tart.inputs.text_options import refuse_arguments
 from transformers_tart.inputs.views import COMPOSITION, View
 from transformers_tart.loading.download import take
 from transformers_tart.modeling_base import TartPreTrainedModel
@@ -206,8 +207,10 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
         if is_one:
             raise TypeError(f"inputs is one {self.model.config.modality}; give a list of those from which to choose.")
         n, size = as_count(n, "n"), as_limit(batch_size, "batch_size") or self._batch_size
+        given = take_classes(classes)
+        refuse_arguments(classes)
         bar = tqdm(items, desc="suggesting", disable=not as_flag(progress_bar, "progress_bar"))
-        return self._answerer(*self._find_support(examples, classes, **table), {}, {}, size).suggest(bar, n)
+        return self._answerer(*self._find_support(examples, given, **table), {}, {}, size).suggest(bar, n)
 
     def embed(
         self,
@@ -235,6 +238,7 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
             returns it. The layers of a view stand side by side, without the centering and scaling by a support set.
         """
         _, is_one, items, _ = self._read_inputs(inputs, table)
+        refuse_arguments(table)
         batching = {"batch_size": as_limit(batch_size, "batch_size") or self._batch_size}
         batching["progress_bar"] = as_flag(progress_bar, "progress_bar")
         with self._place():

@@ -23,7 +23,7 @@ from transformers_tart.inputs.columns import TableOptions, take_table_arguments
 from transformers_tart.inputs.containers import columns_of, is_eager, iterate, pick, unpack
 from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.labels import restore_labels
-from transformers_tart.inputs.text_options import TextOptions, answer_options, text_options
+from transformers_tart.inputs.text_options import TextOptions, answer_options, refuse_arguments, text_options
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.support import PreparedSupport, SupportSet
 
@@ -219,8 +219,9 @@ class AnsweringPipeline(Pipeline):
             where it is kept. A positive weight is in favor of the prediction. Values are those of JSON.
         """
         _, is_one, items, table = self._read_inputs(inputs, classes)
-        num_examples = as_count(num_examples, "num_examples")
-        answerer = self._answerer(*self._find_support(examples, classes, **table), {}, {}, None)
+        num_examples, given = as_count(num_examples, "num_examples"), take_classes(classes)
+        refuse_arguments(classes)
+        answerer = self._answerer(*self._find_support(examples, given, **table), {}, {}, None)
         found = answerer.explain(list(items), num_examples)
         return found[0] if is_one else found
 
