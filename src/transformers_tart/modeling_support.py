@@ -22,10 +22,9 @@ from transformers_tart.hints.given import functions_of
 from transformers_tart.hints.requests import choose_texts, parse_request
 from transformers_tart.hub.card import CardFacts
 from transformers_tart.inputs.candidates import parse_candidates
-from transformers_tart.inputs.columns import TableOptions, take_table_arguments
+from transformers_tart.inputs.columns import TableOptions
 from transformers_tart.inputs.examples import Examples, RawExamples, parse_examples
 from transformers_tart.inputs.text_options import DEFAULT_HYPOTHESIS
-from transformers_tart.loading.download import take
 from transformers_tart.modeling_answers import AnsweringModel
 from transformers_tart.support import PreparedSupport, SupportSet, check_is_support
 from transformers_tart.support.encoding import SupportEncoder
@@ -39,6 +38,7 @@ class SupportingModel(AnsweringModel):
     origin: Origin
     card_facts: CardFacts
     _names_of_examples: tuple[str, ...] | None
+    _growth: Any  # the lock of threads that change the support set, of which each takes what the others left
 
     def encode_support(
         self,
@@ -193,16 +193,17 @@ class SupportingModel(AnsweringModel):
             self._prepared = self.prepare_embedded(support)
 
     def _store(self, support: SupportSet | None, prepared: PreparedSupport | None = None) -> None:
-        names = self.chosen_names
-        if names is not None and support is not None:
-            support.check_names(names)
-        elif names is None and support is not None:
-            names = self._names_of_examples = support.label_names
-        elif names is None:
-            names = usual_names(len(config_names(self.config)))
-        set_config_names(self.config, names)
-        set_problem_type(self.config, support is not None and support.is_multi_label)
-        self._prepared, self.support = prepared, support
+        with self._growth:
+            names = self.chosen_names
+            if names is not None and support is not None:
+                support.check_names(names)
+            elif names is None and support is not None:
+                names = self._names_of_examples = support.label_names
+            elif names is None:
+                names = usual_names(len(config_names(self.config)))
+            set_config_names(self.config, names)
+            set_problem_type(self.config, support is not None and support.is_multi_label)
+            self._prepared, self.support = prepared, support
 
     def copy_task(self) -> Self:
         """Return a model with the same task on the same backbone and reasoner; what either stores, the other lacks."""
@@ -213,7 +214,20 @@ class SupportingModel(AnsweringModel):
         copied.adopt(self.traits)
         return copied
 
-    def add_examples(self, examples: RawExamples, tokenizer: PreTrainedTokenizerBase, **options: Any) -> None:
+    def add_examples(
+        self,
+        examples: RawExamples,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        hints: Any = None,
+        label_descriptions: Mapping[str, str] | None = None,
+        unlabeled: Sequence[Any] | None = None,
+        cache: EmbeddingCache | None = None,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        seed: int = 0,
+        **table: Any,
+    ) -> None:
         """Add examples to the stored support set; only these, and the texts of new classes, are embedded.
 
         Beside candidate labels, the first examples may be of one class; the hints alone decide until there are two.
@@ -222,25 +236,29 @@ class SupportingModel(AnsweringModel):
             examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`), tokenizer (`PreTrainedTokenizerBase`):
                 As in [`encode_support`]; one example will do. A new class stands where encoding all examples would
                 put it: by the `ClassLabel` feature of the new ones, or sorted; last where the others are not sorted.
-            options:
-                `hints`, those of the user, where a loaded support set was scored by them; `label_descriptions` of new
-                classes, and `unlabeled`, without which their hints are calibrated by inputs without content;
-                `batch_size`, `progress_bar`, `cache`, `text_column` and the like; as in [`prepare_examples`].
+            hints (`dict`, `Callable` or array, *optional*):
+                Those of the user, where a loaded support set was scored by them.
+            label_descriptions (`dict[str, str]`, *optional*), unlabeled (`list`, *optional*):
+                Descriptions of new classes, and inputs without labels; without these their hints are calibrated by
+                inputs without content.
+            cache, batch_size, progress_bar, seed, table:
+                As in [`prepare_examples`].
 
         Raises:
             ValueError: When there is no support set, or a prompt would have to be written anew without its texts.
         """
-        grower = SupportGrower.of(self, **take(options, ("hints", "cache")))
-        table, known = take_table_arguments(options), grower.support.label_names
-        more = self._parse(examples, None, self.chosen_names, table, known)
-        grown = grower.add(more, tokenizer, **options)
-        self.set_support(self._pack(self.prepare_embedded(*grown, functions_of(grower.given))))
+        batching: dict[str, Any] = {"batch_size": batch_size, "progress_bar": progress_bar, "seed": seed}
+        with self._growth:
+            grower = SupportGrower.of(self, hints, cache)
+            more = self._parse(examples, None, self.chosen_names, table, grower.support.label_names)
+            grown = grower.add(more, tokenizer, label_descriptions, unlabeled, **batching)
+            self.set_support(self._pack(self.prepare_embedded(*grown, functions_of(grower.given))))
 
     def remove_examples(self, examples: Any, tokenizer: PreTrainedTokenizerBase, **batching: Any) -> None:
         """Remove examples from the stored support set; their classes stay.
 
         Args:
-            examples (`int`, `dict`, `list` or a table):
+            examples (`int`, `dict`, `list`, an array or a table):
                 Their indices, in the order in which they were given, or the examples themselves: texts and labels, of
                 which all copies are removed.
             tokenizer (`PreTrainedTokenizerBase`), batching:
@@ -250,11 +268,12 @@ class SupportingModel(AnsweringModel):
             ValueError: When an example is not there, or those that are left are of fewer than two classes, without
                 label hints.
         """
-        grower = SupportGrower.of(self)
-        removed = find_examples(grower.support, examples, self.config.modality, self.chosen_names)
-        left = sorted(set(range(len(grower.support))) - set(removed))
-        taken = grower.take(left, tokenizer, **batching)
-        self.set_support(self._pack(self.prepare_embedded(*taken, functions_of(grower.given))))
+        with self._growth:
+            grower = SupportGrower.of(self)
+            removed = find_examples(grower.support, examples, self.config.modality, self.chosen_names)
+            left = sorted(set(range(len(grower.support))) - set(removed))
+            taken = grower.take(left, tokenizer, **batching)
+            self.set_support(self._pack(self.prepare_embedded(*taken, functions_of(grower.given))))
 
 
 __all__ = ["SupportingModel"]

@@ -46,7 +46,7 @@ def find_examples(support: Any, examples: Any, modality: Modality, names: Sequen
     Args:
         support ([`SupportSet`]), modality ([`Modality`]):
             The support set, and the modality of its inputs.
-        examples (`int`, `dict`, `list` or a table):
+        examples (`int`, `dict`, `list`, an array or a table):
             Indices in the order of the support set, or examples as in [`parse_examples`].
         names (`list[str]`, *optional*):
             Names that a user gave the classes.
@@ -54,6 +54,8 @@ def find_examples(support: Any, examples: Any, modality: Modality, names: Sequen
     Raises:
         ValueError: On an index out of range, an example that is not there, or examples where there are no keys.
     """
+    if getattr(examples, "ndim", 2) < 2 and hasattr(examples, "tolist"):
+        examples = examples.tolist()  # of an array, a Series or a tensor
     if isinstance(examples, (numbers.Integral, str)) or (isinstance(examples, Mapping) and _is_row(examples)):
         examples = [examples]
     listed = list(examples) if isinstance(examples, (list, tuple, range, set)) else None
