@@ -112,9 +112,13 @@ def test__new_options__output_cut_or_finished__same_in_the_end(
     assert run(folder, *options, output=output) == 0
     assert f"wrote 0 rows to {folder / output}, 0 with errors; 300 rows were finished" in capsys.readouterr().err
     assert (folder / output).read_bytes() == before
-    for changed in (["--keep-columns"], ["--top-k", "all"], [*options, "--label-column", "id"]):
+    for changed, named in (
+        (["--keep-columns"], "--top-k"),
+        (["--abstain-below", "0.5"], "--keep-columns, --top-k, --abstain-below"),
+        ([*options, "--label-column", "id"], "--label-column"),
+    ):
         assert run(folder, *changed, output=output) == 1
-        assert "was made with another choice of --views" in capsys.readouterr().err
+        assert f"was made with another choice of {named}; give" in capsys.readouterr().err
     assert (folder / output).read_bytes() == before
     work = Output(folder / output).work
     if work != folder / output:
