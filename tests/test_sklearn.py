@@ -285,6 +285,13 @@ def test__fit__missing_label__error_names_the_place(missing: object) -> None:
         text_classifier().fit(TEXTS, [*LABELS[:2], missing, *LABELS[3:]])
 
 
+def test__partial_fit__labels_of_another_kind__refused() -> None:
+    classifier = text_classifier().partial_fit(TEXTS, [int(label == LABELS[0]) for label in LABELS])
+    with pytest.raises(ValueError, match="The labels are .*, and those of before int64; use one kind"):
+        classifier.partial_fit(TEXTS[:1], ["1"])
+    assert classifier.classes_.tolist() == [0, 1]
+
+
 def test__fit__pairs__as_predict_reads_them() -> None:
     pairs = [{"text": text, "text_pair": other} for text, other in zip(TEXTS, TEXTS[::-1], strict=True)]
     found = text_classifier().fit(pairs, LABELS).predict_proba(pairs[:4])
