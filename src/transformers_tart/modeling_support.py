@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -23,6 +24,7 @@ from transformers_tart.hints.requests import choose_texts, parse_request
 from transformers_tart.hub.card import CardFacts
 from transformers_tart.inputs.candidates import parse_candidates
 from transformers_tart.inputs.columns import TableOptions
+from transformers_tart.inputs.containers import unpack
 from transformers_tart.inputs.examples import Examples, RawExamples, parse_examples
 from transformers_tart.inputs.text_options import DEFAULT_HYPOTHESIS
 from transformers_tart.modeling_answers import AnsweringModel
@@ -74,7 +76,7 @@ class SupportingModel(AnsweringModel):
                 Text around the name of a class, with `{}`; that of the config when not given.
             label_descriptions (`dict[str, str]`, *optional*):
                 Descriptions of classes, which take the place of their names in hints. They are not stored.
-            unlabeled (`list[str]`, *optional*):
+            unlabeled (`list[str]`, a column or a table, *optional*):
                 Texts without labels, by which hints are calibrated: at most 256, drawn by the seed. They are not
                 stored.
             batch_size (`int`, *optional*):
@@ -134,10 +136,11 @@ class SupportingModel(AnsweringModel):
         parsed = self._parse(examples, candidate_labels, self.chosen_names if is_stored else None, table)
         default = getattr(self.config, "hypothesis_template", DEFAULT_HYPOTHESIS)
         template = default if hypothesis_template is None else hypothesis_template
-        request = parse_request(hints, parsed.label_names, template, label_descriptions, unlabeled, seed)
+        texts = self._read_unlabeled(unlabeled, table)
+        request = parse_request(hints, parsed.label_names, template, label_descriptions, texts, seed)
         given = (request, parsed.label_names, modality, embedder.options, self.reasoner.reads_hints)
-        texts = choose_texts(*given, has_examples=len(parsed.inputs) > 0)
-        encoder = SupportEncoder(embedder, self.backbone_digest(), request, texts, partial(read_vocabulary, self))
+        of_labels = choose_texts(*given, has_examples=len(parsed.inputs) > 0)
+        encoder = SupportEncoder(embedder, self.backbone_digest(), request, of_labels, partial(read_vocabulary, self))
         batching: dict[str, Any] = {"batch_size": batch_size, "progress_bar": progress_bar, "seed": seed}
         support, reading = encoder.encode(parsed, tokenizer, keep_texts, **batching)
         return self._pack(self.prepare_embedded(support, reading, functions_of(request.given)))
@@ -149,6 +152,11 @@ class SupportingModel(AnsweringModel):
         if examples is None and candidate_labels is not None:
             return Examples([], [], parse_candidates(candidate_labels, names))
         return parse_examples(examples, self.config.modality, names, candidate_labels, options, known)
+
+    def _read_unlabeled(self, unlabeled: Any, table: Mapping[str, Any]) -> Any:
+        """Return inputs without labels, those inside a table."""
+        options = TableOptions.of(table, self.config.modality.columns)
+        return unpack(unlabeled, self.config.modality, replace(options, split=None))
 
     @property
     def chosen_names(self) -> tuple[str, ...] | None:
@@ -208,7 +216,7 @@ class SupportingModel(AnsweringModel):
     def copy_task(self) -> Self:
         """Return a model with the same task on the same backbone and reasoner; what either stores, the other lacks."""
         copied = type(self)(copy.deepcopy(self.config), backbone=self.backbone, reasoner=self.reasoner)
-        copied.training, copied.card_facts = self.training, self.card_facts
+        copied.training, copied.card_facts = self.training, copy.deepcopy(self.card_facts)
         copied.origin, copied.support, copied._prepared = self.origin, self.support, self._prepared
         copied._names_of_examples = self._names_of_examples
         copied.adopt(self.traits)
@@ -251,7 +259,8 @@ class SupportingModel(AnsweringModel):
         with self._growth:
             grower = SupportGrower.of(self, hints, cache)
             more = self._parse(examples, None, self.chosen_names, table, grower.support.label_names)
-            grown = grower.add(more, tokenizer, label_descriptions, unlabeled, **batching)
+            texts = self._read_unlabeled(unlabeled, table)
+            grown = grower.add(more, tokenizer, label_descriptions, texts, **batching)
             self.set_support(self._pack(self.prepare_embedded(*grown, functions_of(grower.given))))
 
     def remove_examples(self, examples: Any, tokenizer: PreTrainedTokenizerBase, **batching: Any) -> None:

@@ -132,7 +132,7 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
                 Text around the name of a class, which replaces `{}`.
             label_descriptions (`dict[str, str]`, *optional*):
                 Texts that describe classes better than their names, by name.
-            unlabeled (`list`, *optional*):
+            unlabeled (`list`, a column or a table, *optional*):
                 Inputs without labels, which calibrate the hints.
         """
         is_empty = examples is None and classes.get("candidate_labels") is None
