@@ -211,6 +211,9 @@ def test__stdin__lines_or_jsonl__as_a_file(
     assert "give --input-format jsonl, or txt for texts" in capsys.readouterr().err
     assert run(folder, "--input-format", "jsonl", output=None) == 1
     assert "--input-format is for --input -" in capsys.readouterr().err
+    give_stdin(monkeypatch, b"a\n\xe9\n")
+    assert run(folder, given="-", output=None) == 1
+    assert "classify: Line 2 of stdin is not UTF-8" in capsys.readouterr().err.splitlines()[-1]
     for _ in range(2):
         give_stdin(monkeypatch, b"a b\nc\n")
         assert run(folder, given="-", output="out.csv") == 0
