@@ -18,7 +18,7 @@ from transformers_tart.checks.arguments import as_count, as_flag
 from transformers_tart.embeddings.arguments import as_limit
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.hints.given import parse_given
+from transformers_tart.hints.given import as_scores, parse_given
 from transformers_tart.inputs.columns import TableOptions, take_table_arguments
 from transformers_tart.inputs.containers import columns_of, is_eager, iterate, pick, unpack
 from transformers_tart.inputs.examples import RawExamples
@@ -96,7 +96,7 @@ class AnsweringPipeline(Pipeline):
         known = () if support.support.hints is None else support.support.hints.given
         if unknown := sorted(given.keys() - set(known)):
             raise ValueError(f"The support set was given the hints {list(known)}, without {unknown}; leave them out.")
-        return support, given
+        return support, {name: hint if callable(hint) else as_scores(name, hint) for name, hint in given.items()}
 
     def _open_cache(self) -> EmbeddingCache | None:
         """Return the embedding cache, opened anew when the weights of the model have changed."""
