@@ -263,25 +263,36 @@ class SupportingModel(AnsweringModel):
             grown = grower.add(more, tokenizer, label_descriptions, texts, **batching)
             self.set_support(self._pack(self.prepare_embedded(*grown, functions_of(grower.given))))
 
-    def remove_examples(self, examples: Any, tokenizer: PreTrainedTokenizerBase, **batching: Any) -> None:
+    def remove_examples(
+        self,
+        examples: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        seed: int = 0,
+        **table: Any,
+    ) -> None:
         """Remove examples from the stored support set; their classes stay.
 
         Args:
             examples (`int`, `dict`, `list`, an array or a table):
                 Their indices, in the order in which they were given, or the examples themselves: texts and labels, of
                 which all copies are removed.
-            tokenizer (`PreTrainedTokenizerBase`), batching:
-                As in [`add_examples`], for protocols with a prompt, which is written anew.
+            tokenizer (`PreTrainedTokenizerBase`), batch_size, progress_bar, seed, table:
+                As in [`add_examples`]; all but the last for protocols with a prompt, which is written anew.
 
         Raises:
             ValueError: When an example is not there, or those that are left are of fewer than two classes, without
                 label hints.
         """
+        modality = self.config.modality
+        options = TableOptions.of(table, modality.columns)
         with self._growth:
             grower = SupportGrower.of(self)
-            removed = find_examples(grower.support, examples, self.config.modality, self.chosen_names)
+            removed = find_examples(grower.support, examples, modality, self.chosen_names, options)
             left = sorted(set(range(len(grower.support))) - set(removed))
-            taken = grower.take(left, tokenizer, **batching)
+            taken = grower.take(left, tokenizer, batch_size=batch_size, progress_bar=progress_bar, seed=seed)
             self.set_support(self._pack(self.prepare_embedded(*taken, functions_of(grower.given))))
 
 

@@ -165,16 +165,18 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
                 **{**self._lasting_columns, **classes},
             )
 
-    def remove_examples(self, examples: Any) -> None:
+    def remove_examples(self, examples: Any, **table: Any) -> None:
         """Remove examples from the stored support set; their classes stay.
 
         Args:
             examples (`int`, `dict`, `list` or a table):
                 Their indices, from 0 in the order of the support set, or the examples themselves, of which all copies
                 are removed. A task that version 0.1 stored, and one of images or audio, takes indices.
+            table:
+                `text_column` and the like, as in [`set_examples`].
         """
         with self.device_placement():
-            self.model.remove_examples(examples, self._processor)
+            self.model.remove_examples(examples, self._processor, **{**self._lasting_columns, **table})
 
     def suggest(
         self,

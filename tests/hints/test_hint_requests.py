@@ -89,7 +89,7 @@ def test__unlabeled__many_texts__drawn_by_the_seed() -> None:
     assert drawn[0] != drawn[2]
 
 
-@pytest.mark.parametrize("unlabeled", ["w1 w2", {"text": "w1"}, [3]])
+@pytest.mark.parametrize("unlabeled", ["w1 w2", {"text": "w1"}, [3], 3])
 def test__unlabeled__no_list_of_texts__type_error(unlabeled: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="[Uu]nlabeled"):
         parse_request("auto", ("ham", "spam"), "{}", None, unlabeled)

@@ -154,6 +154,16 @@ def test__remove_examples__array_of_indices__as_a_list(kind: Any) -> None:
     assert torch.equal(classify.model.support.keys, expected.model.support.keys)
 
 
+def test__remove_examples__columns_of_other_names__as_they_were_given() -> None:
+    rows = [{"body": row["text"], "kind": row["label"]} for row in ROWS]
+    classify = make_pipeline(examples=rows, text_column="body", label_column="kind")
+    classify.remove_examples(rows[:1])
+    classify.remove_examples(ROWS[1], text_column="text", label_column="label")
+    assert len(classify.model.support) == len(ROWS) - 2
+    with pytest.raises(TypeError, match="There is no top_k for this model"):
+        classify.remove_examples(0, top_k=1)
+
+
 def test__labels_alone__get_examples__as_both_at_once() -> None:
     classify = make_pipeline(examples=None, candidate_labels=list(NAMES))
     classify.add_examples(ROWS)
