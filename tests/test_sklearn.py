@@ -271,3 +271,32 @@ def test__minilm__cross_validation_and_search__each_text_read_once_a_view() -> N
     assert len(counts) >= len(texts)
     GridSearchCV(classifier, {"max_examples": [8, None], "class_weight": [None, "balanced"]}, cv=3).fit(texts, labels)
     assert Counter(read.rows) == counts
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), 3])
+def test__fit__no_text__error_names_the_place(missing: object) -> None:
+    with pytest.raises(TypeError, match="Input 1 is .*; a text must be a string"):
+        text_classifier().fit([TEXTS[0], missing, *TEXTS[2:]], LABELS)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test__fit__missing_label__error_names_the_place(missing: object) -> None:
+    with pytest.raises(ValueError, match="Input y contains NaN or None, the first at 2"):
+        text_classifier().fit(TEXTS, [*LABELS[:2], missing, *LABELS[3:]])
+
+
+def test__partial_fit__labels_of_another_kind__refused() -> None:
+    classifier = text_classifier().partial_fit(TEXTS, [int(label == LABELS[0]) for label in LABELS])
+    with pytest.raises(ValueError, match="The labels are .*, and those of before int64; use one kind"):
+        classifier.partial_fit(TEXTS[:1], ["1"])
+    assert classifier.classes_.tolist() == [0, 1]
+
+
+def test__fit__pairs__as_predict_reads_them() -> None:
+    pairs = [{"text": text, "text_pair": other} for text, other in zip(TEXTS, TEXTS[::-1], strict=True)]
+    found = text_classifier().fit(pairs, LABELS).predict_proba(pairs[:4])
+    rows = [pair | {"label": label} for pair, label in zip(pairs, LABELS, strict=True)]
+    classify = pipeline(
+        "tart-classification", model=build_backbone("llama"), tokenizer=build_tokenizer(), examples=rows
+    )
+    np.testing.assert_allclose(found, score_all(classify, pairs[:4]), atol=1e-5)

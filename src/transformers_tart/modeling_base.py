@@ -1,6 +1,7 @@
 """The base of the composed classifiers: a frozen backbone by reference, a reasoner, and optionally a support set."""
 
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -79,6 +80,7 @@ class TartPreTrainedModel(HubMixin, SupportingModel):
         self._traits: BackboneTraits | None = None
         # names that came from examples, which those of the next examples replace
         self._names_of_examples: tuple[str, ...] | None = None
+        self._growth = threading.RLock()
         self.post_init()
         frozen = {BACKBONE_KEYS + name for name in self.backbone.state_dict()}
         self._keys_to_ignore_on_save = {*(self._keys_to_ignore_on_save or ()), *frozen}
@@ -243,10 +245,11 @@ class TartPreTrainedModel(HubMixin, SupportingModel):
 
     def __getstate__(self) -> dict[str, Any]:
         # the traits hold the backbone with its hooks, and what is prepared is of its objects; a copy makes them again
-        return {**state_without_capture_hooks(self), "_traits": None, "_prepared": None}
+        return {**state_without_capture_hooks(self), "_traits": None, "_prepared": None, "_growth": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._growth = threading.RLock()
         restore(self)
 
 

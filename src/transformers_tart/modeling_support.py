@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -22,10 +23,10 @@ from transformers_tart.hints.given import functions_of
 from transformers_tart.hints.requests import choose_texts, parse_request
 from transformers_tart.hub.card import CardFacts
 from transformers_tart.inputs.candidates import parse_candidates
-from transformers_tart.inputs.columns import TableOptions, take_table_arguments
+from transformers_tart.inputs.columns import TableOptions
+from transformers_tart.inputs.containers import unpack
 from transformers_tart.inputs.examples import Examples, RawExamples, parse_examples
 from transformers_tart.inputs.text_options import DEFAULT_HYPOTHESIS
-from transformers_tart.loading.download import take
 from transformers_tart.modeling_answers import AnsweringModel
 from transformers_tart.support import PreparedSupport, SupportSet, check_is_support
 from transformers_tart.support.encoding import SupportEncoder
@@ -39,6 +40,7 @@ class SupportingModel(AnsweringModel):
     origin: Origin
     card_facts: CardFacts
     _names_of_examples: tuple[str, ...] | None
+    _growth: Any  # the lock of threads that change the support set, of which each takes what the others left
 
     def encode_support(
         self,
@@ -74,7 +76,7 @@ class SupportingModel(AnsweringModel):
                 Text around the name of a class, with `{}`; that of the config when not given.
             label_descriptions (`dict[str, str]`, *optional*):
                 Descriptions of classes, which take the place of their names in hints. They are not stored.
-            unlabeled (`list[str]`, *optional*):
+            unlabeled (`list[str]`, a column or a table, *optional*):
                 Texts without labels, by which hints are calibrated: at most 256, drawn by the seed. They are not
                 stored.
             batch_size (`int`, *optional*):
@@ -134,10 +136,11 @@ class SupportingModel(AnsweringModel):
         parsed = self._parse(examples, candidate_labels, self.chosen_names if is_stored else None, table)
         default = getattr(self.config, "hypothesis_template", DEFAULT_HYPOTHESIS)
         template = default if hypothesis_template is None else hypothesis_template
-        request = parse_request(hints, parsed.label_names, template, label_descriptions, unlabeled, seed)
+        texts = self._read_unlabeled(unlabeled, table)
+        request = parse_request(hints, parsed.label_names, template, label_descriptions, texts, seed)
         given = (request, parsed.label_names, modality, embedder.options, self.reasoner.reads_hints)
-        texts = choose_texts(*given, has_examples=len(parsed.inputs) > 0)
-        encoder = SupportEncoder(embedder, self.backbone_digest(), request, texts, partial(read_vocabulary, self))
+        of_labels = choose_texts(*given, has_examples=len(parsed.inputs) > 0)
+        encoder = SupportEncoder(embedder, self.backbone_digest(), request, of_labels, partial(read_vocabulary, self))
         batching: dict[str, Any] = {"batch_size": batch_size, "progress_bar": progress_bar, "seed": seed}
         support, reading = encoder.encode(parsed, tokenizer, keep_texts, **batching)
         return self._pack(self.prepare_embedded(support, reading, functions_of(request.given)))
@@ -149,6 +152,11 @@ class SupportingModel(AnsweringModel):
         if examples is None and candidate_labels is not None:
             return Examples([], [], parse_candidates(candidate_labels, names))
         return parse_examples(examples, self.config.modality, names, candidate_labels, options, known)
+
+    def _read_unlabeled(self, unlabeled: Any, table: Mapping[str, Any]) -> Any:
+        """Return inputs without labels, those inside a table."""
+        options = TableOptions.of(table, self.config.modality.columns)
+        return unpack(unlabeled, self.config.modality, replace(options, split=None))
 
     @property
     def chosen_names(self) -> tuple[str, ...] | None:
@@ -193,27 +201,41 @@ class SupportingModel(AnsweringModel):
             self._prepared = self.prepare_embedded(support)
 
     def _store(self, support: SupportSet | None, prepared: PreparedSupport | None = None) -> None:
-        names = self.chosen_names
-        if names is not None and support is not None:
-            support.check_names(names)
-        elif names is None and support is not None:
-            names = self._names_of_examples = support.label_names
-        elif names is None:
-            names = usual_names(len(config_names(self.config)))
-        set_config_names(self.config, names)
-        set_problem_type(self.config, support is not None and support.is_multi_label)
-        self._prepared, self.support = prepared, support
+        with self._growth:
+            names = self.chosen_names
+            if names is not None and support is not None:
+                support.check_names(names)
+            elif names is None and support is not None:
+                names = self._names_of_examples = support.label_names
+            elif names is None:
+                names = usual_names(len(config_names(self.config)))
+            set_config_names(self.config, names)
+            set_problem_type(self.config, support is not None and support.is_multi_label)
+            self._prepared, self.support = prepared, support
 
     def copy_task(self) -> Self:
         """Return a model with the same task on the same backbone and reasoner; what either stores, the other lacks."""
         copied = type(self)(copy.deepcopy(self.config), backbone=self.backbone, reasoner=self.reasoner)
-        copied.training, copied.card_facts = self.training, self.card_facts
+        copied.training, copied.card_facts = self.training, copy.deepcopy(self.card_facts)
         copied.origin, copied.support, copied._prepared = self.origin, self.support, self._prepared
         copied._names_of_examples = self._names_of_examples
         copied.adopt(self.traits)
         return copied
 
-    def add_examples(self, examples: RawExamples, tokenizer: PreTrainedTokenizerBase, **options: Any) -> None:
+    def add_examples(
+        self,
+        examples: RawExamples,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        hints: Any = None,
+        label_descriptions: Mapping[str, str] | None = None,
+        unlabeled: Sequence[Any] | None = None,
+        cache: EmbeddingCache | None = None,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        seed: int = 0,
+        **table: Any,
+    ) -> None:
         """Add examples to the stored support set; only these, and the texts of new classes, are embedded.
 
         Beside candidate labels, the first examples may be of one class; the hints alone decide until there are two.
@@ -222,39 +244,56 @@ class SupportingModel(AnsweringModel):
             examples (`list[dict]`, `dict[str, list]` or `datasets.Dataset`), tokenizer (`PreTrainedTokenizerBase`):
                 As in [`encode_support`]; one example will do. A new class stands where encoding all examples would
                 put it: by the `ClassLabel` feature of the new ones, or sorted; last where the others are not sorted.
-            options:
-                `hints`, those of the user, where a loaded support set was scored by them; `label_descriptions` of new
-                classes, and `unlabeled`, without which their hints are calibrated by inputs without content;
-                `batch_size`, `progress_bar`, `cache`, `text_column` and the like; as in [`prepare_examples`].
+            hints (`dict`, `Callable` or array, *optional*):
+                Those of the user, where a loaded support set was scored by them.
+            label_descriptions (`dict[str, str]`, *optional*), unlabeled (`list`, *optional*):
+                Descriptions of new classes, and inputs without labels; without these their hints are calibrated by
+                inputs without content.
+            cache, batch_size, progress_bar, seed, table:
+                As in [`prepare_examples`].
 
         Raises:
             ValueError: When there is no support set, or a prompt would have to be written anew without its texts.
         """
-        grower = SupportGrower.of(self, **take(options, ("hints", "cache")))
-        table, known = take_table_arguments(options), grower.support.label_names
-        more = self._parse(examples, None, self.chosen_names, table, known)
-        grown = grower.add(more, tokenizer, **options)
-        self.set_support(self._pack(self.prepare_embedded(*grown, functions_of(grower.given))))
+        batching: dict[str, Any] = {"batch_size": batch_size, "progress_bar": progress_bar, "seed": seed}
+        with self._growth:
+            grower = SupportGrower.of(self, hints, cache)
+            more = self._parse(examples, None, self.chosen_names, table, grower.support.label_names)
+            texts = self._read_unlabeled(unlabeled, table)
+            grown = grower.add(more, tokenizer, label_descriptions, texts, **batching)
+            self.set_support(self._pack(self.prepare_embedded(*grown, functions_of(grower.given))))
 
-    def remove_examples(self, examples: Any, tokenizer: PreTrainedTokenizerBase, **batching: Any) -> None:
+    def remove_examples(
+        self,
+        examples: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int | None = None,
+        progress_bar: bool = False,
+        seed: int = 0,
+        **table: Any,
+    ) -> None:
         """Remove examples from the stored support set; their classes stay.
 
         Args:
-            examples (`int`, `dict`, `list` or a table):
+            examples (`int`, `dict`, `list`, an array or a table):
                 Their indices, in the order in which they were given, or the examples themselves: texts and labels, of
                 which all copies are removed.
-            tokenizer (`PreTrainedTokenizerBase`), batching:
-                As in [`add_examples`], for protocols with a prompt, which is written anew.
+            tokenizer (`PreTrainedTokenizerBase`), batch_size, progress_bar, seed, table:
+                As in [`add_examples`]; all but the last for protocols with a prompt, which is written anew.
 
         Raises:
             ValueError: When an example is not there, or those that are left are of fewer than two classes, without
                 label hints.
         """
-        grower = SupportGrower.of(self)
-        removed = find_examples(grower.support, examples, self.config.modality, self.chosen_names)
-        left = sorted(set(range(len(grower.support))) - set(removed))
-        taken = grower.take(left, tokenizer, **batching)
-        self.set_support(self._pack(self.prepare_embedded(*taken, functions_of(grower.given))))
+        modality = self.config.modality
+        options = TableOptions.of(table, modality.columns)
+        with self._growth:
+            grower = SupportGrower.of(self)
+            removed = find_examples(grower.support, examples, modality, self.chosen_names, options)
+            left = sorted(set(range(len(grower.support))) - set(removed))
+            taken = grower.take(left, tokenizer, batch_size=batch_size, progress_bar=progress_bar, seed=seed)
+            self.set_support(self._pack(self.prepare_embedded(*taken, functions_of(grower.given))))
 
 
 __all__ = ["SupportingModel"]

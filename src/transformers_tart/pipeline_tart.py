@@ -22,6 +22,7 @@ from transformers_tart.files import staged
 from transformers_tart.hub.push import HubMixin, keep_edited_card
 from transformers_tart.inputs.columns import TableOptions, take_table_arguments
 from transformers_tart.inputs.examples import RawExamples
+from transformers_tart.inputs.text_options import refuse_arguments
 from transformers_tart.inputs.views import COMPOSITION, View
 from transformers_tart.loading.download import take
 from transformers_tart.modeling_base import TartPreTrainedModel
@@ -131,7 +132,7 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
                 Text around the name of a class, which replaces `{}`.
             label_descriptions (`dict[str, str]`, *optional*):
                 Texts that describe classes better than their names, by name.
-            unlabeled (`list`, *optional*):
+            unlabeled (`list`, a column or a table, *optional*):
                 Inputs without labels, which calibrate the hints.
         """
         is_empty = examples is None and classes.get("candidate_labels") is None
@@ -164,16 +165,18 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
                 **{**self._lasting_columns, **classes},
             )
 
-    def remove_examples(self, examples: Any) -> None:
+    def remove_examples(self, examples: Any, **table: Any) -> None:
         """Remove examples from the stored support set; their classes stay.
 
         Args:
             examples (`int`, `dict`, `list` or a table):
                 Their indices, from 0 in the order of the support set, or the examples themselves, of which all copies
                 are removed. A task that version 0.1 stored, and one of images or audio, takes indices.
+            table:
+                `text_column` and the like, as in [`set_examples`].
         """
         with self.device_placement():
-            self.model.remove_examples(examples, self._processor)
+            self.model.remove_examples(examples, self._processor, **{**self._lasting_columns, **table})
 
     def suggest(
         self,
@@ -206,8 +209,10 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
         if is_one:
             raise TypeError(f"inputs is one {self.model.config.modality}; give a list of those from which to choose.")
         n, size = as_count(n, "n"), as_limit(batch_size, "batch_size") or self._batch_size
+        given = take_classes(classes)
+        refuse_arguments(classes)
         bar = tqdm(items, desc="suggesting", disable=not as_flag(progress_bar, "progress_bar"))
-        return self._answerer(*self._find_support(examples, classes, **table), {}, {}, size).suggest(bar, n)
+        return self._answerer(*self._find_support(examples, given, **table), {}, {}, size).suggest(bar, n)
 
     def embed(
         self,
@@ -235,6 +240,7 @@ class TartClassificationPipeline(HubMixin, AnsweringPipeline):
             returns it. The layers of a view stand side by side, without the centering and scaling by a support set.
         """
         _, is_one, items, _ = self._read_inputs(inputs, table)
+        refuse_arguments(table)
         batching = {"batch_size": as_limit(batch_size, "batch_size") or self._batch_size}
         batching["progress_bar"] = as_flag(progress_bar, "progress_bar")
         with self._place():

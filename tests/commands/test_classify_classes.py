@@ -69,7 +69,7 @@ def test__classify__other_hints__another_output(folder: Path, capsys: pytest.Cap
     arguments = [*map(str, [*model, "--output", output, "--candidate-labels", ",".join(LABELS)])]
     assert main(["classify", *arguments]) == main(["classify", *arguments]) == 0
     assert main(["classify", *arguments, "--hypothesis-template", "w20 {}"]) == 1
-    assert "another choice of" in capsys.readouterr().err
+    assert "another choice of --hypothesis-template;" in capsys.readouterr().err
     assert main(["classify", *arguments, "--label-descriptions", str(folder / "descriptions.json")]) == 1
     assert "another --label-descriptions" in capsys.readouterr().err
 

@@ -112,9 +112,13 @@ def test__new_options__output_cut_or_finished__same_in_the_end(
     assert run(folder, *options, output=output) == 0
     assert f"wrote 0 rows to {folder / output}, 0 with errors; 300 rows were finished" in capsys.readouterr().err
     assert (folder / output).read_bytes() == before
-    for changed in (["--keep-columns"], ["--top-k", "all"], [*options, "--label-column", "id"]):
+    for changed, named in (
+        (["--keep-columns"], "--top-k"),
+        (["--abstain-below", "0.5"], "--keep-columns, --top-k, --abstain-below"),
+        ([*options, "--label-column", "id"], "--label-column"),
+    ):
         assert run(folder, *changed, output=output) == 1
-        assert "was made with another choice of --views" in capsys.readouterr().err
+        assert f"was made with another choice of {named}; give" in capsys.readouterr().err
     assert (folder / output).read_bytes() == before
     work = Output(folder / output).work
     if work != folder / output:
@@ -207,6 +211,9 @@ def test__stdin__lines_or_jsonl__as_a_file(
     assert "give --input-format jsonl, or txt for texts" in capsys.readouterr().err
     assert run(folder, "--input-format", "jsonl", output=None) == 1
     assert "--input-format is for --input -" in capsys.readouterr().err
+    give_stdin(monkeypatch, b"a\n\xe9\n")
+    assert run(folder, given="-", output=None) == 1
+    assert "classify: Line 2 of stdin is not UTF-8" in capsys.readouterr().err.splitlines()[-1]
     for _ in range(2):
         give_stdin(monkeypatch, b"a b\nc\n")
         assert run(folder, given="-", output="out.csv") == 0

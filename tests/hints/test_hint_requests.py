@@ -1,10 +1,13 @@
 """Label hints of requests: unlabeled texts, descriptions, media, no examples, and files of before hints."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
+from datasets import Dataset
 from helpers.builders import GROUPED, build_backbone, build_reasoner, build_tokenizer, make_examples, make_texts
 from helpers.media_backbones import compose_media, make_media, make_media_examples, processor_of
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -61,6 +64,23 @@ def test__unlabeled__texts__calibrate_and_are_not_stored(tmp_path: Path) -> None
     assert b"w90 w91" not in (tmp_path / "s.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("column", ["text", "body"])
+def test__unlabeled__table__its_texts_and_not_its_columns(column: str, tmp_path: Path) -> None:
+    model, texts, given = build(), make_texts(4, seed=9), {} if column == "text" else {"text_column": column}
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({column: text, "id": 1}) + "\n" for text in texts))
+    rows = [{column: row["text"], "label": row["label"]} for row in EXAMPLES]
+    expected = model.encode_support(rows, build_tokenizer(), unlabeled=texts, **given)
+    for table in (pd.DataFrame({"id": 1, column: texts}), Dataset.from_dict({column: texts, "id": texts}), path):
+        found = model.encode_support(rows, build_tokenizer(), unlabeled=table, **given)
+        assert torch.equal(found.hints.calibration, expected.hints.calibration)
+    model.set_support(expected)
+    model.add_examples(
+        [{column: "w1", "label": "w50 w51"}], build_tokenizer(), unlabeled=pd.DataFrame({column: texts}), **given
+    )
+    assert model.support.hints.calibration.shape[::2] == (len(WITHOUT_CONTENT) + 4, 3)
+
+
 def test__unlabeled__many_texts__drawn_by_the_seed() -> None:
     texts = [f"w{i}" for i in range(MOST_UNLABELED + 50)]
     drawn = [parse_request("auto", ("ham", "spam"), "{}", None, texts, seed).unlabeled for seed in (0, 0, 1)]
@@ -69,7 +89,7 @@ def test__unlabeled__many_texts__drawn_by_the_seed() -> None:
     assert drawn[0] != drawn[2]
 
 
-@pytest.mark.parametrize("unlabeled", ["w1 w2", {"text": "w1"}, [3]])
+@pytest.mark.parametrize("unlabeled", ["w1 w2", {"text": "w1"}, [3], 3])
 def test__unlabeled__no_list_of_texts__type_error(unlabeled: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="[Uu]nlabeled"):
         parse_request("auto", ("ham", "spam"), "{}", None, unlabeled)

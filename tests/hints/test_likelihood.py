@@ -97,3 +97,14 @@ def test__label_likelihood__backbone_without_a_head__error_unless_auto() -> None
     support = model.encode_support(make_examples(8), build_tokenizer())
     assert support.hints is not None
     assert support.hints.names == ("label_similarity",)
+
+
+def test__read_head__model_in_bfloat16__default_dtype_of_other_threads_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, defaults, set_default = build_whole("cohere").bfloat16(), [], torch.set_default_dtype
+    model.config.dtype = torch.bfloat16
+    monkeypatch.setattr(torch, "set_default_dtype", lambda dtype: (defaults.append(dtype), set_default(dtype)))
+    assert read_head(model.base_model, [3, 7], None, None) is not None
+    assert set(defaults) <= {torch.float32}
+    assert model.config.dtype == torch.bfloat16

@@ -116,6 +116,12 @@ def test__read_columns__each_format__of_header_or_rows(
     assert read_columns(write(tmp_path / name, content)) == expected
 
 
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz", "a.parquet.gz"])
+def test__read_columns__not_packed__error_names_the_file(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{name} is damaged: Not a gzipped file"):
+        read_columns(write(tmp_path / name, b"text,label\n"))
+
+
 def test__file_table__parquet__names_of_classes(tmp_path: Path) -> None:
     features = Features({"text": Value("string"), "label": ClassLabel(names=["ham", "spam"])})
     Dataset.from_dict({"text": ["a"], "label": [1]}, features=features).to_parquet(tmp_path / "a.parquet")

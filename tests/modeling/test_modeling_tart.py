@@ -236,6 +236,8 @@ def test__copy_task__copy_grows__original_keeps_its_answers() -> None:
     model.train()
     before, names = model(**batch).logits, dict(model.config.id2label)
     copied = model.copy_task()
+    copied.card_facts.license = "mit"
+    assert model.card_facts.license is None
     assert (copied.backbone, copied.reasoner) == (model.backbone, model.reasoner)
     assert copied.training
     assert model.reasoner.training

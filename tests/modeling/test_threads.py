@@ -134,3 +134,10 @@ def test__load__several_threads_at_once__whole_models_then_and_later() -> None:
             assert all(torch.equal(weights[name], kept[f"gpt_neox.{name}"].float()) for name in weights)
     # which transformers replaces while it loads, and leaves replaced where loads overlap
     assert dict(vars(torch.nn.init)) == initializers
+
+
+def test__threads__add_examples_to_one_task__none_is_lost() -> None:
+    classify = make_pipeline()
+    size = len(classify.model.support)
+    run_together(lambda i: classify.add_examples([{"text": f"w{i} w2", "label": f"c{i % 3}"}]), range(THREADS))
+    assert len(classify.model.support) == size + THREADS

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import pandas as pd
 import pytest
 from helpers.builders import compose, make_examples, make_pipeline, make_texts
 from helpers.media_backbones import make_media, make_media_examples, processor_of, shared_media
@@ -192,3 +193,23 @@ def test__trainer__evaluates_and_trains(tmp_path: Path) -> None:
     assert not trainer.model_accepts_loss_kwargs
     trainer.train()
     assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test__call__scores_of_other_inputs__refused_and_not_shifted() -> None:
+    examples, texts = make_examples(8), make_texts(5, seed=3)
+    classify = make_pipeline(examples=examples, hints={"own": numpy.zeros((8, 2))})
+    expected = classify(texts, hints={"own": numpy.zeros((5, 2))})
+    assert classify(texts, hints={"own": pd.DataFrame(numpy.zeros((5, 2)))}) == expected
+    for size in (2, 4, 6):
+        given = {"hints": {"own": numpy.zeros((size, 2))}}
+        with pytest.raises(ValueError, match=rf"'own' has scores of shape \({size}, 2\), and there are [45] inputs"):
+            classify(texts, **given)
+        with pytest.raises(ValueError, match="give a row for each"):
+            list(classify((text for text in texts), batch_size=1, **given))
+        for refuse in (classify.explain, classify.suggest):
+            with pytest.raises(ValueError, match="give a row for each"):
+                refuse(texts, **given)
+        with pytest.raises(ValueError, match="there are 1 inputs"):
+            classify(texts[0], **given)
+    with pytest.raises(ValueError, match="gives no array of numbers"):
+        classify(texts[:1], hints={"own": [["a", "b"]]})

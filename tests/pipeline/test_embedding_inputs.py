@@ -42,6 +42,9 @@ def test__embed__unknown_view__names_the_views() -> None:
     with pytest.raises(ValueError, match="'mean', 'mean_final'.*\"all\""):
         classify.embed(TEXTS, view="median")
 
+    with pytest.raises(TypeError, match=r"unexpected keyword arguments \['views'\]"):
+        classify.embed(TEXTS, views="mean")
+
 
 def test__embed__prompt_of_examples__clear_error() -> None:
     with pytest.raises(ValueError, match="after a prompt of the examples"):

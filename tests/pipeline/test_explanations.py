@@ -86,3 +86,9 @@ def test__explain__images__votes_and_examples_without_texts() -> None:
 def test__explain__number_of_examples__checked(count: object, classify: TartClassificationPipeline) -> None:
     with pytest.raises(ValueError, match="num_examples is"):
         classify.explain(TEXTS[0], num_examples=count)  # type: ignore[arg-type]
+
+
+def test__explain__argument_of_a_call__refused_by_name(classify: TartClassificationPipeline) -> None:
+    for given in ({}, {"examples": make_examples(12, LABELS)}):
+        with pytest.raises(TypeError, match=r"unexpected keyword arguments \['batch_size'\]"):
+            classify.explain("w1", batch_size=2, **given)

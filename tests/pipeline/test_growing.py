@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from datasets import ClassLabel, Dataset
@@ -144,6 +146,24 @@ def test__remove_examples__added_before__as_never_added() -> None:
     assert difference(classify, never) < 1e-5
 
 
+@pytest.mark.parametrize("kind", [np.array, pd.Series, torch.tensor])
+def test__remove_examples__array_of_indices__as_a_list(kind: Any) -> None:
+    classify = make_pipeline(examples=ROWS)
+    classify.remove_examples(kind([0, 13]))
+    expected = make_pipeline(examples=ROWS[1:13])
+    assert torch.equal(classify.model.support.keys, expected.model.support.keys)
+
+
+def test__remove_examples__columns_of_other_names__as_they_were_given() -> None:
+    rows = [{"body": row["text"], "kind": row["label"]} for row in ROWS]
+    classify = make_pipeline(examples=rows, text_column="body", label_column="kind")
+    classify.remove_examples(rows[:1])
+    classify.remove_examples(ROWS[1], text_column="text", label_column="label")
+    assert len(classify.model.support) == len(ROWS) - 2
+    with pytest.raises(TypeError, match="There is no top_k for this model"):
+        classify.remove_examples(0, top_k=1)
+
+
 def test__labels_alone__get_examples__as_both_at_once() -> None:
     classify = make_pipeline(examples=None, candidate_labels=list(NAMES))
     classify.add_examples(ROWS)
@@ -254,6 +274,10 @@ def test__labels_that_do_not_fit__added__errors() -> None:
         classify.remove_examples({**ROWS[0], "label": NAMES[1]})
     with pytest.raises(ValueError, match="numbered from 0"):
         classify.remove_examples(14)
+    with pytest.raises(TypeError, match="There is no candidate_labels"):
+        classify.add_examples(ROWS, candidate_labels=NAMES)
+    with pytest.raises(ValueError, match="classes that the support set has already"):
+        classify.add_examples(ROWS, label_descriptions={NAMES[0]: "w1 w2"})
     assert len(classify.model.support) == 14
     classify.set_examples(ROWS, hints=None)
     with pytest.raises(ValueError, match="of 1 classes"):

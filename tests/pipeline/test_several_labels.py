@@ -214,3 +214,12 @@ def test__estimator__lists_of_labels__refused() -> None:
     for labels in ([[0, 1], [1, 0], [1, 1], [0, 0]], [["a"], ["b", "a"], [], ["b"]]):
         with pytest.raises(ValueError, match="several labels of an example; TartClassifier takes one"):
             TartClassifier().fit(rows, labels)
+
+
+def test__label_lists__all_removed__the_next_examples_may_have_one_label_each() -> None:
+    classify = make_pipeline(compose(), examples=make_lists())
+    classify.remove_examples(range(18))
+    single = [{"text": text, "label": NAMES[i % 3]} for i, text in enumerate(make_texts(6))]
+    classify.add_examples(single)
+    expected = make_pipeline(compose(), examples=single)
+    assert (score_all(classify, QUERIES) - score_all(expected, QUERIES)).abs().max() < 1e-3

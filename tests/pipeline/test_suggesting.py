@@ -45,6 +45,9 @@ def test__suggest__single_text_or_count__errors() -> None:
         classify.suggest(TEXTS[0])
     with pytest.raises(ValueError, match="n is 0"):
         classify.suggest(TEXTS, 0)
+    with pytest.raises(TypeError, match=r"unexpected keyword arguments \['top_k'\]"):
+        classify.suggest(TEXTS, 3, top_k=1)
+    assert classify.suggest(TEXTS, 3, candidate_labels=None) == classify.suggest(TEXTS, 3)
 
 
 def make_pool(centers: list[float], logits: list[list[float]]) -> Pool:

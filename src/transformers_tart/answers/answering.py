@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.utils import logging
 
@@ -17,6 +16,7 @@ from transformers_tart.answers.suggesting import Pool
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.text import Unreadable
+from transformers_tart.hints.given import check_count
 from transformers_tart.hints.single_labels import score_alone
 from transformers_tart.inputs.text_options import TextOptions
 from transformers_tart.modeling_base import TartPreTrainedModel
@@ -40,7 +40,7 @@ class Answerer:
         form: the format of the answers.
         options: options for reading texts.
         batcher: batches of the backbone.
-        hints: hints of the user for the inputs, functions or scores of all inputs by name.
+        hints: hints of the user for the inputs, functions or tensors of the scores of all inputs by name.
         open_cache: returns the embedding cache, `None` for none.
         place: returns a context in which the model runs.
     """
@@ -57,6 +57,7 @@ class Answerer:
 
     def answer_one(self, item: Any) -> Any:
         """Return the answer for one input, or raise the error of one that cannot be read."""
+        check_count(self.hints, 1)
         rows = self.model.embedder(max_length=self.options.max_length).read_one(self.processor, item, self.options)
         return next(self._answer([("The input", item)], rows, 0))
 
@@ -66,6 +67,7 @@ class Answerer:
         for window, rows in self._windows(items):
             yield from self._answer(window, rows, start)
             start += len(window)
+        check_count(self.hints, start)
 
     def _windows(self, items: Iterator[Any]) -> Iterator[tuple[list[Place], list[Any]]]:
         """Yield the places and the rows of inputs, in windows."""
@@ -88,10 +90,12 @@ class Answerer:
                 with self.place():
                     pool.add(numbers, found, self.model.answer(found, self.support, given))
             start += len(window)
+        check_count(self.hints, start)
         return pool.choose(self.support.support.embeddings, most)
 
     def explain(self, items: Sequence[Any], most: int) -> list[dict[str, Any]]:
         """Return an explanation of each answer, with the examples of most influence; see [`explain_answers`]."""
+        check_count(self.hints, len(items))
         embedder = self.model.embedder(max_length=self.options.max_length)
         rows = [embedder.read_one(self.processor, item, self.options)[0] for item in items]
         if not rows:
@@ -143,7 +147,6 @@ class Answerer:
 
     def _score(self, items: Sequence[Any], numbers: Sequence[int]) -> Tensor | None:
         """Return scores (n, num_given, num_labels) by the hints of the user of inputs, given with their numbers."""
-        hints = {
-            name: hint if callable(hint) else torch.as_tensor(hint)[list(numbers)] for name, hint in self.hints.items()
-        }
+        check_count(self.hints, numbers[-1] + 1, is_all=False)
+        hints = {name: hint if callable(hint) else hint[list(numbers)] for name, hint in self.hints.items()}
         return self.support.score_given(items, hints)

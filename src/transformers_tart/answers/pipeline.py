@@ -18,12 +18,12 @@ from transformers_tart.checks.arguments import as_count, as_flag
 from transformers_tart.embeddings.arguments import as_limit
 from transformers_tart.embeddings.batching import Batcher
 from transformers_tart.embeddings.cache import EmbeddingCache
-from transformers_tart.hints.given import parse_given
+from transformers_tart.hints.given import as_scores, parse_given
 from transformers_tart.inputs.columns import TableOptions, take_table_arguments
 from transformers_tart.inputs.containers import columns_of, is_eager, iterate, pick, unpack
 from transformers_tart.inputs.examples import RawExamples
 from transformers_tart.inputs.labels import restore_labels
-from transformers_tart.inputs.text_options import TextOptions, answer_options, text_options
+from transformers_tart.inputs.text_options import TextOptions, answer_options, refuse_arguments, text_options
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.support import PreparedSupport, SupportSet
 
@@ -96,7 +96,7 @@ class AnsweringPipeline(Pipeline):
         known = () if support.support.hints is None else support.support.hints.given
         if unknown := sorted(given.keys() - set(known)):
             raise ValueError(f"The support set was given the hints {list(known)}, without {unknown}; leave them out.")
-        return support, given
+        return support, {name: hint if callable(hint) else as_scores(name, hint) for name, hint in given.items()}
 
     def _open_cache(self) -> EmbeddingCache | None:
         """Return the embedding cache, opened anew when the weights of the model have changed."""
@@ -219,8 +219,9 @@ class AnsweringPipeline(Pipeline):
             where it is kept. A positive weight is in favor of the prediction. Values are those of JSON.
         """
         _, is_one, items, table = self._read_inputs(inputs, classes)
-        num_examples = as_count(num_examples, "num_examples")
-        answerer = self._answerer(*self._find_support(examples, classes, **table), {}, {}, None)
+        num_examples, given = as_count(num_examples, "num_examples"), take_classes(classes)
+        refuse_arguments(classes)
+        answerer = self._answerer(*self._find_support(examples, given, **table), {}, {}, None)
         found = answerer.explain(list(items), num_examples)
         return found[0] if is_one else found
 

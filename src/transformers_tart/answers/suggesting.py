@@ -69,7 +69,7 @@ class Pool:
         if not self._numbers:
             return []
         features, uncertainty = torch.cat(self._features), torch.cat(self._uncertainty)
-        spaced = torch.linspace(0, len(features) - 1, min(MOST, len(features))).round().long()
+        spaced = torch.linspace(0, len(features) - 1, min(MOST, len(features)), dtype=torch.float32).round().long()
         candidates = uncertainty.argsort(descending=True, stable=True)[:MOST].sort().values
         targets, rows = (normalize(features[chosen].float(), dim=-1) for chosen in (spaced, candidates))
         doubt = uncertainty[candidates]

@@ -1,5 +1,6 @@
 """Rows of the vocabulary head of a language model, of which the backbone is the part below that head."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cache
 from transformers_tart.checks.bounds import check_inside, read_object
 from transformers_tart.loading.auto import find_model
 from transformers_tart.loading.download import explain_damage, find_file
+from transformers_tart.loading.lock import one_at_a_time
 
 
 # Fields of configs by which models multiply or divide their logits, and the bound of the logits.
@@ -85,12 +87,15 @@ def _find_rows(
     return None if key is None else (rows, _read_rows(files[key], key, ids))
 
 
+@one_at_a_time
 def _describe_head(config: PreTrainedConfig) -> tuple[str, bool, bool] | None:
     """Return the name of the head inside a causal language model, whether it is tied, and whether it has a bias."""
     if type(config) not in AutoModelForCausalLM._model_mapping:
         return None
+    # transformers makes the dtype of a model the default of all threads while it builds it, and notes it in the config
+    given: dict[str, Any] = {"dtype": torch.get_default_dtype(), "trust_remote_code": False}
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(config), **given)
     head: Any = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         return None

@@ -166,4 +166,9 @@ def opened(args: argparse.Namespace) -> Iterator[tuple[str, Path | None]]:
                 raise ValueError(
                     "The first line of stdin is a JSON object; give --input-format jsonl, or txt for texts."
                 )
-        yield str(path), Path.cwd()
+        try:
+            yield str(path), Path.cwd()
+        except ValueError as err:  # the copy is nowhere afterwards
+            if str(path) not in str(err):
+                raise
+            raise ValueError(str(err).replace(str(path), "stdin")) from err

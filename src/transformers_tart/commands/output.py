@@ -40,10 +40,6 @@ OPTIONS = (
     *("views", "protocol", "template", "prompt", "dtype", *VALUES, *COLUMN_OPTIONS),
     *("keep_columns", "top_k", *LIMITS),
 )
-NAMES = {
-    "version": "version of transformers-tart",
-    "options": f"choice of --{', --'.join(name.replace('_', '-') for name in OPTIONS)}",
-}
 REMEDY = "give another file, or pass --overwrite to start it anew."
 
 FIELDS = ("row", "label", "score", "error")
@@ -164,8 +160,20 @@ class Output(NamedTuple):
         except ValueError as err:
             raise ValueError(f"{file} is damaged; {REMEDY}") from err
         kept = kept if isinstance(kept, dict) else {}
-        if differing := [NAMES.get(name, name) for name, value in fingerprint.items() if kept.get(name) != value]:
+        pairs = {name: (kept.get(name), value) for name, value in fingerprint.items()}
+        if differing := [_describe_change(name, *pair) for name, pair in pairs.items() if pair[0] != pair[1]]:
             raise ValueError(f"{path} was made with another {' and another '.join(differing)}; {REMEDY}")
+
+
+def _describe_change(name: str, kept: Any, given: Any) -> str:
+    """Return the name of a part of a fingerprint, with those of the options that differ."""
+    if name == "version":
+        return "version of transformers-tart"
+    if name == "options":
+        before = kept if isinstance(kept, dict) else {}
+        changed = [f"--{option.replace('_', '-')}" for option in given if before.get(option) != given[option]]
+        return f"choice of {', '.join(changed or ['options'])}"
+    return name
 
 
 def _read_jsonl(file: BinaryIO) -> Iterator[tuple[bytes, OutputRow]]:

@@ -97,7 +97,8 @@ class PackedEmbeddings:
 def draw_probes(embeddings: Tensor) -> Tensor:
     """Return queries (n, ...) by which to compare predictions: some of k embeddings, and means of two of them."""
     size = len(embeddings)
-    rows = torch.linspace(0, size - 1, min(size, MOST_PROBES)).round().long().to(embeddings.device)
+    spaced = torch.linspace(0, size - 1, min(size, MOST_PROBES), dtype=torch.float32)
+    rows = spaced.round().long().to(embeddings.device)
     first, second = embeddings[rows], embeddings[(rows + (size + 1) // 2) % size]
     return torch.cat([first, first / 2 + second / 2])
 

@@ -125,14 +125,14 @@ class Embedder:
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """Return rows for [`embed_rows`]: whole texts, or, for templates, texts without special tokens, or both."""
-        texts = self._write(texts)
+        texts = self.write(texts)
         parts = tokenize_parts(tokenizer, texts) if len(self.plain) < len(self.views) else []
         rows = parts
         if self.plain:
             rows = tokenize(tokenizer, texts, resolve_max_length(self.backbone, tokenizer, self.options.max_length))
         return add_parts(rows, parts, texts) if self.has_templates else rows
 
-    def _write(self, texts: Sequence[Text]) -> list[Text]:
+    def write(self, texts: Sequence[Text]) -> list[Text]:
         """Return texts as they are tokenized, with the prompt of the options."""
         return [write_text(text, self.options.prompt, self.options.lower_case) for text in texts]
 
@@ -143,7 +143,7 @@ class Embedder:
                 "truncation is False, but with a prompt of examples a text may have to be cut to fit; leave that "
                 "argument out."
             )
-        texts, limit = self._write(texts), resolve_max_length(self.backbone, tokenizer, self.options.max_length)
+        texts, limit = self.write(texts), resolve_max_length(self.backbone, tokenizer, self.options.max_length)
         rows = tokenize(tokenizer, texts, None) if self.plain else []
         sizes = [(where, len(row["input_ids"]), limit) for where, row in zip(places, rows, strict=False)]
         if self.has_templates:
@@ -189,7 +189,7 @@ class Embedder:
         return self.tokenize(processor, inputs)
 
     def _embed_prompt(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, seed: int) -> EmbeddedExamples:
-        examples = replace(examples, inputs=self._write(examples.inputs))
+        examples = replace(examples, inputs=self.write(examples.inputs))
         written = write_prompt(self.backbone, tokenizer, examples, self.options, seed)
         check_vocabulary(self.backbone, [[written.prompt.largest_id]])
         found, prefix = encode_support(self.prefix_encoder, written.prompt, written.blocks, self.options.protocol)

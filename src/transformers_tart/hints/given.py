@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,11 +67,7 @@ def score_given(
 def _score(name: str, hint: Any, inputs: Sequence[Any], label_names: Sequence[str]) -> Tensor:
     if not inputs:
         return torch.zeros(0, len(label_names))
-    values = hint(list(inputs), list(label_names)) if callable(hint) else hint
-    try:
-        scores = torch.as_tensor(values, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError) as err:
-        raise ValueError(f"The hint {name!r} gives no array of numbers: {err}") from err
+    scores = as_scores(name, hint(list(inputs), list(label_names)) if callable(hint) else hint)
     expected = (len(inputs), len(label_names))
     if tuple(scores.shape) != expected:
         raise ValueError(
@@ -82,6 +79,32 @@ def _score(name: str, hint: Any, inputs: Sequence[Any], label_names: Sequence[st
     return scores.detach().cpu()
 
 
+def as_scores(name: str, values: Any) -> Tensor:
+    """Return the scores of a hint as a float32 tensor; a ValueError where they are no numbers."""
+    try:
+        return torch.as_tensor(np.array(values) if hasattr(values, "to_numpy") else values, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as err:
+        raise ValueError(f"The hint {name!r} gives no array of numbers: {err}") from err
+
+
+def check_count(scores: Mapping[str, Any], count: int, is_all: bool = True) -> None:
+    """Raise a ValueError unless hints that are scores are those of `count` inputs, of these and more if not `is_all`.
+
+    Args:
+        scores (`dict`):
+            Hints of the user by name, of which functions score any input.
+    """
+    for name, hint in scores.items():
+        if callable(hint):
+            continue
+        size = len(hint) if hint.dim() else 0
+        if size < count or (is_all and size > count):
+            raise ValueError(
+                f"The hint {name!r} has scores of shape {tuple(hint.shape)}, and there are {count} inputs"
+                f"{'' if is_all else ' or more'}; give a row for each."
+            )
+
+
 def _checked(name: str, value: Any) -> Any:
     if is_given(value) or isinstance(value, (list, tuple)):
         return value
@@ -91,4 +114,4 @@ def _checked(name: str, value: Any) -> Any:
     )
 
 
-__all__ = ["functions_of", "is_given", "parse_given", "score_given"]
+__all__ = ["as_scores", "check_count", "functions_of", "is_given", "parse_given", "score_given"]

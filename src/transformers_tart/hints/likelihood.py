@@ -54,7 +54,7 @@ class LabelLikelihood:
         head = source.read_head(ids) if ids else None
         if head is None or head.rows.shape[1] != source.embeddings.shape[2]:
             return None
-        weights = torch.full((len(source.texts), len(ids)), torch.nan)
+        weights = torch.full((len(source.texts), len(ids)), torch.nan, dtype=torch.float32)
         place = {token: i for i, token in enumerate(ids)}
         for number, each in zip(source.named, tokens, strict=True):
             weights[number] = 0.0

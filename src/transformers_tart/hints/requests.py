@@ -12,6 +12,7 @@ from transformers_tart.checks.templates import check_hypothesis_template
 from transformers_tart.hints.base import HINTS
 from transformers_tart.hints.given import is_given, parse_given
 from transformers_tart.hints.label_texts import check_descriptions, label_texts
+from transformers_tart.inputs.containers import can_iterate
 from transformers_tart.inputs.embedding_options import EmbeddingOptions
 from transformers_tart.inputs.modality import Modality
 from transformers_tart.inputs.texts import Text, parse_text
@@ -101,7 +102,7 @@ def parse_request(
 
 
 def _draw(unlabeled: Any, seed: int) -> tuple[Text, ...]:
-    if isinstance(unlabeled, (str, bytes, Mapping)):
+    if isinstance(unlabeled, (str, bytes, Mapping)) or not can_iterate(unlabeled):
         raise TypeError(f"unlabeled is {type(unlabeled).__name__}; give a list of texts.")
     texts = [parse_text(item, f"Unlabeled input {i}") for i, item in enumerate(unlabeled)]
     return tuple(random.Random(seed).sample(texts, min(len(texts), MOST_UNLABELED)))

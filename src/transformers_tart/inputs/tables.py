@@ -1,5 +1,6 @@
 """Tables in files, read row by row; errors name the file and the line, and follow the rows before it."""
 
+import contextlib
 import csv
 import gzip
 import itertools
@@ -77,8 +78,15 @@ def read_rows(path: str) -> Iterator[Row]:
     reader = READERS[file_format(path)]
     if Path(path).stat().st_size == 0:
         return
-    try:
+    with _naming(path):
         yield from reader(path)
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Raise a ValueError that names the file where a block finds damaged gzip."""
+    try:
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as err:
         raise ValueError(f"{path} is damaged: {err}.") from err
 
@@ -95,7 +103,8 @@ def read_columns(path: str, rows: int = 1000) -> list[str] | None:
     if kind == "parquet":
         return open_parquet(path).schema_arrow.names
     if kind == "csv":
-        return _read_header(path, _csv_rows(path)) or None
+        with _naming(path):
+            return _read_header(path, _csv_rows(path)) or None
     found: dict[str, None] = {}
     try:
         for row in itertools.islice(read_rows(path), rows):
@@ -227,7 +236,8 @@ def open_parquet(path: str) -> Any:
 
     try:
         is_packed = path.lower().endswith(".gz")
-        return ParquetFile(BufferReader(gzip.decompress(Path(path).read_bytes())) if is_packed else path)
+        with _naming(path):
+            return ParquetFile(BufferReader(gzip.decompress(Path(path).read_bytes())) if is_packed else path)
     except ArrowException as err:
         raise ValueError(f"{path} cannot be read as a parquet file: {err}") from err
 

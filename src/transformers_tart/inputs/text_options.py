@@ -1,5 +1,6 @@
 """Arguments of a call that `pipeline("text-classification")` passes on to its tokenizer: ignored, used or refused."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,12 +42,16 @@ class TextOptions:
     single: str | None = None  # the argument that rules out pairs of texts
 
 
-def text_options(arguments: dict[str, Any], modality: Modality) -> dict[str, Any]:
-    """Return the fields of [`TextOptions`] that arguments of a call set; refuse unknown arguments and values."""
-    unknown = [name for name in arguments if name not in NAMES]
+def refuse_arguments(unknown: Collection[str]) -> None:
+    """Raise a TypeError that names arguments which a call does not have, if there are any."""
     if unknown:
         hint = "; for the scores of all classes pass top_k=None" if "return_all_scores" in unknown else ""
-        raise TypeError(f"The pipeline got the unexpected keyword arguments {unknown}{hint}.")
+        raise TypeError(f"The pipeline got the unexpected keyword arguments {list(unknown)}{hint}.")
+
+
+def text_options(arguments: dict[str, Any], modality: Modality) -> dict[str, Any]:
+    """Return the fields of [`TextOptions`] that arguments of a call set; refuse unknown arguments and values."""
+    refuse_arguments([name for name in arguments if name not in NAMES])
     if arguments and not modality.is_tokenized:
         given = ", ".join(f"{name} is {shorten(value)}" for name, value in arguments.items())
         raise TypeError(f"{given}, which is for texts; cut {modality} inputs before.")

@@ -129,6 +129,7 @@ def load_auto_model(auto_class: Any, source: str | os.PathLike | ModelSource, **
     return load_auto(auto_class, source.name, **{**loading, "use_safetensors": True})
 
 
+@one_at_a_time
 def build_empty(config: PreTrainedConfig) -> nn.Module:
     """Build the model that `AutoModel` makes of a config; an empty module where only remote code could build it."""
     if type(config) not in AutoModel._model_mapping:

@@ -104,6 +104,7 @@ def _select_unexplained(keys: Iterable[str], model: PreTrainedModel, path: str) 
     return [key for key in keys if not is_left_out(key)]
 
 
+@one_at_a_time
 def _parts_left_out(model: PreTrainedModel, path: str) -> set[str] | None:
     """Return the names of the parts of a saved model that are not loaded; `None` if its class is not known."""
     own, named = _direct_names(model), model.config.architectures or ()

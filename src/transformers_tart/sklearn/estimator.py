@@ -150,6 +150,8 @@ class TartClassifier(ClassifierMixin, BaseEstimator):
         if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise ValueError(f"classes are {np.unique(classes).tolist()}, those of before {self.classes_.tolist()}.")
         old, kept = self._examples, getattr(self._task, "entries", {})
+        if isinstance(targets.tolist()[0], str) != isinstance(old[1].tolist()[0], str):
+            raise ValueError(f"The labels are {targets.dtype}, and those of before {old[1].dtype}; use one kind.")
         if weights is not None or old[2] is not None:
             each = [np.ones(len(part[1])) if part[2] is None else part[2] for part in (old, (rows, targets, weights))]
             weights = np.concatenate(each)

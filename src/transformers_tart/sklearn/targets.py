@@ -12,6 +12,7 @@ from sklearn.utils.validation import column_or_1d
 
 from transformers_tart.checks.arguments import as_count, shorten
 from transformers_tart.inputs.balance import classes_in_turn
+from transformers_tart.inputs.containers import is_missing
 
 
 def check_one_label(y: Any) -> np.ndarray:
@@ -20,7 +21,9 @@ def check_one_label(y: Any) -> np.ndarray:
     Raises:
         ValueError: When an example has several labels, or `y` another shape.
     """
-    each = y if isinstance(y, Iterable) else ()
+    each = list(y) if isinstance(y, Iterable) else []
+    if (missing := next((i for i, label in enumerate(each) if is_missing(label)), None)) is not None:
+        raise ValueError(f"Input y contains NaN or None, the first at {missing}; leave these rows out, or label them.")
     if is_multilabel(y) or any(isinstance(label, list | tuple | set) and len(label) > 1 for label in each):
         raise ValueError(
             "y holds several labels of an example; TartClassifier takes one. For several, give a matrix of zeros and "

@@ -21,6 +21,7 @@ from transformers_tart.hints.given import functions_of
 from transformers_tart.hints.requests import parse_request
 from transformers_tart.inputs.examples import Examples
 from transformers_tart.inputs.text_options import DEFAULT_HYPOTHESIS, TextOptions
+from transformers_tart.inputs.texts import parse_text
 from transformers_tart.loading.embedded import EMBEDDED
 from transformers_tart.modeling_base import TartPreTrainedModel
 from transformers_tart.modeling_tart import compose_any, load_any
@@ -183,6 +184,9 @@ class InputTask:
     ) -> "InputTask":
         """Embed examples that are not known, and read them; `classes` are arguments about the classes."""
         entries: dict[bytes, Tensor] = {}
+        if loaded.model.config.modality.is_tokenized:
+            texts = [parse_text(item, f"Input {i}") for i, item in enumerate(examples.inputs)]
+            examples = replace(examples, inputs=texts)
         cache = loaded.memory.over(entries, known, loaded.cache)
         with loaded.place():
             prepared = loaded.model.prepare_examples(

@@ -11,6 +11,7 @@ from transformers.utils import logging
 
 from transformers_tart.backbones.origin import read_vocabulary
 from transformers_tart.backbones.vocabulary import HeadRows
+from transformers_tart.checks.arguments import shorten
 from transformers_tart.embeddings.cache import EmbeddingCache
 from transformers_tart.embeddings.phrases import Reading
 from transformers_tart.embeddings.text import Embedder
@@ -168,6 +169,12 @@ class SupportGrower:
 
     def _request(self, new: Sequence[str], descriptions: Any, unlabeled: Any) -> HintRequest:
         """Return the request for the hints of new classes."""
+        given = descriptions if isinstance(descriptions, Mapping) else ()
+        if present := [name for name in given if str(name) in self.support.label_names]:
+            raise ValueError(
+                f"label_descriptions names {shorten(present)}, classes that the support set has already, whose texts "
+                "stay; describe new ones alone, or give all examples again (set_examples)."
+            )
         hints = self.support.hints
         kinds = list(hints.names[: len(hints.scorers)]) if hints is not None and new else []
         functions = functions_of(self.given) if hints is not None and new else {}
@@ -195,7 +202,8 @@ class SupportGrower:
         support, size = self._restored(), len(more.label_names)
         added = found.embeddings.reshape(-1, *support.embeddings.shape[1:]).to(support.embeddings)
         packed = None if support.packed is None else support.packed.append(added)
-        labels = _renumber(support.labels, places, size, is_multi_label=more.label_lists is not None)
+        present = support.labels if len(support) else support.labels.new_zeros(0)  # which were lists, perhaps
+        labels = _renumber(present, places, size, is_multi_label=more.label_lists is not None)
         labels = torch.cat([labels, label_tensor(more).to(labels)])
         hints = support.hints
         if hints is not None and size > len(places):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from transformers_tart.checks.arguments import shorten
+from transformers_tart.inputs.columns import TableOptions
 from transformers_tart.inputs.examples import parse_examples
 from transformers_tart.inputs.modality import Modality
 from transformers_tart.inputs.texts import Text
@@ -40,20 +41,28 @@ def check_keys(keys: Tensor | None, count: int) -> None:
         )
 
 
-def find_examples(support: Any, examples: Any, modality: Modality, names: Sequence[str] | None = None) -> list[int]:
+def find_examples(
+    support: Any,
+    examples: Any,
+    modality: Modality,
+    names: Sequence[str] | None = None,
+    options: TableOptions | None = None,
+) -> list[int]:
     """Return the rows of a support set that hold some examples, all copies of each.
 
     Args:
         support ([`SupportSet`]), modality ([`Modality`]):
             The support set, and the modality of its inputs.
-        examples (`int`, `dict`, `list` or a table):
+        examples (`int`, `dict`, `list`, an array or a table):
             Indices in the order of the support set, or examples as in [`parse_examples`].
-        names (`list[str]`, *optional*):
-            Names that a user gave the classes.
+        names (`list[str]`, *optional*), options ([`TableOptions`], *optional*):
+            Names that a user gave the classes, and options for reading tables.
 
     Raises:
         ValueError: On an index out of range, an example that is not there, or examples where there are no keys.
     """
+    if getattr(examples, "ndim", 2) < 2 and hasattr(examples, "tolist"):
+        examples = examples.tolist()  # of an array, a Series or a tensor
     if isinstance(examples, (numbers.Integral, str)) or (isinstance(examples, Mapping) and _is_row(examples)):
         examples = [examples]
     listed = list(examples) if isinstance(examples, (list, tuple, range, set)) else None
@@ -66,7 +75,7 @@ def find_examples(support: Any, examples: Any, modality: Modality, names: Sequen
             "This support set holds no keys of its examples, as those of images, of audio and of version 0.1; remove "
             "examples by their indices."
         )
-    parsed = parse_examples(examples, modality, names, known_names=support.label_names)
+    parsed = parse_examples(examples, modality, names, options=options, known_names=support.label_names)
     found = find_keys(support.keys, keys_of(parsed.inputs))
     pairs = zip(found, parsed.label_sets(), strict=True)
     same = [[row for row in rows if support.label_set(row) == labels] for rows, labels in pairs]

@@ -226,3 +226,14 @@ def test__write_rows__first_view_that_ends_a_template__states_of_its_embedding()
     expected = model.embedder().embed_examples(Examples(texts, [0, 1], ()), tokenizer).embeddings[:, -1]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert choose_view(TartForSequenceClassification.from_backbone(build_backbone("bert"))) is None
+
+
+@pytest.mark.parametrize("views", ["mean_final", "one_word_final"])
+def test__write_rows__prompt_of_the_model__before_each_text(views: str) -> None:
+    with_prompt, without = (
+        TartForSequenceClassification.from_backbone(build_backbone("llama"), views=views, prompt=prompt)
+        for prompt in ("w9 ", None)
+    )
+    view = choose_view(with_prompt)
+    found = write_rows(with_prompt, view, build_tokenizer(), ["w1 w2"])
+    assert found == write_rows(without, view, build_tokenizer(), ["w9 w1 w2"])

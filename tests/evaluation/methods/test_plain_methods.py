@@ -1,6 +1,7 @@
 """Methods without a language model, and SetFit as far as its library is not needed."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -116,6 +117,26 @@ def test__setfit__class_without_example__probability_zero(
     assert probabilities.argmax(1).tolist() == [0, 2]
     assert torch.equal(probabilities[:, 1], torch.zeros(2, dtype=torch.float64))
     assert np.array_equal(before, np.random.get_state()[1])
+
+
+def test__setfit__prompt__before_each_text_in_place_of_the_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stand_in_for_library(monkeypatch)
+    trainers, train = [], StandInTrainer.train
+
+    def note(trainer: StandInTrainer) -> None:
+        trainers.append(trainer)
+        train(trainer)
+
+    monkeypatch.setattr(StandInTrainer, "train", note)
+    save_backbone(tmp_path, "bert")
+    (tmp_path / "modules.json").write_text("[]")
+    context = make_context(["x", ("y", "z")], [0, 1], ["z"], str(tmp_path))
+    context.models.prompt = "query: "
+    setfit(context, support_of(context))
+    assert list(trainers[0].data["text"]) == ["query: x", "query: y\nz"]
+    assert trainers[0].model.model_body.default_prompt_name is None
 
 
 def test__setfit__backbone_of_another_kind__error_says_which_is_needed(

@@ -1,5 +1,6 @@
 """Prompting: what is read once gives the scores of whole prompts read one at a time."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -131,7 +132,9 @@ def test__prompt_log_probs__bfloat16__logits_that_are_not_rounded() -> None:
     assert not torch.equal(found, found.bfloat16().float())
 
 
-def test__prompting__both_methods__read_each_prompt_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test__prompting__both_methods__read_each_prompt_once(
+    monkeypatch: pytest.MonkeyPatch, all_logs: pytest.LogCaptureFixture
+) -> None:
     texts, labels = make_texts(6, max_words=3), [0, 1, 0, 1, 0, 1]
     task = Task("made", ("w1", "w2_w3"), texts, labels, make_texts(3, 1, max_words=4), [0, 1, 0])
     shown: list[tuple[list[str], list[str]]] = []
@@ -151,6 +154,10 @@ def test__prompting__both_methods__read_each_prompt_once(monkeypatch: pytest.Mon
     assert shown[0][0] == texts != shown[1][0]
     for found in (plain, calibrated):
         torch.testing.assert_close(found.sum(1), torch.ones(3, dtype=torch.float64))
+    with all_logs.at_level(logging.WARNING):
+        METHODS["prompting"](TaskContext(task, Models("mini", prompt="w9 ")), support)
+    assert "in-context prompting leaves it out" in all_logs.text
+    assert shown[2:] == shown[:2]
 
 
 def test__write_labels__names_that_would_be_equal__as_they_are() -> None:

@@ -107,7 +107,8 @@ def choose_view(model: TartPreTrainedModel) -> View | None:
 def write_rows(
     model: TartPreTrainedModel, view: View | None, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Text]
 ) -> Rows:
-    """Return the token ids of texts, inside the template of a view if there is one."""
+    """Return the token ids of texts after the prompt of a model, inside the template of a view if there is one."""
+    texts = model.embedder().write(texts)
     limit, context = model.config.max_length, resolve_max_length(model.backbone, tokenizer)
     if view is None:
         return tokenize(tokenizer, texts, resolve_max_length(model.backbone, tokenizer, limit))

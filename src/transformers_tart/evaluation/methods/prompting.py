@@ -1,7 +1,7 @@
 """In-context prompting of the same language model, with and without contextual calibration.
 
 Labels are written as words where their names have a meaning. The probabilities are the mean over several orders of the
-examples, and both methods read each prompt once.
+examples, and both methods read each prompt once. The text that embeddings have before each text is left out.
 """
 
 import random
@@ -10,11 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils import logging
 
 from transformers_tart.evaluation.methods.base import Support, TaskContext
 from transformers_tart.evaluation.prompting import ANSWER, QUESTION, SEPARATOR, prompt_log_probs
 from transformers_tart.hints import readable
 
+
+logger = logging.get_logger(__name__)
 
 # Queries without content (contextual calibration, arXiv 2102.09690, section 5).
 CONTENT_FREE = ("N/A", "[MASK]", "")
@@ -44,6 +47,8 @@ def _read(context: TaskContext, support: Support) -> Tensor:
     texts, queries, models = context.texts(support), [*context.test_texts, *CONTENT_FREE], context.models
     if any(not isinstance(text, str) for text in (*texts, *queries)):
         raise ValueError(f"{context.task.name} has text pairs, for which there is no prompt.")
+    if models.prompt:
+        logger.warning_once("The prompt before each text is for embeddings, and in-context prompting leaves it out.")
     labels, names = context.labels(support).tolist(), write_labels(context.task.label_names)
     limits: dict[str, Any] = {"max_length": models.max_length, "max_prompt": models.max_prompt}
     found = []

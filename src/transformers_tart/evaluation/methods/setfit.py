@@ -12,6 +12,7 @@ from transformers_tart.evaluation.methods.base import Support, TaskContext, seed
 from transformers_tart.evaluation.methods.baselines import fill_classes
 from transformers_tart.evaluation.methods.models import Models
 from transformers_tart.evaluation.methods.plain import join_pairs
+from transformers_tart.inputs.texts import write_text
 
 
 MODULES_FILE = "modules.json"  # of every repository of sentence-transformers
@@ -20,7 +21,8 @@ MODULES_FILE = "modules.json"  # of every repository of sentence-transformers
 def setfit(context: TaskContext, support: Support) -> Tensor:
     """Train SetFit by its library, with the training arguments of its own, on a sentence encoder loaded anew.
 
-    A class without an example has probability 0.
+    A prompt that is given stands before each text, in place of the one that the library would add. A class without an
+    example has probability 0.
 
     Raises:
         ImportError: Without the library setfit.
@@ -34,7 +36,11 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
 
     models = context.models
     reference = _find_sentence_encoder(models)
-    columns = {"text": join_pairs(context.texts(support)), "label": context.labels(support).tolist()}
+    texts, tests = (
+        [str(write_text(text, models.prompt)) for text in join_pairs(some)]
+        for some in (context.texts(support), context.test_texts)
+    )
+    columns = {"text": texts, "label": context.labels(support).tolist()}
     with tempfile.TemporaryDirectory() as folder, seeded(support.seed):
         encoder = SentenceTransformer(
             reference.path,
@@ -45,12 +51,14 @@ def setfit(context: TaskContext, support: Support) -> Tensor:
         )
         if models.max_length is not None:
             encoder.max_seq_length = min(models.max_length, encoder.max_seq_length or models.max_length)
+        if models.prompt is not None:
+            encoder.default_prompt_name = None
         # composed here, since SetFitModel.from_pretrained would unpickle a head that lies beside the encoder
         model = SetFitModel(model_body=encoder, model_head=LogisticRegression(max_iter=2000))
         quiet = {"save_strategy": "no", "report_to": "none", "show_progress_bar": False}
         arguments = TrainingArguments(folder, seed=support.seed, **quiet)
         Trainer(model=model, args=arguments, train_dataset=Dataset.from_dict(columns)).train()
-        found = model.predict_proba(join_pairs(context.test_texts), as_numpy=True, show_progress_bar=False)
+        found = model.predict_proba(tests, as_numpy=True, show_progress_bar=False)
     return fill_classes(found, model.model_head.classes_, context.task.num_classes)
 
 
