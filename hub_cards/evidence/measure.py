@@ -43,6 +43,11 @@ class Stage:
     sizes: tuple[int, ...] = (16, 64, 256)
     seeds: int = 3
 
+    @property
+    def runs(self) -> set[Key]:
+        """Task, k, seed and method of every run."""
+        return set(product(self.sets, self.sizes, choose_seeds(self.seeds), self.methods))
+
 
 @dataclass(frozen=True)
 class Table:
@@ -55,11 +60,7 @@ class Table:
     @property
     def runs(self) -> set[Key]:
         """Task, k, seed and method of every run."""
-        return {
-            run
-            for stage in self.stages
-            for run in product(stage.sets, stage.sizes, choose_seeds(stage.seeds), stage.methods)
-        }
+        return set().union(*(stage.runs for stage in self.stages))
 
 
 def of_language_model(model: str, *more: Stage) -> Table:

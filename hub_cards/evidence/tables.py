@@ -13,6 +13,7 @@ from statistics import fmean
 
 from claims import write_claims, write_gaps
 from measure import FOUR
+from model_index import add_results
 
 from transformers_tart.evaluation.records import Record, read_records
 from transformers_tart.evaluation.report.comparison import METRIC_FORMATS, Matched, MetricFormat, match_runs
@@ -130,21 +131,23 @@ def write_headline() -> Iterator[str]:
 SUMMARIES = {"peers": write_headline, "claims": write_claims, "gaps": write_gaps}
 
 
-def fill(card: str) -> str:
-    """Return the text of a card with its tables."""
+def fill(card: str, name: str) -> str:
+    """Return the text of a card with its tables, and with its results in its metadata where it has any."""
 
     def tables_of(found: re.Match[str]) -> str:
         lines = SUMMARIES[found[2]]() if found[2] in SUMMARIES else write_tables(found[2])
         return "\n".join([found[1], *lines, found[3]])
 
-    return MARKS.sub(tables_of, card)
+    filled = MARKS.sub(tables_of, card)
+    found = MARKS.search(card)
+    return add_results(filled, found[2], name) if found and card.startswith("---") else filled
 
 
 def main() -> None:
     """Write the tables into the cards."""
     for path in CARDS:
         card = path.read_text(encoding="utf-8")
-        if (filled := fill(card)) != card:
+        if (filled := fill(card, path.parent.name)) != card:
             write_whole(path, filled)
             print(f"wrote {path.parent.name}/{path.name}")
 

@@ -24,4 +24,4 @@ def test__cards__tables__are_those_of_the_rows() -> None:
     assert len(cards) == 8
     for card in cards:
         text = card.read_text(encoding="utf-8")
-        assert tables.fill(text) == text, f"run {tables.__file__}"
+        assert tables.fill(text, card.parent.name) == text, f"run {tables.__file__}"
