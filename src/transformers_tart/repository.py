@@ -155,8 +155,7 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     model.origin = Origin({"name": name, **place}, access, digest if is_reference else None, head=head_of_model(given))
     if config.has_support:
         support = _load_support(model, name, digest, hub)
-        is_named = names is not None or config.has_chosen_names or support.label_names != config_names(config)
-        model.restore_support(support.to(model.reasoner.device), has_chosen_names=is_named)
+        model.restore_support(support.to(model.reasoner.device), names is not None or config.has_chosen_names)
     if config.sha256 is not None:  # last, since other errors are more precise
         sums = {file: each for file, each in config.sha256.items() if file != SUPPORT_FILE or config.has_support}
         check_sums(name, sums, **hub)
