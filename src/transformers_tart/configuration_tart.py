@@ -57,8 +57,8 @@ class TartBaseConfig(PreTrainedConfig):
             Revision of the backbone's repository; of `"mini"`, a digest of its files.
         base_model_subfolder (`str`, *optional*):
             Folder of the backbone inside its repository.
-        include_backbone (`bool`, *optional*), has_support (`bool`, *optional*):
-            Whether the backbone's weights and a support set are saved with the model. Set by `save_pretrained`.
+        include_backbone (`bool`, *optional*), has_support (`bool`, *optional*), has_chosen_names (`bool`, *optional*):
+            Whether backbone and support set are saved, and whether a user named the classes. Set by `save_pretrained`.
         reasoner_config (`dict` or [`TartReasonerConfig`], *optional*):
             Configuration of the reasoner.
         views (`list[View]` or `list[dict]`, *optional*):
@@ -79,6 +79,7 @@ class TartBaseConfig(PreTrainedConfig):
     base_model_subfolder: str | None = None
     include_backbone: bool = False
     has_support: bool = False
+    has_chosen_names: bool = False
     reasoner_config: dict | PreTrainedConfig | None = None
     views: list | tuple | None = None
     sha256: dict[str, str] | None = None

@@ -212,10 +212,10 @@ class TartPreTrainedModel(HubMixin, SupportingModel):
                 not those that made the support set.
             OSError: When the disk is full; what was in the folder before stays.
         """
-        folder = Path(save_directory)
         if is_main_process:
-            check_folder(self, folder)
+            check_folder(self, save_directory)
             check_backbone(self, include_backbone)
+        folder = Path(save_directory)
         weights = self.state_dict() if state_dict is None else state_dict
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(BACKBONE_KEYS)}
         with self._pushing(folder, kwargs, is_main_process):

@@ -195,8 +195,8 @@ class SupportingModel(AnsweringModel):
     def restore_support(self, support: SupportSet, has_chosen_names: bool) -> None:
         """Store a loaded support set, already compared with the backbone; the next examples keep chosen names."""
         self._store(support)
-        if not has_chosen_names:
-            self._names_of_examples = config_names(self.config)
+        if not has_chosen_names and support.label_names == config_names(self.config):  # not edited in config.json
+            self._names_of_examples = support.label_names
         if support.prompt is None and support.phrasing is None:  # which are read with the first query
             self._prepared = self.prepare_embedded(support)
 

@@ -155,7 +155,7 @@ def load_composed(cls: Any, name_or_path: str | os.PathLike, *model_args: Any, *
     model.origin = Origin({"name": name, **place}, access, digest if is_reference else None, head=head_of_model(given))
     if config.has_support:
         support = _load_support(model, name, digest, hub)
-        model.restore_support(support.to(model.reasoner.device), has_chosen_names=names is not None)
+        model.restore_support(support.to(model.reasoner.device), names is not None or config.has_chosen_names)
     if config.sha256 is not None:  # last, since other errors are more precise
         sums = {file: each for file, each in config.sha256.items() if file != SUPPORT_FILE or config.has_support}
         check_sums(name, sums, **hub)
@@ -251,7 +251,7 @@ def config_to_save(model: Any, include_backbone: bool) -> TartBaseConfig:
     """Return a copy of the config of a model as its repository will hold it."""
     config = copy.deepcopy(model.config)
     config.include_backbone = include_backbone
-    config.has_support = model.support is not None
+    config.has_support, config.has_chosen_names = model.support is not None, model.chosen_names is not None
     if config.has_support and model.support.digest is not None:
         config.dtype = model.support.digest.dtype or config.dtype
     set_config_names(config, model.names_for(model.support) if model.support else config_names(config))

@@ -243,6 +243,21 @@ def test__evaluate__task_changed_under_its_name__refused(backbone: str, task: st
         evaluate(Plan([task], ["majority"], [6], [1]), Models(backbone), tmp_path / "out")
 
 
+def test__evaluate__labels_corrected_under_its_name__refused(backbone: str, task: str, tmp_path: Path) -> None:
+    plan = Plan([task], ["majority"], [6], [1])
+    evaluate(plan, Models(backbone), tmp_path / "out")
+    first, *others = Path(task).read_text().splitlines()
+    other = next(
+        json.loads(line)["label"] for line in others if json.loads(line)["label"] != json.loads(first)["label"]
+    )
+    Path(task).write_text("\n".join([json.dumps({**json.loads(first), "label": other}), *others]))
+    with pytest.raises(ValueError, match="task made with other texts or labels; choose another folder"):
+        evaluate(plan, Models(backbone), tmp_path / "out")
+    results = tmp_path / "out" / "results.jsonl"
+    results.write_text(json.dumps({**json.loads(results.read_text()), "digest": None}) + "\n")
+    evaluate(plan, Models(backbone), tmp_path / "out")  # a record of an older version
+
+
 def test__evaluate__everything_named_twice__measured_once(backbone: str, task: str, tmp_path: Path) -> None:
     spelled = f"{tmp_path}/../{tmp_path.name}/made.jsonl"
     evaluate(Plan([task, spelled], ["majority"] * 2, [6, 6], [1, 1]), Models(backbone), tmp_path / "out")

@@ -148,3 +148,12 @@ def test__export_task__sounds__says_what_can(tmp_path: Path) -> None:
 def test__export_task__unknown_format__lists_them(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'onnx', 'torch'"):
         export_task(make_pipeline(compose("llama")), tmp_path, "gguf")
+
+
+def test__export__folder_of_a_task__refused_and_the_task_stays(tmp_path: Path) -> None:
+    classify = make_pipeline()
+    classify.model.save_pretrained(tmp_path, include_backbone=True)
+    before = (tmp_path / "config.json").read_text()
+    with pytest.raises(ValueError, match="holds a model, whose config.json would be lost; export to another folder"):
+        export_task(classify, tmp_path, "torch")
+    assert (tmp_path / "config.json").read_text() == before

@@ -6,6 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -154,6 +155,18 @@ def test__save__threads_with_and_without_the_backbone__config_stays(
     assert (errors, model.config is config) == ([], True)
     assert fields_of(tmp_path / "beside")["base_model_name_or_path"] == str(tmp_path / "base")
     assert fields_of(tmp_path / "inside")["base_model_name_or_path"] is None
+
+
+@pytest.mark.parametrize("folder", ["", " ", "a\0b", None])
+def test__save__no_folder__refused(
+    folder: Any, classify: TartClassificationPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for save in (classify.save_pretrained, classify.model.save_pretrained):
+        with pytest.raises((ValueError, TypeError), match="^save_directory is "):
+            save(folder)
+    assert not os.listdir()
 
 
 @pytest.mark.parametrize("include_backbone", [False, True])

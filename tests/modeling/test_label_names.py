@@ -226,3 +226,31 @@ def test__set_examples__names_of_earlier_examples__give_way(tmp_path: Path) -> N
     classify.model.save_pretrained(tmp_path, include_backbone=True)
     again = make_pipeline(TartForSequenceClassification.from_pretrained(tmp_path), examples=label([0, 1]))
     assert {row["label"] for row in answers(again)} == {0, 1}
+
+
+@pytest.mark.slow
+def test__reload__names_that_a_user_chose__stay_for_further_examples(tmp_path: Path) -> None:
+    given = TartForSequenceClassification.from_backbone(save_backbone(tmp_path / "base"), id2label=NAMES)
+    given.set_support(make_pipeline(given, examples=label([1, 0])).model.support)
+    changed = make_pipeline(compose_saved(tmp_path), examples=label([1, 0]))
+    changed.model.config.id2label = dict(NAMES)
+    for i, model in enumerate((given, changed.model)):
+        make_pipeline(model, examples=None).save_pretrained(tmp_path / f"{i}")
+        again = pipeline("tart-classification", model=str(tmp_path / f"{i}"))
+        again.add_examples([{"text": "w3", "label": 1}])
+        assert again.model.support.labels.tolist() == [1, 0] * 4 + [1]
+        again.set_examples(label([1, 0]))
+        assert [row["label"] for row in answers(again)] == ["no", "yes"]
+        with pytest.raises(ValueError, match="'p', outside the 2 names of config.id2label"):
+            again.set_examples(label(["p", "q"]))
+
+
+@pytest.mark.slow
+def test__reload__names_changed_in_its_config__stay_for_further_examples(tmp_path: Path) -> None:
+    make_pipeline(compose_saved(tmp_path), examples=label([1, 0])).save_pretrained(tmp_path / "task")
+    path = tmp_path / "task" / "config.json"
+    names = {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 0, "yes": 1}}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **names}))
+    again = pipeline("tart-classification", model=str(tmp_path / "task"))
+    again.set_examples(label([1, 0]))
+    assert [row["label"] for row in answers(again)] == ["no", "yes"]

@@ -4,6 +4,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,8 +38,10 @@ BAD = {
         "video": VIDEO,
         "cut_file": PNG[: len(PNG) // 2],
         "text_file": b"not an image",
+        "view_of_text_file": memoryview(b"not an image"),
         "empty_file": b"",
         "no_file": "there/is/none.png",
+        "open_file": BytesIO(PNG),
         "no_pixels": np.zeros((0, 5, 3), "uint8"),
         "nan": np.full((9, 9, 3), np.nan),
         "many": np.zeros((2, 9, 9, 3), "uint8"),
@@ -51,6 +54,7 @@ BAD = {
         "text_file": b"not a sound",
         "empty_file": b"",
         "no_file": "there/is/none.wav",
+        "open_file": BytesIO(to_wav(NOISE.uniform(-1, 1, 4000))),
         "no_samples": np.zeros(0, "float32"),
         "file_without_samples": to_wav(np.zeros(0)),
         "nan": np.full(4000, np.nan, "float32"),

@@ -99,9 +99,10 @@ def config_cases(good: torch.Tensor) -> Iterator[Case]:
         yield from refused(name, make, without(*taken, "numpy number"), name)
     paths = ("empty text", "text", "NUL", "surrogate", "long text")
     for name in ("protocol", "pooling", "normalize", "layers", "max_length", "template", "views", "prompt", "lower_case",
-                 "include_backbone", "has_support", "reasoner_config", "text_config", "id2label",
+                 "include_backbone", "has_support", "has_chosen_names", "reasoner_config", "text_config", "id2label",
                  "base_model_name_or_path", "base_model_revision", "base_model_subfolder"):  # fmt: skip
-        none = ("None",) if name not in ("protocol", "lower_case", "include_backbone", "has_support") else ()
+        flags = ("lower_case", "include_backbone", "has_support", "has_chosen_names")
+        none = ("None",) if name not in ("protocol", *flags) else ()
         free = {"layers": ("0", "-1"), "normalize": ("0",), "max_length": ("1e400",), "prompt": paths,
                 "base_model_name_or_path": ("text", "long text"), "base_model_revision": ("text", "long text"),
                 "base_model_subfolder": ("text", "empty text")}.get(name, ())  # fmt: skip

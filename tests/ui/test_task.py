@@ -5,6 +5,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.builders import make_examples, make_pipeline
@@ -15,7 +16,7 @@ from transformers import PreTrainedTokenizerFast, pipeline
 
 from transformers_tart import TartClassificationPipeline
 from transformers_tart.inputs.tables import Row
-from transformers_tart.ui.handlers import answers_table, explanation_tables, text_choices
+from transformers_tart.ui.handlers import Handlers, answers_table, explanation_tables, text_choices
 from transformers_tart.ui.session import Session
 from transformers_tart.ui.sheets import Limits, Sheet, read_paste, read_sheet
 
@@ -92,6 +93,16 @@ def test__file__none_or_other_ending__message(tmp_path: Path) -> None:
 def test__columns__badly_chosen__message(columns: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sheet(("a", "b"), [{"a": "1", "b": "2"}]).examples(*columns)
+
+
+def test__paste__corrected_after_an_error__columns_guessed_again(session: Session) -> None:
+    gradio = SimpleNamespace(update=lambda **changes: changes)
+    page = Handlers(gradio, session.classify, LIMITS, is_local=True)
+    with pytest.raises(ValueError, match="one label"):
+        page.use_paste(session, "text,label\na,x", None, None)
+    *columns, _, summary, _ = page.use_paste(session, "text,label\nw1 w2,x\nw3,y", None, None)
+    assert [each["value"] for each in columns] == ["text", "label"]
+    assert summary == "2 examples of 2 classes: x (1), y (1)."
 
 
 def test__sessions__two_visitors__tasks_of_their_own(classify: TartClassificationPipeline, session: Session) -> None:

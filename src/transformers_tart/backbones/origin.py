@@ -12,6 +12,7 @@ from transformers_tart.backbones.digest import BackboneDigest
 from transformers_tart.backbones.reference import BackboneReference
 from transformers_tart.backbones.sentence_head import head_of
 from transformers_tart.backbones.vocabulary import HeadRows, read_head
+from transformers_tart.checks.arguments import as_source
 from transformers_tart.errors import BackboneMismatchError
 from transformers_tart.loading.download import ACCESS, TRUST, select
 
@@ -51,7 +52,8 @@ class Origin:
 
 
 def check_folder(model: Any, folder: str | os.PathLike) -> None:
-    """Raise a ValueError for saving into the folder of the backbone, whose config and weights would be lost."""
+    """Raise a ValueError for saving into the folder of the backbone, whose files would be lost, or to `""`."""
+    as_source(folder, "save_directory")  # of "", `Path` makes the working directory
     name = model.config.base_model_name_or_path
     if name is not None and os.path.isdir(name) and os.path.isdir(folder) and os.path.samefile(name, folder):
         raise ValueError(

@@ -47,6 +47,7 @@ class Record:
     confusion: list[list[int]] | None = None  # label, prediction and number of rows
     wrong: list[list[float]] | None = None  # row, prediction and its probability of the surest wrong predictions
     shared_seconds: float | None = None  # part of `seconds` that other methods had spent on shared embeddings
+    digest: str | None = None  # of the rows of the task
 
     def __post_init__(self) -> None:
         if (self.error is None) != bool(self.metrics):

@@ -190,14 +190,19 @@ def _read_finished(folder: Path, models: Models, settings: Mapping[str, Any]) ->
 
 
 def _check_same_tasks(folder: Path, records: Sequence[Record], tasks: Sequence[Task]) -> None:
-    """Check that the tasks are as large as those of the same names in the records."""
+    """Check that the tasks are those of the same names in the records."""
     sizes = {task.name: (task.num_classes, len(task.test_texts)) for task in tasks}
+    digests = {task.name: (None, task.digest) for task in tasks}  # older records have none
     for record in records:
         measured = (record.num_classes, record.test_rows)
         if sizes.get(record.task, measured) != measured:
             raise ValueError(
                 f"{folder} holds results of a task {record.task} with (classes, test rows) {measured}, which has "
                 f"{sizes[record.task]} now; choose another folder."
+            )
+        if record.digest not in digests.get(record.task, (record.digest,)):
+            raise ValueError(
+                f"{folder} holds results of a task {record.task} with other texts or labels; choose another folder."
             )
 
 
@@ -268,6 +273,7 @@ def measure_run(context: TaskContext, run: Run, sampling: str) -> Record:
         per_class=run.per_class,
         label_names=list(task.label_names),
         shared_seconds=float(shared[0]),
+        digest=task.digest,
         **found,
     )
 

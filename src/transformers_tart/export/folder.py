@@ -71,6 +71,7 @@ def export_task(classify: TartClassificationPipeline, save_directory: str | os.P
         for name in ("onnx", "onnxscript"):
             import_package(name, "onnx", "Exporting to ONNX")
     folder = Path(as_source(save_directory, "save_directory"))
+    _check_folder(folder)
     processor = getattr(classify, classify.model.config.modality.processor_argument)
     check_exportable(classify.model, processor)
     model = _in_float32(classify.model)
@@ -86,6 +87,13 @@ def export_task(classify: TartClassificationPipeline, save_directory: str | os.P
         facts = {"config": config, "file": FORMATS[format], "is_text": classify.model.config.modality.is_tokenized}
         (stage / "README.md").write_text(page.render(facts) + "\n", encoding="utf-8")
     return folder / FORMATS[format]
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise a ValueError for a folder with a task or another model, whose config would be lost."""
+    config = folder / "config.json"
+    if config.is_file() and '"model_type"' in config.read_text(encoding="utf-8", errors="replace"):
+        raise ValueError(f"{folder} holds a model, whose config.json would be lost; export to another folder.")
 
 
 def trace(task: FittedTask, example: Mapping[str, Tensor]) -> ExportedProgram:

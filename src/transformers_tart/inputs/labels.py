@@ -57,7 +57,7 @@ def number_labels(
     if chosen_names is not None:
         return _look_up(values, chosen_names, "config.id2label", places), tuple(chosen_names)
     ordered = sorted(set(values))
-    _check_spaces(ordered)
+    check_spaces(ordered)
     index = {label: i for i, label in enumerate(ordered)}
     named = [bool(label) for label in ordered] if kinds == {"booleans"} else ordered
     return [index[label] for label in values], tuple(str(label) for label in named)
@@ -149,7 +149,7 @@ def _rename(labels: list[int], names: tuple[str, ...], chosen: tuple[str, ...]) 
     return labels, chosen
 
 
-def _check_spaces(labels: Sequence[str | int]) -> None:
+def check_spaces(labels: Sequence[str | int]) -> None:
     """Raise a ValueError for labels that differ by spaces at their ends alone, which would be two classes."""
     first: dict[str, str | int] = {}
     for label in labels:

@@ -126,8 +126,8 @@ class Modality(str):
                 f"The input is a {type(inputs).__name__} of {type(inputs[0]).__name__}; give the numbers of one "
                 f"{self.name} input as an array: numpy.asarray(..., dtype='{self.array_dtype}')."
             )
-        if isinstance(inputs, (str, bytes, bytearray, os.PathLike, Mapping, Image, np.generic)):
-            return True
+        if isinstance(inputs, (str, *BYTES, os.PathLike, Mapping, Image, np.generic)) or hasattr(inputs, "read"):
+            return True  # an open file is refused as one input, before its lines are read as many
         if isinstance(inputs, (np.ndarray, torch.Tensor)):
             is_of_names = isinstance(inputs, np.ndarray) and inputs.dtype.kind in "OUS"
             return inputs.ndim <= self.max_dims and not is_of_names

@@ -105,13 +105,14 @@ class Handlers:
         """Begin a task, or ask for the columns where they have no usual names and are not chosen yet."""
         update, guess = self.gr.update, sheet.guess_columns()
         is_usual, is_chosen = guess == ("text", "label"), session.columns == sheet.columns
-        session.columns = sheet.columns
         text, label = (text, label) if is_chosen else guess
         chosen = [update(choices=list(sheet.columns), value=name) for name in (text, label)]
         if not (is_usual or is_chosen):
+            session.columns = sheet.columns
             asked = "Check the columns of texts and labels above, then press the button once more."
             return *chosen, update(visible=True), asked, update()
         session.start(sheet.examples(text, label))
+        session.columns = sheet.columns  # last: after an error the page still shows those of the table before
         return *chosen, update(visible=not is_usual), session.describe(), update(visible=False)
 
     def use_names(self, session: Session, names: str) -> tuple:

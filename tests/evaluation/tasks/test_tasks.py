@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,20 @@ def test__load_task__text_pairs_and_numbers__read_as_such(tmp_path: Path) -> Non
     assert all(isinstance(text, tuple) for text in task.train_texts)
 
 
+def test__load_task__whole_floats_in_one_split__the_classes_of_the_integers(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", [{"text": f"t{i}", "label": i % 2} for i in range(8)])
+    write(tmp_path / "test.jsonl", [{"text": f"q{i}", "label": float(i % 2)} for i in range(4)])
+    task = load_task(str(tmp_path))
+    assert (task.label_names, task.test_labels) == (("0", "1"), [0, 1, 0, 1])
+
+
+def test__load_task__class_of_test_rows_alone__said(tmp_path: Path, all_logs: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "train.jsonl", [{"text": f"t{i}", "label": "ab"[i % 2]} for i in range(8)])
+    write(tmp_path / "test.jsonl", [{"text": f"q{i}", "label": "abc"[i % 3]} for i in range(6)])
+    load_task(str(tmp_path))
+    assert re.search("2 test texts of .* are of 1 classes without a training row", all_logs.text)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -138,6 +153,9 @@ def test__load_task__text_pairs_and_numbers__read_as_such(tmp_path: Path) -> Non
         ([{"text": "a"}] * 4, r"without \['label'\]; name those"),
         ([{"text": "a", "label": "b", "split": "odd"}] * 4, r"holds \['odd'\]"),
         ([{"text": 3, "label": "b"}] * 4, "must be a string"),
+        ([{"text": "a", "label": " "}] * 4, "no label"),
+        ([{"text": "a", "label": 0.5}] * 4, "numbers must be whole"),
+        ([{"text": f"{i}", "label": ("a", "b", "a ")[i % 3]} for i in range(12)], "differ by spaces alone"),
     ],
 )
 def test__load_task__broken_file__says_what_is_wrong(rows: list, message: str, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from transformers.utils import logging
+
 from transformers_tart.evaluation.tasks.registry import GROUPS, TASKS, TaskSource
 from transformers_tart.evaluation.tasks.rows import (
     SPLIT_NAMES,
@@ -19,6 +21,9 @@ from transformers_tart.evaluation.tasks.task import Item, Task
 from transformers_tart.inputs.modality import MODALITIES, TEXT, Modality
 from transformers_tart.inputs.tables import FORMATS, FileTable, Row, read_rows
 from transformers_tart.inputs.texts import Text, parse_text
+
+
+logger = logging.get_logger(__name__)
 
 
 def load_task(
@@ -51,7 +56,14 @@ def load_task(
             f'There is no task "{name}": it is no file or folder, and the registry has {", ".join(TASKS)} and the '
             f"groups {', '.join(GROUPS)}."
         )
-    return build_task(title, data, source, max_test, seed).without_leaks().with_tests(max_test, seed)
+    task = build_task(title, data, source, max_test, seed).without_leaks().with_tests(max_test, seed)
+    if unseen := sorted(set(task.test_labels) - set(task.train_labels)):
+        rows = sum(label in unseen for label in task.test_labels)
+        logger.warning(
+            f"{rows} test {task.noun} of {title} are of {len(unseen)} classes without a training row, which no method "
+            "can learn; correct the labels, or add rows."
+        )
+    return task
 
 
 def _read_file(path: Path, columns: Mapping[str, str]) -> Splits:

@@ -10,6 +10,7 @@ import torch
 from transformers_tart.checks.arguments import shorten
 from transformers_tart.evaluation.tasks.registry import TaskSource
 from transformers_tart.evaluation.tasks.task import Item, Task, draw_with_shares
+from transformers_tart.inputs.labels import check_spaces, kind_of
 from transformers_tart.inputs.modality import MODALITIES, Modality
 
 
@@ -79,6 +80,7 @@ def build_task(name: str, data: Splits, source: TaskSource, max_test: int | None
         splits = [data.train.select(order[tests:]), data.train.select(order[:tests])]
     named = [[_name_label(name, label, source, data.class_names) for label in rows.labels] for rows in splits]
     found = {label for column in named for label in column}
+    check_spaces(sorted(found))
     absent = sorted(set(source.classes or ()) - found)
     if absent:
         raise ValueError(f"{name} has no rows of the classes {absent}; its classes are {sorted(found)}.")
@@ -100,7 +102,7 @@ def split_of(path: Path) -> str | None:
 
 
 def _name_label(name: str, value: object, source: TaskSource, class_names: Sequence[str] | None) -> str:
-    if value is None or value == "":
+    if value is None or not str(value).strip():
         raise ValueError(f"A row of {name} has no label in the column {source.label}.")
     if isinstance(value, (list, tuple, set)):
         raise ValueError(
@@ -109,6 +111,8 @@ def _name_label(name: str, value: object, source: TaskSource, class_names: Seque
         )
     if source.threshold is not None:
         return "1" if float(str(value)) >= source.threshold else "0"
+    if kind_of(value, f"a row of {name}") == "integers":
+        value = int(str(value).removesuffix(".0"))
     label = str(value)
     if class_names is not None and isinstance(value, int):
         if not 0 <= value < len(class_names):

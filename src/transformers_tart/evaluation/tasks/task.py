@@ -1,8 +1,10 @@
 """Tasks: labeled texts, images or recordings, from which support sets are drawn."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
@@ -69,6 +71,14 @@ class Task:
     def noun(self) -> str:
         """Plural noun of the inputs in messages, such as texts."""
         return self.modality.plural
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the classes and of all rows."""
+        found = hashlib.sha256(repr(self.label_names).encode())
+        for item in (*self.train_texts, self.train_labels, *self.test_texts, self.test_labels):
+            found.update(repr(item).encode())
+        return found.hexdigest()[:16]
 
     def draw_support(self, k: int, seed: int, sampling: str = "balanced") -> list[int]:
         """Draw the indices of k training inputs; with one seed, larger support sets contain the smaller ones.
