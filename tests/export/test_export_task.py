@@ -90,6 +90,7 @@ def test__export_task__kinds_of_tasks__answers_of_the_pipeline(
     classify = make_pipeline(model, examples=examples)
     export_task(classify, tmp_path, "torch")
     assert_same(classify, tmp_path, monkeypatch, TEXTS)
+    assert ("several labels" in (tmp_path / "README.md").read_text()) == isinstance(labels[0], list)
 
 
 @pytest.mark.slow

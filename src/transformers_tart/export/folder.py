@@ -139,6 +139,7 @@ def _describe(task: FittedTask) -> dict[str, Any]:
     config, support = task.model.config, task.prepared.support
     return {
         "labels": restore_labels(task.model.names_for(support), support.label_kind),
+        "multi_label": support.is_multi_label,
         "backbone": config.base_model_name_or_path,
         "views": [view.as_dict() for view in task.views],
         "transformers_tart": __version__,
