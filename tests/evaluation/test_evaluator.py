@@ -207,6 +207,17 @@ def test__compute__wrong_arguments__refused_before_any_text_is_read(
         evaluator.compute(**{"model_or_pipeline": classify, "data": data, **arguments})
 
 
+def test__compute__several_labels__refused(
+    evaluator: TartEvaluator, classify: TartClassificationPipeline, data: Dataset
+) -> None:
+    examples = [
+        {"text": text, "label": labels}
+        for text, labels in zip(make_texts(4), (["a"], ["b"], ["a", "b"], []), strict=True)
+    ]
+    with pytest.raises(ValueError, match="one label for each example"):
+        evaluator.compute(classify, data=data, examples=examples)
+
+
 def test__compute__no_support_set__says_what_to_give(evaluator: TartEvaluator, data: Dataset) -> None:
     with pytest.raises(ValueError, match="no support set: pass examples"):
         evaluator.compute(make_pipeline(examples=None), data)

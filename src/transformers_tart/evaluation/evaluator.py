@@ -287,4 +287,6 @@ def _read_support(pipe: TartClassificationPipeline, examples: RawExamples | Supp
     support = pipe.model.support if examples is None else examples
     if support is None:
         raise ValueError("There is no support set: pass examples=..., or a pipeline that has one.")
-    return support if isinstance(support, SupportSet) else pipe._encode(support).support
+    found = support if isinstance(support, SupportSet) else pipe._encode(support).support
+    found.check_single_label("The evaluator's metrics")
+    return found
