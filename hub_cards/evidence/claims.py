@@ -10,10 +10,12 @@ from statistics import fmean
 from measure import BINARY, FINE_TUNING, FOUR, TABLES
 
 from transformers_tart.evaluation.records import read_records
+from transformers_tart.evaluation.report.comparison import METRIC_FORMATS, Group, match_runs, mean_over_tasks
 from transformers_tart.evaluation.report.tables import Table
 
 
 ROWS = Path(__file__).parent
+ACCURACY = METRIC_FORMATS["accuracy"]
 
 
 @dataclass(frozen=True)
@@ -27,21 +29,18 @@ class Claim:
     k: int
 
     @cached_property
-    def found(self) -> dict[str, list[dict[str, float]]]:
-        """Accuracies in percent of each method on each support set of each task."""
-        runs: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
-        for record in read_records(ROWS / self.table):
-            if record.task in self.sets and record.k == self.k and record.error is None:
-                runs[record.task, record.seed][record.method] = 100 * record.metrics["accuracy"]
-        found = defaultdict(list)
-        for (task, _), values in runs.items():
-            if values.keys() >= {"tart", *self.peers}:
-                found[task].append(values)
-        return found
+    def groups(self) -> list[Group]:
+        """Accuracies of each method by the same support sets of each task."""
+        methods = ("tart", *self.peers)
+        records = [r for r in read_records(ROWS / self.table) if r.task in self.sets and r.k == self.k]
+        found = match_runs(records, methods, ACCURACY.value).groups
+        return [group for group in found if group.values.keys() >= set(methods)]
 
     def mean(self, method: str) -> float:
-        """Return the mean over tasks of the means over their support sets."""
-        return fmean(fmean(values[method] for values in runs) for runs in self.found.values())
+        """Return the mean over tasks of the means over their support sets, in percent."""
+        found = mean_over_tasks(self.groups, method)
+        assert found is not None
+        return ACCURACY.factor * found.mean
 
     @property
     def best(self) -> str:
@@ -55,9 +54,9 @@ class Claim:
 
     def cells(self) -> list[str]:
         """Return the row of the claim."""
-        counts = sorted({len(runs) for runs in self.found.values()})
+        counts = sorted({group.seeds for group in self.groups})
         means = [f"{self.mean(method):.1f}" for method in ("tart", self.best)]
-        sizes = [str(self.k), str(len(self.found)), " to ".join(map(str, counts))]
+        sizes = [str(self.k), str(len(self.groups)), " to ".join(map(str, counts))]
         return [self.table, self.best, *sizes, *means, f"{self.difference:+.1f}", self.paper]
 
 
@@ -81,8 +80,9 @@ def write_claims() -> Iterator[str]:
 
 def write_gaps() -> Iterator[str]:
     """Yield the table of the runs that were planned and not made."""
+    header = ["table", "methods", "k", "support sets made", "sets"]
     rows = [[name, *row] for name in TABLES for row in find_gaps(name)]
-    yield Table.of(["table", "methods", "k", "support sets made", "sets"], rows, numbers_from=9).markdown()
+    yield Table.of(header, rows, numbers_from=len(header)).markdown()
 
 
 def find_gaps(name: str) -> list[list[str]]:

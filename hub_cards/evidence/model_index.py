@@ -15,9 +15,8 @@ ROWS = Path(__file__).parent
 
 
 def add_results(text: str, table: str, name: str) -> str:
-    """Return a card with the means of TART over the support sets of the first stages of a table in its metadata."""
-    planned = {run for stage in TABLES[table].stages if "tart_without_hints" in stage.methods for run in stage.runs}
-    planned = planned or TABLES[table].runs
+    """Return a card with the means of TART in its metadata, over the support sets that probes were planned for."""
+    planned = {run for stage in TABLES[table].stages if "logistic_regression" in stage.methods for run in stage.runs}
     records = [r for r in read_records(ROWS / table) if r.method == "tart" and r.key in planned]
     card = ModelCard(text)
     results = list_results(Comparison.of(records, metrics=["accuracy"]), "tart")
